@@ -1,0 +1,71 @@
+"""The commands: one file for each verb, loaded when it is used, so that `kzoo list` and `--help` answer at once."""
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from kzoo.errors import KzooError
+
+# Verb -> what it does. Files are kzoo/cli/<verb>.py, each with a click command called `command`.
+VERBS = {
+    "demo": "See a real network trained, tested and used, in about three minutes.",
+    "list": "List the models of the catalog.",
+    "info": "Show what each layer of a model costs.",
+    "train": "Train a model.",
+    "evaluate": "Measure a trained model on a data set.",
+    "predict": "Say what a trained model sees in images.",
+}
+
+
+class Verbs(click.Group):
+    def list_commands(self, ctx):
+        return list(VERBS)
+
+    def get_command(self, ctx, name):
+        return import_module(f"kzoo.cli.{name}").command if name in VERBS else None
+
+    def resolve_command(self, ctx, args):
+        if args and args[0] not in VERBS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], VERBS, n=1)
+            guess = f" Did you mean '{near[0]}'?" if near else ""
+            ctx.fail(f"No such command '{args[0]}'.{guess}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx, formatter):
+        with formatter.section("Commands"):  # from the table: help for all verbs imports none of them
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kzoo")
+def group():
+    """The classic convolutional networks, as published, on Keras 3.
+
+    \b
+    Start here:  kzoo demo
+    """
+
+
+def main(args=None, prog_name="kzoo"):
+    """Run a command line and exit: 0 for success, 1 for a KzooError (one line), 2 for wrong usage, 130 for Ctrl-C."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up chatter is not for our users
+    try:
+        group.main(args=args, prog_name=prog_name, standalone_mode=False)
+    except KzooError as e:
+        click.echo(f"Error: {e}", err=True)
+        sys.exit(getattr(e, "exit_code", 1))
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
+    except click.exceptions.Exit as e:
+        sys.exit(e.exit_code)
+    except BrokenPipeError:  # kzoo list | head
+        sys.stderr.close()
+        sys.exit(0)

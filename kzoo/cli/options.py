@@ -1,0 +1,39 @@
+"""Options and outputs that several commands share."""
+
+import json as json_library
+
+import click
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def shape(ctx, param, value):
+    """A click callback: "160x160x3", "160,160,3" or "160" to (160, 160, 3)."""
+    if value is None:
+        return None
+    try:
+        numbers = tuple(int(n) for n in value.lower().replace(",", "x").split("x"))
+    except ValueError:
+        numbers = ()
+    numbers = {1: numbers * 2 + (3,), 2: numbers + (3,)}.get(len(numbers), numbers)
+    if len(numbers) != 3 or min(numbers) < 1:
+        raise click.BadParameter(f"expected height x width x channels, such as 160x160x3; got '{value}'.")
+    return numbers
+
+
+input_shape = click.option("--input-shape", callback=shape, metavar="HxWxC", help="Such as 160x160x3; as published by default.")
+
+
+def print_json(data):
+    """Data goes to stdout; NaN and infinity, which JSON lacks, become null."""
+    click.echo(json_library.dumps(_finite(data), indent=2, ensure_ascii=False))
+
+
+def _finite(x):
+    if isinstance(x, dict):
+        return {k: _finite(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_finite(v) for v in x]
+    if isinstance(x, float) and (x != x or x in (float("inf"), float("-inf"))):
+        return None
+    return x

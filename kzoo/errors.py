@@ -1,0 +1,34 @@
+"""The errors that a user can cause, and mend: what was expected, what came, what to do."""
+
+from difflib import get_close_matches
+
+
+class KzooError(Exception):
+    """Base of all errors that kzoo raises on purpose; its message is one line for a user."""
+
+
+class UnknownName(KzooError):
+    """A model, recipe, option or data set that does not exist."""
+
+
+class DataError(KzooError):
+    """Images, labels or data sets that can't be used."""
+
+
+class WeightsError(KzooError):
+    """Weights that can't be found, read, trusted or fitted to a model."""
+
+
+class RunError(KzooError):
+    """A training run that can't start, go on, or be read."""
+
+
+def unknown(kind, name, known, hint):
+    """An UnknownName that suggests the nearest known name.
+
+    >>> str(unknown("model", "resnet5", ["resnet50", "vgg16"], "kzoo list shows all."))
+    "Unknown model 'resnet5'. Did you mean 'resnet50'? kzoo list shows all."
+    """
+    near = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    guess = f" Did you mean '{near[0]}'?" if near else ""
+    return UnknownName(f"Unknown {kind} '{name}'.{guess} {hint}")

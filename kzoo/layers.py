@@ -1,0 +1,103 @@
+"""Layers that two families or more share, and the preprocessing that sits in every model."""
+
+import keras
+from keras import ops
+
+_register = keras.saving.register_keras_serializable(package="kzoo")
+
+
+@_register
+class Preprocess(keras.layers.Layer):
+    """Pixels in 0..255 to what the network was trained on: y = x * scale + offset, in float32.
+
+    x: (B, H, W, C), RGB or one channel, uint8 or float. channel_order "bgr" reverses the channels first; scale
+    and offset are one number or one for each channel, after the reversal.
+
+    Always float32: bfloat16 has 8 bits and would round what resizing made of the pixels.
+
+    >>> layer = Preprocess(scale=1 / 255, offset=0.0)
+    >>> float(layer(ops.full((1, 2, 2, 3), 255))[0, 0, 0, 0])
+    1.0
+    """
+
+    def __init__(self, channel_order="rgb", scale=1.0, offset=0.0, **kwargs):
+        kwargs["dtype"] = "float32"
+        super().__init__(trainable=False, **{k: v for k, v in kwargs.items() if k != "trainable"})
+        self.channel_order, self.scale, self.offset = channel_order, scale, offset
+
+    def call(self, x):
+        x = ops.cast(x, "float32")
+        if self.channel_order == "bgr":
+            x = x[..., ::-1]
+        return x * ops.cast(self.scale, "float32") + ops.cast(self.offset, "float32")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "channel_order": self.channel_order,
+            "scale": list(self.scale) if isinstance(self.scale, tuple) else self.scale,
+            "offset": list(self.offset) if isinstance(self.offset, tuple) else self.offset,
+        }
+
+
+@_register
+class LocalResponseNormalization(keras.layers.Layer):
+    """Local response normalisation across channels (Krizhevsky et al. 2012, section 3.3).
+
+    b_i = a_i / (k + alpha * sum_j a_j^2)^beta, the sum over the n channels around i: from i - n//2 to i + n//2, cut
+    off at the ends. x: (B, H, W, C), any float; the sum is taken in float32 because k + alpha * a^2 rounds to k in
+    16 bits. alpha multiplies the sum, as printed; Caffe and PyTorch divide it by n (their alpha is n times ours).
+    """
+
+    def __init__(self, n=5, k=2.0, alpha=1e-4, beta=0.75, **kwargs):
+        super().__init__(**kwargs)
+        self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
+
+    def build(self, input_shape):
+        # Summing neighbours is a product with a band matrix: one fast matmul, and its gradient is another.
+        c = input_shape[-1]
+        half = self.n // 2
+        self.band = [[1.0 if abs(i - j) <= half else 0.0 for j in range(c)] for i in range(c)]
+
+    def call(self, x):
+        squares = ops.square(ops.cast(x, "float32"))
+        total = ops.matmul(squares, ops.convert_to_tensor(self.band, dtype="float32"))
+        scale = ops.power(self.k + self.alpha * total, -self.beta)
+        return x * ops.cast(scale, x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "n": self.n, "k": self.k, "alpha": self.alpha, "beta": self.beta}
+
+
+@_register
+class GroupedConv2D(keras.layers.Conv2D):
+    """A convolution whose input and output channels fall into `groups` that do not see each other.
+
+    Same variables as keras.layers.Conv2D with groups (kernel: (kh, kw, C_in / groups, filters)), computed as one
+    convolution for each group: TensorFlow on a CPU has no gradient for grouped convolutions, and Keras goes around
+    that by compiling the layer with XLA, which is slow there.
+    """
+
+    def call(self, x):
+        convolve = lambda x, w: ops.conv(  # noqa: E731
+            x, w, strides=self.strides, padding=self.padding, dilation_rate=self.dilation_rate
+        )
+        xs = ops.split(x, self.groups, axis=-1)
+        ws = ops.split(ops.convert_to_tensor(self.kernel), self.groups, axis=-1)
+        y = ops.concatenate([convolve(x, w) for x, w in zip(xs, ws, strict=True)], axis=-1)
+        if self.use_bias:
+            y = y + self.bias
+        return self.activation(y)
+
+
+def classifier(x, num_classes, name="predictions", **kwargs):
+    """The last layer: float32 logits (B, num_classes) from features (B, D); the features if num_classes is None."""
+    if num_classes is None:
+        return x
+    return keras.layers.Dense(num_classes, dtype="float32", name=name, **kwargs)(x)

@@ -1,0 +1,126 @@
+"""What a catalog row is: plain, frozen data. Standard library only, so that listing models costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a network or a recipe comes from."""
+
+    title: str
+    authors: str
+    year: int
+    arxiv: str | None = None
+
+    def __str__(self):
+        arxiv = f", arXiv:{self.arxiv}" if self.arxiv else ""
+        return f"{self.authors} ({self.year}), {self.title}{arxiv}"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes what a network was trained on.
+
+    crop: the share of the shorter side that the central square crop keeps (0.875 for the usual 224 of 256).
+    interpolation: "bilinear" or "bicubic", always with antialiasing.
+    channel_order: "rgb" or "bgr"; scale, offset: y = x * scale + offset with x in 0..255, one number or one
+        for each channel, in the order of channel_order.
+
+    Resizing and cropping happen in `kzoo.data.images`, channel order, scale and offset inside the model.
+    """
+
+    crop: float = 1.0
+    interpolation: str = "bilinear"
+    channel_order: str = "rgb"
+    scale: float | tuple[float, ...] = 1 / 127.5
+    offset: float | tuple[float, ...] = -1.0
+
+    def __post_init__(self):
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop must be in (0, 1], got {self.crop}")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation must be 'bilinear' or 'bicubic', got {self.interpolation!r}")
+        if self.channel_order not in ("rgb", "bgr"):
+            raise ValueError(f"channel_order must be 'rgb' or 'bgr', got {self.channel_order!r}")
+        for name in ("scale", "offset"):  # JSON gives lists back; keep rows hashable
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if isinstance(value, (list, tuple)) else value)
+
+    def to_dict(self):
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A set of pretrained weights: where it is, what it was trained on, and how to prepare its input.
+
+    file: a path or an address; sha256: checked before first use; format: "keras_h5", "weights_h5", "keras",
+    safetensors", "npz" or "pth"; names: the map from foreign names (see `kzoo.weights.maps`), None if the
+    names are ours.
+    """
+
+    tag: str
+    file: str
+    sha256: str
+    size: int
+    format: str
+    preprocessing: Preprocessing
+    names: str | None = None
+    num_classes: int = 1000
+    classes: str = "imagenet"
+    licence: str = ""
+    top1: float | None = None
+    top5: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A row of the catalog.
+
+    architecture: "module:function"; the function takes an image tensor and keywords and gives logits.
+    config: the keywords of this row. input_shape: (height, width, channels) as published.
+    params: trainable parameters as published: an int is exact, a string such as "1.7M" is the figure as printed.
+    multiply_adds: for one image, likewise ("19.6G"). None where the source prints none.
+    deviations: where this departs from the paper, a sentence each.
+    """
+
+    name: str
+    architecture: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    paper: Paper
+    config: Mapping = field(default_factory=dict)
+    params: int | str | None = None
+    multiply_adds: int | str | None = None
+    deviations: tuple[str, ...] = ()
+    preprocessing: Preprocessing = Preprocessing()
+    weights: tuple[Weights, ...] = ()
+    recipe: str = "modern"
+
+    def __post_init__(self):
+        object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
+        object.__setattr__(self, "input_shape", tuple(self.input_shape))
+
+    def __hash__(self):
+        return hash((self.name, self.architecture, self.input_shape, self.num_classes))
+
+
+def printed(value):
+    """A count as a number: printed("1.7M") == 1.7e6, printed("19.6G") == 19.6e9, printed(7850) == 7850."""
+    if isinstance(value, str):
+        return float(value[:-1]) * {"K": 1e3, "M": 1e6, "G": 1e9}[value[-1]]
+    return value
+
+
+def agrees(ours, value):
+    """Whether our count is the published one: equal to an int; within 1 % of a printed figure or rounding to it."""
+    if not isinstance(value, str):
+        return ours == value
+    digits = len(value[:-1].partition(".")[2])
+    half_a_unit = 0.5 * 10**-digits * printed("1" + value[-1])
+    return abs(ours - printed(value)) <= max(0.01 * printed(value), half_a_unit)
