@@ -1,0 +1,78 @@
+"""Files written whole or not at all, and their hashes. Standard library only."""
+
+import hashlib
+import os
+import secrets
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from kzoo.errors import KzooError
+
+
+@contextmanager
+def write_atomically(path, mode="wb", **options):
+    """Give a file open for writing (mode "wb" or "w") that takes the name `path` only when the block ends well.
+
+    The file is written beside the target, flushed to the disk and renamed, so that a reader, a kill or a full disk
+    finds the old file or the new one, byte for byte. On any error the temporary file (.tmp-*) is removed and the old
+    one stays. For a library that wants a path: `f.name`, which ends in the target's name, hence its suffix.
+    options: for open(), such as newline.
+
+    Raises KzooError, naming the file and the reason, where the system refuses: disk full, read-only, a size limit.
+    An OSError about another file, such as an input that the block reads, passes through.
+
+    >>> with write_atomically("/tmp/kzoo-doctest.txt", "w") as f:
+    ...     _ = f.write("whole")
+    >>> Path("/tmp/kzoo-doctest.txt").read_text()
+    'whole'
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise KzooError(f"Can't write {path}: it is a folder; give the name of a file.")
+    # Beside the target: a rename is atomic only within one file system.
+    temporary = path.parent / f".tmp-{secrets.token_hex(4)}-{path.name}"
+    try:
+        with open(temporary, mode.replace("w", "x"), **({} if "b" in mode else {"encoding": "utf-8"}), **options) as f:
+            yield f
+        if path.exists():
+            os.chmod(temporary, path.stat().st_mode & 0o777)
+        _sync(temporary)  # by name: a library that was given the path may have put another file there
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as e:
+        if e.filename is not None and Path(e.filename) not in (temporary, path, path.parent):
+            raise
+        raise KzooError(f"Can't write {path}: {e.strerror or e}. What was there before is unchanged.") from e
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _sync(path):
+    """Flush a file or a folder to the disk. Some file systems can't for a folder; then the rename has to do."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not os.path.isdir(path):
+            raise
+    finally:
+        os.close(handle)
+
+
+def digest(path, algorithm="sha256"):
+    """The hash of a file as hex digits, read in pieces."""
+    state = hashlib.new(algorithm, usedforsecurity=False)
+    with open(path, "rb") as f:
+        while piece := f.read(1 << 20):
+            state.update(piece)
+    return state.hexdigest()
+
+
+def sha256(path):
+    """The SHA-256 of a file as hex digits.
+
+    >>> Path("/tmp/kzoo-doctest.txt").write_text("whole") and sha256("/tmp/kzoo-doctest.txt")[:8]
+    '5d5766cf'
+    """
+    return digest(path, "sha256")
