@@ -52,7 +52,7 @@ def group():
 
 def main(args=None, prog_name="kzoo"):
     """Run a command line and exit: 0 for success, 1 for a KzooError (one line), 2 for wrong usage, 130 for Ctrl-C."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up chatter is not for our users
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters reaches us as an exception
     try:
         group.main(args=args, prog_name=prog_name, standalone_mode=False)
     except KzooError as e:

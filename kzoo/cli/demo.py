@@ -1,0 +1,83 @@
+"""kzoo demo: a real network trained, tested and used, each step as the command that a user would type."""
+
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+
+@click.command("demo", epilog="Example: kzoo demo --out my-first-run")
+@click.option("--out", metavar="FOLDER", help="Keep what the demo makes; a temporary folder by default.")
+def command(out):
+    """See a real network trained, tested and used, in about three minutes, without a network or any data.
+
+    Every step prints its command, so that it can be typed again.
+    """
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="kzoo-demo-") as folder:
+            steps(Path(folder))
+        return
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    steps(folder)
+    click.echo(f"\nEverything that the demo made is in {folder}.")
+
+
+def steps(folder):
+    began = time.monotonic()
+    run, pictures = str(folder / "digits"), folder / "pictures"
+
+    say("1. What there is", "The catalog holds classic networks, each as its paper has it.")
+    kzoo("list")
+
+    say("2. What a network costs", "Every layer of LeNet-5 (1998): its output, parameters, multiply-adds, receptive field.")
+    kzoo("info", "lenet5")
+
+    say("3. Train one", "A small convolutional network learns 1,258 real handwritten digits, which come with scikit-learn.")
+    kzoo("train", "mnist_shift", "--data", "digits", "--recipe", "modern", "--epochs", "20", "--batch-size", "32",
+         "--seed", "0", "--out", run)  # fmt: skip
+
+    say("4. Test it", "359 digits that it has never seen: how many it gets right, and which it takes for which.")
+    kzoo("evaluate", run)
+
+    say("5. Use it", "Three of the test digits as image files, and what the network sees in them.")
+    kzoo("predict", run, *write_pictures(pictures), "--top", "3")
+
+    click.echo(f"\nDone in {time.monotonic() - began:.0f} s. Now with your own pictures, a folder for each class:")
+    click.echo("  kzoo train mnist_cnn --data my-pictures/")
+
+
+def say(title, text):
+    click.echo()
+    click.secho(title, bold=True)
+    click.echo(text)
+
+
+def kzoo(*args):
+    """Print a command and run it here; its errors end the demo as they would end the command."""
+    from kzoo.cli import group
+
+    click.secho("$ " + shlex.join(["kzoo", *args]), fg="cyan")
+    sys.stdout.flush()
+    group.main(args=list(args), prog_name="kzoo", standalone_mode=False)
+    sys.stdout.flush()
+
+
+def write_pictures(folder):
+    """Three test digits as PNG files named after what they show."""
+    from PIL import Image
+
+    from kzoo.data import load_data
+
+    data = load_data("digits")
+    test = data.splits["test"]
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for i in (3, 60, 200):
+        path = folder / f"a_{data.classes[test.labels[i]]}.png"
+        Image.fromarray(test.images[i, ..., 0]).resize((64, 64), Image.Resampling.BICUBIC).save(path)
+        paths.append(str(path))
+    return paths

@@ -1,0 +1,27 @@
+"""kzoo evaluate: measure a trained model."""
+
+import click
+
+from kzoo.cli.options import as_json, needs_keras, print_json
+
+
+@click.command("evaluate", epilog="Example: kzoo evaluate runs/mnist")
+@click.argument("run")
+@click.option("--data", metavar="DATA", help="As in kzoo train; by default what RUN was trained on.")
+@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), help="By default test, else val, else all.")
+@click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True)
+@as_json
+@needs_keras
+def command(run, data, split, batch_size, as_json):
+    """Top-1, top-5, loss, precision and recall by class, and the confusion matrix of RUN's best model.
+
+    Also written to RUN as evaluation-SPLIT.json and confusion-SPLIT.png.
+    """
+    from kzoo.training import evaluate
+
+    result = evaluate(run, data, split=split, batch_size=batch_size)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        click.echo(str(result))
+        click.echo(f"Wrote {run}/evaluation-{result.split}.json and confusion-{result.split}.png.", err=True)

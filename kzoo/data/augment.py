@@ -1,0 +1,29 @@
+"""Augmentation with Keras' own layers. It stands before the model while that trains, and is in no exported graph."""
+
+import keras
+
+from kzoo.errors import unknown
+
+# Pixels outside the picture are taken from its mirror image, except that digits want the empty border that they have.
+_FILL = {"fill_mode": "constant", "fill_value": 0.0}
+
+AUGMENTATIONS = {
+    "flip": lambda p, seed: keras.layers.RandomFlip("horizontal", seed=seed),
+    "shift": lambda share, seed: keras.layers.RandomTranslation(share, share, seed=seed, **_FILL),
+    "rotate": lambda degrees, seed: keras.layers.RandomRotation(degrees / 360, seed=seed, **_FILL),
+    "zoom": lambda share, seed: keras.layers.RandomZoom((-share, share), seed=seed, **_FILL),
+    "brightness": lambda share, seed: keras.layers.RandomBrightness(share, value_range=(0, 255), seed=seed),
+    "contrast": lambda share, seed: keras.layers.RandomContrast(share, seed=seed),
+}
+
+
+def augmentation(pairs, seed):
+    """Layers for a recipe's (name, amount) pairs, in float32, active in training only."""
+    layers = []
+    for i, (name, amount) in enumerate(pairs):
+        if name not in AUGMENTATIONS:
+            raise unknown("augmentation", name, AUGMENTATIONS, f"There are {', '.join(AUGMENTATIONS)}.")
+        layer = AUGMENTATIONS[name](amount, seed + i)
+        layer.dtype_policy = keras.dtype_policies.DTypePolicy("float32")
+        layers.append(layer)
+    return layers

@@ -1,0 +1,224 @@
+"""The one definition of decode, resize and crop, for training, evaluation, prediction and export.
+
+It is made of TensorFlow operations, so the very same function runs in an input pipeline and inside an exported graph.
+
+The rules: JPEG, PNG, GIF, BMP and WebP, told by their first bytes and not by their names. EXIF orientation is honoured
+in JPEG. CMYK becomes RGB, a palette is looked up, 16 bits keep the upper 8, transparent pixels lie on white, an
+animation gives its first frame. Grey from colour is 0.299 R + 0.587 G + 0.114 B, colour from grey is three times the
+grey. The shorter side is resized (antialiased) so that the crop fits, the centre is cropped, and the result is
+rounded to uint8.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, UnidentifiedImageError
+
+from kzoo.errors import DataError
+
+MAX_PIXELS = 100_000_000  # more than any camera gives; 300 MB once decoded
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+
+
+def fault(file):
+    """Why a file can't be an image for kzoo, told from its header alone; None if nothing is wrong so far.
+
+    file: a path, or a binary file object. Decodes nothing, so a small file that declares a huge picture costs nothing.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large images; we refuse them ourselves
+            if isinstance(file, (str, os.PathLike)) and os.path.getsize(file) == 0:
+                return "is empty"
+            with Image.open(file, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    return f"declares {image.width}x{image.height} pixels; at most {MAX_PIXELS:,} are accepted"
+    except UnidentifiedImageError:
+        return "is not a JPEG, PNG, GIF, BMP or WebP image"
+    except Image.DecompressionBombError:
+        return f"declares too many pixels; at most {MAX_PIXELS:,} are accepted"
+    except OSError as e:
+        return f"can't be read ({e.strerror or e})"
+    except Exception as e:  # hostile headers raise nearly anything inside Pillow
+        return f"has a broken header ({type(e).__name__})"
+    return None
+
+
+def _starts(data, *magic):
+    first = tf.strings.substr(data, 0, len(magic[0]))
+    return tf.reduce_any([tf.equal(first, m) for m in magic])
+
+
+def _flatten_alpha(rgba):
+    """(H, W, 4) uint8 onto white, (H, W, 3) uint8."""
+    rgba = tf.cast(rgba, tf.float32)
+    alpha = rgba[..., 3:] / 255
+    return tf.cast(tf.round(rgba[..., :3] * alpha + 255 * (1 - alpha)), tf.uint8)
+
+
+def orientation(data):
+    """The EXIF orientation of a JPEG, 1..8; 1 if there is none. data: a scalar string tensor.
+
+    TIFF 6.0 inside the APP1 segment: byte order, offset of the first directory, then entries of 12 bytes, of which
+    the one with tag 0x0112 holds the orientation.
+    """
+    head = tf.io.decode_raw(tf.strings.substr(data, 0, 65536), tf.uint8)
+    head = tf.concat([tf.cast(head, tf.int32), tf.zeros(64 * 12 + 32, tf.int32)], 0)  # room to read past the end
+    n = tf.size(head)
+    at = lambda i: tf.gather(head, tf.clip_by_value(i, 0, n - 1))  # noqa: E731
+    matches = tf.ones([n - 5], tf.bool)
+    for i, byte in enumerate(b"Exif\0\0"):
+        matches &= head[i : n - 5 + i] == byte
+    start = tf.cast(tf.argmax(tf.cast(matches, tf.int32)), tf.int32) + 6
+    little = at(start) == 0x49
+    u16 = lambda i: tf.where(little, at(i) + 256 * at(i + 1), 256 * at(i) + at(i + 1))  # noqa: E731
+    # Real directories begin right behind the header; the lower 16 bits of the offset are enough for 64 KiB.
+    directory = start + tf.where(little, u16(start + 4), u16(start + 6))
+    entries = directory + 2 + 12 * tf.range(64)
+    found = (u16(entries) == 0x0112) & (tf.range(64) < u16(directory))
+    value = tf.reduce_max(tf.where(found, u16(entries + 8), 0))
+    return tf.where(tf.reduce_any(matches) & (value >= 1) & (value <= 8), value, 1)
+
+
+def upright(image, orientation):
+    """Undo an EXIF orientation: image (H, W, C) as stored, to (H or W, W or H, C) as seen."""
+    flip, swap = tf.image.flip_left_right, tf.image.transpose
+    return tf.switch_case(
+        orientation - 1,
+        [
+            lambda: image,
+            lambda: flip(image),
+            lambda: tf.image.rot90(image, 2),
+            lambda: tf.image.flip_up_down(image),
+            lambda: swap(image),
+            lambda: tf.image.rot90(image, 3),
+            lambda: tf.image.rot90(swap(image), 2),
+            lambda: tf.image.rot90(image, 1),
+        ],
+    )
+
+
+def decode(data):
+    """Encoded bytes, a scalar string tensor, to RGB (H, W, 3) uint8. Raises tf.errors.InvalidArgumentError."""
+    jpeg = _starts(data, b"\xff\xd8\xff")
+    # Not the default, so that every build of the library gives the same pixels.
+    read_jpeg = lambda: upright(  # noqa: E731
+        tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), orientation(data)
+    )
+    cases = [
+        (jpeg, read_jpeg),
+        (_starts(data, b"\x89PNG"), lambda: _flatten_alpha(tf.io.decode_png(data, channels=4))),
+        (_starts(data, b"GIF8"), lambda: tf.io.decode_gif(data)[0]),
+        (_starts(data, b"BM"), lambda: _flatten_bmp(data)),
+    ]
+    image = tf.case(cases, default=lambda: _flatten_alpha(tf.io.decode_webp(data, channels=4)))
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _flatten_bmp(data):
+    image = tf.io.decode_bmp(data)  # 1, 3 or 4 channels, as in the file; a fourth is padding, not alpha
+    return tf.cond(tf.shape(image)[-1] == 1, lambda: tf.repeat(image[..., :1], 3, -1), lambda: image[..., :3])
+
+
+def with_channels(image, channels):
+    """(..., 1 or 3) uint8 to (..., channels) uint8, by the rules above; channels is 1 or 3."""
+    if image.shape[-1] == channels:
+        return image
+    if channels == 3:
+        return tf.repeat(image, 3, -1)
+    grey = tf.tensordot(tf.cast(image, tf.float32), tf.constant([0.299, 0.587, 0.114]), 1)[..., None]
+    return tf.cast(tf.round(grey), tf.uint8)
+
+
+def fit(image, height, width, preprocessing):
+    """Resize and crop uint8 images (H, W, C) or (B, H, W, C) to (..., height, width, C), uint8.
+
+    The shorter side becomes size / crop, relative to the target, then the centre is cropped.
+    """
+    shape = tf.shape(image)[-3:-1]
+    same = tf.reduce_all(shape == [height, width]) & (preprocessing.crop == 1.0)
+
+    def resized():
+        h, w = tf.cast(shape[0], tf.float64), tf.cast(shape[1], tf.float64)
+        scale = tf.maximum(height / h, width / w) / preprocessing.crop
+        new = [tf.maximum(tf.cast(tf.round(n * scale), tf.int32), m) for n, m in ((h, height), (w, width))]
+        y = tf.image.resize(image, tf.stack(new), preprocessing.interpolation, antialias=True)
+        top, left = (new[0] - height) // 2, (new[1] - width) // 2
+        return tf.cast(tf.clip_by_value(tf.round(y[..., top : top + height, left : left + width, :]), 0, 255), tf.uint8)
+
+    out = tf.cond(same, lambda: image, resized)
+    out.set_shape([*image.shape[:-3], height, width, image.shape[-1]])
+    return out
+
+
+def prepare(data, shape, preprocessing):
+    """Encoded bytes to the model's input (height, width, channels) uint8: decode, channels, resize, crop."""
+    height, width, channels = shape
+    return fit(with_channels(decode(data), channels), height, width, preprocessing)
+
+
+def preparer(shape, preprocessing):
+    """`prepare` for Python: bytes in, uint8 array out, DataError with the reason if they can't be decoded."""
+    check_shape(shape)
+    graph = tf.function(
+        lambda data: prepare(data, shape, preprocessing), input_signature=[tf.TensorSpec((), tf.string)]
+    )
+
+    def one(data):
+        try:
+            with tf.device("CPU"):
+                return graph(data).numpy()
+        except tf.errors.OpError as e:
+            raise DataError(f"can't be decoded ({_short(e)})") from e
+
+    return one
+
+
+def check_shape(shape):
+    if shape[2] not in (1, 3):
+        raise DataError(f"Images have 1 or 3 channels, the model takes {shape[2]}: give the data as an .npz of that shape.")
+    if None in shape:
+        raise DataError(f"Images need a fixed height and width, the model has {shape}: pass input_shape.")
+
+
+def _short(error):
+    """The first clause of a TensorFlow message, without the graph's node names."""
+    text = (error.message or str(error)).strip().splitlines()[0]
+    return text.split("[[")[0].replace("{{function_node", "").split("[Op:")[0].strip(" .:}")[-120:]
+
+
+def read(path):
+    """A file's bytes, after its header was looked at; DataError with the reason."""
+    reason = fault(path)
+    if reason:
+        raise DataError(reason)
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def shown(path):
+    """A path for a message: control characters and undecodable bytes escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode().encode("unicode_escape").decode("ascii")
+
+
+def as_uint8(images):
+    """Arrays to (N, H, W, C) uint8; DataError for other shapes, types or ranges."""
+    images = np.asarray(images)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or 0 in images.shape[1:]:
+        raise DataError(f"Images must be an array (N, H, W) or (N, H, W, C), got the shape {images.shape}.")
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.number) or np.iscomplexobj(images):
+        raise DataError(f"Images must be numbers, got {images.dtype}.")
+    low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
+    if not (low >= 0 and high <= 255):  # also NaN
+        raise DataError(f"Pixels must lie in 0..255, got {low:g} to {high:g}.")
+    if high <= 1 and np.issubdtype(images.dtype, np.floating):
+        raise DataError("Pixels must lie in 0..255, these lie in 0..1: multiply them by 255.")
+    return np.round(images).astype(np.uint8)

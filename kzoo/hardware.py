@@ -1,0 +1,65 @@
+"""What the arithmetic runs on, and which precision it is fast in."""
+
+import platform
+from functools import cache
+from pathlib import Path
+
+import keras
+
+
+def _cpu():
+    """(name, flags) of the processor; flags are known on Linux only."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine(), frozenset()
+    get = lambda key: next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")  # noqa: E731
+    return get("model name") or platform.machine(), frozenset(get("flags").split())
+
+
+@cache
+def _accelerator():
+    """(name, computes bfloat16) of the first GPU or TPU of the backend, or None."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        if device.platform == "cpu":
+            return None
+        capability = getattr(device, "compute_capability", None)
+        return device.device_kind, device.platform == "tpu" or (capability is not None and float(capability) >= 8)
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
+    if not devices:
+        return None
+    details = tf.config.experimental.get_device_details(devices[0])
+    return details.get("device_name", devices[0].name), details.get("compute_capability", (8,)) >= (8,)
+
+
+def describe():
+    """The processor or accelerator, for the record."""
+    import os
+
+    found = _accelerator()
+    return found[0] if found else f"{_cpu()[0]}, {os.cpu_count()} cores"
+
+
+def auto_precision(model=None):
+    """("bfloat16" or "float32", why): what this machine is fast in for this model.
+
+    A GPU of compute capability 8 or a TPU: bfloat16. A processor with bfloat16 instructions (AMX or AVX-512 BF16):
+    bfloat16 for networks with convolutions on the TensorFlow backend, whose library uses them; everything else float32.
+    """
+    found = _accelerator()
+    if found:
+        name, fast = found
+        return ("bfloat16", f"{name} computes in it") if fast else ("float32", f"{name} has no bfloat16 units")
+    has = _cpu()[1] & {"amx_bf16", "avx512_bf16"}
+    if not has:
+        return "float32", "this processor has no bfloat16 instructions"
+    if keras.backend.backend() != "tensorflow":
+        return "float32", f"{keras.backend.backend()} does not use this processor's bfloat16 instructions"
+    if model is not None and not any(isinstance(layer, keras.layers.Conv2D) for layer in model.layers):
+        return "float32", "a network without convolutions gains nothing from bfloat16"
+    return "bfloat16", f"this processor has {sorted(has)[0]}"

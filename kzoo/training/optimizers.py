@@ -1,0 +1,77 @@
+"""Keras optimisers for recipes."""
+
+import keras
+from keras.optimizers import schedules
+
+
+@keras.saving.register_keras_serializable(package="kzoo")
+class SGDAsPrinted(keras.optimizers.SGD):
+    """SGD with the weight decay inside the momentum, as Krizhevsky et al. 2012, section 5, print it:
+
+    v := momentum * v - decay * rate * w - rate * gradient;  w := w + v.
+
+    Keras' own weight_decay subtracts rate * decay * w beside the momentum, which decays less.
+    """
+
+    def __init__(self, learning_rate=0.01, momentum=0.0, nesterov=False, decay=0.0, decay_all=False, **kwargs):
+        super().__init__(learning_rate, momentum, nesterov, **kwargs)
+        self.decay, self.decay_all = decay, decay_all
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.decay and (self.decay_all or decays(variable)):
+            gradient = gradient + self.decay * keras.ops.cast(variable, gradient.dtype)
+        super().update_step(gradient, variable, learning_rate)
+
+    def get_config(self):
+        return {**super().get_config(), "decay": self.decay, "decay_all": self.decay_all}
+
+
+def decays(variable):
+    """Whether modern practice decays it: kernels, but no biases, scales or offsets (arXiv:1812.01187, section 3.1)."""
+    return variable.path.rsplit("/", 1)[-1] not in ("bias", "gamma", "beta")
+
+
+def rate_schedule(plan, steps):
+    """The rate by step: a number or a Keras schedule. steps: in one epoch."""
+    if plan.schedule in ("constant", "plateau"):
+        return plan.learning_rate
+    if plan.schedule == "exponential":
+        return schedules.ExponentialDecay(plan.learning_rate, steps, plan.gamma, staircase=True)
+    if plan.schedule == "cosine":
+        warmup = min(round(plan.warmup * steps), plan.epochs * steps // 2)
+        rest = plan.epochs * steps - warmup
+        if not warmup:
+            return schedules.CosineDecay(plan.learning_rate, rest)
+        return schedules.CosineDecay(0.0, rest, warmup_target=plan.learning_rate, warmup_steps=warmup)
+    raise ValueError(f"unknown schedule {plan.schedule!r}")
+
+
+def make_optimizer(plan, steps):
+    """The optimiser of a recipe. steps: in one epoch."""
+    rate = rate_schedule(plan, steps)
+    if plan.optimizer == "sgd":
+        return SGDAsPrinted(rate, plan.momentum, plan.nesterov, plan.weight_decay, plan.decay_all)
+    if plan.optimizer == "adam":
+        return keras.optimizers.Adam(rate)
+    if plan.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=plan.weight_decay)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return optimizer
+    raise ValueError(f"unknown optimizer {plan.optimizer!r}")
+
+
+def plateau_rate(plan, history):
+    """The rate for the next epoch: times gamma whenever `patience` epochs brought no better validation accuracy.
+
+    A function of the history alone, so that a resumed run has the same rate.
+    """
+    rate, best, stale = plan.learning_rate, float("-inf"), 0
+    for row in history:
+        value = row.get("val_accuracy", row["accuracy"])
+        if value > best:
+            best, stale = value, 0
+        else:
+            stale += 1
+        if stale == plan.patience:
+            rate, stale = rate * plan.gamma, 0
+    return rate

@@ -1,0 +1,10 @@
+"""kzoo train from a checkout."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from kzoo.cli import main  # noqa: E402
+
+main(["train", *sys.argv[1:]], prog_name="kzoo")
