@@ -34,7 +34,7 @@ def list_models(pattern="*"):
     """Names of the models that match a shell pattern, in the catalog's order.
 
     >>> list_models("vgg*")
-    ['vgg11', 'vgg13', 'vgg16', 'vgg19']
+    ['vgg11', 'vgg13', 'vgg16', 'vgg19', 'vgg11_bn', 'vgg13_bn', 'vgg16_bn', 'vgg19_bn']
     """
     return [name for name in _rows if fnmatchcase(name, pattern)]
 
@@ -125,3 +125,166 @@ for _name, _blocks, _params, _multiply_adds in (
         preprocessing=Preprocessing(crop=0.875, channel_order="bgr", scale=1.0, offset=(-103.939, -116.779, -123.68)),
         deviations=("Initialised after Glorot and Bengio (the paper's footnote in 3.1), not from a trained vgg11.",),
     ))  # fmt: skip
+
+# How torchvision's, Caffe's and TensorFlow's published weights want their pictures.
+_TORCH = Preprocessing(
+    crop=0.875, scale=(1 / (255 * 0.229), 1 / (255 * 0.224), 1 / (255 * 0.225)),
+    offset=(-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225),
+)  # fmt: skip
+_CAFFE = Preprocessing(crop=0.875, channel_order="bgr", scale=1.0, offset=(-103.939, -116.779, -123.68))
+_TF = Preprocessing(crop=0.875)
+# CIFAR's mean colour and its deviation over the training images.
+_CIFAR = Preprocessing(
+    scale=(1 / 63.0, 1 / 62.1, 1 / 66.7), offset=(-125.3 / 63.0, -123.0 / 62.1, -113.9 / 66.7)
+)  # fmt: skip
+
+# torchvision's networks with batch norm: its exact counts.
+for _name, _blocks, _params, _multiply_adds in (
+    ("vgg11_bn", (1, 1, 2, 2, 2), 132_868_840, "7.61G"),
+    ("vgg13_bn", (2, 2, 2, 2, 2), 133_053_736, "11.31G"),
+    ("vgg16_bn", (2, 2, 3, 3, 3), 138_365_992, "15.47G"),
+    ("vgg19_bn", (2, 2, 4, 4, 4), 143_678_248, "19.63G"),
+):
+    register(ModelSpec(
+        _name, "kzoo.models.vgg:vgg", (224, 224, 3), 1000, paper=_VGG,
+        config={"blocks": _blocks, "batch_norm": True, "initialization": "he_normal"},
+        params=_params, multiply_adds=_multiply_adds, preprocessing=_TORCH,
+        deviations=("Batch norm behind each convolution, as in torchvision; the paper has none.",
+                    "Initialised after He et al. 2015, as in torchvision."),
+    ))  # fmt: skip
+
+# --- ResNet ----------------------------------------------------------------------------------------------
+
+_RESNET = Paper("Deep Residual Learning for Image Recognition", "He et al.", 2015, "1512.03385")
+_RESNET_V2 = Paper("Identity Mappings in Deep Residual Networks", "He et al.", 2016, "1603.05027")
+_WRN = Paper("Wide Residual Networks", "Zagoruyko and Komodakis", 2016, "1605.07146")
+
+# Multiply-adds: Table 1 and Figure 3. Parameters: torchvision's, where it has the network.
+for _name, _blocks, _params, _multiply_adds, _shortcut in (
+    ("resnet18", (2, 2, 2, 2), 11_689_512, "1.8G", "projection"),
+    ("resnet34", (3, 4, 6, 3), 21_797_672, "3.6G", "projection"),
+    ("plain18", (2, 2, 2, 2), None, "1.8G", "none"),
+    ("plain34", (3, 4, 6, 3), None, "3.6G", "none"),
+):
+    register(ModelSpec(
+        _name, "kzoo.models.resnet:resnet", (224, 224, 3), 1000, paper=_RESNET,
+        config={"blocks": _blocks, "block": "basic", "shortcut": _shortcut},
+        params=_params, multiply_adds=_multiply_adds, preprocessing=_TORCH,
+        deviations=("The mean colour is subtracted, not the mean image.",) + (() if _shortcut == "none" else (
+            "Projection shortcuts (option B) as in torchvision; Table 2 has option A, shortcut='zero_padding'.",
+        )),
+    ))  # fmt: skip
+# Parameters: the Keras networks, whose weights these rows take. Multiply-adds: Table 1.
+for _name, _blocks, _params, _multiply_adds in (
+    ("resnet50", (3, 4, 6, 3), 25_583_592, "3.8G"),
+    ("resnet101", (3, 4, 23, 3), 44_601_832, "7.6G"),
+    ("resnet152", (3, 8, 36, 3), 60_268_520, "11.3G"),
+):
+    register(ModelSpec(
+        _name, "kzoo.models.resnet:resnet", (224, 224, 3), 1000, paper=_RESNET,
+        config={"blocks": _blocks, "block": "bottleneck", "bias": True, "epsilon": 1.001e-5},
+        params=_params, multiply_adds=_multiply_adds, preprocessing=_CAFFE,
+        deviations=("Convolutions have a bias in front of batch norm, as the public Keras weights have.",
+                    "The mean colour is subtracted, not the mean image."),
+    ))  # fmt: skip
+# Both columns: torchvision's.
+for _name, _blocks, _params, _multiply_adds in (
+    ("resnet50_v1_5", (3, 4, 6, 3), 25_557_032, "4.09G"),
+    ("resnet101_v1_5", (3, 4, 23, 3), 44_549_160, "7.80G"),
+    ("resnet152_v1_5", (3, 8, 36, 3), 60_192_808, "11.51G"),
+):
+    register(ModelSpec(
+        _name, "kzoo.models.resnet:resnet", (224, 224, 3), 1000, paper=_RESNET,
+        config={"blocks": _blocks, "block": "bottleneck_v1_5"},
+        params=_params, multiply_adds=_multiply_adds, preprocessing=_TORCH,
+        deviations=("The stride sits on the 3x3 of a bottleneck, as in torchvision, not on the first 1x1.",),
+    ))  # fmt: skip
+for _name, _blocks, _params in (
+    ("resnet50_v2", (3, 4, 6, 3), 25_568_360),
+    ("resnet101_v2", (3, 4, 23, 3), 44_577_896),
+    ("resnet152_v2", (3, 8, 36, 3), 60_236_904),
+):
+    register(ModelSpec(
+        _name, "kzoo.models.resnet:resnet_v2", (224, 224, 3), 1000, config={"blocks": _blocks}, paper=_RESNET_V2,
+        params=_params, preprocessing=_TF,
+        deviations=("The stride of a stage sits in its last block, as in TF-slim and the public Keras weights; the "
+                    "paper has it in the first block of the next stage.",
+                    "conv1, the projections and the last convolution of a block have a bias, as those weights have."),
+    ))  # fmt: skip
+
+# CIFAR, section 4.2; parameters: Table 6. The plain networks have as many as the residual ones.
+for _name, _depth, _params, _shortcut in (
+    ("resnet20", 20, "0.27M", "zero_padding"),
+    ("resnet32", 32, "0.46M", "zero_padding"),
+    ("resnet44", 44, "0.66M", "zero_padding"),
+    ("resnet56", 56, "0.85M", "zero_padding"),
+    ("resnet110", 110, "1.7M", "zero_padding"),
+    ("plain20", 20, "0.27M", "none"),
+    ("plain56", 56, "0.85M", "none"),
+):
+    register(ModelSpec(
+        _name, "kzoo.models.resnet:resnet_cifar", (32, 32, 3), 10, paper=_RESNET,
+        config={"depth": _depth, "shortcut": _shortcut}, params=_params, preprocessing=_CIFAR,
+        deviations=("The mean colour is subtracted and divided by its deviation; the paper subtracts the mean image.",),
+    ))  # fmt: skip
+
+
+def wrn(depth, k, *, params=None):
+    """The row of any wide residual network for CIFAR: build(wrn(22, 2)), or register it to use it by name.
+
+    >>> wrn(22, 2).name
+    'wrn_22_2'
+    """
+    return ModelSpec(
+        f"wrn_{depth}_{k}", "kzoo.models.wide_resnet:wide_resnet", (32, 32, 3), 10, paper=_WRN,
+        config={"depth": depth, "k": k}, params=params, preprocessing=_CIFAR,
+        deviations=("Without dropout between the convolutions; dropout=0.3 gives the paper's variant with it.",),
+    )  # fmt: skip
+
+
+register(wrn(16, 8, params="11.0M"))  # parameters: Tables 3 and 4
+register(wrn(28, 10, params="36.5M"))
+register(wrn(40, 4, params="8.9M"))
+
+# --- MobileNet, SqueezeNet, All-CNN ----------------------------------------------------------------------
+
+# Any width multiplier: build("mobilenet_v2", alpha=0.35). Parameters: the Keras networks; multiply-adds: the papers.
+register(ModelSpec(
+    "mobilenet_v1", "kzoo.models.mobilenet:mobilenet_v1", (224, 224, 3), 1000,
+    paper=Paper("MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications", "Howard et al.",
+                2017, "1704.04861"),
+    params=4_231_976, multiply_adds="569M", preprocessing=_TF,
+    deviations=("ReLU6 for ReLU, and dropout of 0.001, as in the authors' code and the public weights.",
+                "Padded right and bottom before a stride, as those weights were trained."),
+))  # fmt: skip
+register(ModelSpec(
+    "mobilenet_v2", "kzoo.models.mobilenet:mobilenet_v2", (224, 224, 3), 1000,
+    paper=Paper("MobileNetV2: Inverted Residuals and Linear Bottlenecks", "Sandler et al.", 2018, "1801.04381"),
+    params=3_504_872, multiply_adds="300M", preprocessing=_TF,
+    deviations=("Channels are rounded to multiples of 8, as in the authors' code.",),
+))  # fmt: skip
+
+_SQUEEZENET = Paper("SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size",
+                    "Iandola et al.", 2016, "1602.07360")  # fmt: skip
+# Caffe's mean, as the authors' weights have it.
+_SQUEEZENET_INPUT = Preprocessing(crop=227 / 256, channel_order="bgr", scale=1.0, offset=(-104.0, -117.0, -123.0))
+register(ModelSpec(
+    "squeezenet1_0", "kzoo.models.squeezenet:squeezenet", (227, 227, 3), 1000,
+    config={"stem": (96, 7), "pools": (1, 4, 8)}, paper=_SQUEEZENET,
+    params=1_248_424, preprocessing=_SQUEEZENET_INPUT,  # parameters: Table 1
+    deviations=("Input 227x227: the paper says 224, its layer sizes need 227.",
+                "Pooling rounds sizes up at 224, as in Caffe and torchvision."),
+))  # fmt: skip
+register(ModelSpec(
+    "squeezenet1_1", "kzoo.models.squeezenet:squeezenet", (227, 227, 3), 1000,
+    config={"stem": (64, 3), "pools": (1, 3, 5)}, paper=_SQUEEZENET,
+    params=1_235_496, preprocessing=_SQUEEZENET_INPUT,  # parameters: torchvision
+    deviations=("Not in the paper: the authors' release 1.1, 2.4 times less arithmetic.",),
+))  # fmt: skip
+register(ModelSpec(
+    "allcnn_c", "kzoo.models.allcnn:allcnn_c", (32, 32, 3), 10,
+    paper=Paper("Striving for Simplicity: The All Convolutional Net", "Springenberg et al.", 2014, "1412.6806"),
+    params="1.4M", preprocessing=_CIFAR,
+    deviations=("The mean colour is subtracted and divided by its deviation; the paper whitens the images.",
+                "He initialisation; the paper does not name one."),
+))  # fmt: skip

@@ -20,6 +20,8 @@ class Preprocess(keras.layers.Layer):
     1.0
     """
 
+    kernel_size = 1  # for kzoo.ledger: each position for itself
+
     def __init__(self, channel_order="rgb", scale=1.0, offset=0.0, **kwargs):
         kwargs["dtype"] = "float32"
         super().__init__(trainable=False, **{k: v for k, v in kwargs.items() if k != "trainable"})
@@ -51,6 +53,8 @@ class LocalResponseNormalization(keras.layers.Layer):
     off at the ends. x: (B, H, W, C), any float; the sum is taken in float32 because k + alpha * a^2 rounds to k in
     16 bits. alpha multiplies the sum, as printed; Caffe and PyTorch divide it by n (their alpha is n times ours).
     """
+
+    kernel_size = 1  # for kzoo.ledger: each position for itself
 
     def __init__(self, n=5, k=2.0, alpha=1e-4, beta=0.75, **kwargs):
         super().__init__(**kwargs)
@@ -94,6 +98,15 @@ class GroupedConv2D(keras.layers.Conv2D):
         if self.use_bias:
             y = y + self.bias
         return self.activation(y)
+
+
+def pool_3x3_s2(x, *, name):
+    """Max pool 3x3 at stride 2 that rounds its output size up, as Caffe does: (B, H, W, C) -> (B, H // 2, W // 2, C).
+
+    The row and column of zeros at the right and bottom stand for "outside": x must not be negative (behind a ReLU).
+    """
+    x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}_pad")(x)
+    return keras.layers.MaxPooling2D(3, 2, name=name)(x)
 
 
 def classifier(x, num_classes, name="predictions", **kwargs):

@@ -1,0 +1,33 @@
+"""All-CNN (Springenberg et al. 2014, arXiv:1412.6806, Tables 1 and 2): pooling replaced by stride."""
+
+from keras import layers
+
+
+def conv(x, filters, size, *, name, stride=1, padding="same", **kwargs):
+    return layers.Conv2D(
+        filters, size, strides=stride, padding=padding, activation="relu", kernel_initializer="he_normal",
+        name=name, **kwargs,
+    )(x)  # fmt: skip
+
+
+def allcnn_c(x, *, num_classes, width=96, input_dropout=0.2, dropout=0.5):
+    """Nine convolutions, two of them with stride 2 where base model C pools; the class maps are averaged.
+
+    x: (B, 32, 32, 3). Returns logits (B, num_classes), or the average of conv8's 2 * width maps if num_classes is None.
+    conv7 has no padding: 8x8 becomes the 6x6 that Table 1 averages over. The logits are not negative: the last
+    convolution, `predictions`, ends in a ReLU, as printed.
+    """
+    x = layers.Dropout(input_dropout, name="drop0")(x)
+    x = conv(x, width, 3, name="conv1")
+    x = conv(x, width, 3, name="conv2")
+    x = conv(x, width, 3, stride=2, name="conv3")
+    x = layers.Dropout(dropout, name="drop3")(x)
+    x = conv(x, 2 * width, 3, name="conv4")
+    x = conv(x, 2 * width, 3, name="conv5")
+    x = conv(x, 2 * width, 3, stride=2, name="conv6")
+    x = layers.Dropout(dropout, name="drop6")(x)
+    x = conv(x, 2 * width, 3, padding="valid", name="conv7")
+    x = conv(x, 2 * width, 1, name="conv8")
+    if num_classes is not None:
+        x = conv(x, num_classes, 1, dtype="float32", name="predictions")
+    return layers.GlobalAveragePooling2D(dtype="float32", name="avg_pool")(x)

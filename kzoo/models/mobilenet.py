@@ -1,0 +1,120 @@
+"""MobileNets (Howard et al. 2017, arXiv:1704.04861; Sandler et al. 2018, arXiv:1801.04381) and separable filters.
+
+Layer names are those of the public Keras weights.
+"""
+
+from keras import layers
+
+from kzoo.layers import classifier
+
+# --- The outer product of the lectures -------------------------------------------------------------------
+
+
+def outer_product_conv(x, filters, size, *, name):
+    """A convolution whose kernel is an outer product: W[x, y, c, k] = S[x, y, k] * P[c, k].
+
+    x: (B, H, W, C). Returns (B, H, W, filters), without bias or activation. Mixing the channels by P and then filtering
+    each of the k maps by its own S is the same as the dense convolution with W, and so it is computed: a 1x1
+    convolution <name>_pointwise, then <name>_depthwise. C * k + size^2 * k parameters instead of size^2 * C * k.
+
+    `depthwise_separable`, MobileNet's block, has W[x, y, c, k] = S[x, y, c] * P[c, k]: filters first, then mixes
+    (if there were no batch norm and ReLU between the two), with size^2 * C + C * k parameters.
+    """
+    x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_pointwise")(x)
+    return layers.DepthwiseConv2D(size, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
+
+
+# --- MobileNet v1 ----------------------------------------------------------------------------------------
+
+
+def norm_relu6(x, *, name, relu):
+    x = layers.BatchNormalization(name=name)(x)
+    return layers.ReLU(6.0, name=relu)(x)
+
+
+def depthwise_separable(x, filters, *, stride, index):
+    """3x3 depthwise, then 1x1 convolution, each with batch norm and ReLU6 (Figure 3, right)."""
+    dw, pw = f"conv_dw_{index}", f"conv_pw_{index}"
+    if stride > 1:
+        # Right and bottom at every size, as the public weights were trained; "same" would differ at odd sizes.
+        x = layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"conv_pad_{index}")(x)
+    padding = "valid" if stride > 1 else "same"
+    x = layers.DepthwiseConv2D(3, strides=stride, padding=padding, use_bias=False, name=dw)(x)
+    x = norm_relu6(x, name=f"{dw}_bn", relu=f"{dw}_relu")
+    x = layers.Conv2D(filters, 1, use_bias=False, name=pw)(x)
+    return norm_relu6(x, name=f"{pw}_bn", relu=f"{pw}_relu")
+
+
+# Table 1: filters and stride of the thirteen depthwise separable blocks.
+V1_BLOCKS = (
+    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2),
+    (512, 1), (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1),
+)  # fmt: skip
+
+
+def mobilenet_v1(x, *, num_classes, alpha=1.0, dropout=0.001):
+    """MobileNet v1 (Table 1).
+
+    x: (B, H, W, 3). alpha: the width multiplier, any positive number. Returns logits (B, num_classes), or features
+    (B, int(1024 * alpha)) if num_classes is None.
+    """
+    x = layers.Conv2D(int(32 * alpha), 3, strides=2, padding="same", use_bias=False, name="conv1")(x)
+    x = norm_relu6(x, name="conv1_bn", relu="conv1_relu")
+    for i, (filters, stride) in enumerate(V1_BLOCKS, 1):
+        x = depthwise_separable(x, int(filters * alpha), stride=stride, index=i)
+    x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    if num_classes is None:
+        return x
+    return classifier(layers.Dropout(dropout, name="dropout")(x), num_classes)
+
+
+# --- MobileNet v2 ----------------------------------------------------------------------------------------
+
+
+def multiple_of_8(filters):
+    """The nearest multiple of 8, at least 8 and not more than 10 % below: what the authors' code makes of filters."""
+    nearest = max(8, int(filters + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * filters else nearest + 8
+
+
+def inverted_residual(x, filters, *, stride, expansion, name):
+    """1x1 to `expansion` times the channels, 3x3 depthwise, linear 1x1 to filters (Figure 4d); added if shapes allow.
+
+    x: (B, H, W, C). Returns (B, H / stride, W / stride, filters).
+    """
+    channels = x.shape[-1]
+    y = x
+    if expansion > 1:
+        y = layers.Conv2D(expansion * channels, 1, use_bias=False, name=f"{name}_expand")(y)
+        y = norm_relu6(y, name=f"{name}_expand_BN", relu=f"{name}_expand_relu")
+    y = layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False, name=f"{name}_depthwise")(y)
+    y = norm_relu6(y, name=f"{name}_depthwise_BN", relu=f"{name}_depthwise_relu")
+    y = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_project")(y)
+    y = layers.BatchNormalization(name=f"{name}_project_BN")(y)
+    if stride == 1 and channels == filters:
+        y = layers.Add(name=f"{name}_add")([x, y])
+    return y
+
+
+# Table 2: expansion t, filters c, blocks n, stride s.
+V2_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+def mobilenet_v2(x, *, num_classes, alpha=1.0):
+    """MobileNet v2 (Table 2).
+
+    x: (B, H, W, 3). alpha: the width multiplier, any positive number; the last convolution grows with it only above 1.
+    Returns logits (B, num_classes), or features (B, 1280 * max(alpha, 1)) if num_classes is None.
+    """
+    x = layers.Conv2D(multiple_of_8(32 * alpha), 3, strides=2, padding="same", use_bias=False, name="Conv1")(x)
+    x = norm_relu6(x, name="bn_Conv1", relu="Conv1_relu")
+    index = 0
+    for expansion, filters, count, stride in V2_STAGES:
+        for i in range(count):
+            name = f"block_{index}" if index else "expanded_conv"
+            filters_out = multiple_of_8(int(filters * alpha))
+            x = inverted_residual(x, filters_out, stride=1 if i else stride, expansion=expansion, name=name)
+            index += 1
+    x = layers.Conv2D(multiple_of_8(1280 * max(alpha, 1.0)), 1, use_bias=False, name="Conv_1")(x)
+    x = norm_relu6(x, name="Conv_1_bn", relu="out_relu")
+    return classifier(layers.GlobalAveragePooling2D(name="avg_pool")(x), num_classes)
