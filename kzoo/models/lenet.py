@@ -1,5 +1,7 @@
 """LeNet-5 (LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", section II.B)."""
 
+import math
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -28,6 +30,8 @@ def uniform(fan_in):
 class Squash(layers.Layer):
     """The scaled tanh as a layer."""
 
+    kernel_size = 1  # for kzoo.ledger: each position for itself
+
     def call(self, x):
         return squash(x)
 
@@ -38,6 +42,8 @@ class Squash(layers.Layer):
 @_register
 class Subsampling(layers.Layer):
     """Sum of each 2x2 square, times a trainable coefficient, plus a trainable bias, one of each for a map."""
+
+    kernel_size = strides = 2
 
     def build(self, input_shape):
         c = input_shape[-1]
@@ -50,6 +56,9 @@ class Subsampling(layers.Layer):
     def compute_output_shape(self, input_shape):
         b, h, w, c = input_shape
         return (b, h and h // 2, w and w // 2, c)
+
+    def multiply_adds(self, input_shape, output_shape):
+        return math.prod(output_shape[1:])  # the coefficient, once for each output
 
 
 @_register
@@ -109,6 +118,9 @@ class RBF(layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.num_classes)
+
+    def multiply_adds(self, input_shape, output_shape):
+        return input_shape[-1] * self.num_classes
 
     def get_config(self):
         return {**super().get_config(), "num_classes": self.num_classes}

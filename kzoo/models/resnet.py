@@ -35,9 +35,15 @@ def norm(x, *, name, epsilon=1e-5):
 class ZeroPaddingShortcut(layers.Layer):
     """Shortcut of option A (section 3.3): every stride-th pixel, and zeros for the channels that are missing."""
 
+    kernel_size = 1  # for kzoo.ledger, as strides
+
     def __init__(self, filters, stride, **kwargs):
         super().__init__(**kwargs)
         self.filters, self.stride = filters, stride
+
+    @property
+    def strides(self):
+        return self.stride
 
     def call(self, x):
         x = x[:, :: self.stride, :: self.stride]

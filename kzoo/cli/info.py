@@ -1,0 +1,42 @@
+"""kzoo info: what each layer of a model costs."""
+
+import shutil
+from textwrap import fill
+
+import click
+
+from kzoo.catalog import spec
+from kzoo.cli.options import as_json, input_shape, print_json
+
+
+@click.command("info", epilog="Example: kzoo info vgg16 --input-shape 160x160x3")
+@click.argument("model")
+@input_shape
+@click.option("--num-classes", type=click.IntRange(1), help="As published by default.")
+@as_json
+def command(model, input_shape, num_classes, as_json):
+    """Show what each layer of MODEL costs: output size, parameters, multiply-adds, memory, receptive field."""
+    row = spec(model)  # before Keras is imported: a wrong name answers at once
+    from kzoo.ledger import count, ledger
+
+    table = ledger(row, input_shape=input_shape, num_classes=num_classes or row.num_classes)
+    if as_json:
+        published = {
+            "paper": str(row.paper), "input_shape": row.input_shape, "num_classes": row.num_classes,
+            "params": row.params, "multiply_adds": row.multiply_adds, "deviations": row.deviations,
+        }  # fmt: skip
+        print_json({**table.to_dict(), "published": published})
+        return
+    width = min(shutil.get_terminal_size((80, 24)).columns, 120)
+    totals = table.totals
+    say = lambda text, indent="": click.echo(fill(text, width, subsequent_indent=indent))  # noqa: E731
+    say(f"{row.name}: {row.paper}", "  ")
+    figure = lambda v: "none" if v is None else f"{v:,}" if isinstance(v, int) else v  # noqa: E731
+    ours = "?" if totals.multiply_adds is None else f"{totals.multiply_adds:,} ({count(totals.multiply_adds)})"
+    published = "x".join(map(str, row.input_shape))
+    click.echo(f"  input          {'x'.join(map(str, table.rows[0].output))}, published {published}")
+    click.echo(f"  parameters     {totals.trainable:,} trainable, published {figure(row.params)}")
+    click.echo(f"  multiply-adds  {ours}, published {figure(row.multiply_adds)}")
+    for deviation in row.deviations:
+        say(f"  deviation      {deviation}", " " * 17)
+    click.echo("\n" + table.table(width) + "\n\n" + "\n".join(table.notes()))
