@@ -288,3 +288,65 @@ register(ModelSpec(
     deviations=("The mean colour is subtracted and divided by its deviation; the paper whitens the images.",
                 "He initialisation; the paper does not name one."),
 ))  # fmt: skip
+
+# --- Inception -------------------------------------------------------------------------------------------
+
+_GOOGLENET = Paper("Going Deeper with Convolutions", "Szegedy et al.", 2014, "1409.4842")
+_INCEPTION_V3 = Paper("Rethinking the Inception Architecture for Computer Vision", "Szegedy et al.", 2015, "1512.00567")
+_INCEPTION_V4 = Paper("Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning",
+                      "Szegedy et al.", 2016, "1602.07261")  # fmt: skip
+
+register(ModelSpec(
+    "googlenet", "kzoo.models.inception:googlenet", (224, 224, 3), 1000, paper=_GOOGLENET,
+    # Caffe's bvlc_googlenet. Table 1 prints no total, and several of its rows do not fit their own sizes.
+    params=6_998_552,
+    preprocessing=Preprocessing(crop=0.875, channel_order="bgr", scale=1.0, offset=(-104.0, -117.0, -123.0)),
+    deviations=("The auxiliary classifiers (loss weight 0.3) are built with aux=True only, for training.",
+                "Table 1 counts 34M multiply-adds for conv1, a 7x7 has 118M: 1.58G in total for the printed 1.5G.",
+                "The constants of the local response normalisation are Caffe's; the paper gives none."),
+))  # fmt: skip
+register(ModelSpec(
+    "googlenet_bn", "kzoo.models.inception:googlenet_bn", (224, 224, 3), 1000, paper=_GOOGLENET,
+    params=6_624_904, multiply_adds="1.50G", preprocessing=_TF,  # torchvision's
+    deviations=("As in torchvision: batch norm and no local response normalisation, 3x3 in place of 5x5 convolutions, "
+                "a 2x2 pool in front of 5a, dropout of 0.2, no auxiliary classifiers.",),
+))  # fmt: skip
+register(ModelSpec(
+    "inception_v3", "kzoo.models.inception_v3:inception_v3", (299, 299, 3), 1000, paper=_INCEPTION_V3,
+    params=23_817_352, multiply_adds="5.71G", preprocessing=_TF,  # the Keras network; torchvision's count
+    deviations=("The modules are those of the authors' code and the public weights: one 5x5 stays in each of mixed0 to "
+                "mixed2, batch norm has no gamma, one 3x3 of the paper's stem is 1x1.",
+                "Without the auxiliary classifier.",
+                "The paper prints about 5 billion multiply-adds."),
+))  # fmt: skip
+register(ModelSpec(
+    "inception_v4", "kzoo.models.inception_v4:inception_v4", (299, 299, 3), 1000, paper=_INCEPTION_V4,
+    params=42_679_816, multiply_adds="12.28G",  # timm's
+    preprocessing=Preprocessing(crop=0.875, interpolation="bicubic"),
+    deviations=("Batch norm has a gamma, as in timm's weights.",),
+))  # fmt: skip
+register(ModelSpec(
+    "inception_resnet_v1", "kzoo.models.inception_resnet:inception_resnet_v1", (299, 299, 3), 1000,
+    paper=_INCEPTION_V4, preprocessing=_TF,
+    deviations=("The residuals are scaled by 0.17, 0.1 and 0.2; the paper says 0.1 to 0.3.",
+                "Batch norm has no gamma, as in the authors' code of v2."),
+))  # fmt: skip
+register(ModelSpec(
+    "inception_resnet_v2", "kzoo.models.inception_resnet:inception_resnet_v2", (299, 299, 3), 1000,
+    paper=_INCEPTION_V4, params=55_813_192, multiply_adds="13.18G", preprocessing=_TF,
+    deviations=("As in the authors' code and the public weights: Inception v3's stem and one module in place of "
+                "Figure 3, 10, 20 and 10 modules for 5, 10 and 5, and other widths in some.",),
+))  # fmt: skip
+
+# --- NASNet ----------------------------------------------------------------------------------------------
+
+_NASNET = Paper("Learning Transferable Architectures for Scalable Image Recognition", "Zoph et al.", 2017, "1707.07012")
+for _name, _size, _config, _params, _multiply_adds in (
+    ("nasnet_mobile", 224, {"blocks": 4, "penultimate": 1056, "stem": 32, "skip_reduction": False}, 5_289_978, "564M"),
+    ("nasnet_large", 331, {"blocks": 6, "penultimate": 4032, "stem": 96, "skip_reduction": True}, 88_753_150, "23.8G"),
+):
+    register(ModelSpec(
+        _name, "kzoo.models.nasnet:nasnet", (_size, _size, 3), 1000, config=_config, paper=_NASNET,
+        params=_params, multiply_adds=_multiply_adds, preprocessing=_TF,
+        deviations=("Without the auxiliary classifier, dropout and ScheduledDropPath of the paper's training.",),
+    ))  # fmt: skip

@@ -1,0 +1,112 @@
+"""Inception v3 (Szegedy et al. 2015, arXiv:1512.00567, section 6, Figures 5 to 7 and 10).
+
+The modules are called mixed0 to mixed10 as in the public Keras weights; the convolutions, which those weights only
+number, are made here in the same order.
+"""
+
+from functools import partial
+
+from keras import layers
+
+from kzoo.layers import classifier
+from kzoo.models.inception import conv_norm
+
+conv = partial(conv_norm, scale=False)  # no gamma: the ReLU's next convolution can scale
+
+
+def pool_proj(x, filters, *, name):
+    x = layers.AveragePooling2D(3, 1, padding="same", name=f"{name}_pool")(x)
+    return conv(x, filters, 1, name=f"{name}_pool_proj")
+
+
+# --- Modules: (B, H, W, C) -> channels as in the comments, on the grid sizes for 299x299 -------------------
+
+
+def module_a(x, pool_filters, *, name):
+    """Figure 5: two 3x3 in place of one 5x5; 35x35 -> 224 + pool_filters. Beside them the code has kept one 5x5."""
+    a = conv(x, 64, 1, name=f"{name}_1x1")
+    b = conv(x, 48, 1, name=f"{name}_5x5_reduce")
+    b = conv(b, 64, 5, name=f"{name}_5x5")
+    c = conv(x, 64, 1, name=f"{name}_double3x3_reduce")
+    c = conv(c, 96, 3, name=f"{name}_double3x3_1")
+    c = conv(c, 96, 3, name=f"{name}_double3x3_2")
+    return layers.Concatenate(name=name)([a, b, c, pool_proj(x, pool_filters, name=name)])
+
+
+def reduction_a(x, *, name):
+    """Figure 10: 35x35x288 -> 17x17x768."""
+    a = conv(x, 384, 3, stride=2, padding="valid", name=f"{name}_3x3")
+    b = conv(x, 64, 1, name=f"{name}_double3x3_reduce")
+    b = conv(b, 96, 3, name=f"{name}_double3x3_1")
+    b = conv(b, 96, 3, stride=2, padding="valid", name=f"{name}_double3x3_2")
+    return layers.Concatenate(name=name)([a, b, layers.MaxPooling2D(3, 2, name=f"{name}_pool")(x)])
+
+
+def module_b(x, width, *, name):
+    """Figure 6, n = 7: 1x7 and 7x1 in place of 7x7; 17x17 -> 768."""
+    a = conv(x, 192, 1, name=f"{name}_1x1")
+    b = conv(x, width, 1, name=f"{name}_7x7_reduce")
+    b = conv(b, width, (1, 7), name=f"{name}_7x7_1")
+    b = conv(b, 192, (7, 1), name=f"{name}_7x7_2")
+    c = conv(x, width, 1, name=f"{name}_double7x7_reduce")
+    c = conv(c, width, (7, 1), name=f"{name}_double7x7_1")
+    c = conv(c, width, (1, 7), name=f"{name}_double7x7_2")
+    c = conv(c, width, (7, 1), name=f"{name}_double7x7_3")
+    c = conv(c, 192, (1, 7), name=f"{name}_double7x7_4")
+    return layers.Concatenate(name=name)([a, b, c, pool_proj(x, 192, name=name)])
+
+
+def reduction_b(x, *, name):
+    """17x17x768 -> 8x8x1280."""
+    a = conv(x, 192, 1, name=f"{name}_3x3_reduce")
+    a = conv(a, 320, 3, stride=2, padding="valid", name=f"{name}_3x3")
+    b = conv(x, 192, 1, name=f"{name}_7x7x3_reduce")
+    b = conv(b, 192, (1, 7), name=f"{name}_7x7x3_1")
+    b = conv(b, 192, (7, 1), name=f"{name}_7x7x3_2")
+    b = conv(b, 192, 3, stride=2, padding="valid", name=f"{name}_7x7x3_3")
+    return layers.Concatenate(name=name)([a, b, layers.MaxPooling2D(3, 2, name=f"{name}_pool")(x)])
+
+
+def module_c(x, *, name):
+    """Figure 7: 1x3 and 3x1 side by side; 8x8 -> 2048."""
+    a = conv(x, 320, 1, name=f"{name}_1x1")
+    b = conv(x, 384, 1, name=f"{name}_3x3_reduce")
+    b = [conv(b, 384, (1, 3), name=f"{name}_3x3_left"), conv(b, 384, (3, 1), name=f"{name}_3x3_right")]
+    b = layers.Concatenate(name=f"{name}_3x3_concat")(b)
+    c = conv(x, 448, 1, name=f"{name}_double3x3_reduce")
+    c = conv(c, 384, 3, name=f"{name}_double3x3")
+    c = [conv(c, 384, (1, 3), name=f"{name}_double3x3_left"), conv(c, 384, (3, 1), name=f"{name}_double3x3_right")]
+    c = layers.Concatenate(name=f"{name}_double3x3_concat")(c)
+    return layers.Concatenate(name=name)([a, b, c, pool_proj(x, 192, name=name)])
+
+
+# --- Network ---------------------------------------------------------------------------------------------
+
+
+def stem(x, conv):
+    """299x299x3 -> 35x35x192; Inception-ResNet v2 begins in the same way."""
+    x = conv(x, 32, 3, stride=2, padding="valid", name="stem_1")
+    x = conv(x, 32, 3, padding="valid", name="stem_2")
+    x = conv(x, 64, 3, name="stem_3")
+    x = layers.MaxPooling2D(3, 2, name="stem_pool1")(x)
+    x = conv(x, 80, 1, name="stem_4")
+    x = conv(x, 192, 3, padding="valid", name="stem_5")
+    return layers.MaxPooling2D(3, 2, name="stem_pool2")(x)
+
+
+def inception_v3(x, *, num_classes):
+    """Inception v3 (Table 1, with the modules of the authors' code).
+
+    x: (B, H, W, 3) of at least 75x75. Returns logits (B, num_classes), or 2,048 features if num_classes is None.
+    """
+    x = stem(x, conv)
+    x = module_a(x, 32, name="mixed0")
+    x = module_a(x, 64, name="mixed1")
+    x = module_a(x, 64, name="mixed2")
+    x = reduction_a(x, name="mixed3")
+    for i, width in enumerate((128, 160, 160, 192), 4):
+        x = module_b(x, width, name=f"mixed{i}")
+    x = reduction_b(x, name="mixed8")
+    x = module_c(x, name="mixed9")
+    x = module_c(x, name="mixed10")
+    return classifier(layers.GlobalAveragePooling2D(name="avg_pool")(x), num_classes)
