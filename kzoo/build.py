@@ -6,6 +6,7 @@ from inspect import Parameter, signature
 
 import keras
 
+from kzoo import weights as pretrained
 from kzoo.catalog import spec
 from kzoo.errors import KzooError, unknown
 from kzoo.layers import Preprocess
@@ -45,16 +46,24 @@ def options(row):
     }
 
 
-def build(name, *, num_classes="published", input_shape=None, preprocessing=None, precision=None, seed=None, **config):
+def build(
+    name, *, num_classes="published", input_shape=None, preprocessing=None, precision=None, seed=None, weights=None,
+    new_classifier=None, adapt_input=False, **config,
+):  # fmt: skip
     """Build a model of the catalog.
 
     name: a name of `kzoo.list_models()`, or a ModelSpec.
     num_classes: the published number by default; None stops at the features below the classifier.
     input_shape: (height, width, channels), as published by default.
-    preprocessing: a `kzoo.Preprocessing`; the row's by default.
+    preprocessing: a `kzoo.Preprocessing`; by default that of the weights, else the row's.
     precision: "float32", "bfloat16" or "float16" for the arithmetic (variables stay float32); None takes the global
         Keras policy.
     seed: of the initial weights (it sets Keras' global seed).
+    weights: None, a tag of the row ("imagenet"), a path to a file, or a `kzoo.Weights`. They load strictly: all of
+        them, or a WeightsError and no model. Only a classifier for another number of classes stays new, and that is
+        logged.
+    new_classifier: True keeps the classifier new in any case. adapt_input: True fits the first kernel of the weights
+        to another number of input channels.
     config: keywords of the architecture in place of the row's.
 
     Returns a flat functional keras.Model: images (B, H, W, C) in 0..255, uint8 or float32, to float32 logits
@@ -70,13 +79,18 @@ def build(name, *, num_classes="published", input_shape=None, preprocessing=None
     for key in config:
         if key not in known:
             raise unknown(f"option of {row.name}", key, known, f"It has: {', '.join(known) or 'none'}.")
+    if weights is not None:
+        weights = pretrained.resolve(row, weights)
+        config = {**weights.config, **config}
+        if new_classifier is None and num_classes not in ("published", row.num_classes):
+            new_classifier = "if missing"
     num_classes = row.num_classes if num_classes == "published" else num_classes
     if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
         raise KzooError(f"num_classes must be a positive integer or None, got {num_classes!r}.")
     shape = row.input_shape if input_shape is None else tuple(input_shape)
     if len(shape) != 3 or not all(n is None or (isinstance(n, int) and n > 0) for n in shape) or shape[2] is None:
         raise KzooError(f"input_shape must be (height, width, channels), such as {row.input_shape}; got {input_shape!r}.")
-    prep = preprocessing or row.preprocessing
+    prep = preprocessing or (weights and weights.preprocessing) or row.preprocessing
     per_channel = {len(v) for v in (prep.scale, prep.offset) if isinstance(v, tuple)}
     if per_channel - {shape[2]}:
         # Means for three colours have no meaning for another number of channels; their average is the nearest thing.
@@ -95,7 +109,10 @@ def build(name, *, num_classes="published", input_shape=None, preprocessing=None
                 f"{row.name} can't be built for the input shape {shape}: {str(e).splitlines()[0]} "
                 f"(published: {row.input_shape})."
             ) from e
-    return keras.Model(inputs, outputs, name=row.name)
+    model = keras.Model(inputs, outputs, name=row.name)
+    if weights is not None:
+        pretrained.load(model, weights, new_classifier=new_classifier, adapt_input=adapt_input)
+    return model
 
 
 def _current():

@@ -36,9 +36,9 @@ def write_atomically(path, mode="wb", **options):
             yield f
         if path.exists():
             os.chmod(temporary, path.stat().st_mode & 0o777)
-        _sync(temporary)  # by name: a library that was given the path may have put another file there
+        sync(temporary)  # by name: a library that was given the path may have put another file there
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as e:
         if e.filename is not None and Path(e.filename) not in (temporary, path, path.parent):
             raise
@@ -48,7 +48,7 @@ def write_atomically(path, mode="wb", **options):
             temporary.unlink()
 
 
-def _sync(path):
+def sync(path):
     """Flush a file or a folder to the disk. Some file systems can't for a folder; then the rename has to do."""
     handle = os.open(path, os.O_RDONLY)
     try:

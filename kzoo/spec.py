@@ -58,24 +58,33 @@ class Preprocessing:
 class Weights:
     """A set of pretrained weights: where it is, what it was trained on, and how to prepare its input.
 
-    file: a path or an address; sha256: checked before first use; format: "keras_h5", "weights_h5", "keras",
-    safetensors", "npz" or "pth"; names: the map from foreign names (see `kzoo.weights.maps`), None if the
-    names are ours.
+    file: a path or an address. hash: checked before every use, as its source publishes it: "sha256:<hex>", "md5:<hex>",
+    leading digits being enough ("sha256:f37072fd"); "" where the source publishes none.
+    preprocessing: what the network was trained on; None takes the model's. size: in bytes, None if it is not published.
+    names: the map from foreign names (`kzoo.weights.maps`); None tries all of them.
+    num_classes: None for a file without classifier. config: keywords of the architecture that these weights need.
+    top1, top5: per cent on ImageNet's validation images, as published.
     """
 
     tag: str
     file: str
-    sha256: str
-    size: int
-    format: str
-    preprocessing: Preprocessing
+    hash: str = ""
+    preprocessing: Preprocessing | None = None
+    size: int | None = None
     names: str | None = None
-    num_classes: int = 1000
+    num_classes: int | None = 1000
     classes: str = "imagenet"
+    config: Mapping = field(default_factory=dict)
     licence: str = ""
     top1: float | None = None
     top5: float | None = None
     source: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
+
+    def __hash__(self):
+        return hash((self.tag, self.file, self.hash))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,226 @@
+"""Downloads: one cache, resumed after a break, verified before every use, safe for two processes at once."""
+
+import http.client
+import os
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+from kzoo.errors import WeightsError
+from kzoo.files import digest, sync
+
+TRIES = 5  # in a row without a single new byte
+TIMEOUT = 30.0  # seconds without a byte
+PIECE = 1 << 18
+LARGEST = 4 << 30  # bytes of a file whose size is not published
+
+
+def cache_dir():
+    """Where downloads are kept: $KZOO_CACHE, or ~/.cache/kzoo."""
+    return Path(os.environ.get("KZOO_CACHE") or Path.home() / ".cache" / "kzoo")
+
+
+def neighbours(name):
+    """Where Keras and torch keep a file of that name."""
+    keras = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    torch = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
+    return [keras / "models" / name, torch / "hub" / "checkpoints" / name]
+
+
+def fetch(weights, progress=None):
+    """The local path of a `kzoo.Weights`' file, downloaded if need be and verified.
+
+    Looks in the cache, then in Keras' and torch's own; then downloads. A download goes to <name>.part, where a later
+    one takes it up, and gets its name only when its hash is right. A file without a published hash is held to the hash
+    that it had when it was first downloaded (<name>.sha256).
+    progress: whether to draw a bar on stderr; None draws it on a terminal.
+
+    Raises WeightsError, one line that names the file, where to get it and where to put it.
+    """
+    if not is_address(weights.file):
+        path = Path(weights.file).expanduser()
+        if not path.is_file():
+            raise WeightsError(f"There is no weights file {path}.")
+        verify(path, weights.hash, "It is not the file that these weights name")
+        return path
+    name = Path(urllib.parse.unquote(urllib.parse.urlparse(weights.file).path)).name
+    folder = cache_dir()
+    final = folder / name
+    if final.is_file():
+        return ours(final, weights)
+    if weights.hash:
+        for path in neighbours(name):
+            if path.is_file() and matches(path, weights.hash):
+                return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / f".{name}.lock", name):
+            if final.is_file():  # another process was first
+                return ours(final, weights)
+            download(weights, final, sys.stderr.isatty() if progress is None else progress)
+    except OSError as e:
+        raise WeightsError(f"Can't store {name} in {folder}: {e.strerror or e}. {advice(weights, final)}") from e
+    return final
+
+
+def is_address(file):
+    return file.startswith(("https://", "http://"))
+
+
+def advice(weights, final):
+    return f"Get it from {weights.file} and put it at {final}."
+
+
+def ours(final, weights):
+    """A file in the cache, once verified."""
+    expected = weights.hash
+    first = final.with_name(final.name + ".sha256")
+    if not expected and first.is_file():
+        expected = "sha256:" + first.read_text().strip()
+    verify(final, expected, f"Delete it, or put the right one there; it comes from {weights.file}")
+    return final
+
+
+def matches(path, expected):
+    """Whether a file has the hash "<algorithm>:<leading hex digits>"; any file has the hash ""."""
+    if not expected:
+        return True
+    algorithm, _, digits = expected.partition(":")
+    if algorithm not in ("sha256", "md5") or len(digits) < 8:
+        raise WeightsError(f"A hash is 'sha256:' or 'md5:' and eight hex digits or more, got '{expected}'.")
+    return digest(path, algorithm).startswith(digits.lower())
+
+
+def verify(path, expected, otherwise):
+    if not matches(path, expected):
+        algorithm = expected.partition(":")[0]
+        raise WeightsError(
+            f"{path} has the hash {algorithm}:{digest(path, algorithm)}, expected {expected}. {otherwise}."
+        )
+
+
+@contextmanager
+def locked(path, name):
+    """One process at a time; the system releases the lock of a process that dies."""
+    with open(path, "a") as f:
+        try:
+            import fcntl
+        except ImportError:  # Windows: the rename at the end is all there is
+            yield
+            return
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Another process is downloading {name}; waiting for it.", file=sys.stderr)
+            fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
+def download(weights, final, progress):
+    """Fill <name>.part from where it stopped, verify it, rename it."""
+    part = final.with_name(final.name + ".part")
+    resumed = part.is_file() and part.stat().st_size > 0
+    with bar(final.name, progress) as show:
+        transfer(weights, final, part, show)
+        if not matches(part, weights.hash) and resumed:
+            # The half of yesterday may be of another version of the file: once from the start.
+            part.unlink()
+            transfer(weights, final, part, show)
+    if not matches(part, weights.hash):
+        algorithm = weights.hash.partition(":")[0]
+        came = digest(part, algorithm)
+        part.unlink()
+        raise WeightsError(
+            f"{weights.file} gave a file with the hash {algorithm}:{came}, expected {weights.hash}; it was deleted. "
+            f"Put the right file at {final}."
+        )
+    sync(part)
+    if not weights.hash:
+        final.with_name(final.name + ".sha256").write_text(digest(part) + "\n")
+    os.replace(part, final)
+    sync(final.parent)
+
+
+def transfer(weights, final, part, show):
+    """Download until the file is whole; after a break go on where it stopped."""
+    failures = 0
+    while True:
+        start = part.stat().st_size if part.is_file() else 0
+        try:
+            if receive(weights, part, start, show):
+                return
+            problem = "the connection broke"
+        except urllib.error.HTTPError as e:
+            if e.code == 416 and start:  # nothing behind what is there: whole, or of another file
+                if matches(part, weights.hash) and weights.hash:
+                    return
+                part.unlink()
+            problem = f"the server answers {e.code} {e.reason}"
+            if e.code in (401, 403, 404, 410):
+                failures = TRIES
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as e:
+            problem = str(getattr(e, "reason", e)) or type(e).__name__
+        now = part.stat().st_size if part.is_file() else 0
+        failures = 0 if now > start else failures + 1
+        if failures >= TRIES:
+            raise WeightsError(f"Can't download {final.name}: {problem}. {advice(weights, final)}") from None
+        time.sleep(min(0.2 * 2**failures, 5.0))
+
+
+def receive(weights, part, start, show):
+    """One request. Returns whether the file is whole."""
+    request = urllib.request.Request(weights.file, headers={"User-Agent": "kzoo", "Accept-Encoding": "identity"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        if answer.status == 206:
+            first = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+            if first != str(start):
+                raise ConnectionError(f"the server sent the wrong part of the file (from {first or 'nowhere'})")
+        else:
+            start = 0  # the server can't resume
+        length = answer.headers.get("Content-Length")
+        total = start + int(length) if length and length.isdigit() else None
+        largest = weights.size or LARGEST
+        if total is not None and total > largest:
+            raise WeightsError(
+                f"{weights.file} declares {total:,} bytes, expected {largest:,}; nothing was downloaded."
+            )
+        done = start
+        show(done, total)
+        with open(part, "ab" if start else "wb") as f:
+            while piece := answer.read(PIECE):
+                done += len(piece)
+                if done > largest:
+                    f.truncate(0)
+                    raise WeightsError(
+                        f"{weights.file} sends more than the {largest:,} bytes expected; nothing was kept."
+                    )
+                f.write(piece)
+                show(done, total)
+    return total is None or done >= total
+
+
+@contextmanager
+def bar(name, progress):
+    """A function (bytes done, bytes in total or None) that draws, or does nothing."""
+    if not progress:
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as p:
+        task = p.add_task(name, total=None)
+        yield lambda done, total: p.update(task, completed=done, total=total)

@@ -1,0 +1,371 @@
+"""Foreign names -> ours, as data: one table of rows for each family and source.
+
+A row is (pattern, layer) or (pattern, layer, change): a regular expression for the whole of a foreign layer's name, our
+layer's name, and what else must happen to its arrays (a name of CHANGES with its argument). In our name {1} stands for
+the pattern's first group, {1+1} for that number plus one. None in place of our name leaves the layer out. A tuple of
+names is for files that only number their layers: the first stands for the lowest number, and so on.
+
+The variables' own names and the order of their axes follow from the source: `variables` is "keras" or "torch".
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from kzoo.errors import WeightsError
+from kzoo.weights.read import shown
+
+
+@dataclass(frozen=True)
+class Names:
+    """rows: see above. variables: "keras" (layer/variable) or "torch" (layer.variable)."""
+
+    rows: tuple[tuple, ...]
+    variables: str = "keras"
+
+
+ANY = (r"(.+)", "{1}")  # the last row of a source whose names are ours
+
+# --- Keras' published files ------------------------------------------------------------------------------
+
+# `probs` in the files of the residual networks, `Logits` in MobileNet v2's, a 1x1 convolution in MobileNet v1's.
+KERAS = Names((
+    (r"probs|Logits", "predictions"),
+    (r"conv_preds", "predictions", "dense"),
+    (r"top_level_model_weights", None),
+    ANY,
+))  # fmt: skip
+
+MODULE_A = ("1x1", "5x5_reduce", "5x5", "double3x3_reduce", "double3x3_1", "double3x3_2", "pool_proj")
+MODULE_B = (
+    "1x1", "7x7_reduce", "7x7_1", "7x7_2",
+    "double7x7_reduce", "double7x7_1", "double7x7_2", "double7x7_3", "double7x7_4", "pool_proj",
+)  # fmt: skip
+MODULE_C = (
+    "1x1", "3x3_reduce", "3x3_left", "3x3_right",
+    "double3x3_reduce", "double3x3", "double3x3_left", "double3x3_right", "pool_proj",
+)  # fmt: skip
+STEM = tuple(f"stem_{i}" for i in range(1, 6))
+# The order in which keras.applications makes the convolutions of Inception v3; its files only number them.
+INCEPTION_V3 = STEM + tuple(
+    f"mixed{i}_{branch}"
+    for i, branches in enumerate(
+        3 * (MODULE_A,)
+        + (("3x3", "double3x3_reduce", "double3x3_1", "double3x3_2"),)
+        + 4 * (MODULE_B,)
+        + (("3x3_reduce", "3x3", "7x7x3_reduce", "7x7x3_1", "7x7x3_2", "7x7x3_3"),)
+        + 2 * (MODULE_C,)
+    )
+    for branch in branches
+)
+
+
+def numbered(layers):
+    """Rows for layers that Keras named by kind and number: conv2d_17 (Keras 1: convolution2d_17)."""
+    return (
+        (r"(?:conv2d|convolution2d)(?:_(\d+))?", tuple(f"{name}_conv" for name in layers)),
+        (r"(?:batch_normalization|batchnormalization)(?:_(\d+))?", tuple(f"{name}_bn" for name in layers)),
+    )
+
+
+# --- torchvision, timm -----------------------------------------------------------------------------------
+
+CLASSIFIER = (r"fc|last_linear", "predictions")
+
+TORCH_RESNET = Names((
+    (r"(conv|bn)1", "conv1_{1}"),
+    (r"layer(\d)\.(\d+)\.conv(\d)", "conv{1+1}_block{2+1}_{3}_conv"),
+    (r"layer(\d)\.(\d+)\.bn(\d)", "conv{1+1}_block{2+1}_{3}_bn"),
+    (r"layer(\d)\.(\d+)\.downsample\.0", "conv{1+1}_block{2+1}_0_conv"),
+    (r"layer(\d)\.(\d+)\.downsample\.1", "conv{1+1}_block{2+1}_0_bn"),
+    CLASSIFIER,
+), "torch")  # fmt: skip
+GOOGLENET_BRANCHES = {
+    "branch1": "1x1", "branch2.0": "3x3_reduce", "branch2.1": "3x3", "branch3.0": "5x5_reduce", "branch3.1": "5x5",
+    "branch4.1": "pool_proj",
+}  # fmt: skip
+TORCH_GOOGLENET = Names((
+    (r"conv1\.(conv|bn)", "conv1_7x7_{1}"),
+    (r"conv2\.(conv|bn)", "conv2_3x3_reduce_{1}"),
+    (r"conv3\.(conv|bn)", "conv2_3x3_{1}"),
+    *((rf"inception(\w\w)\.{re.escape(theirs)}\.(conv|bn)", f"inception_{{1}}_{ours}_{{2}}")
+      for theirs, ours in GOOGLENET_BRANCHES.items()),
+    (r"aux\d\..+", None),  # of the training
+    CLASSIFIER,
+), "torch")  # fmt: skip
+
+INCEPTION_V3_STEM = {"Conv2d_1a_3x3": 1, "Conv2d_2a_3x3": 2, "Conv2d_2b_3x3": 3, "Conv2d_3b_1x1": 4, "Conv2d_4a_3x3": 5}
+INCEPTION_V3_MODULES = {
+    "5b": 0, "5c": 1, "5d": 2, "6a": 3, "6b": 4, "6c": 5, "6d": 6, "6e": 7, "7a": 8, "7b": 9, "7c": 10,
+}  # fmt: skip
+# torchvision's branches by kind of module.
+INCEPTION_V3_BRANCHES = {
+    "5[bcd]": {
+        "branch1x1": "1x1", "branch5x5_1": "5x5_reduce", "branch5x5_2": "5x5", "branch3x3dbl_1": "double3x3_reduce",
+        "branch3x3dbl_2": "double3x3_1", "branch3x3dbl_3": "double3x3_2", "branch_pool": "pool_proj",
+    },
+    "6a": {
+        "branch3x3": "3x3", "branch3x3dbl_1": "double3x3_reduce", "branch3x3dbl_2": "double3x3_1",
+        "branch3x3dbl_3": "double3x3_2",
+    },
+    "6[bcde]": {
+        "branch1x1": "1x1", "branch7x7_1": "7x7_reduce", "branch7x7_2": "7x7_1", "branch7x7_3": "7x7_2",
+        "branch7x7dbl_1": "double7x7_reduce", "branch7x7dbl_2": "double7x7_1", "branch7x7dbl_3": "double7x7_2",
+        "branch7x7dbl_4": "double7x7_3", "branch7x7dbl_5": "double7x7_4", "branch_pool": "pool_proj",
+    },
+    "7a": {
+        "branch3x3_1": "3x3_reduce", "branch3x3_2": "3x3", "branch7x7x3_1": "7x7x3_reduce",
+        "branch7x7x3_2": "7x7x3_1", "branch7x7x3_3": "7x7x3_2", "branch7x7x3_4": "7x7x3_3",
+    },
+    "7[bc]": {
+        "branch1x1": "1x1", "branch3x3_1": "3x3_reduce", "branch3x3_2a": "3x3_left", "branch3x3_2b": "3x3_right",
+        "branch3x3dbl_1": "double3x3_reduce", "branch3x3dbl_2": "double3x3", "branch3x3dbl_3a": "double3x3_left",
+        "branch3x3dbl_3b": "double3x3_right", "branch_pool": "pool_proj",
+    },
+}  # fmt: skip
+TORCH_INCEPTION_V3 = Names((
+    *((rf"{theirs}\.(conv|bn)", f"stem_{i}_{{1}}") for theirs, i in INCEPTION_V3_STEM.items()),
+    *((rf"Mixed_{module}\.{branch}\.(conv|bn)", f"mixed{i}_{ours}_{{1}}")
+      for kind, branches in INCEPTION_V3_BRANCHES.items()
+      for module, i in INCEPTION_V3_MODULES.items() if re.fullmatch(kind, module)
+      for branch, ours in branches.items()),
+    (r"AuxLogits\..+", None),
+    CLASSIFIER,
+), "torch")  # fmt: skip
+
+# timm's Inception v4 is one sequence, features.0 to features.21.
+INCEPTION_V4_PARTS = {
+    "0": "stem_1", "1": "stem_2", "2": "stem_3", "3.conv": "stem_4", "4.branch0.0": "stem_5a_1",
+    "4.branch0.1": "stem_5a_2", "4.branch1.0": "stem_5b_1", "4.branch1.1": "stem_5b_2", "4.branch1.2": "stem_5b_3",
+    "4.branch1.3": "stem_5b_4", "5.conv": "stem_6",
+}  # fmt: skip
+INCEPTION_V4_MODULES = (
+    (range(6, 10), "inception_a", {
+        "branch0": "1x1", "branch1.0": "3x3_reduce", "branch1.1": "3x3", "branch2.0": "double3x3_reduce",
+        "branch2.1": "double3x3_1", "branch2.2": "double3x3_2", "branch3.1": "pool_proj"}),
+    (range(10, 11), "reduction_a", {
+        "branch0": "3x3", "branch1.0": "double3x3_reduce", "branch1.1": "double3x3_1", "branch1.2": "double3x3_2"}),
+    (range(11, 18), "inception_b", {
+        "branch0": "1x1", "branch1.0": "7x7_reduce", "branch1.1": "7x7_1", "branch1.2": "7x7_2",
+        "branch2.0": "double7x7_reduce", "branch2.1": "double7x7_1", "branch2.2": "double7x7_2",
+        "branch2.3": "double7x7_3", "branch2.4": "double7x7_4", "branch3.1": "pool_proj"}),
+    (range(18, 19), "reduction_b", {
+        "branch0.0": "3x3_reduce", "branch0.1": "3x3", "branch1.0": "7x7x3_reduce", "branch1.1": "7x7x3_1",
+        "branch1.2": "7x7x3_2", "branch1.3": "7x7x3_3"}),
+    (range(19, 22), "inception_c", {
+        "branch0": "1x1", "branch1_0": "3x3_reduce", "branch1_1a": "3x3_left", "branch1_1b": "3x3_right",
+        "branch2_0": "double3x3_reduce", "branch2_1": "double3x3_1", "branch2_2": "double3x3_2",
+        "branch2_3a": "double3x3_left", "branch2_3b": "double3x3_right", "branch3.1": "pool_proj"}),
+)  # fmt: skip
+TIMM_INCEPTION_V4 = Names((
+    *((rf"features\.{re.escape(theirs)}\.(conv|bn)", f"{ours}_{{1}}") for theirs, ours in INCEPTION_V4_PARTS.items()),
+    *((rf"features\.{i}\.{re.escape(theirs)}\.(conv|bn)",
+       f"{module}{n if len(places) > 1 else ''}_{ours}_{{1}}")
+      for places, module, branches in INCEPTION_V4_MODULES
+      for n, i in enumerate(places, 1)
+      for theirs, ours in branches.items()),
+    (r"last_linear|fc", "predictions", "without_background"),
+), "torch")  # fmt: skip
+
+VGG_BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+
+def torch_vgg(depth, batch_norm):
+    """torchvision numbers the modules of a sequence: convolution, (batch norm,) ReLU, and a pool behind each block."""
+    rows, i = [], 0
+    for block, count in enumerate(VGG_BLOCKS[depth], 1):
+        for n in range(1, count + 1):
+            rows.append((rf"features\.{i}", f"block{block}_conv{n}"))
+            if batch_norm:
+                rows.append((rf"features\.{i + 1}", f"block{block}_bn{n}"))
+            i += 3 if batch_norm else 2
+        i += 1
+    rows += [(r"classifier\.0", "fc1", "flat 512 7 7"), (r"classifier\.3", "fc2"), (r"classifier\.6", "predictions")]
+    return Names(tuple(rows), "torch")
+
+
+def torch_squeezenet(fires):
+    """fires: the numbers in the sequence `features` that fire2 to fire9 have."""
+    return Names((
+        (r"features\.0", "conv1"),
+        *((rf"features\.{theirs}\.squeeze", f"fire{i}_squeeze1x1") for i, theirs in enumerate(fires, 2)),
+        *((rf"features\.{theirs}\.(expand[13]x[13])", f"fire{i}_{{1}}") for i, theirs in enumerate(fires, 2)),
+        (r"classifier\.1", "predictions"),
+    ), "torch")  # fmt: skip
+
+
+# --- Others ----------------------------------------------------------------------------------------------
+
+# SqueezeNet in Keras 1 files and Caffe's naming: fire2/squeeze1x1.
+SQUEEZENET = Names(((r"(fire\d)/(\w+)", "{1}_{2}"), (r"conv10", "predictions"), (r"conv1", "conv1")))
+
+# MobileNets whose batch norm is folded into the convolutions: kernel and bias, and TF-slim's class 0 apart.
+# gamma = 1, beta = the bias, mean = 0, variance = 1 - epsilon make batch norm add the bias and do nothing else.
+FOLDED_MOBILENET_V1 = Names((
+    (r"(conv1|conv_(?:dw|pw)_\d+)", "{1}", "folded _bn 0.001"),
+    (r"conv_preds", "predictions", "dense"),
+    (r"background", None),
+))  # fmt: skip
+FOLDED_MOBILENET_V2 = Names((
+    (r"Conv1", "Conv1", "folded bn_ 0.001"),
+    (r"Conv_1", "Conv_1", "folded _bn 0.001"),
+    (r"((?:expanded_conv|block_\d+)_(?:expand|depthwise|project))", "{1}", "folded _BN 0.001"),
+    (r"predictions", "predictions", "dense"),
+    (r"background", None),
+))  # fmt: skip
+# The first layers of VGG-19 with Gatys' normalisation; the scaling of the input is the model's preprocessing.
+PARTIAL_VGG19 = Names(((r"(block\d_conv\d)", "{1}"), (r"preprocess", None)))
+
+MAPS = {
+    "keras": KERAS,
+    "keras_inception_v3": Names((*numbered(INCEPTION_V3), *KERAS.rows)),
+    "torch_resnet": TORCH_RESNET,
+    "torch_googlenet": TORCH_GOOGLENET,
+    "torch_inception_v3": TORCH_INCEPTION_V3,
+    "timm_inception_v4": TIMM_INCEPTION_V4,
+    **{f"torch_vgg{d}{'_bn' if bn else ''}": torch_vgg(d, bn) for d in VGG_BLOCKS for bn in (False, True)},
+    "torch_squeezenet1_0": torch_squeezenet((3, 4, 5, 7, 8, 9, 10, 12)),
+    "torch_squeezenet1_1": torch_squeezenet((3, 4, 6, 7, 9, 10, 11, 12)),
+    "squeezenet": SQUEEZENET,
+    "folded_mobilenet_v1": FOLDED_MOBILENET_V1,
+    "folded_mobilenet_v2": FOLDED_MOBILENET_V2,
+    "partial_vgg19": PARTIAL_VGG19,
+}
+
+# --- Applying a map --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Renamed:
+    """arrays: under our names. left_out: foreign names that the map leaves out. problems: what could not be placed."""
+
+    arrays: dict
+    left_out: list
+    problems: list
+
+
+def rename(arrays, names):
+    """Foreign arrays under our names, their axes in Keras' order: `Renamed`.
+
+    names: a key of MAPS, a `Names`, or None for names that are ours. A name that no row fits keeps its own.
+    """
+    if isinstance(names, str) and names not in MAPS:
+        raise WeightsError(f"There is no map of names '{names}'; known are {', '.join(MAPS)}.")
+    table = MAPS[names] if isinstance(names, str) else names or Names((ANY,))
+    ranks = rank(arrays, table)
+    result = Renamed({}, [], [])
+    for name, array in arrays.items():
+        layer, variable = split(name, table.variables)
+        target, change = place(layer, table.rows, ranks)
+        if change == "left out" or variable == "num_batches_tracked":
+            result.left_out.append(name)
+            continue
+        if target is None:
+            result.arrays[name] = array
+            continue
+        try:
+            if table.variables == "torch":
+                variable, array = from_torch(variable, array, norm=name.rpartition(".")[0] + ".running_mean" in arrays)
+            placed = {f"{target}/{variable}": array}
+            if change:
+                kind, *arguments = change.split(" ")
+                placed = CHANGES[kind](target, variable, array, *arguments)
+        except ValueError as e:
+            result.problems.append(f"{shown(name)}: {e}")
+            continue
+        for key, value in placed.items():
+            if key in result.arrays:
+                result.problems.append(f"{shown(key)}: two arrays of the file are to go there")
+            result.arrays[key] = value
+    return result
+
+
+def split(name, variables):
+    layer, _, variable = name.rpartition("." if variables == "torch" else "/")
+    if variables == "torch" and layer.startswith("module."):  # what torch's DataParallel puts in front
+        layer = layer.removeprefix("module.")
+    return layer, variable
+
+
+def rank(arrays, table):
+    """For rows with a tuple of names: {row number: {foreign layer: its place among those of the row}}."""
+    layers = {split(name, table.variables)[0] for name in arrays}
+    ranks = {}
+    for i, row in enumerate(table.rows):
+        if isinstance(row[1], tuple):
+            found = [(int(m[1] or 0), layer) for layer in layers if (m := re.fullmatch(row[0], layer))]
+            ranks[i] = {layer: n for n, (_, layer) in enumerate(sorted(found))}
+    return ranks
+
+
+def place(layer, rows, ranks):
+    """(our layer, change) for a foreign layer; (None, "left out") or (None, None) if it has no place."""
+    for i, (pattern, target, *change) in enumerate(rows):
+        if match := re.fullmatch(pattern, layer):
+            if target is None:
+                return None, "left out"
+            if isinstance(target, tuple):
+                n = ranks[i][layer]
+                return (target[n], None) if n < len(target) else (None, None)
+            return re.sub(r"\{(\d)(\+\d+)?\}", lambda m: fill(match, m), target), change[0] if change else None
+    return None, None
+
+
+def fill(match, field):
+    text = match[int(field[1])]
+    return str(int(text) + int(field[2])) if field[2] else text
+
+
+# --- Axes and values -------------------------------------------------------------------------------------
+
+
+def from_torch(variable, array, norm):
+    """(name, array) in Keras' way: convolutions OIHW -> HWIO, dense layers (out, in) -> (in, out).
+
+    norm: whether the layer is a batch norm, which has a running mean; its weight is gamma, its bias beta.
+    """
+    if variable == "weight" and array.ndim == 4:
+        return "kernel", array.transpose(2, 3, 1, 0)
+    if variable == "weight" and array.ndim == 2:
+        return "kernel", array.T
+    if norm:
+        meanings = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+        variable = meanings.get(variable, variable)
+    return variable, array
+
+
+def dense(target, variable, array):
+    """A 1x1 convolution behind global pooling as a dense layer: (1, 1, in, out) -> (in, out)."""
+    return {f"{target}/{variable}": array.reshape(array.shape[2:]) if array.ndim == 4 else array}
+
+
+def flat(target, variable, array, c, h, w):
+    """The first dense layer behind a flatten: its inputs from (C, H, W) to (H, W, C)."""
+    if variable == "kernel":
+        array = array.reshape(int(c), int(h), int(w), -1).transpose(1, 2, 0, 3).reshape(array.shape)
+    return {f"{target}/{variable}": array}
+
+
+def folded(target, variable, array, norm, epsilon):
+    """A convolution that took in its batch norm: the bias goes into a batch norm that does nothing else.
+
+    norm: what the batch norm's name has more than the convolution's, in front ("bn_") or behind ("_bn").
+    """
+    if variable != "bias":
+        return {f"{target}/{variable}": array}
+    name = norm + target if norm.endswith("_") else target + norm
+    return {
+        f"{name}/gamma": np.ones_like(array),
+        f"{name}/beta": array,
+        f"{name}/moving_mean": np.zeros_like(array),
+        f"{name}/moving_variance": np.full_like(array, 1 - float(epsilon)),
+    }
+
+
+def without_background(target, variable, array):
+    """1,001 classes, the first of them the background, to ImageNet's 1,000."""
+    return {f"{target}/{variable}": array[..., 1:] if array.shape[-1] == 1001 else array}
+
+
+CHANGES = {"dense": dense, "flat": flat, "folded": folded, "without_background": without_background}

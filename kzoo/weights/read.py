@@ -1,0 +1,381 @@
+"""File formats -> named arrays. Nothing here runs code from a file, unpacks it to a path, or believes its sizes."""
+
+import json
+import math
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from kzoo.errors import WeightsError
+
+# Suffix -> format. The content is checked by each reader.
+FORMATS = {
+    ".h5": "hdf5", ".hdf5": "hdf5", ".keras": "keras", ".safetensors": "safetensors", ".npz": "npz",
+    ".pth": "pth", ".pt": "pth", ".th": "pth",
+}  # fmt: skip
+
+# What a file of n bytes may unpack to. Weights hardly compress; zeros do, hence the floor.
+FLOOR = 64 << 20
+RATIO = 20
+MEMBERS = 100_000
+HEADER = 64 << 20  # bytes of JSON
+
+# Keras classes that run code, or read files, when they are made.
+UNSAFE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "StringLookup", "IntegerLookup",
+          "IndexLookup", "TextVectorization", "Hashing"}  # fmt: skip
+
+
+def bound(path):
+    return max(FLOOR, RATIO * os.path.getsize(path))
+
+
+def read(path):
+    """All arrays of a weights file: {name: NumPy array}, in the file's order.
+
+    Names are the file's; for Keras' files `<layer>/<variable>`, or `<layer>/<number>` where the file only numbers a
+    layer's variables (Keras 3's .weights.h5 and .keras). bfloat16 becomes float32, which holds it exactly.
+
+    Raises WeightsError, one line with the file's name, for a file that is missing, damaged, of no known format or not
+    to be trusted.
+    """
+    path = Path(path)
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise WeightsError(f"{path}: '{path.suffix}' is no format of weights; known are {', '.join(FORMATS)}.")
+    try:
+        if not path.is_file():
+            raise WeightsError(f"{path}: there is no such file.")
+        readers = {
+            "hdf5": read_hdf5,
+            "keras": read_keras,
+            "safetensors": read_safetensors,
+            "npz": read_npz,
+            "pth": read_pth,
+        }
+        arrays = readers[kind](path)
+    except WeightsError as e:
+        text = str(e)
+        raise WeightsError(text if text.startswith(str(path)) else f"{path}: {text}") from e
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+        struct.error,
+        RecursionError,
+        NotImplementedError,
+    ) as e:
+        raise WeightsError(f"{path} can't be read as {kind}: {shown(e)}.") from e
+    if not arrays:
+        raise WeightsError(f"{path}: it holds no arrays.")
+    return arrays
+
+
+def shown(text, length=200):
+    """Text from a file in a message: one line, no control characters, cut."""
+    text = str(text).split("\n")[0]
+    return ascii(text)[1:-1][:length] if not text.isprintable() or len(text) > length else text
+
+
+# --- Through the worker ----------------------------------------------------------------------------------
+
+
+def worker(kind, path, budget, seconds):
+    """Run worker.py on a file and take over what it left: (arrays, the file's model_config or None)."""
+    limit = bound(path)
+    script = Path(__file__).with_name("worker.py")
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_PLUGIN_PATH": ""}
+    with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
+        command = [sys.executable, "-I", script, kind, os.path.abspath(path), folder, str(limit), str(budget)]
+        try:
+            done = subprocess.run(
+                command, env=environment, timeout=seconds, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise WeightsError(f"reading it took longer than {seconds:.0f} s; it is damaged or made to harm.") from None
+        folder = Path(folder)
+        if done.returncode == 3 and (folder / "error.txt").is_file():
+            raise WeightsError(f"{shown((folder / 'error.txt').read_text(), 600)}.")
+        if done.returncode or not (folder / "index.json").is_file():
+            raise WeightsError(
+                f"the library that reads it failed (status {done.returncode}); it is damaged or made to harm."
+            )
+        # The worker saw a foreign file: what it says is checked as well.
+        index = json.loads((folder / "index.json").read_text())
+        data = folder / "data.bin"
+        if data.stat().st_size > limit:
+            raise WeightsError("the reader left more than it may; the file is damaged or made to harm.")
+        return {a["name"]: take(data, a["dtype"], a["shape"], a["offset"]) for a in index["arrays"]}, index["config"]
+
+
+def width(dtype):
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+
+
+def take(path, dtype, shape, offset):
+    """An array out of a raw file."""
+    widen = dtype == "bfloat16"
+    dtype = np.dtype("<u2" if widen else dtype)
+    if dtype.hasobject or any(type(n) is not int or n < 0 for n in shape):
+        raise WeightsError(f"it holds an array of type {dtype} and shape {shape}.")
+    count = math.prod(shape)
+    array = np.fromfile(path, dtype, count, offset=offset)
+    if array.size != count:
+        raise WeightsError("it is cut off.")
+    return from_bfloat16(array.reshape(shape)) if widen else array.reshape(shape)
+
+
+def from_bfloat16(bits):
+    """bfloat16 is the upper half of float32."""
+    return (bits.astype("<u4") << 16).view("<f4")
+
+
+def seconds_for(path):
+    return 60 + os.path.getsize(path) / 5e6
+
+
+# --- HDF5, .keras ----------------------------------------------------------------------------------------
+
+
+def read_hdf5(path):
+    """Keras' weights in HDF5: legacy (Keras 1 and 2, weights or whole models) and .weights.h5 of Keras 3."""
+    with open(path, "rb") as f:
+        if f.read(8) != b"\x89HDF\r\n\x1a\n":
+            raise WeightsError("it is no HDF5 file.")
+    arrays, config = worker("hdf5", path, budget=768 << 20, seconds=seconds_for(path))
+    if config is not None:
+        check_config(parse_json(config))
+    return arrays
+
+
+def read_keras(path):
+    """A .keras file: its config.json is read for what it holds, its weights are read; no object is made from it."""
+    with zipfile.ZipFile(path) as z:
+        members = checked_members(z, path)
+        for name in ("config.json", "model.weights.h5"):
+            if name not in members:
+                raise WeightsError(f"it holds no {name}; Keras 3 writes one into every .keras file.")
+        config = parse_json(member(z, members["config.json"], HEADER))
+        check_config(config)
+        # Keras' own name for the copy, so that a message is clear; the path is ours.
+        with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
+            copy = Path(folder) / "model.weights.h5"
+            with z.open(members["model.weights.h5"]) as source, open(copy, "wb") as f:
+                left = members["model.weights.h5"].file_size
+                while left and (piece := source.read(min(left, 1 << 20))):
+                    f.write(piece)
+                    left -= len(piece)
+            arrays = read_hdf5(copy)
+    return {named(name, layer_keys(config)): a for name, a in arrays.items()}
+
+
+def check_config(config):
+    """Refuse a model that holds anything but Keras' own layers and kzoo's: they could run code when they are made."""
+    stack, seen = [config], 0
+    while stack:
+        item = stack.pop()
+        seen += 1
+        if seen > 5_000_000:
+            raise WeightsError("its config is too large.")
+        if isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, dict):
+            name, module, package = (item.get(k) for k in ("class_name", "module", "registered_name"))
+            if isinstance(name, str):
+                if name in UNSAFE or name.startswith("__lambda"):
+                    raise WeightsError(
+                        f"it holds a {shown(name)}, which can run code; its weights are not taken from it."
+                    )
+                if isinstance(module, str) and module.split(".")[0] not in ("keras", "kzoo", "builtins"):
+                    raise WeightsError(
+                        f"it holds {shown(module)}.{shown(name)}, which is not Keras'; export the weights alone."
+                    )
+                if (
+                    isinstance(package, str)
+                    and ">" in package
+                    and package.split(">")[0] not in ("keras", "kzoo", "Keras")
+                ):
+                    raise WeightsError(f"it holds the foreign object {shown(package)}; export the weights alone.")
+            stack.extend(item.values())
+
+
+def layer_keys(config):
+    """{key: layer's name}, from config.json. Files of early Keras 3 name no layers: a key is the class and a count."""
+    keys, counts = {}, {}
+    inner = config.get("config") if isinstance(config, dict) else None
+    layers = inner.get("layers") if isinstance(inner, dict) else None
+    for layer in layers if isinstance(layers, list) else []:
+        own = layer.get("config") if isinstance(layer, dict) else None
+        cls, name = (layer.get("class_name"), own.get("name")) if isinstance(own, dict) else (None, None)
+        if not isinstance(cls, str) or not isinstance(name, str):
+            continue
+        words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", re.sub(r"\W+", "", cls))
+        snake = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+        n = counts.get(snake, 0)
+        counts[snake] = n + 1
+        keys[f"layers/{snake}_{n}" if n else f"layers/{snake}"] = name
+    return keys
+
+
+def named(name, keys):
+    layer, _, variable = name.rpartition("/")
+    return f"{keys.get(layer, layer)}/{variable}"
+
+
+# --- Zip files -------------------------------------------------------------------------------------------
+
+
+def checked_members(z, path):
+    """The members of a zip file by name, once their names and declared sizes are found fair."""
+    members, total = {}, 0
+    for info in z.infolist():
+        parts = info.filename.replace("\\", "/").split("/")
+        if info.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+            raise WeightsError(f"it holds '{shown(info.filename)}', a path that leads out of it.")
+        if info.filename in members:
+            raise WeightsError(f"it holds '{shown(info.filename)}' twice.")
+        if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise WeightsError(f"'{shown(info.filename)}' in it is encrypted or packed in an unusual way.")
+        members[info.filename] = info
+        total += info.file_size
+    if len(members) > MEMBERS or total > bound(path):
+        raise WeightsError(
+            f"it unpacks to {total:,} bytes in {len(members):,} members: too much for a file of its size."
+        )
+    return members
+
+
+def member(z, info, limit):
+    """The bytes of one member, not more than limit."""
+    if info.file_size > limit:
+        raise WeightsError(f"'{shown(info.filename)}' in it is larger than {limit:,} bytes.")
+    with z.open(info) as f:
+        data = f.read(info.file_size + 1)
+    if len(data) != info.file_size:
+        raise WeightsError(f"'{shown(info.filename)}' in it is not as long as it says.")
+    return data
+
+
+def read_npz(path):
+    """Plain arrays, as numpy.savez writes them."""
+    with zipfile.ZipFile(path) as z:
+        members = checked_members(z, path)
+        arrays = {}
+        for filename, info in members.items():
+            if not filename.endswith(".npy"):
+                raise WeightsError(f"'{shown(filename)}' in it is no array.")
+            with z.open(info) as f:
+                arrays[filename[:-4]] = read_npy(f, info.file_size, shown(filename))
+    return arrays
+
+
+def read_npy(f, size, name):
+    """One .npy stream of `size` bytes; the header is checked before anything is allocated."""
+    version = np.lib.format.read_magic(f)
+    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if header is None:
+        raise WeightsError(f"'{name}' in it has the .npy version {version}; plain arrays have 1.0 or 2.0.")
+    shape, fortran, dtype = header(f, max_header_size=10_000)
+    if dtype.hasobject:  # a pickle
+        raise WeightsError(f"'{name}' in it holds Python objects; only plain numbers are read.")
+    if dtype.kind not in "fiub" or len(shape) > 8:
+        raise WeightsError(f"'{name}' in it is of type {dtype} and shape {shape}, no weights.")
+    nbytes = math.prod(shape) * dtype.itemsize
+    if f.tell() + nbytes != size:
+        raise WeightsError(f"'{name}' in it has shape {shape}, {nbytes:,} bytes, but stores {size - f.tell():,}.")
+    data = f.read(nbytes + 1)  # one more: reads to the end, where zipfile compares the checksum
+    if len(data) != nbytes:
+        raise WeightsError(f"'{name}' in it is cut off.")
+    array = np.frombuffer(data, dtype).reshape(shape[::-1] if fortran else shape)
+    return array.T if fortran else array
+
+
+# --- safetensors -----------------------------------------------------------------------------------------
+
+TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
+
+
+def read_safetensors(path):
+    """Hugging Face's format: the length of a header, the header as JSON, then the arrays, end to end."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as f:
+        start = f.read(8)
+        if len(start) < 8:
+            raise WeightsError("it is cut off.")
+        length = struct.unpack("<Q", start)[0]
+        if length > min(HEADER, size - 8):
+            raise WeightsError(f"its header declares {length:,} bytes in a file of {size:,}.")
+        header = parse_json(f.read(length))
+    if not isinstance(header, dict):
+        raise WeightsError("its header is no table of arrays.")
+    header.pop("__metadata__", None)
+    spans = []
+    for name, entry in header.items():
+        dtype, shape, span = (
+            entry.get(k) if isinstance(entry, dict) else None for k in ("dtype", "shape", "data_offsets")
+        )
+        whole = [n for n in (shape, span) if isinstance(n, list) and all(type(i) is int and i >= 0 for i in n)]
+        if len(whole) != 2 or len(span) != 2 or len(shape) > 8 or not isinstance(dtype, str) or dtype not in TYPES:
+            raise WeightsError(f"its entry '{shown(name)}' is not one of a plain array (type {shown(dtype)}).")
+        if span[1] - span[0] != math.prod(shape) * width(TYPES[dtype]):
+            raise WeightsError(
+                f"'{shown(name)}' in it has shape {shape}, which is not the {span[1] - span[0]:,} bytes it gets."
+            )
+        spans.append((*span, name))
+    end = 0
+    for a, b, name in sorted(spans):
+        if a != end:
+            raise WeightsError(f"'{shown(name)}' in it overlaps another array, or leaves a gap.")
+        end = b
+    if end != size - 8 - length:
+        raise WeightsError(f"its arrays take {end:,} bytes; the file stores {size - 8 - length:,}.")
+
+    return {
+        name: take(path, TYPES[entry["dtype"]], entry["shape"], 8 + length + entry["data_offsets"][0])
+        for name, entry in header.items()
+    }
+
+
+def parse_json(text):
+    def once(pairs):
+        table = dict(pairs)
+        if len(table) != len(pairs):
+            names = [k for k, _ in pairs]
+            raise WeightsError(f"'{shown(next(k for k in names if names.count(k) > 1))}' is in it twice.")
+        return table
+
+    return json.loads(text, object_pairs_hook=once)
+
+
+# --- PyTorch ---------------------------------------------------------------------------------------------
+
+
+def read_pth(path):
+    """A PyTorch state_dict, through torch's weights-only loader. Needs torch."""
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        raise WeightsError(
+            "reading PyTorch's files needs torch, which is not installed (pip install torch). Or convert it "
+            "elsewhere: safetensors.torch.save_file(torch.load(path, weights_only=True), 'x.safetensors')."
+        )
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as z:
+            members = checked_members(z, path)
+            # torch stores its members as they are; a packed one is no work of torch's and unpacks inside its C++ code.
+            if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
+                raise WeightsError("it holds packed members; torch.save writes none.")
+    arrays, _ = worker("torch", path, budget=(512 << 20) + 3 * os.path.getsize(path), seconds=seconds_for(path))
+    return arrays

@@ -1,0 +1,256 @@
+"""Reads one foreign file in a process of its own, with a limit on memory, and leaves plain bytes behind.
+
+Run by `kzoo.weights.read`, never imported: `python -I worker.py KIND FILE FOLDER LIMIT BUDGET`, KIND "hdf5" or "torch".
+The C library under h5py can overflow on a crafted file and torch's reader can be made to allocate anything, so neither
+runs beside the user's model. It imports the standard library, NumPy and the one library that it needs, not Keras.
+
+Leaves in FOLDER data.bin (little-endian arrays, one after the other) and index.json ({"arrays": [{name, dtype, shape,
+offset}], "config": the file's model_config or null}); for a file that it refuses error.txt, one line, and status 3.
+"""
+
+import json
+import os
+import sys
+
+PIECE = 16 << 20  # bytes that are held at a time
+
+
+class Refused(Exception):
+    pass
+
+
+def main(kind, path, folder, limit, budget):
+    try:
+        with open(os.path.join(folder, "data.bin"), "wb") as out:
+            write = Writer(out, int(limit))
+            reader = {"hdf5": read_hdf5, "torch": read_torch}[kind]
+            config = reader(path, write, int(budget))
+        with open(os.path.join(folder, "index.json"), "w") as f:
+            json.dump({"arrays": write.index, "config": config}, f)
+    except Exception as e:
+        reason = str(e) if isinstance(e, Refused) else f"{type(e).__name__}: {e}"
+        with open(os.path.join(folder, "error.txt"), "w") as f:
+            f.write(ascii(reason.split("\n")[0][:500])[1:-1])
+        return 3
+    return 0
+
+
+def limit_memory(budget):
+    """From here on this process may map `budget` bytes more than it has now. Where the system can't, it can't."""
+    try:
+        import resource
+
+        with open("/proc/self/statm") as f:
+            now = int(f.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + budget, now + budget))
+    except (ImportError, OSError, ValueError):
+        pass
+
+
+class Writer:
+    """Appends arrays to a file; counts before it writes."""
+
+    def __init__(self, out, limit):
+        self.out, self.limit, self.offset, self.index, self.names = out, limit, 0, [], set()
+
+    def declare(self, name, dtype, shape, nbytes):
+        if name in self.names:
+            raise Refused(f"two arrays are called '{name}'")
+        if len(shape) > 8:
+            raise Refused(f"'{name}' has {len(shape)} dimensions")
+        if self.offset + nbytes > self.limit:
+            raise Refused(f"it declares more than {self.limit:,} bytes of arrays ('{name}' has shape {tuple(shape)})")
+        self.names.add(name)
+        self.index.append({"name": name, "dtype": dtype, "shape": list(shape), "offset": self.offset})
+        self.offset += nbytes
+
+
+def size(shape, itemsize):
+    total = itemsize
+    for n in shape:
+        total *= int(n)  # Python's integers: no overflow
+    return total
+
+
+# --- HDF5 ------------------------------------------------------------------------------------------------
+
+
+def read_hdf5(path, write, budget):
+    os.environ["HDF5_PLUGIN_PATH"] = ""  # filters are native code
+    import h5py
+
+    limit_memory(budget)
+    with h5py.File(path, "r", locking=False) as f:
+        datasets = {}
+        scan(h5py, f, "", datasets)
+        root = "model_weights/" if "model_weights" in f and "layer_names" in f["model_weights"].attrs else ""
+        if has_list(f[root] if root else f, "layer_names"):
+            legacy(h5py, f[root] if root else f, root, datasets, write)
+        else:
+            numbered(h5py, f, datasets, write)
+        config = texts(h5py, f, "model_config")
+    return config[0] if config else None
+
+
+def scan(h5py, group, prefix, datasets, depth=0):
+    """All datasets by path. Refuses every link that is not a plain one, and all that is not a plain dataset."""
+    if depth > 16:
+        raise Refused(f"its groups are nested deeper than 16 at '{prefix}'")
+    for name in group:
+        path = f"{prefix}{name}"
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            kind = {"SoftLink": "a soft link", "ExternalLink": "a link to another file"}.get(
+                type(link).__name__, "a link"
+            )
+            raise Refused(f"'{path}' is {kind}; weights are stored in the file itself")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            scan(h5py, item, path + "/", datasets, depth + 1)
+        elif isinstance(item, h5py.Dataset):
+            check(path, item)
+            datasets[path] = item
+        else:
+            raise Refused(f"'{path}' is neither a group nor an array")
+        if len(datasets) > 100_000:
+            raise Refused("it holds more than 100,000 arrays")
+
+
+def check(path, d):
+    if d.is_virtual or d.external:
+        raise Refused(f"'{path}' takes its values from another file")
+    if d.dtype.kind not in "fiu":
+        raise Refused(f"'{path}' is of type {d.dtype}, not of plain numbers")
+    if d.shape is None:
+        raise Refused(f"'{path}' is empty")
+    declared, stored = size(d.shape, d.dtype.itemsize), d.id.get_storage_size()
+    plist = d.id.get_create_plist()
+    filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
+    if filters - {1, 2, 3}:  # gzip, shuffle, checksum
+        raise Refused(f"'{path}' is packed in a way that Keras does not use (filters {sorted(filters)})")
+    if declared > (1100 if filters else 1) * stored:  # gzip can't do better than 1032 to 1
+        raise Refused(f"'{path}' declares {declared:,} bytes, shape {d.shape}, but stores {stored:,}")
+    if d.chunks and size(d.chunks, d.dtype.itemsize) > 8 * PIECE:
+        raise Refused(f"'{path}' comes in pieces of {d.chunks}")
+
+
+def texts(h5py, item, name):
+    """A text attribute as a list of strings, [] if it is not there."""
+    if name not in item.attrs:
+        return []
+    attribute = h5py.h5a.open(item.id, name.encode())
+    if size(attribute.shape, attribute.dtype.itemsize) > 64 << 20 or size(attribute.shape, 1) > 100_000:
+        raise Refused(f"the attribute '{name}' is too large")
+    value = item.attrs[name]
+    value = value.tolist() if hasattr(value, "tolist") else value
+    value = value if isinstance(value, list) else [value]
+    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in value]
+
+
+def has_list(group, name):
+    return name in group.attrs or f"{name}0" in group.attrs
+
+
+def listed(h5py, group, name):
+    """A list of names; Keras splits one that is too long for an attribute into name0, name1, ..."""
+    if name in group.attrs:
+        return texts(h5py, group, name)
+    result, i = [], 0
+    while f"{name}{i}" in group.attrs:
+        result += texts(h5py, group, f"{name}{i}")
+        i += 1
+    return result
+
+
+def legacy(h5py, root, prefix, datasets, write):
+    """Keras 1 and 2: the attributes layer_names and weight_names give the order."""
+    for layer in listed(h5py, root, "layer_names"):
+        group = root.get(layer)
+        if not isinstance(group, h5py.Group):
+            raise Refused(f"it lists the layer '{layer}' and does not hold it")
+        for i, weight in enumerate(listed(h5py, group, "weight_names")):
+            path = f"{prefix}{layer}/{weight}"
+            if path not in datasets:
+                raise Refused(f"it lists the array '{path}' and does not hold it")
+            copy(f"{layer}/{variable(weight, i)}", datasets[path], write)
+
+
+SUFFIXES = {
+    "W": "kernel", "b": "bias", "gamma": "gamma", "beta": "beta",
+    "running_mean": "moving_mean", "running_std": "moving_variance",  # Keras 1 called the variance std
+}  # fmt: skip
+
+
+def variable(weight, i):
+    """'conv1/kernel:0' -> kernel; Keras 1: 'block1_conv1_W_1:0' -> kernel; 'uniform3' says nothing: its number."""
+    name = weight.rsplit("/", 1)[-1].split(":")[0]
+    stem = name[:-2] if name.endswith("_1") else name
+    for suffix, meaning in SUFFIXES.items():
+        if stem == suffix or stem.endswith("_" + suffix):
+            return meaning
+    return str(i) if any(c.isdigit() for c in name) else name
+
+
+def numbered(h5py, f, datasets, write):
+    """Keras 3: .../vars/0, 1, ...; the layer's name is an attribute of vars."""
+    found = False
+    # HDF5 lists names in the order of the alphabet: 0, 1, 10, 2.
+    for path in sorted(datasets, key=lambda p: (p.rpartition("/")[0], len(p), p)):
+        parts = path.split("/")
+        if len(parts) < 3 or parts[-2] != "vars":
+            continue
+        found = True
+        if (
+            parts[0] in ("optimizer", "metrics", "loss_tracker")
+            or parts[-3] == "seed_generator"
+            or "_metrics" in parts[0]
+        ):
+            continue  # the state of a training, not of the network
+        name = texts(h5py, datasets[path].parent, "name")
+        copy(f"{name[0] if name else '/'.join(parts[:-2])}/{parts[-1]}", datasets[path], write)
+    if not found:
+        raise Refused("it is neither a Keras weights file nor a Keras model (no layer_names, no vars)")
+
+
+def copy(name, d, write):
+    import numpy as np
+
+    dtype = d.dtype.newbyteorder("<")
+    write.declare(name, dtype.str, d.shape, size(d.shape, dtype.itemsize))
+    if d.ndim == 0:
+        write.out.write(np.asarray(d[()], dtype).tobytes())
+        return
+    row = max(1, size(d.shape[1:], dtype.itemsize))
+    step = max(1, PIECE // row)
+    for start in range(0, d.shape[0], step):
+        write.out.write(np.ascontiguousarray(d[start : start + step], dtype).tobytes())
+
+
+# --- torch -----------------------------------------------------------------------------------------------
+
+
+def read_torch(path, write, budget):
+    import torch
+
+    limit_memory(budget)
+    state = torch.load(path, map_location="cpu", weights_only=True)  # never without weights_only
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+            break
+    if not isinstance(state, dict) or not state:
+        raise Refused(f"it holds a {type(state).__name__}, not a state_dict (names and tensors)")
+    for name, t in state.items():
+        if not isinstance(name, str) or not isinstance(t, torch.Tensor):
+            raise Refused(f"it holds {name!r}: {type(t).__name__}, not only names and tensors")
+        if t.layout != torch.strided or t.is_quantized or t.device.type != "cpu" or t.is_complex():
+            raise Refused(f"'{name}' is not a plain dense tensor")
+        nbytes = size(t.shape, t.element_size())
+        dtype = "bfloat16" if t.dtype == torch.bfloat16 else None
+        write.declare(name, dtype or t[()].flatten()[:0].numpy().dtype.newbyteorder("<").str, t.shape, nbytes)
+        t = t.detach().contiguous()
+        write.out.write((t.view(torch.int16) if dtype else t).numpy().tobytes())
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
