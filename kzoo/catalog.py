@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from kzoo.errors import KzooError, unknown
+from kzoo.pretrained import PRETRAINED
 from kzoo.spec import ModelSpec, Paper, Preprocessing
 
 _rows: dict[str, ModelSpec] = {}
@@ -350,3 +352,6 @@ for _name, _size, _config, _params, _multiply_adds in (
         params=_params, multiply_adds=_multiply_adds, preprocessing=_TF,
         deviations=("Without the auxiliary classifier, dropout and ScheduledDropPath of the paper's training.",),
     ))  # fmt: skip
+
+for _name, _weights in PRETRAINED.items():
+    _rows[_name] = replace(_rows[_name], weights=_weights)

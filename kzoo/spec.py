@@ -60,7 +60,8 @@ class Weights:
 
     file: a path or an address. hash: checked before every use, as its source publishes it: "sha256:<hex>", "md5:<hex>",
     leading digits being enough ("sha256:f37072fd"); "" where the source publishes none.
-    preprocessing: what the network was trained on; None takes the model's. size: in bytes, None if it is not published.
+    preprocessing: what the network was trained on; None takes the model's. size: in bytes, as rounded as its source
+    prints it, None if it does not.
     names: the map from foreign names (`kzoo.weights.maps`); None tries all of them.
     num_classes: None for a file without classifier. config: keywords of the architecture that these weights need.
     top1, top5: per cent on ImageNet's validation images, as published.

@@ -46,6 +46,8 @@ MODULE_C = (
     "1x1", "3x3_reduce", "3x3_left", "3x3_right",
     "double3x3_reduce", "double3x3", "double3x3_left", "double3x3_right", "pool_proj",
 )  # fmt: skip
+MODULE_35 = ("1x1", "3x3_reduce", "3x3", "double3x3_reduce", "double3x3_1", "double3x3_2")
+MODULE_7A = ("left_reduce", "left", "middle_reduce", "middle", "right_reduce", "right_1", "right_2")
 STEM = tuple(f"stem_{i}" for i in range(1, 6))
 # The order in which keras.applications makes the convolutions of Inception v3; its files only number them.
 INCEPTION_V3 = STEM + tuple(
@@ -58,6 +60,16 @@ INCEPTION_V3 = STEM + tuple(
         + 2 * (MODULE_C,)
     )
     for branch in branches
+)
+# The same for Inception-ResNet v2; what its files name is not in this list.
+INCEPTION_RESNET_V2 = (
+    STEM
+    + tuple(f"mixed_5b_{branch}" for branch in MODULE_A)
+    + tuple(f"block35_{i}_{branch}" for i in range(1, 11) for branch in MODULE_35)
+    + tuple(f"mixed_6a_{branch}" for branch in ("3x3", "double3x3_reduce", "double3x3_1", "double3x3_2"))
+    + tuple(f"block17_{i}_{branch}" for i in range(1, 21) for branch in ("1x1", "7x7_reduce", "7x7_1", "7x7_2"))
+    + tuple(f"mixed_7a_{branch}" for branch in MODULE_7A)
+    + tuple(f"block8_{i}_{branch}" for i in range(1, 11) for branch in ("1x1", "3x3_reduce", "3x3_1", "3x3_2"))
 )
 
 
@@ -125,8 +137,8 @@ INCEPTION_V3_BRANCHES = {
     },
 }  # fmt: skip
 TORCH_INCEPTION_V3 = Names((
-    *((rf"{theirs}\.(conv|bn)", f"stem_{i}_{{1}}") for theirs, i in INCEPTION_V3_STEM.items()),
-    *((rf"Mixed_{module}\.{branch}\.(conv|bn)", f"mixed{i}_{ours}_{{1}}")
+    *((rf"{theirs}\.(conv|bn)", f"stem_{i}_{{1}}", "unit_gamma") for theirs, i in INCEPTION_V3_STEM.items()),
+    *((rf"Mixed_{module}\.{branch}\.(conv|bn)", f"mixed{i}_{ours}_{{1}}", "unit_gamma")
       for kind, branches in INCEPTION_V3_BRANCHES.items()
       for module, i in INCEPTION_V3_MODULES.items() if re.fullmatch(kind, module)
       for branch, ours in branches.items()),
@@ -220,6 +232,7 @@ PARTIAL_VGG19 = Names(((r"(block\d_conv\d)", "{1}"), (r"preprocess", None)))
 MAPS = {
     "keras": KERAS,
     "keras_inception_v3": Names((*numbered(INCEPTION_V3), *KERAS.rows)),
+    "keras_inception_resnet_v2": Names((*numbered(INCEPTION_RESNET_V2), (r"conv_7b", "conv_7b_conv"), *KERAS.rows)),
     "torch_resnet": TORCH_RESNET,
     "torch_googlenet": TORCH_GOOGLENET,
     "torch_inception_v3": TORCH_INCEPTION_V3,
@@ -368,4 +381,19 @@ def without_background(target, variable, array):
     return {f"{target}/{variable}": array[..., 1:] if array.shape[-1] == 1001 else array}
 
 
-CHANGES = {"dense": dense, "flat": flat, "folded": folded, "without_background": without_background}
+def unit_gamma(target, variable, array):
+    """For networks whose batch norm has no gamma: it may be left out where it is 1."""
+    if variable != "gamma":
+        return {f"{target}/{variable}": array}
+    if not (array == 1).all():
+        raise ValueError("this network's batch norm has no gamma, and this one is not 1")
+    return {}
+
+
+CHANGES = {
+    "unit_gamma": unit_gamma,
+    "dense": dense,
+    "flat": flat,
+    "folded": folded,
+    "without_background": without_background,
+}
