@@ -193,7 +193,7 @@ def torch_vgg(depth, batch_norm):
                 rows.append((rf"features\.{i + 1}", f"block{block}_bn{n}"))
             i += 3 if batch_norm else 2
         i += 1
-    rows += [(r"classifier\.0", "fc1", "flat 512 7 7"), (r"classifier\.3", "fc2"), (r"classifier\.6", "predictions")]
+    rows += [(r"classifier\.0", "fc1", "flat 7 7"), (r"classifier\.3", "fc2"), (r"classifier\.6", "predictions")]
     return Names(tuple(rows), "torch")
 
 
@@ -353,10 +353,10 @@ def dense(target, variable, array):
     return {f"{target}/{variable}": array.reshape(array.shape[2:]) if array.ndim == 4 else array}
 
 
-def flat(target, variable, array, c, h, w):
+def flat(target, variable, array, h, w):
     """The first dense layer behind a flatten: its inputs from (C, H, W) to (H, W, C)."""
     if variable == "kernel":
-        array = array.reshape(int(c), int(h), int(w), -1).transpose(1, 2, 0, 3).reshape(array.shape)
+        array = array.reshape(-1, int(h), int(w), array.shape[1]).transpose(1, 2, 0, 3).reshape(array.shape)
     return {f"{target}/{variable}": array}
 
 

@@ -1,0 +1,93 @@
+"""kzoo weights: published weights, and what a model computes with them."""
+
+import click
+
+from kzoo.catalog import list_models, spec
+from kzoo.cli.options import as_json, print_json
+from kzoo.errors import UnknownName
+
+
+@click.group("weights")
+def command():
+    """List published weights, or verify a file.
+
+    \b
+    Example: kzoo weights list 'resnet*'
+    """
+
+
+@command.command("list", epilog="Example: kzoo weights list 'resnet*'")
+@click.argument("pattern", default="*")
+@as_json
+def list_command(pattern, as_json):
+    """List the weights published for the models that match PATTERN: source, licence, size, hash, accuracy."""
+    names = list_models(pattern)
+    if not names:
+        raise UnknownName(f"No model's name matches '{pattern}'. kzoo list shows all.")
+    rows = [
+        {"model": name, "tag": w.tag, "source": w.source, "licence": w.licence, "size": w.size, "hash": w.hash,
+         "top1": w.top1, "top5": w.top5, "classes": w.num_classes, "file": w.file}
+        for name in names for w in spec(name).weights
+    ]  # fmt: skip
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        click.echo(f"No weights are published for {', '.join(names)}.", err=True)
+        return
+    widths = {k: max(len(r[k]) for r in rows) for k in ("model", "tag", "source", "licence")}
+    for r in rows:
+        size = f"{r['size'] / 2**20:.0f} MB" if r["size"] else ""
+        accuracy = f"{r['top1']:.1f}/{r['top5']:.1f}" if r["top1"] else ""
+        text = "  ".join(f"{r[k]:{n}}" for k, n in widths.items())
+        click.echo(f"{text}  {size:>6}  {accuracy:>9}  {shortened(r['hash'])}")
+
+
+def shortened(hash):
+    """Enough to recognise a hash; --json has all of it."""
+    algorithm, _, digits = hash.partition(":")
+    return f"{algorithm}:{digits[:8]}" if hash else "no hash published"
+
+
+@command.command("verify", epilog="Example: kzoo weights verify resnet50 imagenet")
+@click.argument("model")
+@click.argument("weights")
+@click.option("--features", is_flag=True, help="Without the classifier: for files that hold none.")
+@click.option("--seed", default=0, show_default=True, help="Of the probe pictures.")
+@as_json
+def verify_command(model, weights, features, seed, as_json):
+    """Load WEIGHTS (a tag or a file) into MODEL and show what each block makes of fixed probe pictures.
+
+    The pictures have the published size and one pixel more, so that even and odd sizes are seen; the numbers can be
+    compared from machine to machine and from file to file.
+    """
+    row = spec(model)
+    from kzoo.build import build
+    from kzoo.errors import WeightsError
+    from kzoo.weights.verify import probe, statistics
+
+    height, width, channels = row.input_shape
+    results = []
+    for more in (0, 1):
+        shape = (height + more, width + more, channels)
+        try:
+            network = build(row, weights=weights, input_shape=shape, num_classes=None if features else "published")
+        except WeightsError:
+            if not more:
+                raise
+            click.echo(f"{row.name} takes these weights at {height}x{width} only.", err=True)
+            continue
+        images = probe(*shape, seed=seed)
+        logits = network.predict_on_batch(images)
+        best = None if features else (-logits).argsort(1)[:, :5].tolist()
+        results.append({"input_shape": shape, "blocks": statistics(network, images), "top5": best})
+    if as_json:
+        print_json({"model": row.name, "weights": weights, "seed": seed, "sizes": results})
+        return
+    for result in results:
+        click.echo(f"{row.name}, {'x'.join(map(str, result['input_shape']))}")
+        wide = max(len(b["layer"]) for b in result["blocks"])
+        for b in result["blocks"]:
+            shape = "x".join(map(str, b["shape"]))
+            numbers = "".join(f"{b[k]:>12.4g}" for k in ("mean", "std", "min", "max"))
+            click.echo(f"  {b['layer']:{wide}}  {shape:>12}{numbers}")

@@ -1,0 +1,53 @@
+"""Fixed probe pictures through a model: statistics of every block, to compare two machines, versions or files."""
+
+import re
+
+import numpy as np
+
+from kzoo.errors import WeightsError
+
+
+def probe(height, width, channels=3, count=2, seed=0):
+    """The probe pictures, uint8 (count, height, width, channels): coarse patches under noise, the same everywhere."""
+    rng = np.random.default_rng(seed)
+    patches = rng.uniform(0, 255, (count, 8, 8, channels))
+    rows, columns = np.arange(height) * 8 // height, np.arange(width) * 8 // width
+    images = patches[:, rows][:, :, columns] + rng.normal(0, 20, (count, height, width, channels))
+    return np.clip(np.rint(images), 0, 255).astype("uint8")
+
+
+def block_of(name):
+    """The block that a layer belongs to, by its name.
+
+    >>> [block_of(n) for n in ("conv2_block1_1_conv", "block_3_expand_BN", "mixed3_1x1_bn", "fire2_concat", "fc1")]
+    ['conv2_block1', 'block_3', 'mixed3', 'fire2', 'fc1']
+    """
+    match = re.match(r"conv\d+_block\d+|(?:block|conv_dw|conv_pw)_?\d+(?:_\d+)?|[A-Za-z_]*?_?\d+[a-z]?|[A-Za-z]+", name)
+    return match[0] if match else name
+
+
+def statistics(model, images):
+    """One dict for the last layer of each block: block, layer, shape, mean, std, min, max.
+
+    Raises WeightsError at the first block whose output is not finite.
+    """
+    import keras
+
+    last = {}
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.InputLayer):
+            last[block_of(layer.name)] = layer
+    order = {layer.name: i for i, layer in enumerate(model.layers)}
+    chosen = sorted(last.items(), key=lambda item: order[item[1].name])
+    outputs = keras.Model(model.inputs, [layer.output for _, layer in chosen]).predict_on_batch(images)
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    rows = []
+    for (block, layer), y in zip(chosen, outputs, strict=True):
+        y = np.asarray(keras.ops.convert_to_numpy(y), "float64")
+        if not np.isfinite(y).all():
+            raise WeightsError(f"{model.name} gives NaN or infinite values at {layer.name} for the probe pictures.")
+        rows.append({
+            "block": block, "layer": layer.name, "shape": list(y.shape[1:]),
+            "mean": float(y.mean()), "std": float(y.std()), "min": float(y.min()), "max": float(y.max()),
+        })  # fmt: skip
+    return rows
