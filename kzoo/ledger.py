@@ -65,7 +65,7 @@ def ledger(model, *, input_shape=None, **options):
         model = _at_shapes(model, [(None, *input_shape)])
 
     inputs, _ = _ends(model)
-    channels_first = any(getattr(op, "data_format", None) == "channels_first" for op in model.operations)
+    channels_first = any(getattr(n.operation, "data_format", None) == "channels_first" for n in _nodes(model))
     dims = [range(2, len(t.shape)) if channels_first else range(1, len(t.shape) - 1) for t in inputs]
     sizes = {tuple(t.shape[d] for d in ds) for t, ds in zip(inputs, dims, strict=True)}
     seen = {}
@@ -295,7 +295,8 @@ def _nodes(model):
 
 def _rows(model, seen, prefix="", owned=None):
     """Yield the rows of a model. seen: id of a tensor -> its sights, or the reason why they are unknown (a string)."""
-    owned = {} if owned is None else owned  # id of a variable, or name of a nested model's layer -> counted already
+    # Variables and nested models that are counted, by id; held here, so that no other object takes the id of one.
+    owned = {} if owned is None else owned
     if not prefix:
         for t in _ends(model)[0]:
             yield _row(t._keras_history.operation, prefix, None, [t], seen, owned)
@@ -306,11 +307,10 @@ def _rows(model, seen, prefix="", owned=None):
         if isinstance(op, keras.Model) and getattr(op, "inputs", None):  # nested: its layers, one by one
             inner = _at_shapes(op, [t.shape for t in ins])
             within = {id(a): seen[id(b)] for a, b in zip(_ends(inner)[0], ins, strict=True)}
-            again = (id(op), "rows") in owned
             for row in _rows(inner, within, f"{prefix}{op.name}/", owned):
                 # A nested model at another size is a copy with variables of its own: what it shares must be said.
-                yield _as_shared(row) if again else row
-            owned[id(op), "rows"] = True
+                yield _as_shared(row) if id(op) in owned else row
+            owned[id(op)] = op
             for a, b in zip(outs, _ends(inner)[1], strict=True):
                 seen[id(a)] = within[id(b)]
         else:
@@ -332,10 +332,12 @@ def _row(op, prefix, node, outs, seen, owned):
         if cost is None:
             reasons.append("mult-adds: a layer can declare them")
     sights = seen[id(outs[0])]
+    if not node and isinstance(sights, str):
+        reasons.append(f"sees: {sights}")
 
     mine = {id(v): v for v in getattr(op, "weights", ())}
     new = [v for i, v in mine.items() if i not in owned]
-    owned.update(dict.fromkeys(mine, True))
+    owned.update(mine)
     elements = lambda vs: sum(prod(v.shape) for v in vs)  # noqa: E731
     biases = elements(v for v in new if v.name in ("bias", "beta"))
     view = isinstance(op, receptive_field.IDENTITIES + receptive_field.RESHAPES)
@@ -360,11 +362,14 @@ def _bytes(dtype):
 
 
 def _check_shape(model, tensor):
-    if None in tensor.shape[1:]:
+    shape, name = tuple(tensor.shape[1:]), tensor._keras_history.operation.name
+    if None in shape:
         raise KzooError(
-            f"The sizes of {model.name} are open: {tensor.name} is {tuple(tensor.shape)}. "
+            f"The sizes of {model.name} are open: {name} puts out {shape}. "
             "Pass ledger(model, input_shape=(height, width, channels))."
         )
+    if 0 in shape:  # Keras 3.12 builds that without a word
+        raise KzooError(f"{model.name} can't take so small an input: nothing is left of it at {name}, {shape}.")
 
 
 def _at_shapes(model, shapes):
@@ -375,6 +380,8 @@ def _at_shapes(model, shapes):
 
     def copy():
         news = [keras.Input(s[1:], dtype=t.dtype, name=t.name) for s, t in zip(shapes, inputs, strict=True)]
+        # The inputs of a functional model may be a dictionary; a Sequential has one, and no structure.
+        news = news if isinstance(model, keras.Sequential) else keras.tree.pack_sequence_as(model.input, news)
         return keras.models.clone_model(model, input_tensors=news)
 
     try:

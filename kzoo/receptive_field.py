@@ -3,6 +3,8 @@
 Along one axis, unit i of a layer looks at the units a(i) to b(i) of the layer before: i * stride - padding and so on.
 Chained, that gives the pixels that it sees. A `Sight` holds them for one axis, a `ReceptiveField` for all. The
 functions below the two say for each kind of operation what a(i) and b(i) are; `HOW`, at the end, is their table.
+
+What is cropped counts as seen where padding takes its place afterwards: only the picture's own border is a border.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +21,7 @@ class Sight:
     Unit i = q * period + r sees the pixels first[r] + q * shift to last[r] + q * shift, both included; pixels below 0
     or from `pixels` on lie outside, in the padding. The period is 1 but behind upsampling, where several units share
     a pixel. dim is the tensor's dimension that the units lie along, None once they are taken together (Flatten).
-    everything: each unit sees the whole picture by a way around (squeeze and excitation), whatever first and last say.
+    everything: each unit sees the whole picture by a way around (squeeze and excitation), beside first to last.
     """
 
     dim: int | None
@@ -30,29 +32,35 @@ class Sight:
     pixels: int
     everything: bool = False
 
-    def of(self, i):
-        """First and last pixel that unit i sees, beyond the border too."""
+    def window(self, i):
+        """First and last pixel that unit i sees, beyond the border too and not by a way around."""
         q, r = divmod(i, len(self.first))
         return self.first[r] + q * self.shift, self.last[r] + q * self.shift
+
+    def of(self, i):
+        """First and last pixel that unit i sees."""
+        first, last = self.window(i)
+        return (min(first, 0), max(last, self.pixels - 1)) if self.everything else (first, last)
 
     def through(self, window, rate, *, units, dim):
         """The sight of a layer whose unit i looks at our units window(i) = (a, b), `rate` units further each time."""
         rate, period = Fraction(rate), len(self.first)
         period = period * rate.denominator // gcd(period, rate.numerator)  # the first i that moves by whole periods
-        first = [self.of(window(i)[0])[0] for i in range(period + 1)]
-        last = [self.of(window(i)[1])[1] for i in range(period)]
+        first = [self.window(window(i)[0])[0] for i in range(period + 1)]
+        last = [self.window(window(i)[1])[1] for i in range(period)]
         shift = first.pop() - first[0]
         return replace(self, dim=dim, first=tuple(first), last=tuple(last), shift=shift, units=units)
 
     def together(self, dim=None, units=1):
         """The sight of units that each look at all of ours."""
-        if units > 1 and self.sees_everything:  # keeps the stride, which still says where a unit lies
+        if units > 1 and self.window(0)[0] <= 0 and self.window(self.units - 1)[1] >= self.pixels - 1:
+            # All of the picture, from every unit. This keeps the stride, which still says where a unit lies.
             return replace(self, dim=dim, units=units, everything=True)
         return self.through(lambda i: (0, self.units - 1), 0, units=units, dim=dim)
 
     @property
     def size(self):
-        return max(b - a for a, b in zip(self.first, self.last, strict=True)) + 1
+        return max(b - a for a, b in map(self.of, range(self.units))) + 1
 
     @property
     def rate(self):
@@ -61,7 +69,7 @@ class Sight:
 
     @property
     def sees_everything(self):
-        return self.everything or all(a <= 0 and b >= self.pixels - 1 for a, b in map(self.of, range(self.units)))
+        return all(a <= 0 and b >= self.pixels - 1 for a, b in map(self.of, range(self.units)))
 
     @property
     def sees_past_border(self):
@@ -169,11 +177,11 @@ def merge(op, node, befores, ins, out):
             if len({s.rate for s in sights}) > 1:
                 raise Unknown("branches of different strides meet here")
         period = lcm(*(len(s.first) for s in sights)) if units > 1 else 1
-        ends = [[s.of(i) for s in sights] for i in range(period)]
+        ends = [[s.window(i) for s in sights] for i in range(period)]
         merged.append(replace(
             sights[0], dim=dim, units=units, everything=everything,
             first=tuple(min(a for a, _ in e) for e in ends), last=tuple(max(b for _, b in e) for e in ends),
-            shift=sights[0].of(period)[0] - sights[0].of(0)[0],
+            shift=sights[0].window(period)[0] - sights[0].window(0)[0],
         ))  # fmt: skip
     return tuple(merged)
 

@@ -1,0 +1,63 @@
+"""Print the README's table of the zoo, from the catalog and the ledger; --write puts it into README.md."""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from kzoo.catalog import list_models, spec  # noqa: E402
+from kzoo.errors import KzooError  # noqa: E402
+
+BEGIN, END = "<!-- zoo:begin -->", "<!-- zoo:end -->"
+HEAD = ("Model", "Paper", "Input", "Parameters", "published", "Multiply-adds", "published")
+
+
+def line(row, totals):
+    """A row of the table; totals: a `kzoo.ledger` of it, its totals."""
+    from kzoo.ledger import count
+
+    paper = f"{row.paper.authors} {row.paper.year}"
+    if row.paper.arxiv:
+        paper = f"[{paper}](https://arxiv.org/abs/{row.paper.arxiv})"
+    figure = lambda v: "" if v is None else f"{v:,}" if isinstance(v, int) else v  # noqa: E731
+    costs = "?" if totals.multiply_adds is None else count(totals.multiply_adds)
+    size = "×".join(map(str, row.input_shape))
+    params = (f"{totals.trainable:,}", figure(row.params))
+    return "| " + " | ".join((f"`{row.name}`", paper, size, *params, costs, figure(row.multiply_adds))) + " |"
+
+
+def table(names=None):
+    """The table as Markdown: trainable parameters and multiply-adds for one image, ours beside the published ones."""
+    from kzoo.ledger import ledger
+
+    lines = ["| " + " | ".join(HEAD) + " |", "|---|---|---|--:|--:|--:|--:|"]
+    return "\n".join(lines + [line(spec(name), ledger(name).totals) for name in names or list_models()])
+
+
+def between_markers(text):
+    """What the README has now: (before, table, after); KzooError without the two markers."""
+    before, begin, rest = text.partition(BEGIN)
+    now, end, after = rest.partition(END)
+    if not (begin and end):
+        raise KzooError(f"README.md has no place for the table: put the lines {BEGIN} and {END} where it belongs.")
+    return before, now.strip(), after
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="put the table between the README's markers")
+    if not parser.parse_args().write:
+        print(table())
+        return
+    path = ROOT / "README.md"
+    try:
+        before, _, after = between_markers(path.read_text("utf-8"))
+    except KzooError as e:
+        sys.exit(f"Error: {e}")
+    path.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
