@@ -128,9 +128,13 @@ def printed(value):
 
 
 def agrees(ours, value):
-    """Whether our count is the published one: equal to an int; within 1 % of a printed figure or rounding to it."""
+    """Whether our count is the published one: equal to an int; within 1 % of a printed figure, or rounded or cut to it.
+
+    Papers do both: ResNet-152's 11.28G are printed as 11.3, ResNet-50's 3.858G as 3.8.
+    """
     if not isinstance(value, str):
         return ours == value
     digits = len(value[:-1].partition(".")[2])
-    half_a_unit = 0.5 * 10**-digits * printed("1" + value[-1])
-    return abs(ours - printed(value)) <= max(0.01 * printed(value), half_a_unit)
+    unit = 10**-digits * printed("1" + value[-1])
+    near = 0.01 * printed(value)
+    return -max(near, unit / 2) <= ours - printed(value) <= max(near, unit)

@@ -79,7 +79,7 @@ def check(ours, theirs, pairs, size):
     ("mobilenet_v1", "MobileNet", same_names, ((64, 64), (75, 67))),
     ("mobilenet_v2", "MobileNetV2", same_names, ((64, 64), (75, 67))),
     ("nasnet_mobile", "NASNetMobile", same_names, ((64, 64), (75, 67))),
-    ("nasnet_large", "NASNetLarge", same_names, ((64, 64), (75, 67))),
+    pytest.param("nasnet_large", "NASNetLarge", same_names, ((64, 64), (75, 67)), marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_equals_keras_applications(ours, theirs, pair, sizes):
     for size in sizes:
