@@ -15,6 +15,7 @@ from kzoo.files import digest, sync
 
 TRIES = 5  # in a row without a single new byte
 TIMEOUT = 30.0  # seconds without a byte
+PAUSE = 0.2  # seconds before the next try, doubled from try to try
 PIECE = 1 << 18
 LARGEST = 4 << 30  # bytes of a file whose size is not published
 
@@ -168,7 +169,7 @@ def transfer(weights, final, part, show):
         failures = 0 if now > start else failures + 1
         if failures >= TRIES:
             raise WeightsError(f"Can't download {final.name}: {problem}. {advice(weights, final)}") from None
-        time.sleep(min(0.2 * 2**failures, 5.0))
+        time.sleep(PAUSE * 2**failures)
 
 
 def receive(weights, part, start, show):
@@ -193,7 +194,7 @@ def receive(weights, part, start, show):
         done = start
         show(done, total)
         with open(part, "ab" if start else "wb") as f:
-            while piece := answer.read(PIECE):
+            while piece := answer.read1(PIECE):
                 done += len(piece)
                 if done > largest:
                     f.truncate(0)

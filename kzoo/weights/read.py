@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,10 @@ HEADER = 64 << 20  # bytes of JSON
 # Keras classes that run code, or read files, when they are made.
 UNSAFE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "StringLookup", "IntegerLookup",
           "IndexLookup", "TextVectorization", "Hashing"}  # fmt: skip
+
+# What the libraries raise on a damaged file.
+DAMAGE = (OSError, EOFError, ValueError, KeyError, OverflowError, NotImplementedError, RecursionError, struct.error,
+          zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 def bound(path):
@@ -63,17 +68,8 @@ def read(path):
     except WeightsError as e:
         text = str(e)
         raise WeightsError(text if text.startswith(str(path)) else f"{path}: {text}") from e
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-        struct.error,
-        RecursionError,
-        NotImplementedError,
-    ) as e:
-        raise WeightsError(f"{path} can't be read as {kind}: {shown(e)}.") from e
+    except DAMAGE as e:
+        raise WeightsError(f"{path} can't be read as {kind}: {shown(str(e).partition(chr(10))[0])}.") from e
     if not arrays:
         raise WeightsError(f"{path}: it holds no arrays.")
     return arrays
@@ -81,8 +77,8 @@ def read(path):
 
 def shown(text, length=200):
     """Text from a file in a message: one line, no control characters, cut."""
-    text = str(text).split("\n")[0]
-    return ascii(text)[1:-1][:length] if not text.isprintable() or len(text) > length else text
+    text = str(text)
+    return (text if text.isprintable() else ascii(text)[1:-1])[:length]
 
 
 # --- Through the worker ----------------------------------------------------------------------------------
