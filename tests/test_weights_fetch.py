@@ -251,14 +251,14 @@ def test_processes_at_once(server, cache):
 
 def test_killed(server, cache):
     """Killed three times in the middle: nothing under the final name, and the next one only gets the rest."""
-    server.delay = 0.03
+    server.delay = 0.1
     for _ in range(3):
         before = len(server.requests)
         p = start(server)
         while len(server.requests) == before:
             assert p.poll() is None, p.communicate()
             time.sleep(0.01)
-        time.sleep(0.15)
+        time.sleep(0.25)
         p.send_signal(signal.SIGKILL)
         p.communicate(timeout=20)
         assert not (cache / "net.h5").exists() and (cache / "net.h5.part").exists()
