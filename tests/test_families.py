@@ -269,6 +269,13 @@ def test_features(name, size, features, config):
     }
 
 
+def test_inception_resnet_v1_has_the_parameters_of_the_face_recogniser():
+    """facenet-pytorch's InceptionResnetV1 prints 23,482,624: gammas, a sixth module C and 512 embeddings more."""
+    totals = kzoo.ledger("inception_resnet_v1", num_classes=None, blocks=(5, 10, 6)).totals
+    gammas = totals.non_trainable // 2
+    assert totals.trainable + gammas + 1792 * 512 + 2 * 512 == 23_482_624
+
+
 def test_residuals_are_scaled():
     """Inception-ResNet: x + scale * branch, and neither scale nor ReLU behind the last module."""
     model = small("inception_resnet_v2", 75, blocks=(1, 1, 2))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import kzoo
+from kzoo.catalog import wrn
 from kzoo.weights.maps import rename
 
 torch = pytest.importorskip("torch")
@@ -102,6 +103,13 @@ LARGER = ((96, 96), (107, 89))
 def test_resnet(name, blocks, bottleneck, size):
     model = kzoo.build(name, num_classes=7, input_shape=(*size, 3), preprocessing=AS_IS)
     print(name, size, check(model, torch_models.ResNet(blocks, bottleneck, 7), by_map("torch_resnet")))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (37, 33)])
+@pytest.mark.parametrize(("depth", "k"), [(16, 2), (10, 1)])
+def test_wide_resnet(depth, k, size):
+    model = kzoo.build(wrn(depth, k), num_classes=7, input_shape=(*size, 3), preprocessing=AS_IS)
+    print(check(model, torch_models.WideResNet(depth, k, 7), lambda module: module))
 
 
 @pytest.mark.parametrize("size", LARGER)

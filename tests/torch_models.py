@@ -58,6 +58,38 @@ class ResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+# --- Wide ResNet, with the names of our layers ------------------------------------------------------------
+
+
+class WideResNet(nn.Module):
+    def __init__(self, depth, k, num_classes):
+        super().__init__()
+        self.conv1_conv = conv(3, 16, 3)
+        channels, self.blocks = 16, []
+        for stage in range(3):
+            for i in range((depth - 4) // 6):
+                name, width, stride = f"conv{stage + 2}_block{i + 1}", 16 * k * 2**stage, 2 if stage and not i else 1
+                self.blocks.append((name, channels != width))
+                parts = {"1_bn": nn.BatchNorm2d(channels), "1_conv": conv(channels, width, 3, stride),
+                         "2_bn": nn.BatchNorm2d(width), "2_conv": conv(width, width, 3)}  # fmt: skip
+                if channels != width:
+                    parts["0_conv"] = conv(channels, width, 1, stride)
+                for part, module in parts.items():
+                    self.add_module(f"{name}_{part}", module)
+                channels = width
+        self.post_bn = nn.BatchNorm2d(channels)
+        self.predictions = nn.Linear(channels, num_classes)
+
+    def forward(self, x):
+        x = self.conv1_conv(x)
+        for name, project in self.blocks:
+            part = lambda p: getattr(self, f"{name}_{p}")  # noqa: B023, E731
+            pre = F.relu(part("1_bn")(x))
+            y = part("2_conv")(F.relu(part("2_bn")(part("1_conv")(pre))))
+            x = y + (part("0_conv")(pre) if project else x)
+        return self.predictions(F.relu(self.post_bn(x)).mean((2, 3)))
+
+
 # --- GoogLeNet (torchvision; `published` as in the paper, with the same names) ------------------------------
 
 
