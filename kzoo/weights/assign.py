@@ -80,12 +80,13 @@ def assign(model, arrays, *, names=None, new_classifier=None, adapt_input=False,
 
 
 def best(arrays, names, variables, layers):
-    """The map and what it makes of the arrays; without a given map, that which places most of them."""
+    """The map and what it makes of the arrays; without a given map, that which places most and leaves fewest over."""
     tried = [(n, placed(arrays, n, layers)) for n in ([names] if names is not None else [None, *MAPS])]
 
     def fit(item):
-        found = item[1][0]
-        return sum(p in variables and found[p].shape == tuple(variables[p].shape) for p in found) - len(item[1][2])
+        found, _, problems = item[1]
+        placed = sum(p in variables and found[p].shape == tuple(variables[p].shape) for p in found)
+        return placed - sum(p not in variables and not is_classifier(p) for p in found) - len(problems)
 
     return max(tried, key=fit)  # the first of equals: our own names before foreign ones
 

@@ -46,18 +46,15 @@ def check_stem(model, batch):
     stem = keras.Model(model.inputs, norm.input)
 
     def distance(images):
-        y = np.asarray(keras.ops.convert_to_numpy(stem.predict_on_batch(images)), "float64").reshape(-1, len(m))
+        y = np.asarray(keras.ops.convert_to_numpy(stem(images, training=False)), "float64").reshape(-1, len(m))
         alive = v > 1e-3 * np.median(v)  # dead filters have nothing to say
         mu, s = y.mean(0)[alive], y.var(0)[alive]
         ma, va = m[alive], v[alive]
         return float(np.mean((mu - ma) ** 2 / va + np.log((s + 1e-12) / va) ** 2))
 
-    guesses = {(None, False): x}
-    for name, back in plausible(x).items():
-        guesses[name, False] = back(x)
-    if x.shape[-1] == 3:
-        guesses.update({(name, True): images[..., ::-1] for (name, _), images in list(guesses.items())})
-    distances = {guess: distance(images) for guess, images in guesses.items()}
+    back = {None: lambda x: x, **plausible(x)}
+    turned = (False, True) if x.shape[-1] == 3 else (False,)
+    distances = {(name, t): distance(f(x[..., ::-1] if t else x)) for name, f in back.items() for t in turned}
     best = min(distances, key=distances.get)
     if best == (None, False) or distances[best] * RATIO > distances[None, False]:
         return None
