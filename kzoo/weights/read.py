@@ -90,7 +90,7 @@ def worker(kind, path, budget, seconds):
     script = Path(__file__).with_name("worker.py")
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_PLUGIN_PATH": ""}
     with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
-        command = [sys.executable, "-I", script, kind, os.path.abspath(path), folder, str(limit), str(budget)]
+        command = [sys.executable, script, kind, os.path.abspath(path), folder, str(limit), str(budget)]
         try:
             done = subprocess.run(
                 command, env=environment, timeout=seconds, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -135,8 +135,9 @@ def from_bfloat16(bits):
     return (bits.astype("<u4") << 16).view("<f4")
 
 
-def seconds_for(path):
-    return 60 + os.path.getsize(path) / 5e6
+def seconds_for(path, start):
+    """A time limit: `start` for a slow machine to begin, and 5 MB a second. Some crafted files never end."""
+    return start + os.path.getsize(path) / 5e6
 
 
 # --- HDF5, .keras ----------------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ def read_hdf5(path):
     with open(path, "rb") as f:
         if f.read(8) != b"\x89HDF\r\n\x1a\n":
             raise WeightsError("it is no HDF5 file.")
-    arrays, config = worker("hdf5", path, budget=768 << 20, seconds=seconds_for(path))
+    arrays, config = worker("hdf5", path, budget=768 << 20, seconds=seconds_for(path, 30))
     if config is not None:
         check_config(parse_json(config))
     return arrays
@@ -373,5 +374,5 @@ def read_pth(path):
             # torch stores its members as they are; a packed one is no work of torch's and unpacks inside its C++ code.
             if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
                 raise WeightsError("it holds packed members; torch.save writes none.")
-    arrays, _ = worker("torch", path, budget=(512 << 20) + 3 * os.path.getsize(path), seconds=seconds_for(path))
+    arrays, _ = worker("torch", path, budget=(512 << 20) + 3 * os.path.getsize(path), seconds=seconds_for(path, 120))
     return arrays

@@ -1,6 +1,6 @@
 """Reads one foreign file in a process of its own, with a limit on memory, and leaves plain bytes behind.
 
-Run by `kzoo.weights.read`, never imported: `python -I worker.py KIND FILE FOLDER LIMIT BUDGET`, KIND "hdf5" or "torch".
+Run by `kzoo.weights.read`, never imported: `python worker.py KIND FILE FOLDER LIMIT BUDGET`, KIND "hdf5" or "torch".
 The C library under h5py can overflow on a crafted file and torch's reader can be made to allocate anything, so neither
 runs beside the user's model. It imports the standard library, NumPy and the one library that it needs, not Keras.
 
@@ -253,4 +253,5 @@ def read_torch(path, write, budget):
 
 
 if __name__ == "__main__":
+    del sys.path[0]  # this folder: its modules are no part of the worker
     sys.exit(main(*sys.argv[1:]))
