@@ -13,8 +13,9 @@ from kzoo.weights.assign import Report, assign
 from kzoo.weights.fetch import cache_dir, fetch
 from kzoo.weights.maps import MAPS, Names
 from kzoo.weights.read import FORMATS, read
+from kzoo.weights.stem import check_stem
 
-__all__ = ["MAPS", "Names", "Report", "Weights", "assign", "cache_dir", "fetch", "load", "read", "resolve"]
+__all__ = ["MAPS", "Names", "Report", "assign", "cache_dir", "check_stem", "fetch", "load", "read", "resolve"]
 
 log = logging.getLogger("kzoo")
 
