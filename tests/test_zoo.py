@@ -24,7 +24,10 @@ DEEP = {
 }  # fmt: skip
 
 
-def rows(deep=bool(os.environ.get("KZOO_DEEP"))):
+ALL = bool(os.environ.get("KZOO_DEEP"))
+
+
+def rows(deep=ALL):
     return [
         pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
         for name in kzoo.list_models()
