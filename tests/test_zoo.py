@@ -22,17 +22,7 @@ DEEP = {
     "resnet101_v1_5", "resnet152_v1_5", "resnet101_v2", "resnet152_v2", "resnet56", "resnet110", "resnet44", "plain56",
     "wrn_28_10", "wrn_40_4", "inception_resnet_v2", "nasnet_large",
 }  # fmt: skip
-
-
-ALL = bool(os.environ.get("KZOO_DEEP"))
-
-
-def rows(deep=ALL):
-    return [
-        pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
-        for name in kzoo.list_models()
-        if deep or name not in DEEP
-    ]
+ROWS = [name for name in kzoo.list_models() if os.environ.get("KZOO_DEEP") or name not in DEEP]
 
 
 def shape(name):
@@ -52,7 +42,7 @@ def forget():
     gc.collect()
 
 
-@pytest.mark.parametrize("name", rows())
+@pytest.mark.parametrize("name", ROWS)
 def test_logits_are_float32_and_finite_and_tell_images_apart(name):
     model = kzoo.build(name, input_shape=shape(name), num_classes=7, seed=0)
     logits = keras.ops.convert_to_numpy(model(images(name)))
@@ -65,7 +55,7 @@ def test_logits_are_float32_and_finite_and_tell_images_apart(name):
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("name", rows())
+@pytest.mark.parametrize("name", ROWS)
 def test_every_trainable_variable_has_a_finite_gradient(name):
     model = kzoo.build(name, input_shape=shape(name), num_classes=7, seed=0)
     x, y = images(name), np.eye(7, dtype="float32")[[1, 4]]
@@ -93,7 +83,7 @@ def test_every_trainable_variable_has_a_finite_gradient(name):
         assert np.isfinite(np.asarray(gradient)).all(), variable.path
 
 
-@pytest.mark.parametrize("name", rows())
+@pytest.mark.parametrize("name", ROWS)
 def test_save_and_load_give_the_same_bits(name, tmp_path):
     if JAX:
         pytest.skip("files do not depend on the backend; they are written and read on TensorFlow")
@@ -107,7 +97,7 @@ def test_save_and_load_give_the_same_bits(name, tmp_path):
     np.testing.assert_array_equal(model(x), again(x))
 
 
-@pytest.mark.parametrize("name", rows())
+@pytest.mark.parametrize("name", ROWS)
 def test_bfloat16_gives_float32_logits_near_those_of_float32(name):
     if JAX:
         pytest.skip("the same layers; JAX would compile each operation a second time")
@@ -139,7 +129,7 @@ def test_the_whole_catalog_on_jax():
         pytest.skip("this is JAX")
     pytest.importorskip("jax")
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-q", __file__],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", __file__],
         env={**os.environ, "KERAS_BACKEND": "jax"}, cwd=Path(__file__).parents[1], capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-3000:]
