@@ -80,6 +80,53 @@ class LocalResponseNormalization(keras.layers.Layer):
 
 
 @_register
+class BatchNormalization(keras.layers.BatchNormalization):
+    """keras.layers.BatchNormalization, the same variables and numbers, by TensorFlow's fused kernel where there is one.
+
+    On a CPU Keras' own takes three to four times as long: a pass over the pictures for each of the mean, the variance,
+    the difference, the product and the sum. Fused: (B, H, W, C) of float32, bfloat16 or float16 on the TensorFlow
+    backend, normalised over the last axis; statistics, gamma and beta stay float32. Anything else (other backends, axes
+    and ranks, masks, renorm, synchronized) goes the way of Keras' layer.
+
+    >>> layer = BatchNormalization()
+    >>> [v.path.split("/")[-1] for v in (layer.build((None, 4, 4, 2)), layer)[1].weights]
+    ['gamma', 'beta', 'moving_mean', 'moving_variance']
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        fused = (
+            keras.backend.backend() == "tensorflow"
+            and len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "bfloat16", "float16")
+            and mask is None
+            and not (self.renorm or self.synchronized)
+        )
+        if not fused:
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        channels = inputs.shape[-1]
+        # Variables are float32, but for a policy such as "bfloat16", which stores them in 16 bits.
+        value = lambda v, default: tf.fill([channels], default) if v is None else ops.cast(v, "float32")  # noqa: E731
+        gamma, beta = value(self.gamma, 1.0), value(self.beta, 0.0)
+        mean, variance = value(self.moving_mean, 0.0), value(self.moving_variance, 1.0)
+        train = bool(training and self.trainable)
+        y, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=gamma, offset=beta, epsilon=self.epsilon, is_training=train,
+            mean=tf.zeros([0]) if train else mean, variance=tf.zeros([0]) if train else variance,
+        )  # fmt: skip
+        if train:
+            # The kernel gives the variance of a sample, sum / (n - 1); Keras keeps that of the batch, sum / n.
+            n = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), "float32")
+            batch_variance *= (n - 1) / n
+            keep = self.momentum
+            self.moving_mean.assign(mean * keep + batch_mean * (1 - keep))
+            self.moving_variance.assign(variance * keep + batch_variance * (1 - keep))
+        return ops.cast(y, self.compute_dtype)
+
+
+@_register
 class GroupedConv2D(keras.layers.Conv2D):
     """A convolution whose input and output channels fall into `groups` that do not see each other.
 

@@ -35,7 +35,7 @@ def same_order(theirs, ours):
     kinds = (keras.layers.Conv2D, keras.layers.BatchNormalization, keras.layers.Concatenate, keras.layers.Dense)
     pairs = []
     for kind in kinds:
-        a, b = ([l for l in m.layers if type(l) is kind] for m in (theirs, ours))
+        a, b = ([l for l in m.layers if isinstance(l, kind)] for m in (theirs, ours))
         pairs += zip(a, b, strict=True)
     return pairs
 

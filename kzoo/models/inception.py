@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from kzoo.layers import LocalResponseNormalization, classifier, pool_3x3_s2
+from kzoo.layers import BatchNormalization, LocalResponseNormalization, classifier, pool_3x3_s2
 
 # Section 5: the weights of the losses of the outputs of googlenet(aux=True), the main one first.
 LOSS_WEIGHTS = (1.0, 0.3, 0.3)
@@ -16,7 +16,7 @@ def conv(x, filters, size, *, name, stride=1, padding="same"):
 def conv_norm(x, filters, size, *, name, stride=1, padding="same", scale=True, epsilon=1e-3):
     """Convolution without bias (<name>_conv), batch norm (<name>_bn), ReLU (<name>_relu); v2 and later."""
     x = layers.Conv2D(filters, size, strides=stride, padding=padding, use_bias=False, name=f"{name}_conv")(x)
-    x = layers.BatchNormalization(scale=scale, epsilon=epsilon, name=f"{name}_bn")(x)
+    x = BatchNormalization(scale=scale, epsilon=epsilon, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
 
 

@@ -5,7 +5,7 @@ Layer names are those of the public Keras weights.
 
 from keras import layers
 
-from kzoo.layers import classifier
+from kzoo.layers import BatchNormalization, classifier
 
 # --- The outer product of the lectures -------------------------------------------------------------------
 
@@ -28,7 +28,7 @@ def outer_product_conv(x, filters, size, *, name):
 
 
 def norm_relu6(x, *, name, relu):
-    x = layers.BatchNormalization(name=name)(x)
+    x = BatchNormalization(name=name)(x)
     return layers.ReLU(6.0, name=relu)(x)
 
 
@@ -90,7 +90,7 @@ def inverted_residual(x, filters, *, stride, expansion, name):
     y = layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False, name=f"{name}_depthwise")(y)
     y = norm_relu6(y, name=f"{name}_depthwise_BN", relu=f"{name}_depthwise_relu")
     y = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_project")(y)
-    y = layers.BatchNormalization(name=f"{name}_project_BN")(y)
+    y = BatchNormalization(name=f"{name}_project_BN")(y)
     if stride == 1 and channels == filters:
         y = layers.Add(name=f"{name}_add")([x, y])
     return y

@@ -7,11 +7,11 @@ one, and p, the one before.
 from keras import layers
 
 from kzoo.errors import KzooError
-from kzoo.layers import classifier
+from kzoo.layers import BatchNormalization, classifier
 
 
 def norm(x, *, name):
-    return layers.BatchNormalization(name=name)(x)
+    return BatchNormalization(name=name)(x)
 
 
 def relu(x, *, name):

@@ -9,7 +9,7 @@ import keras
 from keras import layers
 
 from kzoo.errors import KzooError, unknown
-from kzoo.layers import classifier
+from kzoo.layers import BatchNormalization, classifier
 
 _register = keras.saving.register_keras_serializable(package="kzoo")
 
@@ -28,7 +28,7 @@ def conv(x, filters, size, *, name, stride=1, bias=False):
 
 
 def norm(x, *, name, epsilon=1e-5):
-    return layers.BatchNormalization(momentum=0.9, epsilon=epsilon, name=name)(x)
+    return BatchNormalization(momentum=0.9, epsilon=epsilon, name=name)(x)
 
 
 @_register

@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from kzoo.layers import classifier
+from kzoo.layers import BatchNormalization, classifier
 
 
 def vgg(
@@ -23,7 +23,7 @@ def vgg(
                 kernel_initializer=initialization, name=f"block{i}_conv{j}",
             )(x)  # fmt: skip
             if batch_norm:
-                x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"block{i}_bn{j}")(x)
+                x = BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"block{i}_bn{j}")(x)
                 x = layers.ReLU(name=f"block{i}_relu{j}")(x)
         x = layers.MaxPooling2D(2, name=f"block{i}_pool")(x)
     x = layers.Flatten(name="flatten")(x)

@@ -3,7 +3,7 @@
 from keras import layers
 
 from kzoo.errors import KzooError
-from kzoo.layers import classifier
+from kzoo.layers import BatchNormalization, classifier
 
 
 def conv(x, filters, size, *, name, stride=1):
@@ -16,7 +16,7 @@ def conv(x, filters, size, *, name, stride=1):
 
 
 def norm_relu(x, *, name):
-    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
+    x = BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
 
 

@@ -1,0 +1,174 @@
+"""Batch norm by the fused kernel against Keras' own layer."""
+
+import keras
+import numpy as np
+import pytest
+
+import kzoo
+from kzoo.layers import BatchNormalization
+
+tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused kernel is TensorFlow's")
+
+
+def pair(shape, *, dtype="float32", seed=0, **options):
+    """Our layer and Keras', with the same random variables."""
+    ours, theirs = BatchNormalization(dtype=dtype, **options), keras.layers.BatchNormalization(dtype=dtype, **options)
+    rng = np.random.default_rng(seed)
+    for layer in (ours, theirs):
+        layer.build(shape)
+    for a, b in zip(ours.weights, theirs.weights, strict=True):
+        assert (a.path.split("/")[-1], a.shape, a.dtype) == (b.path.split("/")[-1], b.shape, b.dtype)
+        a.assign(rng.uniform(0.5, 2.0, a.shape))
+        b.assign(a)
+    return ours, theirs
+
+
+def picture(*shape, seed=1):
+    return (np.random.default_rng(seed).normal(size=shape) * 3 + 1).astype("float32")
+
+
+def gradients(layer, x, training):
+    import tensorflow as tf
+
+    weights = tf.constant(picture(*x.shape, seed=2).astype(x.dtype))
+    x = tf.constant(x)
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=training)
+            loss = tf.reduce_sum(tf.cast(y, weights.dtype) * weights)
+        wanted = [x, *(v.value for v in layer.trainable_variables)]
+        return y, tape.gradient(loss, wanted)
+
+    y, found = step(x)
+    return [np.asarray(tf.cast(t, weights.dtype)) for t in (y, *found)]
+
+
+def close(a, b, tolerance):
+    # At least of 1: what goes in is of that size, and with two pixels the gradient is what its differences leave over.
+    np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(np.abs(b).max(), 1))
+
+
+@tensorflow_only
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("shape", "options"), [
+    ((4, 7, 5, 16), {}),
+    ((2, 1, 1, 3), {"momentum": 0.9, "epsilon": 1e-5}),  # n = 2: the two variances differ by a factor of 2
+    ((1, 1, 1, 8), {}),
+    ((3, 8, 8, 33), {"scale": False}),
+    ((3, 8, 8, 4), {"center": False}),
+    ((3, 8, 8, 4), {"center": False, "scale": False, "axis": 3}),
+])  # fmt: skip
+def test_equals_keras_layer(shape, options, training):
+    ours, theirs = pair(shape, **options)
+    x = picture(*shape)
+    for a, b in zip(gradients(ours, x, training), gradients(theirs, x, training), strict=True):
+        close(a, b, 1e-5)
+    for a, b in zip(ours.weights, theirs.weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@tensorflow_only
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_16_bits_keep_their_statistics_in_float32(precision, training):
+    ours, theirs = pair((8, 9, 9, 6), dtype=f"mixed_{precision}")
+    x = np.asarray(keras.ops.cast(keras.ops.cast(picture(8, 9, 9, 6), precision), "float32"))
+    steps = {"bfloat16": 2.0**-8, "float16": 2.0**-10}[precision]  # a rounding of the output
+    for a, b in zip(gradients(ours, x, training), gradients(theirs, x, training), strict=True):
+        close(a, b, 2 * steps)
+    for a, b in zip(ours.weights, theirs.weights, strict=True):
+        assert a.dtype == "float32"
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert keras.backend.standardize_dtype(ours(x).dtype) == precision
+
+
+@tensorflow_only
+@pytest.mark.parametrize("mean", [0, 100, 1000])
+def test_is_as_exact_as_keras_layer_at_a_large_mean(mean):
+    """Against float64: the variance is what is left of large numbers."""
+    shape = (4, 8, 8, 3)
+    ours, theirs = pair(shape)
+    exact = keras.layers.BatchNormalization(dtype="float64")
+    exact.build(shape)
+    exact.set_weights(theirs.get_weights())
+    x = picture(*shape) + np.float32(mean)
+    found = [[*gradients(layer, x, True), *map(np.asarray, layer.weights)] for layer in (ours, theirs)]
+    for a, b, c in zip(
+        *found, [*gradients(exact, x.astype("float64"), True), *map(np.asarray, exact.weights)], strict=True
+    ):
+        close(a, c, 1e-6 + 2 * np.abs(b - c).max() / max(np.abs(c).max(), 1))
+
+
+@tensorflow_only
+def test_frozen_layer_infers_and_keeps_its_statistics():
+    ours, theirs = pair((4, 5, 5, 3))
+    ours.trainable = theirs.trainable = False
+    before = [np.asarray(v) for v in ours.weights]
+    x = picture(4, 5, 5, 3)
+    for a, b in zip(gradients(ours, x, True), gradients(theirs, x, True), strict=True):
+        close(a, b, 1e-5)
+    for a, b in zip(ours.weights, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@tensorflow_only
+def test_compiles_with_xla_and_has_second_derivatives():
+    import tensorflow as tf
+
+    ours, theirs = pair((4, 5, 5, 3))
+    x = tf.constant(picture(4, 5, 5, 3))
+    compiled = [tf.function(lambda x, l=l: l(x, training=True), jit_compile=True) for l in (ours, theirs)]
+    close(np.asarray(compiled[0](x)), np.asarray(compiled[1](x)), 1e-5)
+    for a, b in zip(ours.weights, theirs.weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+    def second(layer, training):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y = tf.reduce_sum(layer(x, training=training) ** 3)
+            g = tf.reduce_sum(inner.gradient(y, x) ** 2)
+        return outer.gradient(g, x)
+
+    for training in (True, False):
+        close(np.asarray(second(ours, training)), np.asarray(second(theirs, training)), 1e-4)
+
+
+@pytest.mark.parametrize(("shape", "options"), [((4, 6), {}), ((4, 5, 6), {}), ((4, 3, 5, 6), {"axis": 1}),
+                                                ((2, 3, 3, 3, 4), {})])  # fmt: skip
+def test_other_ranks_and_axes_go_keras_way(shape, options):
+    ours, theirs = pair(shape, **options)
+    x = picture(*shape)
+    np.testing.assert_array_equal(ours(x, training=True), theirs(x, training=True))
+    for a, b in zip(ours.weights, theirs.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_open_sizes_and_safe_saving(tmp_path):
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, BatchNormalization(momentum=0.8, name="bn")(inputs))
+    x = picture(2, 4, 6, 3)
+    model(x, training=True)
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras", safe_mode=True)
+    assert type(again.get_layer("bn")) is BatchNormalization
+    np.testing.assert_array_equal(again(x), model(x))
+
+
+def test_trains_as_a_network_with_keras_layer_does():
+    model = kzoo.build("resnet20", depth=8, input_shape=(16, 16, 3), seed=0)
+    kind = lambda l: keras.layers.BatchNormalization if isinstance(l, BatchNormalization) else type(l)  # noqa: E731
+    other = keras.models.clone_model(model, clone_function=lambda l: kind(l).from_config(l.get_config()))
+    other.set_weights(model.get_weights())
+    assert {type(l) for l in model.layers if "bn" in l.name} == {BatchNormalization}
+    x, y = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3)).astype("float32"), np.arange(8)
+    for m in (model, other):
+        m.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                  jit_compile=False)  # fmt: skip
+        m.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
+    for a, b in zip(model.weights, other.weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4, err_msg=a.path)
