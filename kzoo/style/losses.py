@@ -4,11 +4,12 @@ Features are (1, H, W, N): N filters at M = H * W positions. Everything is summe
 adds up hundreds of thousands of products, which 16 bits can't hold.
 """
 
+import keras
 from keras import ops
 
 
 def at_least_float32(x):
-    return x if str(x.dtype).endswith("float64") else ops.cast(x, "float32")
+    return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
 
 
 def content_loss(features, target, mask=None):
@@ -17,18 +18,15 @@ def content_loss(features, target, mask=None):
     return ops.sum(square if mask is None else square * mask) / 2
 
 
-def gram(features, mask=None):
-    """G = F F^T, summed over positions (eq. 3): (R, N, N) for the R regions of a mask (1, H, W, R); R = 1 without.
+def gram(features, masks=None):
+    """G = F F^T, summed over positions (eq. 3): (R, N, N) for R masks (1, H, W, 1), one for each region; R = 1 without.
 
     A region's Gram is the sum of m f f^T over positions: the guided Gram of Gatys et al. 2017 (arXiv:1611.07865,
     eq. 4) with T^2 = m.
     """
-    filters = features.shape[-1]
-    f = ops.reshape(at_least_float32(features), (-1, filters))
-    if mask is None:
-        return ops.matmul(ops.transpose(f), f)[None]
-    m = ops.reshape(mask, (-1, mask.shape[-1]))
-    return ops.stack([ops.matmul(ops.transpose(f * m[:, r : r + 1]), f) for r in range(m.shape[-1])])
+    f = ops.reshape(at_least_float32(features), (-1, features.shape[-1]))
+    weighted = [f] if masks is None else [f * ops.reshape(m, (-1, 1)) for m in masks]
+    return ops.stack([ops.matmul(ops.transpose(g), f) for g in weighted])
 
 
 def style_loss(mean_gram, target):

@@ -56,11 +56,17 @@ def forward(model, function):
 
 def _tensors(tree):
     """NumPy arrays as tensors, so that their values are no part of the compiled graph; None stays."""
-    return keras.tree.map_structure(lambda a: None if a is None else ops.convert_to_tensor(a), tree, none_is_leaf=True)
+    tensor = lambda a: None if a is None else ops.convert_to_tensor(a, dtype=keras.backend.standardize_dtype(a.dtype))  # noqa: E731
+    return keras.tree.map_structure(tensor, tree, none_is_leaf=True)
 
 
 def _numpy(tree):
     return keras.tree.map_structure(ops.convert_to_numpy, tree)
+
+
+def regions(guide):
+    """(1, h, w, R) to R masks (1, h, w, 1)."""
+    return np.split(guide, guide.shape[-1], -1)
 
 
 class Eye:
@@ -135,8 +141,10 @@ class Eye:
             for n in self.network.layers:
                 places[n], core = tiles.feature_window(window, self.network.strides[n], local[n], whole[n])
                 cores[n] = core if len(windows) > 1 else None
-                guide = guides and guides[n][:, places[n][0], places[n][1]]
-                masks[n] = cores[n] if guide is None else guide * core
+                if guides is not None:
+                    masks[n] = regions(guides[n][:, places[n][0], places[n][1]] * core)
+                else:
+                    masks[n] = None if cores[n] is None else [core]
             yield window, places, cores, masks
 
     def grams(self, picture, guides=None):
@@ -231,8 +239,8 @@ class Objective:
         """(loss, {"content", "style", "tv"}: its weighted parts, gradient like x float32) for x (1, H, W, 3)."""
         content, style, gradient = self.features_terms(x)
         parts = {
-            "content": sum(self.alpha[n] * v for n, v in content.items()),
-            "style": sum(self.beta[n] * v for n, v in style.items()),
+            "content": sum(float(self.alpha[n] * v) for n, v in content.items()),
+            "style": sum(float(self.beta[n] * v) for n, v in style.items()),
         }
         if self.tv_weight:
             (value, _), slope = self.eye.variation(x, ())
@@ -244,7 +252,7 @@ class Objective:
         """({layer: L_content}, {layer: E_l}, gradient of their weighted sum)."""
         arguments = {"alpha": _floats(self.alpha), "beta": _floats(self.beta)}
         if len(self.eye.windows(self.shape[1:3])) == 1:
-            masks = {n: None if self.guides is None else self.guides[n] for n in self.eye.network.style}
+            masks = {n: None if self.guides is None else regions(self.guides[n]) for n in self.eye.network.style}
             (_, terms), gradient = self.eye.whole(x, {
                 **arguments, "content": self.content, "core": dict.fromkeys(self.eye.network.content), "masks": masks,
                 "positions": self.positions, "grams": self.target,

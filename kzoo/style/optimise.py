@@ -40,7 +40,7 @@ class LBFGS:
             s, y = self.pairs[-1]
             q *= np.float32(dot(s, y) / dot(y, y))
         else:
-            q *= np.float32(self.first * np.sqrt(q.size / max(dot(q, q), 1e-300)))
+            q *= np.float32(self.first * np.sqrt(q.size / dot(q, q)))
         for (s, y), (rho, a) in zip(self.pairs, reversed(factors), strict=True):
             q += np.float32(a - rho * dot(y, q)) * s
         return -q
@@ -48,9 +48,11 @@ class LBFGS:
     def step(self, evaluate):
         if self.loss is None:
             self.loss, self.parts, self.gradient = evaluate(self.x)
+        if not dot(self.gradient, self.gradient) > 0:  # nothing left to do, or NaN
+            return False
         d = self.direction()
         slope = dot(self.gradient, d)
-        if not slope < 0:  # also NaN
+        if not slope < 0:
             return False
         low, high, t, best = 0.0, np.inf, 1.0, None
         for _ in range(self.tries):

@@ -117,7 +117,8 @@ class Settings:
         (128, 181, 256, 362, 512)
         """
         found, side = [], float(self.size)
-        while not found or (self.coarsest and side >= self.coarsest - 0.5 and min(pictures.fitted(shape, side)) >= 64):
+        large = lambda side: side >= self.coarsest - 0.5 and min(pictures.fitted(shape, side)) >= pictures.SMALLEST  # noqa: E731
+        while not found or (self.coarsest and large(side)):
             found.append(round(side))
             side /= math.sqrt(2)
         return tuple(reversed(found))
@@ -225,12 +226,13 @@ class Job:
                 s.model, s.weights, content_layers=s.content_layers, style_layers=s.style_layers, pooling=s.pooling,
                 padding=s.padding, precision=self.precision, seed=s.seed, picture=first,
             )  # fmt: skip
-            if s.layer_weights is not None and len(s.layer_weights) != len(net.style):
-                raise KzooError(f"layer_weights has {len(s.layer_weights)} numbers for the style layers {', '.join(net.style)}.")
             if not self.quiet:
                 for note in net.notes:
                     say(note)
             self.eyes[key] = Eye(net, s.tile)
+        layers = self.eyes[key].network.style
+        if s.layer_weights is not None and len(s.layer_weights) != len(layers):
+            raise KzooError(f"layer_weights has {len(s.layer_weights)} numbers for the style layers {', '.join(layers)}.")
         return self.eyes[key]
 
     def objective(self, eye, side):
