@@ -33,7 +33,7 @@ def architecture(row):
     try:
         return getattr(import_module(module), function)
     except (ImportError, AttributeError) as e:
-        raise KzooError(f"Model '{row.name}' names the architecture '{row.architecture}', which can't be loaded: {e}.") from e
+        raise KzooError(f"Model '{row.name}' names '{row.architecture}', which can't be loaded: {e}.") from e
 
 
 def options(row):
@@ -89,7 +89,7 @@ def build(
         raise KzooError(f"num_classes must be a positive integer or None, got {num_classes!r}.")
     shape = row.input_shape if input_shape is None else tuple(input_shape)
     if len(shape) != 3 or not all(n is None or (isinstance(n, int) and n > 0) for n in shape) or shape[2] is None:
-        raise KzooError(f"input_shape must be (height, width, channels), such as {row.input_shape}; got {input_shape!r}.")
+        raise KzooError(f"input_shape must be (height, width, channels), like {row.input_shape}; got {input_shape!r}.")
     prep = preprocessing or (weights and weights.preprocessing) or row.preprocessing
     per_channel = {len(v) for v in (prep.scale, prep.offset) if isinstance(v, tuple)}
     if per_channel - {shape[2]}:
@@ -105,14 +105,23 @@ def build(
         try:
             outputs = architecture(row)(x, num_classes=num_classes, **{**row.config, **config})
         except ValueError as e:
-            raise KzooError(
-                f"{row.name} can't be built for the input shape {shape}: {str(e).splitlines()[0]} "
-                f"(published: {row.input_shape})."
-            ) from e
+            if "output size" in str(e) or "Exception encountered when calling" in str(e):  # as Keras says it
+                raise _too_small(row, shape) from e
+            reason = str(e).strip().splitlines()[0]
+            raise KzooError(f"{row.name} can't be built with input shape {shape} and {config}: {reason}") from e
     model = keras.Model(inputs, outputs, name=row.name)
+    if any(0 in tensor.shape for layer in model.layers for tensor in keras.tree.flatten(layer.output)):
+        raise _too_small(row, shape)  # Keras before 3.13 pools to nothing without a word
     if weights is not None:
         pretrained.load(model, weights, new_classifier=new_classifier, adapt_input=adapt_input)
     return model
+
+
+def _too_small(row, shape):
+    return KzooError(
+        f"{row.name} can't be built for the input shape {shape}: it shrinks to nothing on the way. "
+        f"Published is {row.input_shape}; give a larger input_shape."
+    )
 
 
 def _current():

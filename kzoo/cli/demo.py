@@ -33,10 +33,16 @@ def steps(folder):
     say("1. What there is", "The catalog holds classic networks, each as its paper has it.")
     kzoo("list")
 
-    say("2. What a network costs", "Every layer of LeNet-5 (1998): its output, parameters, multiply-adds, receptive field.")
+    say(
+        "2. What a network costs",
+        "Every layer of LeNet-5 (1998): its output, parameters, multiply-adds, receptive field.",
+    )
     kzoo("info", "lenet5")
 
-    say("3. Train one", "A small convolutional network learns 1,258 real handwritten digits, which come with scikit-learn.")
+    say(
+        "3. Train one",
+        "A small convolutional network learns 1,258 real handwritten digits, which come with scikit-learn.",
+    )
     kzoo("train", "mnist_shift", "--data", "digits", "--recipe", "modern", "--epochs", "20", "--batch-size", "32",
          "--seed", "0", "--out", run)  # fmt: skip
 

@@ -8,7 +8,7 @@ from kzoo.cli.options import as_json, needs_keras, print_json
 @click.command("evaluate", epilog="Example: kzoo evaluate runs/mnist")
 @click.argument("run")
 @click.option("--data", metavar="DATA", help="As in kzoo train; by default what RUN was trained on.")
-@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), help="By default test, else val, else all.")
+@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), help="Default: test, else val, else all.")
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True)
 @as_json
 @needs_keras

@@ -25,7 +25,9 @@ def shape(ctx, param, value):
     return numbers
 
 
-input_shape = click.option("--input-shape", callback=shape, metavar="HxWxC", help="Such as 160x160x3; as published by default.")
+input_shape = click.option(
+    "--input-shape", callback=shape, metavar="HxWxC", help="Such as 160x160x3; as published by default."
+)
 
 
 def print_json(data):

@@ -30,17 +30,32 @@ def _number(text):
 
 @click.command("train", epilog="Example: kzoo train mnist_cnn --data mnist --out runs/mnist")
 @click.argument("model", required=False)
-@click.option("--data", metavar="DATA", help="Folder, .npz, tfds:NAME, mnist, fashion_mnist, cifar10 or digits (default).")
+@click.option(
+    "--data", metavar="DATA", help="Folder, .npz, tfds:NAME, mnist, fashion_mnist, cifar10 or digits (default)."
+)
 @click.option("--recipe", type=click.Choice(list(RECIPES)), help="How to train; the model's own recipe by default.")
 @click.option("--epochs", type=click.IntRange(1))
 @click.option("--batch-size", type=click.IntRange(1))
 @click.option("--learning-rate", type=float)
-@click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs without a better validation accuracy.")
+@click.option(
+    "--patience", type=click.IntRange(1), help="Stop after so many epochs without a better validation accuracy."
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="0 by default.")
-@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="auto (default): what this machine is fast in.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="auto (default): what this machine is fast in.",
+)
 @click.option("--val-fraction", type=float, help="Share of the training images to validate on, if DATA has none (0.1).")
 @click.option("--test-fraction", type=float, help="Share to test on, if DATA is undivided (0.2).")
-@click.option("--set", "config", multiple=True, callback=assignments, metavar="NAME=VALUE", help="An option of the model, such as dropout=0.5.")
+@click.option(
+    "--set",
+    "config",
+    multiple=True,
+    callback=assignments,
+    metavar="NAME=VALUE",
+    help="An option of the model, such as dropout=0.5.",
+)
 @input_shape
 @click.option("--strict", is_flag=True, help="Refuse unreadable images instead of leaving them out.")
 @click.option("--out", metavar="RUN", help="The run folder; runs/MODEL-DATA by default.")

@@ -35,7 +35,7 @@ def prepared(split, shape, preprocessing, progress=None):
         out = np.empty((len(split), *shape), np.uint8)
         for i in range(0, len(split), 256):
             x = split.images[i : i + 256]
-            x = images.with_channels(x, channels) if have != channels else tf.convert_to_tensor(x)
+            x = x if have == channels else images.with_channels(x, channels)
             out[i : i + 256] = images.fit(x, height, width, preprocessing)
         return Split(out, split.labels, split.ids), []
 

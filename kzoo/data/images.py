@@ -4,9 +4,9 @@ It is made of TensorFlow operations, so the very same function runs in an input 
 
 The rules: JPEG, PNG, GIF, BMP and WebP, told by their first bytes and not by their names. EXIF orientation is honoured
 in JPEG. CMYK becomes RGB, a palette is looked up, 16 bits keep the upper 8, transparent pixels lie on white, an
-animation gives its first frame. Grey from colour is 0.299 R + 0.587 G + 0.114 B, colour from grey is three times the
-grey. The shorter side is resized (antialiased) so that the crop fits, the centre is cropped, and the result is
-rounded to uint8.
+animated GIF gives its first frame, an animated WebP is refused. Grey from colour is 0.299 R + 0.587 G + 0.114 B,
+colour from grey is three times the grey. The shorter side is resized (antialiased) so that the crop fits, the centre
+is cropped, and the result is rounded to uint8.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def fault(file):
             with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     return f"declares {image.width}x{image.height} pixels; at most {MAX_PIXELS:,} are accepted"
+                if image.format == "WEBP" and getattr(image, "is_animated", False):
+                    return "is an animated WebP; only still ones can be read"
     except UnidentifiedImageError:
         return "is not a JPEG, PNG, GIF, BMP or WebP image"
     except Image.DecompressionBombError:
@@ -53,11 +55,16 @@ def _starts(data, *magic):
     return tf.reduce_any([tf.equal(first, m) for m in magic])
 
 
-def _flatten_alpha(rgba):
-    """(H, W, 4) uint8 onto white, (H, W, 3) uint8."""
-    rgba = tf.cast(rgba, tf.float32)
-    alpha = rgba[..., 3:] / 255
-    return tf.cast(tf.round(rgba[..., :3] * alpha + 255 * (1 - alpha)), tf.uint8)
+def _rgb(image):
+    """(H, W, 1 to 4) uint8 as stored (grey, grey and alpha, RGB, RGBA) to RGB on white, (H, W, 3) uint8."""
+    channels = tf.shape(image)[-1]
+    colour = tf.cond(channels < 3, lambda: tf.repeat(image[..., :1], 3, -1), lambda: image[..., :3])
+
+    def on_white():
+        alpha = tf.cast(image[..., -1:], tf.float32) / 255
+        return tf.cast(tf.round(tf.cast(colour, tf.float32) * alpha + 255 * (1 - alpha)), tf.uint8)
+
+    return tf.cond(channels % 2 == 0, on_white, lambda: colour)
 
 
 def orientation(data):
@@ -111,21 +118,31 @@ def decode(data):
     )
     cases = [
         (jpeg, read_jpeg),
-        (_starts(data, b"\x89PNG"), lambda: _flatten_alpha(tf.io.decode_png(data, channels=4))),
+        # 0 channels means as stored: asked for 4, TensorFlow 2.21 gives images of less than 8 bits a wrong alpha.
+        (_starts(data, b"\x89PNG"), lambda: _rgb(tf.io.decode_png(data, channels=0))),
         (_starts(data, b"GIF8"), lambda: tf.io.decode_gif(data)[0]),
-        (_starts(data, b"BM"), lambda: _flatten_bmp(data)),
+        # As stored, too; a fourth channel is padding, not alpha.
+        (_starts(data, b"BM"), lambda: _rgb(_without_fourth(tf.io.decode_bmp(data)))),
     ]
-    image = tf.case(cases, default=lambda: _flatten_alpha(tf.io.decode_webp(data, channels=4)))
+    image = tf.case(cases, default=lambda: _rgb(tf.io.decode_webp(_still(data), channels=0)[0]))
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def _flatten_bmp(data):
-    image = tf.io.decode_bmp(data)  # 1, 3 or 4 channels, as in the file; a fourth is padding, not alpha
-    return tf.cond(tf.shape(image)[-1] == 1, lambda: tf.repeat(image[..., :1], 3, -1), lambda: image[..., :3])
+def _without_fourth(image):
+    return image[..., : tf.minimum(tf.shape(image)[-1], 3)]
+
+
+def _still(data):
+    """WebP bytes, or none at all for an animation, which TensorFlow 2.21 decodes into memory that is not its own."""
+    animated = (tf.strings.substr(data, 12, 4) == "VP8X") & (
+        tf.bitwise.bitwise_and(tf.io.decode_raw(tf.strings.substr(data, 20, 1), tf.uint8), 2) != 0
+    )
+    return tf.where(tf.reduce_any(animated), tf.constant(b""), data)
 
 
 def with_channels(image, channels):
     """(..., 1 or 3) uint8 to (..., channels) uint8, by the rules above; channels is 1 or 3."""
+    image = tf.convert_to_tensor(image)
     if image.shape[-1] == channels:
         return image
     if channels == 3:
@@ -139,6 +156,7 @@ def fit(image, height, width, preprocessing):
 
     The shorter side becomes size / crop, relative to the target, then the centre is cropped.
     """
+    image = tf.convert_to_tensor(image)
     shape = tf.shape(image)[-3:-1]
     same = tf.reduce_all(shape == [height, width]) & (preprocessing.crop == 1.0)
 
@@ -180,7 +198,9 @@ def preparer(shape, preprocessing):
 
 def check_shape(shape):
     if shape[2] not in (1, 3):
-        raise DataError(f"Images have 1 or 3 channels, the model takes {shape[2]}: give the data as an .npz of that shape.")
+        raise DataError(
+            f"Images have 1 or 3 channels, the model takes {shape[2]}: give the data as an .npz of that shape."
+        )
     if None in shape:
         raise DataError(f"Images need a fixed height and width, the model has {shape}: pass input_shape.")
 

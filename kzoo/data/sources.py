@@ -136,10 +136,11 @@ def _check(data):
     if len(data.classes) < 2:
         raise DataError(f"'{data.name}' has {len(data.classes)} class; a classifier needs at least two.")
     for part, split in data.splits.items():
-        if len(split) and not (0 <= split.labels.min() and split.labels.max() < len(data.classes)):
+        outside = split.labels[(split.labels < 0) | (split.labels >= len(data.classes))]
+        if len(outside):
             raise DataError(
-                f"'{data.name}' has {len(data.classes)} classes, but a label in {part} is "
-                f"{split.labels.min() if split.labels.min() < 0 else split.labels.max()}: labels are 0 to {len(data.classes) - 1}."
+                f"'{data.name}' has {len(data.classes)} classes, so labels are 0 to {len(data.classes) - 1}, "
+                f"but there is a {outside[0]} in {part}."
             )
     first = "all" if "all" in data.splits else "train"
     if first not in data.splits:
@@ -249,13 +250,19 @@ def read_npz(path):
                     continue
                 with archive.open(info) as member:
                     version = np.lib.format.read_magic(member)
-                    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                    read = (
+                        np.lib.format.read_array_header_1_0
+                        if version == (1, 0)
+                        else np.lib.format.read_array_header_2_0
+                    )
                     shape, _, dtype = read(member)
                 if dtype.hasobject:
                     raise DataError(f"'{path}' holds pickled objects ({info.filename}); kzoo reads plain arrays only.")
                 total += math.prod(shape) * dtype.itemsize
                 if total > MAX_BYTES or math.prod(shape) * dtype.itemsize > info.file_size:
-                    raise DataError(f"'{path}' declares arrays of {total:,} bytes, more than it holds or than is accepted.")
+                    raise DataError(
+                        f"'{path}' declares arrays of {total:,} bytes, more than it holds or than is accepted."
+                    )
                 with archive.open(info) as member:
                     arrays[info.filename[:-4]] = np.lib.format.read_array(member, allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as e:
@@ -358,7 +365,9 @@ def _mnist(name):
         if (folder / f"{name}.npz").is_file():
             data = _npz(str(folder / f"{name}.npz"))
             return DataSet(name, classes, data.splits)
-        files = [folder / f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+        files = [
+            folder / f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+        ]
         if all(f.is_file() for f in files):
             x_train, y_train, x_test, y_test = map(read_idx, files)
             return DataSet(name, classes, {

@@ -38,6 +38,8 @@ def alexnet(x, *, num_classes, dropout=0.5):
     x = layers.MaxPooling2D(3, 2, name="pool5")(x)
     x = layers.Flatten(name="flatten")(x)
     for name in ("6", "7"):
-        x = layers.Dense(4096, activation="relu", kernel_initializer=normal(), bias_initializer="ones", name="fc" + name)(x)
+        x = layers.Dense(
+            4096, activation="relu", kernel_initializer=normal(), bias_initializer="ones", name="fc" + name
+        )(x)
         x = layers.Dropout(dropout, name="drop" + name)(x)
     return classifier(x, num_classes, kernel_initializer=normal())

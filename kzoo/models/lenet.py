@@ -108,13 +108,14 @@ class RBF(layers.Layer):
     def build(self, input_shape):
         codes = np.random.default_rng(1998).choice([-1.0, 1.0], (self.num_classes, input_shape[-1]))
         self.codes = self.add_weight(
-            shape=codes.shape, initializer=lambda shape, dtype=None: ops.cast(codes, dtype), trainable=False, name="codes"
-        )
+            shape=codes.shape, initializer=lambda shape, dtype=None: ops.cast(codes, dtype), trainable=False,
+            name="codes",
+        )  # fmt: skip
 
     def call(self, x):
         # |x - w|^2 = |x|^2 - 2 x.w + |w|^2, where |w|^2 is the number of features.
-        distance = ops.sum(ops.square(x), -1, keepdims=True) - 2 * ops.matmul(x, ops.transpose(self.codes)) + x.shape[-1]
-        return -distance
+        products = ops.matmul(x, ops.transpose(self.codes))
+        return 2 * products - ops.sum(ops.square(x), -1, keepdims=True) - x.shape[-1]
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.num_classes)

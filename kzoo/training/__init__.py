@@ -1,4 +1,4 @@
-"""Training: how (recipes), the loop (fit), the folder that it leaves (run), and what came of it (evaluation, prediction)."""
+"""Training: how (recipes), the loop (fit), its folder (run), and what came of it (evaluation, prediction)."""
 
 from importlib import import_module
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def evaluate(run, data=None, *, split=None, batch_size=256, quiet=False):
     )
     if own and dataset.fingerprint() != config["fingerprint"]:
         say(f"Note: {data} has changed since {run.path} was trained, so training images may be among these.")
-    name, part = _choose(dataset, split, own)
+    name, part = _choose(dataset, split)
     labels = _same_classes(part.labels, dataset.classes, run)
     with progress(quiet=quiet) as bar:
         bar.start("reading", len(part))
@@ -108,17 +109,14 @@ def run_over(run, split, batch_size, bar):
     return np.concatenate(found)
 
 
-def _choose(dataset, split, own):
-    if split == "all" or (split is None and not own and set(dataset.splits) != {"train", "val", "test"}):
-        split = split or next((s for s in ("test", "val") if s in dataset.splits), "all")
+def _choose(dataset, split):
     if split is None:
         split = next((s for s in ("test", "val") if s in dataset.splits), "all")
     if split == "all":
         parts = list(dataset.splits.values())
-        images = (
-            sum((list(p.images) for p in parts), []) if parts[0].files else np.concatenate([p.images for p in parts])
-        )
-        return "all", Split(images, np.concatenate([p.labels for p in parts]), sum((p.ids for p in parts), []))
+        images = [p.images for p in parts]
+        images = list(chain(*images)) if parts[0].files else np.concatenate(images)
+        return "all", Split(images, np.concatenate([p.labels for p in parts]), list(chain(*(p.ids for p in parts))))
     if split not in dataset.splits:
         raise DataError(f"'{dataset.name}' has no split '{split}'; it has {', '.join(dataset.splits)}, all.")
     return split, dataset.splits[split]

@@ -24,7 +24,9 @@ from kzoo.data.batches import batches, prepared
 from kzoo.data.sources import report_skipped
 from kzoo.errors import RunError
 from kzoo.hardware import auto_precision, describe
+from kzoo.models.inception import LOSS_WEIGHTS
 from kzoo.progress import progress, say
+from kzoo.spec import Preprocessing
 from kzoo.training import run as runs
 from kzoo.training.optimizers import make_optimizer, plateau_rate
 from kzoo.training.recipes import recipe as find_recipe
@@ -48,14 +50,15 @@ def train(
     """Train a model of the catalog and leave a run folder.
 
     model: a name or ModelSpec. data: what `kzoo.load_data` takes; "digits" by default.
-    recipe: a name of `kzoo.training.RECIPES` or a Recipe; the model's own by default. epochs, batch_size, learning_rate:
-        in place of the recipe's. patience: stop after so many epochs without a better validation accuracy.
+    recipe: a name of `kzoo.training.RECIPES` or a Recipe; the model's own by default. epochs, batch_size,
+        learning_rate: in place of the recipe's. patience: stop after so many epochs without better validation accuracy.
     seed: of the initial weights, the order of the images, augmentation and dropout; 0 by default. The same seed gives
         the same numbers on the same machine.
     precision: "float32", "bfloat16", or "auto": what this machine is fast in (default).
     out: the run folder; runs/MODEL-DATA by default. resume: go on with the run in `out`; everything that is not given
         is taken from it, and what is given must be the same.
-    config: keywords of the architecture.
+    config: keywords of the architecture. Networks with auxiliary classifiers (googlenet) train with them and leave
+        them out of the saved model; aux=False trains without.
 
     Returns the Run, with the weights of its best epoch (highest validation accuracy, then lowest validation loss).
     Raises KzooError: RunError for a run that can't start, go on, or diverged (its last good checkpoint stays),
@@ -78,11 +81,14 @@ def train(
         val_fraction = before["val_fraction"] if val_fraction is None else val_fraction
         test_fraction = before["test_fraction"] if test_fraction is None else test_fraction
         recipe = recipe or before["recipe"]
-        config = {**before["options"], **config}
+        if spec(model).name == before["model"]:  # else it is refused below, and its options are of no use
+            config = {**before["options"], **config}
     elif model is None:
         raise RunError("Say which model to train; kzoo list shows all.")
-    row = spec(model)
+    row = spec(spec(model).name)  # also a ModelSpec must be registered: whoever reads the run will look it up
     known = options(row)
+    if "aux" in known:
+        config = {"aux": True, **config}
     data = "digits" if data is None else os.fspath(data)
     seed = 0 if seed is None else seed
     plan = find_recipe(recipe or row.recipe).changed(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
@@ -94,11 +100,11 @@ def train(
     shape = tuple(input_shape or row.input_shape)
 
     precision, why = auto_precision() if precision in (None, "auto") else (precision, "as asked")
-    make = lambda: build(row, num_classes=len(dataset.classes), input_shape=shape, precision=precision, seed=seed, **config)  # noqa: E731
-    network = make()
+    wanted = {"num_classes": len(dataset.classes), "input_shape": shape, "seed": seed, **config}
+    network = build(row, precision=precision, **wanted)
     if why != "as asked" and auto_precision(network)[0] != precision:
         precision, why = auto_precision(network)
-        network = make()
+        network = build(row, precision=precision, **wanted)
     prep = network.get_layer("preprocessing")
 
     settings = {
@@ -134,7 +140,11 @@ def train(
         if not quiet:
             sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
             say(f"{row.name} on {data}: {len(dataset.classes)} classes, {sizes} images.")
-            say(f"Recipe {plan.name}, {plan.epochs} epochs of batches of {plan.batch_size}; computing in {precision}: {why}.")
+            plural = "s" if plan.epochs > 1 else ""
+            say(
+                f"Recipe {plan.name}, {plan.epochs} epoch{plural} of batches of {plan.batch_size}; "
+                f"computing in {precision}: {why}."
+            )
         splits = _prepare(dataset, shape, row.preprocessing, strict, folder, quiet)
         with interruptible() as interrupted:
             _fit(network, splits, settings, plan, folder, interrupted, quiet)
@@ -190,31 +200,43 @@ def _prepare(dataset, shape, preprocessing, strict, folder, quiet):
     return splits
 
 
-def training_model(network, plan, seed):
-    """The network behind its augmentation, compiled to train by a recipe. Augmentation is no part of the network."""
+def training_model(network, plan, steps, seed):
+    """The network behind its augmentation, compiled to train by a recipe. Augmentation is no part of the network.
+
+    Its output is (B, classes), or (B, heads, classes) for a network with auxiliary classifiers, the main one first.
+    """
     x = inputs = keras.Input(network.input_shape[1:], dtype="float32", name="image")
     for layer in augmentation(plan.augment, seed):
         x = layer(x)
-    return keras.Model(inputs, network(x))
+    heads = network(x)
+    several = isinstance(heads, (list, tuple))
+    model = keras.Model(inputs, keras.ops.stack(heads, axis=1) if several else heads)
 
+    entropy = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=plan.label_smoothing)
+    accuracy = keras.metrics.categorical_accuracy
 
-def _compile(model, plan, steps):
-    # XLA on a CPU computes convolutions several times slower than TensorFlow's own library does.
-    xla = keras.backend.backend() != "tensorflow"
+    def weighted_entropy(y, z):
+        return sum(w * entropy(y, z[:, i]) for i, w in enumerate(LOSS_WEIGHTS))
+
+    def main_accuracy(y, z):
+        return accuracy(y, z[:, 0])
+
     model.compile(
         make_optimizer(plan, steps),
-        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=plan.label_smoothing),
-        metrics=["accuracy"], jit_compile=xla,
-    )  # fmt: skip
+        weighted_entropy if several else entropy,
+        metrics=[keras.metrics.MeanMetricWrapper(main_accuracy if several else accuracy, name="accuracy")],
+        # XLA on a CPU computes convolutions several times slower than TensorFlow's own library does.
+        jit_compile=keras.backend.backend() != "tensorflow",
+    )
     model.optimizer.build(model.trainable_variables)
+    return model
 
 
 def _fit(network, splits, settings, plan, folder, interrupted, quiet):
     seed, classes = settings["seed"], len(settings["classes"])
     shape, n = tuple(settings["input_shape"]), len(splits["train"])
     steps = math.ceil(n / plan.batch_size)
-    model = training_model(network, plan, seed)
-    _compile(model, plan, steps)
+    model = training_model(network, plan, steps, seed)
     keeper = Keeper(network, plan, settings, folder, n, interrupted)
     done = keeper.restore(model)
     if keeper.finished():
@@ -222,10 +244,9 @@ def _fit(network, splits, settings, plan, folder, interrupted, quiet):
         return
     if done and not quiet:
         say(f"Going on after epoch {done}.")
-    from kzoo.catalog import spec as find
-
+    preprocessing = Preprocessing(**settings["preprocessing"])
     serve = lambda split, **kw: batches(  # noqa: E731
-        split, shape, find(settings["model"]).preprocessing, plan.batch_size, num_classes=classes, **kw
+        split, shape, preprocessing, plan.batch_size, num_classes=classes, **kw
     )
     with progress(quiet=quiet) as keeper.bar:
         model.fit(
@@ -251,7 +272,8 @@ class Keeper(keras.callbacks.Callback):
 
     def _variables(self, model):
         found = {f"model/{v.path}": v for v in self.network.weights}
-        found.update({f"optimizer/{i}/{v.path}": v for i, v in enumerate(model.optimizer.variables)})
+        # By number: Keras numbers the optimisers of a process, so their paths differ from run to run.
+        found.update({f"optimizer/{i}": v for i, v in enumerate(model.optimizer.variables)})
         return found
 
     def restore(self, model):
@@ -311,7 +333,10 @@ class Keeper(keras.callbacks.Callback):
         # The best model first, the checkpoint second: after a kill between the two the epoch runs again and writes
         # the same best model again.
         if self.best() is row:
-            runs.save_model(self.network, self.folder / runs.MODEL)
+            main = self.network
+            if len(main.outputs) > 1:  # auxiliary classifiers are for training only
+                main = keras.Model(main.inputs, main.outputs[0], name=main.name)
+            runs.save_model(main, self.folder / runs.MODEL)
         arrays = {k: keras.ops.convert_to_numpy(v) for k, v in self._variables(self.model).items()}
         runs.save_checkpoint(self.folder / runs.CHECKPOINT, arrays, {"history": self.history})
         self._write_history()
@@ -328,9 +353,10 @@ class Keeper(keras.callbacks.Callback):
 
     def _check(self, loss, part, epoch):
         if not math.isfinite(loss):
-            kept = f"The last good checkpoint, after epoch {epoch - 1}, is in {self.folder}." if epoch > 1 else "No epoch was finished."
+            kept = f"The last good checkpoint, after epoch {epoch - 1}, is in {self.folder}."
             raise RunError(
-                f"The {part} loss became {loss} in epoch {epoch}: lower the learning rate, or use --precision float32. {kept}"
+                f"The {part} loss became {loss} in epoch {epoch}: lower the learning rate, or use --precision float32. "
+                + (kept if epoch > 1 else "No epoch was finished.")
             )
 
     def _write_history(self):

@@ -17,10 +17,14 @@ class SGDAsPrinted(keras.optimizers.SGD):
         super().__init__(learning_rate, momentum, nesterov, **kwargs)
         self.decay, self.decay_all = decay, decay_all
 
-    def update_step(self, gradient, variable, learning_rate):
-        if self.decay and (self.decay_all or decays(variable)):
-            gradient = gradient + self.decay * keras.ops.cast(variable, gradient.dtype)
-        super().update_step(gradient, variable, learning_rate)
+    def apply(self, grads, trainable_variables=None):
+        variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
+        if self.decay:
+            grads = [
+                g + self.decay * keras.ops.cast(v, g.dtype) if g is not None and (self.decay_all or decays(v)) else g
+                for g, v in zip(grads, variables, strict=True)
+            ]
+        super().apply(grads, trainable_variables)
 
     def get_config(self):
         return {**super().get_config(), "decay": self.decay, "decay_all": self.decay_all}

@@ -62,7 +62,7 @@ RECIPES = {
         ),
         Recipe(
             "lecture_mlp", f"{_LECTURE}: MLP with Adam, rate 0.01 * 0.6^epoch",
-            learning_rate=0.01, schedule="exponential", gamma=0.6, epochs=10,
+            learning_rate=0.01, schedule="exponential", gamma=0.6, batch_size=64, epochs=10,
         ),
         Recipe(
             "lecture_cnn", f"{_LECTURE}: CNN with Adam, rate 0.001 * 0.6^epoch",
@@ -76,14 +76,15 @@ RECIPES = {
             "by 10 by hand when the validation error stops improving; here after 5 such epochs.",
         ),
         Recipe(
-            "modern", "AdamW (arXiv:1711.05101), warm-up and cosine (arXiv:1608.03983), label smoothing (arXiv:1512.00567)",
+            "modern",
+            "AdamW (arXiv:1711.05101), warm-up and cosine (arXiv:1608.03983), label smoothing (arXiv:1512.00567)",
             optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, schedule="cosine", warmup=1, epochs=15,
             label_smoothing=0.1, augment=(("shift", 0.1), ("rotate", 10.0), ("zoom", 0.1)),
         ),
         Recipe(
             "modern_sgd", "Bag of Tricks (arXiv:1812.01187): Nesterov SGD, warm-up and cosine, label smoothing; flips",
-            optimizer="sgd", learning_rate=0.1, nesterov=True, weight_decay=5e-4, schedule="cosine", warmup=2, epochs=30,
-            label_smoothing=0.1, augment=(("flip", 0.5), ("shift", 0.125)),
+            optimizer="sgd", learning_rate=0.1, nesterov=True, weight_decay=5e-4, schedule="cosine", warmup=2,
+            epochs=30, label_smoothing=0.1, augment=(("flip", 0.5), ("shift", 0.125)),
         ),
     )
 }  # fmt: skip

@@ -158,7 +158,9 @@ def load_checkpoint(path):
             }
             return arrays, meta["state"]
     except Exception as e:
-        raise RunError(f"The checkpoint {path} can't be read ({e}): it is damaged. Start again with another --out.") from e
+        raise RunError(
+            f"The checkpoint {path} can't be read ({e}): it is damaged. Start again with another --out."
+        ) from e
 
 
 def differences(ours, theirs, keys):
