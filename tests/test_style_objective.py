@@ -1,4 +1,4 @@
-"""The objective of a network: exact tiles, the paper's numbers, masks, several styles, partial weights, both backends."""
+"""The objective of a network: exact tiles, the paper's numbers, masks, styles, partial weights, both backends."""
 
 import os
 import subprocess

@@ -1,5 +1,7 @@
 """L-BFGS lowers every loss at every step, finds minima, and goes on from its state bit for bit; so does Adam."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,7 @@ def test_lbfgs_finds_the_minimum_and_never_climbs(function, steps):
         if not optimiser.step(function):
             break
         losses.append(optimiser.loss)
-    assert all(b < a for a, b in zip(losses, losses[1:], strict=False))
+    assert all(b < a for a, b in pairwise(losses))
     np.testing.assert_allclose(optimiser.x, 1.0 if function is rosenbrock else 3.0, rtol=1e-3)
     assert len(optimiser.pairs) <= 10
 

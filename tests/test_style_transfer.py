@@ -5,13 +5,13 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import kzoo
-from kzoo.cli import main
 from kzoo.errors import DataError, KzooError
 from kzoo.style import memory, pictures, transfer
 from kzoo.style.network import network
@@ -48,16 +48,6 @@ def files(tmp_path):
     return tmp_path
 
 
-def run(capsys, *args):
-    try:
-        main(["style", *map(str, args)])
-        code = 0
-    except SystemExit as e:
-        code = e.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def test_deterministic_and_monotone(tmp_path):
     first = stylize(CONTENT, STYLE, out=tmp_path / "a.png", eyes={})
     again = stylize(CONTENT, STYLE, eyes={})
@@ -65,7 +55,7 @@ def test_deterministic_and_monotone(tmp_path):
     assert [r["loss"] for r in again.history] == [r["loss"] for r in first.history]
     for size in (45, 64):
         losses = [r["loss"] for r in first.history if r["size"] == size]
-        assert len(losses) > 2 and all(b < a for a, b in zip(losses, losses[1:], strict=False))
+        assert len(losses) > 2 and all(b < a for a, b in pairwise(losses))
     assert first.picture.shape == (62, 64, 3) and first.picture.dtype == np.uint8
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a-compare.png", "a-loss.png", "a.png"]
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), first.picture)
@@ -150,7 +140,7 @@ def test_goes_on_in_float32_where_bfloat16_stalls(monkeypatch):
 
 def test_save_every(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(transfer.Job, "save", lambda self, optimiser, used, side: saved.append((side, used)))
+    monkeypatch.setattr(transfer.Job, "save", lambda self, optimiser, side: saved.append((side, self.used)))
     stylize(CONTENT, STYLE, out=tmp_path / "a.png", evaluations=24, save_every=4, report=False)
     assert {side for side, _ in saved} == {45, 64} and 4 <= len(saved) <= 6
 
@@ -185,9 +175,11 @@ def test_masks(files):
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"size": 0}, "size must be"), ({"size": "big"}, "size must be"), ({"style_scale": float("nan")}, "style_scale"),
-    ({"content_weight": -1}, "content_weight"), ({"evaluations": 0}, "evaluations"), ({"evaluations": 2.5}, "evaluations"),
+    ({"content_weight": -1}, "content_weight"), ({"evaluations": 0}, "evaluations"),
+    ({"evaluations": 2.5}, "evaluations"),
     ({"evaluations": (1, 2, 3)}, "3 numbers for the 2 sizes"), ({"optimizer": "sgd"}, "optimizer 'sgd'"),
-    ({"colour": 1}, "Unknown setting"), ({"style_weights": (1, 2)}, "2 numbers"), ({"style_weights": (0,)}, "not all 0"),
+    ({"colour": 1}, "Unknown setting"), ({"style_weights": (1, 2)}, "2 numbers"),
+    ({"style_weights": (0,)}, "not all 0"),
     ({"layer_weights": (1,)}, "layer_weights"), ({"size": 20}, "would be 20x19"), ({"tile": -1}, "tile"),
     ({"model": "vgg"}, "Unknown model"), ({"style_layers": ("fc9",)}, "Unknown layer"), ({"weights": "nix"}, "weights"),
     ({"weights": "no/such.npz"}, "no weights file"), ({"init": "no.png"}, "no.png"), ({"out": "a.jpg"}, "PNG"),
@@ -232,7 +224,9 @@ def test_every_kind_of_picture_is_taken(tmp_path):
 
 
 def test_memory_is_refused_with_the_tile_that_fits():
-    net = network("vgg11", "random", style_layers=SMALL["style_layers"], content_layers=SMALL["content_layers"], picture=STYLE)
+    net = network(
+        "vgg11", "random", style_layers=SMALL["style_layers"], content_layers=SMALL["content_layers"], picture=STYLE
+    )
     size = (3000, 4000)
     need = memory.needed(net, size, None, "float32")
     memory.check(Eye(net), size, "float32", free=need)
@@ -255,48 +249,61 @@ def test_settings():
 # --- the command line ---
 
 
-def test_command_and_like(files, capsys, monkeypatch):
+def test_command_and_like(files, kzoo_command, monkeypatch):
     monkeypatch.chdir(files)
-    code, _, err = run(capsys, "content.png", "style.png", *OPTIONS, "--evaluations", 5)
+    code, _, err = kzoo_command("style", "content.png", "style.png", *OPTIONS, "--evaluations", 5)
     assert code == 0 and "Wrote content-style.png" in err
     record = pictures.record("content-style.png")
     assert record["content"] == "content.png" and record["settings"]["evaluations"][0] >= 5
-    code, out, err = run(capsys, "--like", "content-style.png", "--out", "again.png", "--no-report", "--json", "--quiet")
+    code, out, err = kzoo_command(
+        "style", "--like", "content-style.png", "--out", "again.png", "--no-report", "--json", "--quiet"
+    )
     assert code == 0 and err == "" and json.loads(out)[0]["path"] == "again.png"
     np.testing.assert_array_equal(Image.open("again.png"), Image.open("content-style.png"))
-    code, _, _ = run(capsys, "other.png", "--like", "content-style.png", "--out", "b.png", "--size", 45, "--quiet")
+    code, _, _ = kzoo_command(
+        "style", "other.png", "--like", "content-style.png", "--out", "b.png", "--size", 45, "--quiet"
+    )
     assert code == 0 and Image.open("b.png").size == (45, 45) and pictures.record("b.png")["content"] == "other.png"
     for name, text in (("content.png", "carries no settings"), ("no.png", "no.png")):
-        code, _, err = run(capsys, "--like", name)
+        code, _, err = kzoo_command("style", "--like", name)
         assert code == 1 and text in err and err.count("\n") == 1
 
 
-def test_command_errors(files, capsys, monkeypatch):
+def test_command_errors(files, kzoo_command, monkeypatch):
     monkeypatch.chdir(files)
-    assert run(capsys)[0] == 2
-    assert run(capsys, "content.png")[0] == 2
-    assert run(capsys, "content.png", "style.png", "--budget", "soon")[0] == 2
-    assert run(capsys, "content.png", "style.png", "--style-weights", "a,b")[0] == 2
-    code, _, err = run(capsys, "content.png", "style.png", *OPTIONS, "--from-last")
+    assert kzoo_command("style")[0] == 2
+    assert kzoo_command("style", "content.png")[0] == 2
+    assert kzoo_command("style", "content.png", "style.png", "--budget", "soon")[0] == 2
+    assert kzoo_command("style", "content.png", "style.png", "--style-weights", "a,b")[0] == 2
+    code, _, err = kzoo_command("style", "content.png", "style.png", *OPTIONS, "--from-last")
     assert code == 1 and "folder" in err
-    code, _, err = run(capsys, "content.png", "nothing.png", *OPTIONS)
+    code, _, err = kzoo_command("style", "content.png", "nothing.png", *OPTIONS)
     assert code == 1 and "nothing.png" in err and "Traceback" not in err
 
 
-def test_a_folder_of_frames(files, capsys):
+def test_a_folder_of_frames(files, kzoo_command):
     (files / "frames").mkdir()
     for name in ("f10.png", "f2.png", "f1.png"):
         Image.fromarray(CONTENT).save(files / "frames" / name)
     (files / "frames" / "notes.txt").write_text("no picture")
-    arguments = [files / "frames", files / "style.png", *OPTIONS, "--evaluations", 4, "--no-report", "--json", "--quiet"]
-    code, out, _ = run(capsys, *arguments, "--out", files / "painted", "--from-last")
+    arguments = [
+        files / "frames",
+        files / "style.png",
+        *OPTIONS,
+        "--evaluations",
+        4,
+        "--no-report",
+        "--json",
+        "--quiet",
+    ]
+    code, out, _ = kzoo_command("style", *arguments, "--out", files / "painted", "--from-last")
     results = json.loads(out)
     assert code == 0 and [os.path.basename(r["path"]) for r in results] == ["f1.png", "f2.png", "f10.png"]
     assert [r["settings"]["init"] for r in results] == ["content", *(r["path"] for r in results[:2])]
-    code, out, _ = run(capsys, *arguments, "--out", files / "painted", "--resume")
+    code, out, _ = kzoo_command("style", *arguments, "--out", files / "painted", "--resume")
     assert code == 0 and json.loads(out) == []
     (files / "frames" / "f3.png").write_bytes((files / "frames" / "f2.png").read_bytes()[:900])
-    code, _, err = run(capsys, *arguments, "--out", files / "painted", "--resume")
+    code, _, err = kzoo_command("style", *arguments, "--out", files / "painted", "--resume")
     assert code == 1 and "f3.png" in err and "1 of 4" in err
-    code, _, err = run(capsys, *arguments, "--out", files / "frames")
+    code, _, err = kzoo_command("style", *arguments, "--out", files / "frames")
     assert code == 1 and "overwritten" in err

@@ -46,37 +46,65 @@ def counts(ctx, param, value):
 @click.argument("styles", nargs=-1)
 @click.option("--out", metavar="PNG", help="CONTENT-STYLE.png by default; for a folder of contents, a folder.")
 @click.option("--size", type=click.IntRange(1), help="Longer side of the result in pixels; 512 by default.")
-@click.option("--style-scale", type=float, metavar="X", help="Size of the styles relative to the result's; 1 by default.")
-@click.option("--evaluations", callback=counts, metavar="N", help="Of the loss, over all sizes; 300 by default. Or N,N,.. for each size.")
-@click.option("--budget", callback=seconds, metavar="TIME", help="Take so long, such as 2m, in place of a number of evaluations.")
-@click.option("--weights", metavar="TAG|FILE", help="imagenet (default), a file (the first layers are enough), or random: textures and "
-              "colours without any download; random filters know no objects, so nothing is kept in place but edges.")  # fmt: skip
+@click.option(
+    "--style-scale", type=float, metavar="X", help="Size of the styles relative to the result's; 1 by default."
+)
+@click.option(
+    "--evaluations",
+    callback=counts,
+    metavar="N",
+    help="Of the loss, over all sizes; 300 by default. Or N,N,.. for each size.",
+)
+@click.option(
+    "--budget", callback=seconds, metavar="TIME", help="Take so long, such as 2m, in place of a number of evaluations."
+)
+@click.option("--weights", metavar="TAG|FILE", 
+              help="imagenet (default), a file (the first layers are enough), or random: textures and colours without "
+              "any download; random filters know no objects, so nothing is kept in place but edges.")  # fmt: skip
 @click.option("--model", help="Any of kzoo list; vgg19 by default.")
 @click.option("--content-layers", callback=several(str), metavar="A,B", help="block4_conv2 by default.")
 @click.option("--style-layers", callback=several(str), metavar="A,B", help="block1_conv1 to block5_conv1 by default.")
-@click.option("--layer-weights", callback=several(float), metavar="W,W", help="One for each style layer; equal by default.")
+@click.option(
+    "--layer-weights", callback=several(float), metavar="W,W", help="One for each style layer; equal by default."
+)
 @click.option("--style-weights", callback=several(float), metavar="W,W", help="One for each style; equal by default.")
 @click.option("--content-weight", type=float, metavar="X", help="alpha; 1 by default.")
 @click.option("--style-weight", type=float, metavar="X", help="beta; 100 by default: more is more style.")
-@click.option("--tv-weight", type=float, metavar="X", help="Of the total variation; 0 by default, 1e-7 smooths a little.")
+@click.option(
+    "--tv-weight", type=float, metavar="X", help="Of the total variation; 0 by default, 1e-7 smooths a little."
+)
 @click.option("--balance", type=click.Choice(["relative", "gradient", "paper"]),
-              help="What the weights are relative to: each term's own size (default), also the layers' pull, or as published.")  # fmt: skip
+              help="What weights are relative to: each term's size, also the layers' pull, or as published.")  # fmt: skip
 @click.option("--optimizer", type=click.Choice(["lbfgs", "adam"]), help="lbfgs by default.")
 @click.option("--learning-rate", type=float, metavar="X", help="Adam's, in grey levels; 5 by default.")
 @click.option("--init", metavar="WHAT", help="content (default), noise, or a picture to start from.")
 @click.option("--coarsest", type=click.IntRange(0), help="Size to begin with, 128 by default; 0: no smaller sizes.")
 @click.option("--pooling", type=click.Choice(["average", "max"]), help="average by default.")
 @click.option("--padding", type=click.Choice(["replicate", "zeros"]), help="replicate by default.")
-@click.option("--preserve-color", type=click.Choice(["none", "luminance", "histogram"]), help="Keep the content's colours.")
+@click.option(
+    "--preserve-color", type=click.Choice(["none", "luminance", "histogram"]), help="Keep the content's colours."
+)
 @click.option("--mask", "masks", type=(str, str), multiple=True, metavar="CONTENT STYLE",
-              help="Black and white pictures: this region of the content takes its texture from that of the style (- for all "
-              "of it). Again for each region; with several styles, one for each.")  # fmt: skip
+              help="Black and white pictures: this region of the content takes its texture from that of the style (- "
+              "for all of it). Again for each region; with several styles, one for each.")  # fmt: skip
 @click.option("--average", is_flag=True, default=None, help="Give the average of the last iterates: smoother.")
-@click.option("--tile", type=click.IntRange(1), metavar="N", help="Compute in tiles of N pixels: the same result in less memory.")
-@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="auto (default): what this machine is fast in.")
+@click.option(
+    "--tile", type=click.IntRange(1), metavar="N", help="Compute in tiles of N pixels: the same result in less memory."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="auto (default): what this machine is fast in.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of the noise and of random weights; 0 by default.")
-@click.option("--like", metavar="PNG", help="The settings of a picture that kzoo style made, and its pictures unless others are given.")
-@click.option("--save-every", type=click.IntRange(1), metavar="N", help="Write the picture and a state each N evaluations.")
+@click.option(
+    "--like",
+    metavar="PNG",
+    help="The settings of a picture that kzoo style made, and its pictures unless others are given.",
+)
+@click.option(
+    "--save-every", type=click.IntRange(1), metavar="N", help="Write the picture and a state each N evaluations."
+)
 @click.option("--resume", is_flag=True, help="Go on where Ctrl-C or a kill has stopped the same command.")
 @click.option("--from-last", is_flag=True, help="For frames: start each picture of a folder from the result before it.")
 @click.option("--report/--no-report", default=True, help="Write OUT-compare.png and OUT-loss.png as well (default).")

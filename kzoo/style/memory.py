@@ -7,7 +7,7 @@ from pathlib import Path
 from kzoo.errors import KzooError
 
 # Bytes at the peak of one evaluation for each number of a forward pass, measured (see tests/test_style_transfer.py).
-BYTES = {"float32": 12.0, "bfloat16": 12.0}
+BYTES = {"float32": 12.0, "bfloat16": 8.5}
 # The optimiser's vectors (10 pairs, trial points), the content features and the program itself.
 PER_PIXEL, FIXED = 30 * 3 * 4, 900 << 20
 
@@ -34,7 +34,9 @@ def needed(network, size, tile, precision):
     if tile is not None:
         window = min(height, tile + 2 * network.halo) * min(width, tile + 2 * network.halo)
     targets = sum(
-        4 * shape[1] * shape[2] * shape[3] for n, shape in network.named_shapes(height, width).items() if n in network.content
+        4 * shape[1] * shape[2] * shape[3]
+        for n, shape in network.named_shapes(height, width).items()
+        if n in network.content
     )
     return int(window * network.values * BYTES[precision] + height * width * PER_PIXEL + targets + FIXED)
 

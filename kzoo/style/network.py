@@ -126,7 +126,9 @@ def choose(full, found, content, style, weights):
     notes = []
     if style is None:
         if not set(usual_style) <= set(names):
-            raise KzooError(f"The paper's layers are VGG's: name {full.name}'s style layers. kzoo info {full.name} shows all.")
+            raise KzooError(
+                f"The paper's layers are VGG's: name {full.name}'s style layers. kzoo info {full.name} shows all."
+            )
         style = tuple(n for n in usual_style if reached(n))
         if not style:
             raise WeightsError(f"{weights} holds none of the style layers {', '.join(usual_style)}.")

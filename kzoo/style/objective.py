@@ -79,7 +79,9 @@ class Eye:
     def __init__(self, network, tile=None):
         if tile is not None:
             if network.halo is None:
-                raise KzooError("This network's layers can't be cut into exact tiles: choose earlier layers, or no tiles.")
+                raise KzooError(
+                    "This network's layers can't be cut into exact tiles: choose earlier layers, or no tiles."
+                )
             tile = max(1, tile // network.stride) * network.stride
         self.network, self.tile = network, tile
         self.measure = forward(network.model, self._measure)

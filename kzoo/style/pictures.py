@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,9 @@ def checked(picture, name="The picture"):
     if picture.ndim != 3 or picture.shape[2] != 3:
         raise DataError(f"{name} must be an array (height, width, 3), got the shape {picture.shape}.")
     if min(picture.shape[:2]) < SMALLEST:
-        raise DataError(f"{name} is {picture.shape[1]}x{picture.shape[0]} pixels; at least {SMALLEST}x{SMALLEST} are needed.")
+        raise DataError(
+            f"{name} is {picture.shape[1]}x{picture.shape[0]} pixels; at least {SMALLEST}x{SMALLEST} are needed."
+        )
     return picture
 
 
@@ -103,8 +107,10 @@ def loss_curve(path, history):
     at = [row["evaluations"] for row in history]
     for key in ("loss", "content", "style", "tv"):
         if key in history[-1]:
-            axes.plot(at, [row[key] if row[key] > 0 else math.nan for row in history], label=key, lw=2 if key == "loss" else 1)
-    for a, b in zip(history, history[1:], strict=False):
+            axes.plot(
+                at, [row[key] if row[key] > 0 else math.nan for row in history], label=key, lw=2 if key == "loss" else 1
+            )
+    for a, b in pairwise(history):
         if a["size"] != b["size"]:
             axes.axvline(a["evaluations"], color="0.8", lw=1, zorder=0)
     axes.legend()
@@ -114,8 +120,6 @@ def loss_curve(path, history):
 
 def listed(folder):
     """The files of a folder that are images by their headers, frames in the order of their numbers: 2 before 10."""
-    import re
-
     numbers = lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", p.name)]  # noqa: E731
     files = sorted((p for p in Path(folder).iterdir() if p.is_file() and not p.name.startswith(".")), key=numbers)
     found = [p for p in files if images.fault(p) is None]

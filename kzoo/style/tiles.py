@@ -63,7 +63,7 @@ def units(span, stride, local, whole):
 def feature_window(window, stride, local, whole):
     """(rows and columns of the whole feature map that a window computes, 1 in its core and 0 in its halo).
 
-    local, whole: (1, h, w, N), the shapes of the feature map of the window and of the picture. The mask is (1, h, w, 1).
+    local, whole: (1, h, w, N), the shapes of the window's and the picture's feature map. The mask is (1, h, w, 1).
     """
     (rows, core_rows), (columns, core_columns) = (
         units(span, stride, a, b) for span, a, b in zip(window, local[1:3], whole[1:3], strict=True)

@@ -21,7 +21,9 @@ from kzoo.style.optimise import LBFGS, OPTIMISERS
 from kzoo.training.fit import Interrupted, interruptible
 from kzoo.training.run import differences, load_checkpoint, save_checkpoint
 
+PRECISIONS = ("auto", "float32", "bfloat16")
 DECAY = 0.95  # of the average of iterates
+RESERVE = 1.0  # seconds of a budget for writing what came out
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,11 @@ class Settings:
 
     def __post_init__(self):
         for name, known in (("optimizer", OPTIMISERS), ("preserve_color", colour.MODES),
-                            ("balance", (*BALANCES, None)), ("precision", ("auto", "float32", "bfloat16"))):  # fmt: skip
+                            ("balance", (*BALANCES, None)), ("precision", PRECISIONS)):  # fmt: skip
             if getattr(self, name) not in known:
-                raise unknown(name, getattr(self, name), [k for k in known if k], f"Known are {', '.join(filter(None, known))}.")
+                raise unknown(
+                    name, getattr(self, name), [k for k in known if k], f"Known are {', '.join(filter(None, known))}."
+                )
         for name in ("size", "style_scale", "learning_rate"):
             if not _is_number(getattr(self, name)) or not getattr(self, name) > 0:
                 raise KzooError(f"{name} must be a number above 0, got {getattr(self, name)!r}.")
@@ -94,7 +98,9 @@ class Settings:
                 raise KzooError(f"{name} must be numbers, 0 or above and not all 0; got {value!r}.")
         counts = self.evaluations if isinstance(self.evaluations, tuple) else (self.evaluations,)
         if not counts or not all(isinstance(n, int) and n > 0 for n in counts):
-            raise KzooError(f"evaluations must be a whole number above 0, or one for each size; got {self.evaluations!r}.")
+            raise KzooError(
+                f"evaluations must be a whole number above 0, or one for each size; got {self.evaluations!r}."
+            )
         if self.tile is not None and not (isinstance(self.tile, int) and self.tile > 0):
             raise KzooError(f"tile must be a number of pixels above 0, got {self.tile!r}.")
 
@@ -126,7 +132,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """picture: (H, W, 3) uint8. record: what its PNG carries. history: a row for each step. path: of the PNG, or None."""
+    """picture: (H, W, 3) uint8. record: what its PNG carries. history: a row for each step. path: the PNG, or None."""
 
     picture: np.ndarray
     record: dict
@@ -141,7 +147,7 @@ def stylize(
     """Paint the content of one picture in the style of others (Gatys, Ecker and Bethge 2016).
 
     content, styles: paths, or arrays (H, W, 3) uint8; one style or a list.
-    out: the PNG to write; it carries the settings. Beside it, with `report` (default), OUT-compare.png and OUT-loss.png.
+    out: the PNG to write; it carries the settings. With `report` (default) also OUT-compare.png and OUT-loss.png.
     settings: a `Settings`; changes: its fields, in place of settings'.
     budget: seconds that all of it may take, in place of a number of evaluations.
     save_every: write the picture, and a state to resume from, each so many evaluations. resume: go on from that state,
@@ -162,12 +168,16 @@ def stylize(
     if out is not None:
         out = Path(out)
         if out.suffix.lower() != ".png":
-            raise KzooError(f"The result is a PNG, which carries its settings: give out a name that ends in .png, not {out}.")
+            raise KzooError(
+                f"The result is a PNG, which carries its settings: give out a name that ends in .png, not {out}."
+            )
         if not out.parent.is_dir():
             raise KzooError(f"There is no folder {out.parent} to write {out.name} to.")
     elif resume or save_every:
         raise KzooError("resume and save_every need out, the PNG to write.")
-    job = Job(content, styles, settings, out, budget and began + budget, save_every, quiet, {} if eyes is None else eyes)
+    job = Job(
+        content, styles, settings, out, budget and began + budget, save_every, quiet, {} if eyes is None else eyes
+    )
     kept = f"{job.state_path} is kept, and --resume goes on from there" if out else "nothing was written"
     with interruptible(kept) as interrupted, progress("evaluations", quiet) as bar:
         return job.run(interrupted, bar, resume, report is not False)
@@ -186,7 +196,9 @@ class Job:
         if any(c is None for c, _ in self.masks):
             raise KzooError('A content mask must be a picture; only a style mask may be "-".')
         if self.masks and len(styles) > 1 and len(styles) != len(self.masks):
-            raise KzooError(f"{len(styles)} styles need {len(styles)} masks, one for each; there are {len(self.masks)}.")
+            raise KzooError(
+                f"{len(styles)} styles need {len(styles)} masks, one for each; there are {len(self.masks)}."
+            )
         if settings.style_weights is not None and len(settings.style_weights) != len(styles):
             raise KzooError(f"style_weights has {len(settings.style_weights)} numbers for {len(styles)} styles.")
         self.sides = settings.sides(self.content.shape)
@@ -194,7 +206,11 @@ class Job:
         if isinstance(counts, tuple) and len(counts) != len(self.sides):
             raise KzooError(f"evaluations has {len(counts)} numbers for the {len(self.sides)} sizes {self.sides}.")
         n = len(self.sides)
-        self.quotas = counts if isinstance(counts, tuple) else tuple(max(1, counts * (i + 1) // n - counts * i // n) for i in range(n))
+        self.quotas = (
+            counts
+            if isinstance(counts, tuple)
+            else tuple(max(1, counts * (i + 1) // n - counts * i // n) for i in range(n))
+        )
         if min(self.size(self.sides[-1])) < pictures.SMALLEST:
             height, width = self.size(self.sides[-1])
             raise DataError(f"At size {settings.size} the picture would be {width}x{height} pixels; at least "
@@ -209,18 +225,26 @@ class Job:
     def size(self, side):
         return pictures.fitted(self.content.shape, side)
 
+    def style_sizes(self, side):
+        scaled = [pictures.fitted(p.shape, self.settings.style_scale * side) for p in self.styles]
+        return [tuple(max(n, pictures.SMALLEST) for n in size) for size in scaled]
+
     # --- what the objective needs ---
 
     def eye(self):
         """The network, compiled, in the precision of the moment."""
         s = self.settings
-        first = pictures.resized(self.styles[0], pictures.fitted(self.styles[0].shape, 256)) if s.weights == "random" else None
+        first = (
+            pictures.resized(self.styles[0], pictures.fitted(self.styles[0].shape, 256))
+            if s.weights == "random"
+            else None
+        )
         if self.precision is None:
             self.precision, why = auto_precision()
             if not self.quiet:
                 say(f"Computing in {self.precision}: {why}.")
-        key = (s.model, s.weights, s.content_layers, s.style_layers, s.pooling, s.padding, s.seed, s.tile, self.precision,
-               None if first is None else first.tobytes())  # fmt: skip
+        key = (s.model, s.weights, s.content_layers, s.style_layers, s.pooling, s.padding, s.seed, s.tile,
+               self.precision, None if first is None else first.tobytes())  # fmt: skip
         if key not in self.eyes:
             net = network(
                 s.model, s.weights, content_layers=s.content_layers, style_layers=s.style_layers, pooling=s.pooling,
@@ -232,7 +256,9 @@ class Job:
             self.eyes[key] = Eye(net, s.tile)
         layers = self.eyes[key].network.style
         if s.layer_weights is not None and len(s.layer_weights) != len(layers):
-            raise KzooError(f"layer_weights has {len(s.layer_weights)} numbers for the style layers {', '.join(layers)}.")
+            raise KzooError(
+                f"layer_weights has {len(s.layer_weights)} numbers for the style layers {', '.join(layers)}."
+            )
         return self.eyes[key]
 
     def objective(self, eye, side):
@@ -243,11 +269,14 @@ class Job:
             styles = [colour.matched(p, content) for p in styles]
         elif s.preserve_color == "luminance":
             content, styles = colour.luminance(content), [colour.luminance_matched(p, self.content) for p in styles]
-        shapes = [tuple(max(n, pictures.SMALLEST) for n in pictures.fitted(p.shape, s.style_scale * side)) for p in styles]
+        shapes = self.style_sizes(side)
         styles = [_batch(p, shape) for p, shape in zip(styles, shapes, strict=True)]
         weights, guides = s.style_weights, None
         if self.masks:
-            guides = (_guide([c for c, _ in self.masks], size), [_guide([m for _, m in self.masks], shape) for shape in shapes])
+            guides = (
+                _guide([c for c, _ in self.masks], size),
+                [_guide([m for _, m in self.masks], shape) for shape in shapes],
+            )
             if len(styles) > 1:  # region r takes its texture from style r
                 weights = np.eye(len(styles))
         return Objective(
@@ -270,56 +299,58 @@ class Job:
         self.record = {"content": self.names[0], "styles": self.names[1], "fingerprint": self.fingerprint()}
         arrays = self.restore() if resume else None
         self.began = time.monotonic() - self.seconds
-        eye = self.eye()
-        memory.check(eye, self.size(self.sides[-1]), self.precision)
+        eye, last = self.eye(), self.sides[-1]
+        memory.check(eye, max([self.size(last), *self.style_sizes(last)], key=math.prod), self.precision)
         for k in range(len(self.done), len(self.sides)):
-            side, objective = self.sides[k], None
-            objective = self.objective(eye, side)
-            optimiser = self.optimiser(None if arrays else self.first() if k == 0 else _grown(self.picture, self.size(side)))
-            if arrays:
-                self.average = arrays.pop("average", None)
-                optimiser.restore(arrays)
-            used = self.used if arrays else 0
+            self.paint(k, arrays, interrupted, bar)
             arrays = None
-            total = self.quotas[k]
-            finish = self.finish_time(k)
-            bar.start(f"{'x'.join(map(str, reversed(self.size(side))))}", None if finish else total)
-            cost = [0.0]
-
-            def evaluate(x, objective=objective, cost=cost):
-                start = time.monotonic()
-                result = objective(x)
-                cost[:] = [time.monotonic() - start]
-                return result
-
-            while not self.is_over(used, total, finish, cost[0]):
-                count = Counter(evaluate)
-                moved = optimiser.step(count)
-                used += count.calls
-                if not math.isfinite(optimiser.loss):
-                    raise KzooError(f"The loss became {optimiser.loss} at {side} pixels: try precision float32, or other weights.")
-                self.note(optimiser, side, count.calls, bar)
-                if not moved:
-                    if self.precision == "float32":
-                        break  # as low as float32 can tell
-                    self.precision = "float32"  # the coarse gradient shows no way down any more
-                    bar.done(f"{side} px: going on in float32.")
-                    eye = self.eye()
-                    objective = self.objective(eye, side)
-                    evaluate.__defaults__ = (objective, cost)
-                    optimiser.forget()
-                    continue
-                self.smooth(optimiser.x)
-                if interrupted():
-                    self.save(optimiser, used, side)
-                    raise Interrupted("")  # said in full where the signal's number is known
-                if self.save_every and used % self.save_every < count.calls:
-                    self.save(optimiser, used, side)
-            self.picture = self.smoothed(optimiser.x)
-            self.average = None
-            self.done.append(used)
-            bar.done(f"{self.describe(side)}: {self.parts()}, {used} evaluations")
         return self.finish(report)
+
+    def paint(self, k, arrays, interrupted, bar):
+        """Size k, from what size k - 1 left or from a state's arrays: self.picture is what comes out."""
+        side, size = self.sides[k], self.size(self.sides[k])
+        finish = self.finish_time(k)
+        self.target = self.objective(self.eye(), side)
+        if arrays:
+            self.average = arrays.pop("average", None)
+            optimiser = self.optimiser(arrays["x"])
+            optimiser.restore(arrays)
+        else:
+            self.used = 0
+            optimiser = self.optimiser(self.first() if k == 0 else _grown(self.picture, size))
+        bar.start(f"{size[1]}x{size[0]}", None if finish else self.quotas[k])
+        bar.advance(self.used)
+        while not self.is_over(k, finish):
+            before = self.used
+            moved = optimiser.step(self.evaluate)
+            if not math.isfinite(optimiser.loss):
+                raise KzooError(f"The loss became {optimiser.loss} at {side} pixels: try float32, or other weights.")
+            self.note(optimiser, side, self.used - before, bar)
+            if moved:
+                self.smooth(optimiser.x)
+            elif self.precision == "float32":
+                break  # as low as float32 can tell
+            else:
+                bar.done(f"{size[1]}x{size[0]}: {self.precision} shows no way down any more, going on in float32.")
+                self.precision = "float32"
+                self.target = self.objective(self.eye(), side)
+                optimiser.forget()
+            if interrupted():
+                self.save(optimiser, side)
+                raise Interrupted("")  # said in full where the signal's number is known
+            if self.save_every and self.used // self.save_every > before // self.save_every:
+                self.save(optimiser, side)
+        self.picture = self.smoothed(optimiser.x)
+        self.average = None
+        self.done.append(self.used)
+        bar.done(f"{size[1]}x{size[0]}: {self.parts()}, {self.used} evaluations")
+
+    def evaluate(self, x):
+        """The objective of the moment, counted and timed."""
+        start = time.monotonic()
+        result = self.target(x)
+        self.used, self.cost = self.used + 1, time.monotonic() - start
+        return result
 
     def optimiser(self, x):
         s = self.settings
@@ -333,10 +364,10 @@ class Job:
         now = time.monotonic()
         return now + (self.deadline - RESERVE - now) * costs[0] / sum(costs)
 
-    def is_over(self, used, total, finish, cost):
+    def is_over(self, k, finish):
         if finish is None:
-            return used >= total
-        return used > 0 and time.monotonic() + cost > finish
+            return self.used >= self.quotas[k]
+        return self.used > 0 and time.monotonic() + self.cost > finish
 
     def note(self, optimiser, side, calls, bar):
         before = self.history[-1]["evaluations"] if self.history else 0
@@ -360,9 +391,6 @@ class Job:
         row = self.history[-1]
         return ", ".join(f"{k} {row[k]:.4g}" for k in ("loss", "content", "style", "tv") if k in row)
 
-    def describe(self, side):
-        return "x".join(map(str, reversed(self.size(side))))
-
     # --- what is kept ---
 
     def fingerprint(self):
@@ -372,7 +400,7 @@ class Job:
             state.update(b"-" if p is None else str(p.shape).encode() + np.ascontiguousarray(p).tobytes())
         return state.hexdigest()[:16]
 
-    def save(self, optimiser, used, side):
+    def save(self, optimiser, side):
         """The picture as it is, and all that is needed to go on from here."""
         if self.out is None:
             return
@@ -380,8 +408,8 @@ class Job:
         if self.average is not None:
             arrays["average"] = self.average
         save_checkpoint(self.state_path, arrays, {
-            **self.record, "settings": asdict(self.settings), "done": self.done, "used": used, "history": self.history,
-            "precision": self.precision, "seconds": time.monotonic() - self.began,
+            **self.record, "settings": asdict(self.settings), "done": self.done, "used": self.used,
+            "history": self.history, "precision": self.precision, "seconds": time.monotonic() - self.began,
         })  # fmt: skip
         self.write(self.finished(self.smoothed(optimiser.x), side))
 
@@ -400,14 +428,18 @@ class Job:
     def finished(self, x, side):
         """(H, W, 3) uint8: with the content's colour back where it was left out."""
         if self.settings.preserve_color == "luminance":
-            return pictures.as_uint8(colour.recoloured(x[0], np.clip(pictures.resized(self.content, self.size(side)), 0, 255)))
+            return pictures.as_uint8(
+                colour.recoloured(x[0], np.clip(pictures.resized(self.content, self.size(side)), 0, 255))
+            )
         return pictures.as_uint8(x[0])
 
     def write(self, picture):
         from kzoo import __version__
 
         # The evaluations that were made, so that a picture made in a time budget can be made again.
-        made = self.settings if len(self.done) < len(self.sides) else replace(self.settings, evaluations=tuple(self.done))
+        made = (
+            self.settings if len(self.done) < len(self.sides) else replace(self.settings, evaluations=tuple(self.done))
+        )
         last = {k: v for k, v in self.history[-1].items() if k != "seconds"}
         self.record = {**self.record, "kzoo": __version__, "settings": asdict(made), "last": last}
         if self.out:
@@ -422,20 +454,6 @@ class Job:
         if self.out:
             self.state_path.unlink(missing_ok=True)
         return Result(picture, self.record, self.history, self.out)
-
-
-RESERVE = 1.0  # seconds of a budget for writing what came out
-
-
-class Counter:
-    """Counts the calls of a function."""
-
-    def __init__(self, function):
-        self.function, self.calls = function, 0
-
-    def __call__(self, x):
-        self.calls += 1
-        return self.function(x)
 
 
 def beside(path, what):
