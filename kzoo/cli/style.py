@@ -74,7 +74,7 @@ def counts(ctx, param, value):
     "--tv-weight", type=float, metavar="X", help="Of the total variation; 0 by default, 1e-7 smooths a little."
 )
 @click.option("--balance", type=click.Choice(["relative", "gradient", "paper"]),
-              help="What weights are relative to: each term's size, also the layers' pull, or as published.")  # fmt: skip
+              help="What weights are relative to: each term's size, also the layers' pull; as published.")  # fmt: skip
 @click.option("--optimizer", type=click.Choice(["lbfgs", "adam"]), help="lbfgs by default.")
 @click.option("--learning-rate", type=float, metavar="X", help="Adam's, in grey levels; 5 by default.")
 @click.option("--init", metavar="WHAT", help="content (default), noise, or a picture to start from.")
