@@ -309,7 +309,7 @@ class Job:
     def paint(self, k, arrays, interrupted, bar):
         """Size k, from what size k - 1 left or from a state's arrays: self.picture is what comes out."""
         side, size = self.sides[k], self.size(self.sides[k])
-        finish = self.finish_time(k)
+        began, finish = time.monotonic(), None
         self.target = self.objective(self.eye(), side)
         if arrays:
             self.average = arrays.pop("average", None)
@@ -318,11 +318,13 @@ class Job:
         else:
             self.used = 0
             optimiser = self.optimiser(self.first() if k == 0 else _grown(self.picture, size))
-        bar.start(f"{size[1]}x{size[0]}", None if finish else self.quotas[k])
+        bar.start(f"{size[1]}x{size[0]}", None if self.deadline else self.quotas[k])
         bar.advance(self.used)
         while not self.is_over(k, finish):
             before = self.used
             moved = optimiser.step(self.evaluate)
+            if self.deadline and finish is None:
+                finish = self.finish_time(k, time.monotonic() - began)
             if not math.isfinite(optimiser.loss):
                 raise KzooError(f"The loss became {optimiser.loss} at {side} pixels: try float32, or other weights.")
             self.note(optimiser, side, self.used - before, bar)
@@ -356,18 +358,19 @@ class Job:
         s = self.settings
         return LBFGS(x) if s.optimizer == "lbfgs" else OPTIMISERS[s.optimizer](x, s.learning_rate)
 
-    def finish_time(self, k):
-        """When size k has had its share of the budget; None without one. An evaluation costs what its pixels cost."""
-        if self.deadline is None:
-            return None
-        costs = [math.prod(self.size(side)) for side in self.sides[k:]]
-        now = time.monotonic()
-        return now + (self.deadline - RESERVE - now) * costs[0] / sum(costs)
+    def finish_time(self, k, setup):
+        """When size k has had its share of the budget, asked once it runs. An evaluation costs what its pixels cost.
+
+        setup: seconds until now for targets and compilation, which the later sizes will need as well.
+        """
+        costs, now = [math.prod(self.size(side)) for side in self.sides[k:]], time.monotonic()
+        left = self.deadline - RESERVE - now - setup * (len(costs) - 1)
+        return now + left * costs[0] / sum(costs)
 
     def is_over(self, k, finish):
-        if finish is None:
+        if self.deadline is None:
             return self.used >= self.quotas[k]
-        return self.used > 0 and time.monotonic() + self.cost > finish
+        return finish is not None and time.monotonic() + self.cost > finish
 
     def note(self, optimiser, side, calls, bar):
         before = self.history[-1]["evaluations"] if self.history else 0
