@@ -78,6 +78,13 @@ def test_total_variation():
     np.testing.assert_allclose(gradient, by_differences(lambda x: float(losses.total_variation(x)), x), atol=1e-6)
 
 
+def test_out_of_range():
+    x = np.array([-3.0, 0.0, 100.0, 255.0, 257.0, 300.0]).reshape(1, 1, 2, 3)
+    value, gradient = slope(losses.out_of_range, x)
+    np.testing.assert_allclose(value, 9 + 4 + 45**2)
+    np.testing.assert_allclose(gradient.ravel(), [-6, 0, 0, 0, 4, 90])
+
+
 def test_guided_grams_share_out_the_whole():
     mask = rng.uniform(size=(1, 5, 6, 1))
     parts = losses.gram(F, [mask, 1 - mask])

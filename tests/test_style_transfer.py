@@ -15,7 +15,7 @@ import kzoo
 from kzoo.errors import DataError, KzooError
 from kzoo.style import memory, pictures, transfer
 from kzoo.style.network import network
-from kzoo.style.objective import Eye
+from kzoo.style.objective import Eye, Objective
 from kzoo.training.fit import Interrupted
 
 # A small network without any download; 64 pixels from 45 on.
@@ -64,7 +64,8 @@ def test_deterministic_and_monotone(tmp_path):
 
 @pytest.mark.parametrize("options", [
     {"optimizer": "adam", "evaluations": 40}, {"init": "noise", "seed": 3}, {"preserve_color": "luminance"},
-    {"preserve_color": "histogram"}, {"style_scale": 0.6, "pooling": "max"}, {"average": True}, {"tv_weight": 1e-6},
+    {"preserve_color": "histogram"}, {"style_scale": 0.6, "pooling": "max"}, {"average": True}, {"tv_weight": 1e-5},
+    {"range_weight": 0.0},
     {"balance": "paper", "style_weight": 10.0}, {"coarsest": 0}, {"precision": "bfloat16"},
 ])  # fmt: skip
 def test_options_lower_the_loss(options):
@@ -77,6 +78,18 @@ def test_options_lower_the_loss(options):
 def test_tiles_change_no_pixel():
     tiled, whole = (stylize(CONTENT, STYLE, tile=tile).picture.astype(int) for tile in (16, None))
     assert np.abs(tiled - whole).max() <= 1
+
+
+def test_what_is_saved_is_what_was_optimised():
+    """Without the range's weight, cutting off at 0 and 255 changes the Grams."""
+    eye = Eye(network("vgg11", "random", picture=STYLE, **{k: SMALL[k] for k in ("content_layers", "style_layers")}))
+    strong = picture(70, 72, 4) // 128 * 255  # black and white: nothing but the ends of the range
+    objective = Objective(eye, pictures.resized(CONTENT, (62, 64))[None], [strong[None].astype("float32")])
+    distance = {}
+    for weight in (0.0, 1e-6):
+        made = stylize(CONTENT, strong, range_weight=weight, evaluations=60).picture
+        distance[weight] = np.mean(list(objective.distances(made[None].astype("float32")).values()))
+    assert distance[1e-6] < distance[0.0]
 
 
 def test_luminance_keeps_the_colours():

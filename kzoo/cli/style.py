@@ -73,6 +73,7 @@ def counts(ctx, param, value):
 @click.option(
     "--tv-weight", type=float, metavar="X", help="Of the total variation; 0 by default, 1e-7 smooths a little."
 )
+@click.option("--range-weight", type=float, metavar="X", help="Keeps pixels within 0..255; 1e-6 by default.")
 @click.option("--balance", type=click.Choice(["relative", "gradient", "paper"]),
               help="What weights are relative to: each term's size, also the layers' pull; as published.")  # fmt: skip
 @click.option("--optimizer", type=click.Choice(["lbfgs", "adam"]), help="lbfgs by default.")

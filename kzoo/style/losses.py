@@ -49,3 +49,9 @@ def total_variation(x):
     """Sum of the squared differences between neighbours, down and across (Mahendran and Vedaldi 2015, beta = 2)."""
     x = at_least_float32(x)
     return ops.sum(ops.square(x[:, 1:] - x[:, :-1])) + ops.sum(ops.square(x[:, :, 1:] - x[:, :, :-1]))
+
+
+def out_of_range(x):
+    """Sum of the squared distances of pixels from 0..255: what a file would cut off."""
+    x = at_least_float32(x)
+    return ops.sum(ops.square(x - ops.clip(x, 0, 255)))

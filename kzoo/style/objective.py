@@ -1,4 +1,4 @@
-"""The loss of a picture and its gradient: alpha L_content + sum_l beta_l E_l + gamma TV, whole or tile by tile."""
+"""The loss of a picture and its gradient: alpha L_content + sum_l beta_l E_l + terms of the pixels."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Eye:
         self.pull = differentiable(network.model, self._pull)
         self.whole = differentiable(network.model, self._whole)
         same = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Identity(dtype="float32")])
-        self.variation = differentiable(same, lambda y, _: (losses.total_variation(y), ()))
+        self.pixels = differentiable(same, self._pixels)
 
     def shapes(self, height, width):
         """{layer: (1, h, w, N)} for a picture."""
@@ -124,6 +124,11 @@ class Eye:
         for n in self.network.style:
             total = total + ops.sum(a["slopes"][n] * losses.gram(features[n], a["masks"][n]))
         return total, content
+
+    def _pixels(self, x, weights):
+        """The terms of the picture itself."""
+        terms = {"tv": weights["tv"] * losses.total_variation(x), "range": weights["range"] * losses.out_of_range(x)}
+        return sum(terms.values()), terms
 
     # --- a picture, all of it ---
 
@@ -167,7 +172,8 @@ class Objective:
 
     eye: an `Eye`. content: (1, H, W, 3) in 0..255. styles: a list of such, of any sizes. style_weights: one for each
         style; the target is the weighted mean of their Grams, whose gradient is that of the weighted sum of losses.
-    content_weight, style_weight, tv_weight: alpha, beta and gamma, as `balance` scales them:
+    tv_weight, range_weight: of total variation and of pixels outside 0..255, which a file can't hold.
+    content_weight, style_weight: alpha and beta, as `balance` scales them:
         "paper": as they are, L = alpha L_content + beta sum_l w_l E_l.
         "relative": each term is divided by what it would be for zero features, so the numbers mean the same for every
             network and size: alpha |F - P|^2 / |P|^2 and beta sum_l w_l |G - A|^2 / |A|^2.
@@ -181,9 +187,10 @@ class Objective:
 
     def __init__(
         self, eye, content, styles, *, style_weights=None, content_weight=1.0, style_weight=100.0, tv_weight=0.0,
-        balance="relative", layer_weights=None, guides=None,
+        range_weight=0.0, balance="relative", layer_weights=None, guides=None,
     ):  # fmt: skip
-        self.eye, self.shape, self.tv_weight = eye, content.shape, tv_weight
+        self.eye, self.shape = eye, content.shape
+        self.tv_weight, self.range_weight = tv_weight, range_weight
         network = eye.network
         shares = np.asarray([1] * len(styles) if style_weights is None else style_weights, "float32")
         shares = shares.reshape(len(styles), -1) / shares.sum(0)
@@ -238,16 +245,17 @@ class Objective:
             self.alpha, self.beta = alpha, beta
 
     def __call__(self, x):
-        """(loss, {"content", "style", "tv"}: its weighted parts, gradient like x float32) for x (1, H, W, 3)."""
+        """(loss, {"content", "style", ...}: its weighted parts, gradient like x float32) for x (1, H, W, 3)."""
         content, style, gradient = self.features_terms(x)
         parts = {
             "content": sum(float(self.alpha[n] * v) for n, v in content.items()),
             "style": sum(float(self.beta[n] * v) for n, v in style.items()),
         }
-        if self.tv_weight:
-            (value, _), slope = self.eye.variation(x, ())
-            parts["tv"] = self.tv_weight * float(value)
-            gradient = gradient + np.float32(self.tv_weight) * np.asarray(slope)
+        weights = {"tv": self.tv_weight, "range": self.range_weight}
+        if any(weights.values()):
+            (_, terms), slope = self.eye.pixels(x, _floats(weights))
+            parts.update({name: value for name, value in _scalars(terms).items() if weights[name]})
+            gradient = gradient + np.asarray(slope)
         return sum(parts.values()), parts, gradient
 
     def features_terms(self, x):

@@ -105,7 +105,7 @@ def loss_curve(path, history):
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="evaluations", ylabel="loss", yscale="log")
     at = [row["evaluations"] for row in history]
-    for key in ("loss", "content", "style", "tv"):
+    for key in ("loss", "content", "style", "tv", "range"):
         if key in history[-1]:
             axes.plot(
                 at, [row[key] if row[key] > 0 else math.nan for row in history], label=key, lw=2 if key == "loss" else 1

@@ -33,8 +33,9 @@ class Settings:
     model, weights: a name of the catalog; "imagenet", a path, or "random" (textures without any download: random
         filters know colours and strokes, but nothing of objects).
     content_layers, style_layers, layer_weights: names, and w_l for each style layer; None: the paper's, equal.
-    content_weight, style_weight, tv_weight, balance: see `kzoo.style.objective.Objective`. balance None: "relative",
-        for random weights "gradient".
+    content_weight, style_weight, tv_weight, range_weight, balance: see `kzoo.style.objective.Objective`. Pixels that a
+        file would cut off spoil the Grams, hence range_weight; 0 is the paper's. balance None: "relative", and for
+        random weights "gradient".
     style_weights: one for each style.
     size: the longer side of the result. style_scale: size of the styles relative to it. coarsest: the longer side to
         begin with; sizes grow by sqrt(2) from there. 0 begins at `size`.
@@ -57,6 +58,7 @@ class Settings:
     content_weight: float = 1.0
     style_weight: float = 100.0
     tv_weight: float = 0.0
+    range_weight: float = 1e-6
     balance: str | None = None
     style_weights: tuple[float, ...] | None = None
     size: int = 512
@@ -85,7 +87,7 @@ class Settings:
         for name in ("size", "style_scale", "learning_rate"):
             if not _is_number(getattr(self, name)) or not getattr(self, name) > 0:
                 raise KzooError(f"{name} must be a number above 0, got {getattr(self, name)!r}.")
-        for name in ("content_weight", "style_weight", "tv_weight", "coarsest", "seed"):
+        for name in ("content_weight", "style_weight", "tv_weight", "range_weight", "coarsest", "seed"):
             if not _is_number(getattr(self, name)) or not getattr(self, name) >= 0:
                 raise KzooError(f"{name} must be a number, 0 or above, got {getattr(self, name)!r}.")
         for name in ("content_layers", "style_layers", "layer_weights", "style_weights", "masks", "evaluations"):
@@ -281,7 +283,8 @@ class Job:
                 weights = np.eye(len(styles))
         return Objective(
             eye, _batch(content, size), styles, style_weights=weights, content_weight=s.content_weight,
-            style_weight=s.style_weight, tv_weight=s.tv_weight, layer_weights=s.layer_weights, guides=guides,
+            style_weight=s.style_weight, tv_weight=s.tv_weight, range_weight=s.range_weight,
+            layer_weights=s.layer_weights, guides=guides,
             balance=s.balance or ("gradient" if s.weights == "random" else "relative"),
         )  # fmt: skip
 
@@ -392,7 +395,7 @@ class Job:
 
     def parts(self):
         row = self.history[-1]
-        return ", ".join(f"{k} {row[k]:.4g}" for k in ("loss", "content", "style", "tv") if k in row)
+        return ", ".join(f"{k} {row[k]:.4g}" for k in ("loss", "content", "style", "tv", "range") if k in row)
 
     # --- what is kept ---
 
