@@ -94,6 +94,21 @@ class Settings:
             value = getattr(self, name)  # JSON gives lists back
             if isinstance(value, (list, tuple)):
                 object.__setattr__(self, name, tuple(tuple(v) if isinstance(v, list) else v for v in value))
+        for name in ("size", "coarsest", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise KzooError(f"{name} must be a whole number, got {getattr(self, name)!r}.")
+        for name in ("model", "weights", "init", "pooling", "padding"):
+            if not isinstance(getattr(self, name), str):
+                raise KzooError(f"{name} must be a text, got {getattr(self, name)!r}.")
+        for name in ("content_layers", "style_layers"):
+            value = getattr(self, name)
+            if value is not None and not (
+                isinstance(value, tuple) and value and all(isinstance(v, str) for v in value)
+            ):
+                raise KzooError(f"{name} must be names of layers, got {value!r}.")
+        pair = lambda m: isinstance(m, tuple) and len(m) == 2 and all(isinstance(p, (str, os.PathLike)) for p in m)  # noqa: E731
+        if not (isinstance(self.masks, tuple) and all(map(pair, self.masks))):
+            raise KzooError(f"masks must be pairs of paths, got {self.masks!r}.")
         for name in ("layer_weights", "style_weights"):
             value = getattr(self, name)
             if value is not None and not (all(_is_number(v) and v >= 0 for v in value) and sum(value) > 0):
