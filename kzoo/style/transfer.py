@@ -174,7 +174,7 @@ def stylize(
     Returns a Result. Raises KzooError: pictures that can't be read, layers that don't exist, more memory needed than
     there is; Interrupted after Ctrl-C.
 
-    >>> import numpy as np
+    >>> import kzoo, numpy as np
     >>> content, style = np.random.default_rng(0).integers(0, 256, (2, 40, 48, 3)).astype("uint8")
     >>> kzoo.stylize(content, style, weights="random", size=48, evaluations=2, quiet=True).picture.shape
     (40, 48, 3)
