@@ -16,7 +16,7 @@ from kzoo.build import computing_in
 JAX = keras.backend.backend() == "jax"
 # Small inputs, so that fifty networks take minutes: the least that each network's own pools and strides allow.
 SIDES = {"alexnet": 67, "inception_v3": 75, "inception_v4": 75, "inception_resnet_v1": 75, "inception_resnet_v2": 75}
-# Deeper or wider rows of a family: they run once forward here; KZOO_DEEP=1 puts them through the whole contract.
+# Deeper or wider rows of a family: test_zoo_table.py builds and counts them; KZOO_DEEP=1 puts them through this, too.
 DEEP = {
     "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn", "vgg13", "vgg19", "plain34", "resnet34", "resnet101", "resnet152",
     "resnet101_v1_5", "resnet152_v1_5", "resnet101_v2", "resnet152_v2", "resnet56", "resnet110", "resnet44", "plain56",
@@ -24,7 +24,10 @@ DEEP = {
 }  # fmt: skip
 
 
-def rows(deep=bool(os.environ.get("KZOO_DEEP"))):
+ALL = bool(os.environ.get("KZOO_DEEP"))
+
+
+def rows(deep=ALL):
     return [
         pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
         for name in kzoo.list_models()
@@ -49,7 +52,7 @@ def forget():
     gc.collect()
 
 
-@pytest.mark.parametrize("name", rows(deep=not JAX))
+@pytest.mark.parametrize("name", rows())
 def test_logits_are_float32_and_finite_and_tell_images_apart(name):
     model = kzoo.build(name, input_shape=shape(name), num_classes=7, seed=0)
     logits = keras.ops.convert_to_numpy(model(images(name)))

@@ -2,7 +2,7 @@
 
 import click
 
-from kzoo.cli.options import as_json, needs_keras, print_json
+from kzoo.cli.options import as_json, load_keras, print_json
 
 
 @click.command("evaluate", epilog="Example: kzoo evaluate runs/mnist")
@@ -11,12 +11,12 @@ from kzoo.cli.options import as_json, needs_keras, print_json
 @click.option("--split", type=click.Choice(["train", "val", "test", "all"]), help="Default: test, else val, else all.")
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True)
 @as_json
-@needs_keras
 def command(run, data, split, batch_size, as_json):
     """Top-1, top-5, loss, precision and recall by class, and the confusion matrix of RUN's best model.
 
     Also written to RUN as evaluation-SPLIT.json and confusion-SPLIT.png.
     """
+    load_keras()
     from kzoo.training import evaluate
 
     result = evaluate(run, data, split=split, batch_size=batch_size)

@@ -6,7 +6,7 @@ from textwrap import fill
 import click
 
 from kzoo.catalog import spec
-from kzoo.cli.options import as_json, input_shape, print_json
+from kzoo.cli.options import as_json, input_shape, load_keras, print_json
 
 
 @click.command("info", epilog="Example: kzoo info vgg16 --input-shape 160x160x3")
@@ -17,6 +17,7 @@ from kzoo.cli.options import as_json, input_shape, print_json
 def command(model, input_shape, num_classes, as_json):
     """Show what each layer of MODEL costs: output size, parameters, multiply-adds, memory, receptive field."""
     row = spec(model)  # before Keras is imported: a wrong name answers at once
+    load_keras()
     from kzoo.ledger import count, ledger
 
     table = ledger(row, input_shape=input_shape, num_classes=num_classes or row.num_classes)

@@ -1,6 +1,5 @@
 """Options and outputs that several commands share."""
 
-import functools
 import json as json_library
 import os
 import sys
@@ -45,31 +44,25 @@ def _finite(x):
     return x
 
 
-def needs_keras(function):
-    """For a command that computes: import Keras and its backend first, without the chatter that their C++ writes.
+def load_keras():
+    """Import Keras and its backend, without the chatter that their C++ writes.
 
     TensorFlow 2.21 writes some lines to file descriptor 2 while it is imported, whatever the environment says. If the
     import fails, what was held back is shown.
     """
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+            import tensorflow
 
-    @functools.wraps(function)
-    def wrapped(*args, **kwargs):
-        with tempfile.TemporaryFile() as held:
-            sys.stderr.flush()
-            stderr = os.dup(2)
-            os.dup2(held.fileno(), 2)
-            try:
-                import keras  # noqa: F401
-                import tensorflow
-
-                tensorflow.config.list_physical_devices()  # looks for GPUs, and complains if there is none
-            except BaseException:
-                held.seek(0)
-                os.write(stderr, held.read())
-                raise
-            finally:
-                os.dup2(stderr, 2)
-                os.close(stderr)
-        return function(*args, **kwargs)
-
-    return wrapped
+            tensorflow.config.list_physical_devices()  # looks for GPUs, and complains if there is none
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

@@ -2,7 +2,7 @@
 
 import click
 
-from kzoo.cli.options import as_json, needs_keras, print_json
+from kzoo.cli.options import as_json, load_keras, print_json
 from kzoo.errors import DataError
 
 
@@ -11,12 +11,12 @@ from kzoo.errors import DataError
 @click.argument("images", nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="How many classes to show.")
 @as_json
-@needs_keras
 def command(run, images, top, as_json):
     """Classify IMAGES (files or folders) with RUN's best model.
 
     Unreadable images are named, the others classified; the exit code is 1 if there was any.
     """
+    load_keras()
     from kzoo.data.images import shown
     from kzoo.training import predict
 

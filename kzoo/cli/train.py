@@ -2,7 +2,8 @@
 
 import click
 
-from kzoo.cli.options import input_shape, needs_keras
+from kzoo.catalog import spec
+from kzoo.cli.options import input_shape, load_keras
 from kzoo.errors import KzooError
 from kzoo.training.recipes import RECIPES
 
@@ -61,7 +62,6 @@ def _number(text):
 @click.option("--out", metavar="RUN", help="The run folder; runs/MODEL-DATA by default.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option("--quiet", is_flag=True)
-@needs_keras
 def command(model, config, **options):
     """Train MODEL and leave a run folder: settings, labels, splits, history, best model, checkpoint.
 
@@ -69,6 +69,9 @@ def command(model, config, **options):
     """
     if model is None and not options["resume"]:
         raise click.UsageError("Missing argument 'MODEL': kzoo list shows all.")
+    if model is not None:
+        spec(model)  # before Keras is imported: a wrong name answers at once
+    load_keras()
     from kzoo.training import train
 
     try:

@@ -3,7 +3,7 @@
 import click
 
 from kzoo.catalog import list_models, spec
-from kzoo.cli.options import as_json, print_json
+from kzoo.cli.options import as_json, load_keras, print_json
 from kzoo.errors import UnknownName
 
 
@@ -62,6 +62,9 @@ def verify_command(model, weights, features, seed, as_json):
     compared from machine to machine and from file to file.
     """
     row = spec(model)
+    load_keras()
+    from keras import ops
+
     from kzoo.build import build
     from kzoo.errors import WeightsError
     from kzoo.weights.verify import probe, statistics
@@ -78,7 +81,7 @@ def verify_command(model, weights, features, seed, as_json):
             click.echo(f"{row.name} takes these weights at {height}x{width} only.", err=True)
             continue
         images = probe(*shape, seed=seed)
-        logits = network.predict_on_batch(images)
+        logits = ops.convert_to_numpy(network(images, training=False))
         best = None if features else (-logits).argsort(1)[:, :5].tolist()
         results.append({"input_shape": shape, "blocks": statistics(network, images), "top5": best})
     if as_json:
@@ -87,6 +90,7 @@ def verify_command(model, weights, features, seed, as_json):
     for result in results:
         click.echo(f"{row.name}, {'x'.join(map(str, result['input_shape']))}")
         wide = max(len(b["layer"]) for b in result["blocks"])
+        click.echo(f"  {'':{wide}}  {'output':>12}{'mean':>12}{'std':>12}{'min':>12}{'max':>12}")
         for b in result["blocks"]:
             shape = "x".join(map(str, b["shape"]))
             numbers = "".join(f"{b[k]:>12.4g}" for k in ("mean", "std", "min", "max"))

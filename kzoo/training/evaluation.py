@@ -69,7 +69,7 @@ def evaluate(run, data=None, *, split=None, batch_size=256, quiet=False):
     Returns an Evaluation and writes evaluation-SPLIT.json and confusion-SPLIT.png into the run folder. Classes are
     matched by name. Raises RunError, DataError.
 
-    >>> run = kzoo.train("mnist_softmax", "digits", epochs=1, out="/tmp/kzoo-doctest-run2", quiet=True)
+    >>> run = kzoo.train("mnist_softmax", "digits", epochs=1, out="runs/example2", quiet=True)
     >>> kzoo.evaluate(run, quiet=True).images
     359
     """

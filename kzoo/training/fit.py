@@ -64,7 +64,7 @@ def train(
     Raises KzooError: RunError for a run that can't start, go on, or diverged (its last good checkpoint stays),
     Interrupted after Ctrl-C or SIGTERM.
 
-    >>> run = kzoo.train("mnist_softmax", "digits", epochs=1, out="/tmp/kzoo-doctest-run", quiet=True)
+    >>> run = kzoo.train("mnist_softmax", "digits", epochs=1, out="runs/example", quiet=True)
     >>> run.classes[:2]
     ('0', '1')
     """
@@ -329,6 +329,10 @@ class Keeper(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(seconds, 3)
+        arrays = {k: keras.ops.convert_to_numpy(v) for k, v in self._variables(self.model).items()}
+        bad = next((k for k, a in arrays.items() if not np.isfinite(a.astype("float32")).all()), None)
+        if bad:  # a ReLU turns NaN into 0 on some processors, so the loss alone does not tell
+            self._stop(f"{bad.partition('/')[2]} became NaN or infinite", epoch + 1)
         self.history.append(row)
         # The best model first, the checkpoint second: after a kill between the two the epoch runs again and writes
         # the same best model again.
@@ -337,7 +341,6 @@ class Keeper(keras.callbacks.Callback):
             if len(main.outputs) > 1:  # auxiliary classifiers are for training only
                 main = keras.Model(main.inputs, main.outputs[0], name=main.name)
             runs.save_model(main, self.folder / runs.MODEL)
-        arrays = {k: keras.ops.convert_to_numpy(v) for k, v in self._variables(self.model).items()}
         runs.save_checkpoint(self.folder / runs.CHECKPOINT, arrays, {"history": self.history})
         self._write_history()
         self._write_events(row)
@@ -353,11 +356,14 @@ class Keeper(keras.callbacks.Callback):
 
     def _check(self, loss, part, epoch):
         if not math.isfinite(loss):
-            kept = f"The last good checkpoint, after epoch {epoch - 1}, is in {self.folder}."
-            raise RunError(
-                f"The {part} loss became {loss} in epoch {epoch}: lower the learning rate, or use --precision float32. "
-                + (kept if epoch > 1 else "No epoch was finished.")
-            )
+            self._stop(f"The {part} loss became {loss}", epoch)
+
+    def _stop(self, what, epoch):
+        kept = f"The last good checkpoint, after epoch {epoch - 1}, is in {self.folder}."
+        raise RunError(
+            f"{what} in epoch {epoch}: lower the learning rate, or use --precision float32. "
+            + (kept if epoch > 1 else "No epoch was finished.")
+        )
 
     def _write_history(self):
         columns = list(dict.fromkeys(k for row in self.history for k in row))

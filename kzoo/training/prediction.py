@@ -21,8 +21,8 @@ def predict(run, paths, *, top=5, batch_size=32):
     {"image": path, "error": reason} for one that can't be read. Raises RunError, and DataError for a path that does
     not exist.
 
-    >>> run = kzoo.train("mnist_softmax", "digits", epochs=1, out="/tmp/kzoo-doctest-run3", quiet=True)
-    >>> list(kzoo.predict(run, "README.md"))[0]["error"]
+    >>> run = kzoo.train("mnist_softmax", "digits", epochs=1, out="runs/example3", quiet=True)
+    >>> list(kzoo.predict(run, "runs/example3/labels.txt"))[0]["error"]
     'is not a JPEG, PNG, GIF, BMP or WebP image'
     """
     if top < 1:

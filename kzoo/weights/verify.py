@@ -39,7 +39,7 @@ def statistics(model, images):
             last[block_of(layer.name)] = layer
     order = {layer.name: i for i, layer in enumerate(model.layers)}
     chosen = sorted(last.items(), key=lambda item: order[item[1].name])
-    outputs = keras.Model(model.inputs, [layer.output for _, layer in chosen])(images, training=False)
+    outputs = keras.Model(model.input, [layer.output for _, layer in chosen])(images, training=False)
     outputs = outputs if isinstance(outputs, list) else [outputs]
     rows = []
     for (block, layer), y in zip(chosen, outputs, strict=True):
