@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from kzoo.cli.options import as_json, needs_keras, print_json
+from kzoo.catalog import spec
+from kzoo.cli.options import as_json, load_keras, print_json
 from kzoo.errors import KzooError
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -111,13 +112,17 @@ def counts(ctx, param, value):
 @click.option("--report/--no-report", default=True, help="Write OUT-compare.png and OUT-loss.png as well (default).")
 @click.option("--quiet", is_flag=True)
 @as_json
-@needs_keras
 def command(content, styles, out, like, budget, save_every, resume, from_last, report, quiet, as_json, **options):
     """Paint CONTENT in the style of STYLE, or of several (Gatys, Ecker and Bethge 2016).
 
     CONTENT may be a folder: each of its pictures is painted, in the order of their numbers. Ctrl-C keeps the picture
     and a state; the same command with --resume goes on.
     """
+    if not like and not styles:
+        raise click.UsageError("Give a CONTENT and at least one STYLE picture.")
+    if options["model"]:
+        spec(options["model"])  # before Keras is imported: a wrong name answers at once
+    load_keras()
     from kzoo.style import Settings
     from kzoo.style.folder import stylize_folder
     from kzoo.style.pictures import record
