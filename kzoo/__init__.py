@@ -29,6 +29,7 @@ _HOME = {
     "evaluate": "kzoo.training",
     "load_run": "kzoo.training",
     "predict": "kzoo.training",
+    "stylize": "kzoo.style",
 }
 __all__ = sorted(_HOME)
 

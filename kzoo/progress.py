@@ -47,8 +47,9 @@ class Live(Silent):
     def advance(self, n, **numbers):
         self.count += n
         speed = self.count / max(time.monotonic() - self.began, 1e-9)
+        rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
         text = " ".join(f"{k} {v:.4g}" for k, v in numbers.items())
-        self.progress.update(self.task, advance=n, speed=f"{speed:,.0f} {self.unit}/s", numbers=text)
+        self.progress.update(self.task, advance=n, speed=f"{rate} {self.unit}/s", numbers=text)
 
     def done(self, text=None):
         if text:

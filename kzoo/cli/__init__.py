@@ -16,6 +16,7 @@ VERBS = {
     "train": "Train a model.",
     "evaluate": "Measure a trained model on a data set.",
     "predict": "Say what a trained model sees in images.",
+    "style": "Paint a picture in the style of another.",
     "weights": "List published weights, or verify a file.",
 }
 

@@ -393,7 +393,7 @@ class Keeper(keras.callbacks.Callback):
 
 
 @contextmanager
-def interruptible():
+def interruptible(kept="the finished epochs are kept, and --resume goes on from there"):
     """Turns the first SIGINT or SIGTERM into a question that the loop asks; the second one ends the process at once."""
     received = []
 
@@ -408,7 +408,7 @@ def interruptible():
     try:
         yield lambda: bool(received)
     except Interrupted:
-        error = Interrupted("Stopped before the end; the finished epochs are kept, and --resume goes on from there.")
+        error = Interrupted(f"Stopped before the end; {kept}.")
         error.exit_code = 128 + received[0]
         raise error from None
     finally:

@@ -1,0 +1,156 @@
+"""kzoo style: paint a picture in the style of another."""
+
+import re
+from pathlib import Path
+
+import click
+
+from kzoo.catalog import spec
+from kzoo.cli.options import as_json, load_keras, print_json
+from kzoo.errors import KzooError
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def seconds(ctx, param, value):
+    """A click callback: "90", "90s", "2m" or "1h" to seconds."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip().lower())
+    if not match or not float(match[1]):
+        raise click.BadParameter(f"expected a time such as 90s, 2m or 1h; got '{value}'.")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def several(kind):
+    """A click callback: "a,b" to (kind("a"), kind("b"))."""
+
+    def split(ctx, param, value):
+        if value is None:
+            return None
+        try:
+            return tuple(kind(v.strip()) for v in value.split(",") if v.strip()) or None
+        except ValueError:
+            raise click.BadParameter(f"expected numbers with commas between, such as 1,0.5; got '{value}'.") from None
+
+    return split
+
+
+def counts(ctx, param, value):
+    """A click callback: "300" to 300, "100,100,50" to (100, 100, 50)."""
+    numbers = several(int)(ctx, param, value)
+    return numbers[0] if numbers and len(numbers) == 1 else numbers
+
+
+@click.command("style", epilog="Example: kzoo style photo.jpg painting.jpg --out painted.png --budget 2m")
+@click.argument("content", required=False)
+@click.argument("styles", nargs=-1)
+@click.option("--out", metavar="PNG", help="CONTENT-STYLE.png by default; for a folder of contents, a folder.")
+@click.option("--size", type=click.IntRange(1), help="Longer side of the result in pixels; 512 by default.")
+@click.option(
+    "--style-scale", type=float, metavar="X", help="Size of the styles relative to the result's; 1 by default."
+)
+@click.option(
+    "--evaluations",
+    callback=counts,
+    metavar="N",
+    help="Of the loss, over all sizes; 300 by default. Or N,N,.. for each size.",
+)
+@click.option(
+    "--budget", callback=seconds, metavar="TIME", help="Take so long, such as 2m, in place of a number of evaluations."
+)
+@click.option("--weights", metavar="TAG|FILE", 
+              help="imagenet (default), a file (the first layers are enough), or random: textures and colours without "
+              "any download; random filters know no objects, so nothing is kept in place but edges.")  # fmt: skip
+@click.option("--model", help="Any of kzoo list; vgg19 by default.")
+@click.option("--content-layers", callback=several(str), metavar="A,B", help="block4_conv2 by default.")
+@click.option("--style-layers", callback=several(str), metavar="A,B", help="block1_conv1 to block5_conv1 by default.")
+@click.option(
+    "--layer-weights", callback=several(float), metavar="W,W", help="One for each style layer; equal by default."
+)
+@click.option("--style-weights", callback=several(float), metavar="W,W", help="One for each style; equal by default.")
+@click.option("--content-weight", type=float, metavar="X", help="alpha; 1 by default.")
+@click.option("--style-weight", type=float, metavar="X", help="beta; 100 by default: more is more style.")
+@click.option(
+    "--tv-weight", type=float, metavar="X", help="Of the total variation; 0 by default, 1e-7 smooths a little."
+)
+@click.option("--range-weight", type=float, metavar="X", help="Keeps pixels within 0..255; 1e-6 by default.")
+@click.option("--balance", type=click.Choice(["relative", "gradient", "paper"]),
+              help="What weights are relative to: each term's size, also the layers' pull; as published.")  # fmt: skip
+@click.option("--optimizer", type=click.Choice(["lbfgs", "adam"]), help="lbfgs by default.")
+@click.option("--learning-rate", type=float, metavar="X", help="Adam's, in grey levels; 5 by default.")
+@click.option("--init", metavar="WHAT", help="content (default), noise, or a picture to start from.")
+@click.option("--coarsest", type=click.IntRange(0), help="Size to begin with, 128 by default; 0: no smaller sizes.")
+@click.option("--pooling", type=click.Choice(["average", "max"]), help="average by default.")
+@click.option("--padding", type=click.Choice(["replicate", "zeros"]), help="replicate by default.")
+@click.option(
+    "--preserve-color", type=click.Choice(["none", "luminance", "histogram"]), help="Keep the content's colours."
+)
+@click.option("--mask", "masks", type=(str, str), multiple=True, metavar="CONTENT STYLE",
+              help="Black and white pictures: this region of the content takes its texture from that of the style (- "
+              "for all of it). Again for each region; with several styles, one for each.")  # fmt: skip
+@click.option("--average", is_flag=True, default=None, help="Give the average of the last iterates: smoother.")
+@click.option(
+    "--tile", type=click.IntRange(1), metavar="N", help="Compute in tiles of N pixels: the same result in less memory."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="auto (default): what this machine is fast in.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of the noise and of random weights; 0 by default.")
+@click.option(
+    "--like",
+    metavar="PNG",
+    help="The settings of a picture that kzoo style made, and its pictures unless others are given.",
+)
+@click.option(
+    "--save-every", type=click.IntRange(1), metavar="N", help="Write the picture and a state each N evaluations."
+)
+@click.option("--resume", is_flag=True, help="Go on where Ctrl-C or a kill has stopped the same command.")
+@click.option("--from-last", is_flag=True, help="For frames: start each picture of a folder from the result before it.")
+@click.option("--report/--no-report", default=True, help="Write OUT-compare.png and OUT-loss.png as well (default).")
+@click.option("--quiet", is_flag=True)
+@as_json
+def command(content, styles, out, like, budget, save_every, resume, from_last, report, quiet, as_json, **options):
+    """Paint CONTENT in the style of STYLE, or of several (Gatys, Ecker and Bethge 2016).
+
+    CONTENT may be a folder: each of its pictures is painted, in the order of their numbers. Ctrl-C keeps the picture
+    and a state; the same command with --resume goes on.
+    """
+    if not like and not styles:
+        raise click.UsageError("Give a CONTENT and at least one STYLE picture.")
+    if options["model"]:
+        spec(options["model"])  # before Keras is imported: a wrong name answers at once
+    load_keras()
+    from kzoo.style import Settings
+    from kzoo.style.folder import stylize_folder
+    from kzoo.style.pictures import record
+    from kzoo.style.transfer import stylize
+
+    given = {k: v for k, v in options.items() if v is not None and v != ()}
+    settings = Settings()
+    if like:
+        found = record(like)
+        settings = Settings.of(found["settings"])
+        if budget:
+            given.setdefault("evaluations", Settings.evaluations)
+        if given.keys() & {"size", "coarsest"} and isinstance(settings.evaluations, tuple):
+            given.setdefault("evaluations", sum(settings.evaluations))  # made for other sizes
+        content = content or found.get("content")
+        styles = styles or tuple(found.get("styles") or ())
+    if not content or not styles or None in styles:
+        raise click.UsageError("Give a CONTENT and at least one STYLE picture.")
+    shared = dict(settings=settings, budget=budget, save_every=save_every, resume=resume, report=report, quiet=quiet)
+    name = f"{Path(content).stem}-{Path(styles[0]).stem}"
+    if Path(content).is_dir():
+        results = stylize_folder(content, styles, out or name, from_last=from_last, **shared, **given)
+    elif from_last:
+        raise KzooError(f"--from-last is for a folder of frames; {content} is none.")
+    else:
+        results = [stylize(content, styles, out=out or f"{name}.png", **shared, **given)]
+    if as_json:
+        print_json([{"path": str(r.path), **r.record} for r in results])
+    elif not quiet:
+        for r in results:
+            click.echo(f"Wrote {r.path}.", err=True)

@@ -1,0 +1,6 @@
+"""Style transfer: a picture with the content of one and the textures of another (Gatys, Ecker and Bethge 2016)."""
+
+from kzoo.style.folder import stylize_folder
+from kzoo.style.transfer import Result, Settings, stylize
+
+__all__ = ["Result", "Settings", "stylize", "stylize_folder"]

@@ -1,0 +1,42 @@
+"""Keeping the colours of the content (Gatys et al. 2016, arXiv:1606.05897). Pictures are (H, W, 3) RGB in 0..255."""
+
+import numpy as np
+
+# Rows Y, I, Q of the NTSC space, the paper's choice for luminance.
+YIQ = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+MODES = ("none", "luminance", "histogram")
+
+
+def matched(style, content):
+    """The style picture with the content's mean colour and colour covariance, by a linear map of its pixels.
+
+    x' = S_c^(1/2) S_s^(-1/2) (x - m_s) + m_c: the symmetric square roots, which the paper prefers to Cholesky's.
+    """
+    pixels = lambda picture: picture.reshape(-1, 3).astype("float64")  # noqa: E731
+    (mean_s, root_s), (mean_c, root_c) = (moments(pixels(p)) for p in (style, content))
+    mapped = (pixels(style) - mean_s) @ np.linalg.inv(root_s) @ root_c + mean_c
+    return np.clip(mapped, 0, 255).reshape(style.shape).astype("float32")
+
+
+def moments(pixels):
+    """(mean, symmetric square root of the covariance); a little is added, for pictures of fewer than three colours."""
+    values, vectors = np.linalg.eigh(np.cov(pixels.T) + 1e-2 * np.eye(3))
+    return pixels.mean(0), vectors @ np.diag(np.sqrt(np.maximum(values, 1e-2))) @ vectors.T
+
+
+def luminance(picture):
+    """Y as a grey RGB picture."""
+    return np.repeat(picture.astype("float32") @ YIQ[0].astype("float32")[:, None], 3, -1)
+
+
+def luminance_matched(style, content):
+    """The style's luminance as grey RGB, with the content's mean and deviation (section 3.2 of the paper)."""
+    s, c = luminance(style), luminance(content)
+    return np.clip((s - s.mean()) * (c.std() / max(s.std(), 1e-3)) + c.mean(), 0, 255)
+
+
+def recoloured(grey, content):
+    """The luminance of one picture with the colour (I and Q) of the other."""
+    yiq = content.astype("float64") @ YIQ.T
+    yiq[..., 0] = grey.astype("float64") @ YIQ[0]
+    return np.clip(yiq @ np.linalg.inv(YIQ).T, 0, 255).astype("float32")

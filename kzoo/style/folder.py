@@ -1,0 +1,56 @@
+"""A folder of contents, or the frames of a film in order."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from kzoo.data.images import shown
+from kzoo.errors import DataError, KzooError
+from kzoo.progress import say
+from kzoo.style import pictures
+from kzoo.style.transfer import stylize
+
+
+def stylize_folder(contents, styles, out, *, from_last=False, budget=None, resume=False, quiet=False, **options):
+    """Paint every picture of a folder; frame2.jpg comes before frame10.jpg.
+
+    out: a folder, made if need be; contents/a.jpg becomes out/a.png. from_last: start each from the result before it,
+        at full size, so that frames hang together. budget: seconds for all of them, shared out equally.
+    resume: pass over those that are finished. Others as in `kzoo.stylize`.
+
+    Returns a list of Results. A picture that can't be read is named and the others painted; DataError at the end says
+    how many there were.
+    """
+    files, out, deadline = pictures.listed(contents), Path(out), budget and time.monotonic() + budget
+    targets = {}
+    for file in files:
+        target = out / f"{file.stem}.png"
+        if target in targets.values():
+            raise KzooError(f"Two pictures of {shown(contents)} would both become {shown(target)}: rename one.")
+        if target.resolve() == file.resolve():
+            raise KzooError(f"{shown(file)} would be overwritten by its result: give another folder.")
+        targets[file] = target
+    out.mkdir(parents=True, exist_ok=True)
+    results, bad, last, eyes = [], [], None, {}
+    for i, (file, target) in enumerate(targets.items()):
+        state = target.with_suffix(".state").is_file()
+        if resume and target.is_file() and not state:
+            last = target
+            continue
+        changes = dict(options)
+        if from_last and last is not None:
+            changes.update(init=str(last), coarsest=0)
+        if deadline:
+            changes["budget"] = max(0.1, (deadline - time.monotonic()) / (len(files) - i))
+        try:
+            results.append(
+                stylize(file, styles, out=target, resume=resume and state, quiet=quiet, eyes=eyes, **changes)
+            )  # fmt: skip
+            last = target
+        except DataError as e:
+            bad.append(file)
+            say(str(e))
+    if bad:
+        raise DataError(f"{len(bad)} of {len(files)} pictures could not be painted.")
+    return results
