@@ -33,23 +33,26 @@ def steps(folder):
     say("1. What there is", "The catalog holds classic networks, each as its paper has it.")
     kzoo("list")
 
+    say("2. What it can load", "Published weights, fetched and checked when a model asks for them; not in this demo.")
+    kzoo("weights", "list", "resnet50*")
+
     say(
-        "2. What a network costs",
+        "3. What a network costs",
         "Every layer of LeNet-5 (1998): its output, parameters, multiply-adds, receptive field.",
     )
     kzoo("info", "lenet5")
 
     say(
-        "3. Train one",
+        "4. Train one",
         "A small convolutional network learns 1,258 real handwritten digits, which come with scikit-learn.",
     )
     kzoo("train", "mnist_shift", "--data", "digits", "--recipe", "modern", "--epochs", "20", "--batch-size", "32",
          "--seed", "0", "--out", run)  # fmt: skip
 
-    say("4. Test it", "359 digits that it has never seen: how many it gets right, and which it takes for which.")
+    say("5. Test it", "359 digits that it has never seen: how many it gets right, and which it takes for which.")
     kzoo("evaluate", run)
 
-    say("5. Use it", "Three of the test digits as image files, and what the network sees in them.")
+    say("6. Use it", "Three of the test digits as image files, and what the network sees in them.")
     kzoo("predict", run, *write_pictures(pictures), "--top", "3")
 
     click.echo(f"\nDone in {time.monotonic() - began:.0f} s. Now with your own pictures, a folder for each class:")
