@@ -8,6 +8,7 @@ from keras import layers
 
 from kzoo.build import POLICIES
 from kzoo.errors import KzooError, unknown
+from kzoo.graph import calls
 from kzoo.hardware import auto_precision
 from kzoo.layers import GroupedConv2D, Preprocess
 
@@ -92,7 +93,7 @@ def inference_form(model, precision=None):
         raise unknown("precision", precision, POLICIES, f"It is auto or one of {', '.join(POLICIES)}.")
 
     output = model.outputs[0]
-    nodes = _calls(model.inputs, output)
+    nodes = calls(model.inputs, [output])
     gone, folded = _foldable(nodes, output)
     entrance, first_conv = _entrance(nodes)
     exact = {id(output)}  # the output, and what becomes the output when the layers behind it are gone
@@ -125,28 +126,10 @@ def inference_form(model, precision=None):
     return keras.Model(inputs, tensors[id(output)], name=model.name)
 
 
-def _calls(inputs, output):
-    """The calls of layers that lead from the inputs to an output, each behind those that it needs."""
-    done, stack, order = {id(t) for t in inputs}, [(output, False)], []
-    while stack:  # depth first, without recursion: the networks are deep
-        tensor, ready = stack.pop()
-        if id(tensor) in done:
-            continue
-        operation, index, _ = tensor._keras_history
-        node = operation._inbound_nodes[index]
-        if ready:
-            order.append(node)
-            done.update(map(id, node.outputs))
-        else:
-            stack.append((tensor, True))
-            stack.extend((t, False) for t in reversed(node.input_tensors))
-    return order
-
-
 def _foldable(nodes, output):
     """(ids of the calls that go, id of a convolution -> the layers to fold into it, in order)."""
     seen_by = Counter(id(t) for node in nodes for t in node.input_tensors) + Counter([id(output)])
-    calls = Counter(id(node.operation) for node in nodes)
+    times = Counter(id(node.operation) for node in nodes)
     gone, folded = set(), {}
     ends = {}  # id of a tensor that a convolution, with all that is folded into it, gives -> that convolution
     for node in nodes:
@@ -158,7 +141,7 @@ def _foldable(nodes, output):
         elif type(layer) in KERNELS:
             channels_last = getattr(layer, "data_format", "channels_last") == "channels_last"
             # A layer that is called twice has one kernel for both; an activation stands between it and what follows.
-            if calls[id(layer)] == 1 and layer.activation is keras.activations.linear and channels_last:
+            if times[id(layer)] == 1 and layer.activation is keras.activations.linear and channels_last:
                 ends[id(out)] = layer
         elif len(node.input_tensors) == 1 and id(node.input_tensors[0]) in ends and _is_affine(layer, len(out.shape)):
             x = node.input_tensors[0]

@@ -33,6 +33,7 @@ import numpy as np
 from kzoo import receptive_field
 from kzoo.build import build
 from kzoo.errors import KzooError
+from kzoo.graph import calls
 from kzoo.receptive_field import ReceptiveField, Unknown
 from kzoo.spec import ModelSpec
 
@@ -65,7 +66,7 @@ def ledger(model, *, input_shape=None, **options):
         model = _at_shapes(model, [(None, *input_shape)])
 
     inputs, _ = _ends(model)
-    channels_first = any(getattr(n.operation, "data_format", None) == "channels_first" for n in _nodes(model))
+    channels_first = any(getattr(n.operation, "data_format", None) == "channels_first" for n in calls(*_ends(model)))
     dims = [range(2, len(t.shape)) if channels_first else range(1, len(t.shape) - 1) for t in inputs]
     sizes = {tuple(t.shape[d] for d in ds) for t, ds in zip(inputs, dims, strict=True)}
     seen = {}
@@ -274,25 +275,6 @@ def _ends(model):
     )
 
 
-def _nodes(model):
-    """The calls that lead from a model's inputs to its outputs, each behind those that it needs, branch by branch."""
-    inputs, outputs = _ends(model)
-    done, stack, order = {id(t) for t in inputs}, [(t, False) for t in reversed(outputs)], []
-    while stack:  # depth first, without recursion: a DenseNet has hundreds of layers in a row
-        tensor, ready = stack.pop()
-        if id(tensor) in done:
-            continue
-        operation, index, _ = tensor._keras_history
-        node = operation._inbound_nodes[index]
-        if ready:
-            order.append(node)
-            done.update(map(id, node.output_tensors))
-        else:
-            stack.append((tensor, True))
-            stack.extend((t, False) for t in reversed(node.input_tensors))
-    return order
-
-
 def _rows(model, seen, prefix="", owned=None):
     """Yield the rows of a model. seen: id of a tensor -> its sights, or the reason why they are unknown (a string)."""
     # Variables and nested models that are counted, by id; held here, so that no other object takes the id of one.
@@ -300,7 +282,7 @@ def _rows(model, seen, prefix="", owned=None):
     if not prefix:
         for t in _ends(model)[0]:
             yield _row(t._keras_history.operation, prefix, None, [t], seen, owned)
-    for node in _nodes(model):
+    for node in calls(*_ends(model)):
         op, ins, outs = node.operation, node.input_tensors, node.output_tensors
         for t in outs:
             _check_shape(model, t)

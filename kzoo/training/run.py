@@ -92,7 +92,7 @@ def save_model(model, path):
         model.save(f.name)
         with zipfile.ZipFile(f.name, "a") as archive:
             with archive.open("model.weights.h5") as weights:
-                digest = hashlib.file_digest(weights, "sha256") if hasattr(hashlib, "file_digest") else _digest(weights)
+                digest = _digest(weights)
             archive.writestr("kzoo.json", json.dumps({"weights_sha256": digest.hexdigest()}))
 
 
