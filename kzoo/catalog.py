@@ -226,7 +226,7 @@ for _name, _depth, _params, _shortcut in (
 ):
     register(ModelSpec(
         _name, "kzoo.models.resnet:resnet_cifar", (32, 32, 3), 10, paper=_RESNET,
-        config={"depth": _depth, "shortcut": _shortcut}, params=_params, preprocessing=_CIFAR,
+        config={"depth": _depth, "shortcut": _shortcut}, params=_params, preprocessing=_CIFAR, recipe="cifar",
         deviations=("The mean colour is subtracted and divided by its deviation; the paper subtracts the mean image.",),
     ))  # fmt: skip
 
@@ -239,7 +239,7 @@ def wrn(depth, k, *, params=None):
     """
     return ModelSpec(
         f"wrn_{depth}_{k}", "kzoo.models.wide_resnet:wide_resnet", (32, 32, 3), 10, paper=_WRN,
-        config={"depth": depth, "k": k}, params=params, preprocessing=_CIFAR,
+        config={"depth": depth, "k": k}, params=params, preprocessing=_CIFAR, recipe="cifar",
         deviations=("Without dropout between the convolutions; dropout=0.3 gives the paper's variant with it.",),
     )  # fmt: skip
 

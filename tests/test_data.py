@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from kzoo.data import load_data
@@ -246,18 +247,21 @@ def test_channels_that_do_not_fit_are_said(tmp_path):
 def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
     split = load_data("digits").splits["val"]
 
-    def seen(*order):
-        got = batches(split, (8, 8, 1), PLAIN, 32, num_classes=10, order=order)
-        return [np.argmax(y, -1) for _, y in got], np.concatenate([x for x, _ in got])
+    def seen(seed, epoch):
+        got = batches(split, (8, 8, 1), PLAIN, 32, num_classes=10, order=(seed, epoch))
+        assert [len(y) for _, y in got] == [32, 32, 32, 32, 32, 20]
+        return np.concatenate([x for x, _ in got])
 
-    labels, x = seen(0, 0, 2)
-    assert [len(b) for b in labels] == [32, 32, 32, 32, 32, 20] * 2
-    first, second = x[:180], x[180:]
+    first, second = seen(0, 0), seen(0, 1)
     assert not np.array_equal(first, second)
     key = lambda a: sorted(im.tobytes() for im in a)  # noqa: E731
     assert key(first) == key(second) == key(split.images)
-    np.testing.assert_array_equal(seen(0, 1, 2)[1], second, "resuming at epoch 1 sees epoch 1")
-    assert not np.array_equal(seen(1, 0, 1)[1], first)
+    assert not np.array_equal(seen(1, 0), first)
+    epoch = tf.Variable(0, dtype=tf.int64)
+    data = batches(split, (8, 8, 1), PLAIN, 32, num_classes=10, order=(0, epoch))
+    for number, expected in ((0, first), (1, second)):
+        epoch.assign(number)
+        np.testing.assert_array_equal(np.concatenate([x for x, _ in data]), expected)
 
 
 def test_images_too_large_to_keep_are_prepared_on_the_way(tmp_path, monkeypatch):
@@ -266,7 +270,28 @@ def test_images_too_large_to_keep_are_prepared_on_the_way(tmp_path, monkeypatch)
     data = load_data(photos(tmp_path, {"a": 6, "b": 6}), val_fraction=0, test_fraction=0).splits["train"]
     kept, _ = prepared(data, (8, 8, 3), PLAIN)
     monkeypatch.setattr(module, "MEMORY", 10)
+    on_disk, bad = prepared(data, (8, 8, 3), PLAIN)
+    assert isinstance(on_disk.images, np.memmap) and not bad
+    monkeypatch.setattr(module, "DISK", 10)
     on_the_way, bad = prepared(data, (8, 8, 3), PLAIN)
     assert on_the_way.files and not bad
     get = lambda s: np.concatenate([x for x, _ in batches(s, (8, 8, 3), PLAIN, 5, num_classes=2)])  # noqa: E731
+    np.testing.assert_array_equal(get(kept), get(on_disk))
     np.testing.assert_array_equal(get(kept), get(on_the_way))
+
+
+def test_a_disk_that_fills_while_images_are_kept_there_costs_time_only(tmp_path, monkeypatch):
+    from kzoo.data import batches as module
+
+    class Full:
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+        def close(self):
+            pass
+
+    data = load_data(photos(tmp_path, {"a": 3, "b": 3}), val_fraction=0, test_fraction=0).splits["train"]
+    monkeypatch.setattr(module, "MEMORY", 10)
+    monkeypatch.setattr(module.tempfile, "TemporaryFile", Full)
+    on_the_way, bad = prepared(data, (8, 8, 3), PLAIN)
+    assert on_the_way.files and len(on_the_way) == 6 and not bad

@@ -87,6 +87,24 @@ def test_sgd_is_krizhevskys_update():
     np.testing.assert_allclose(np.asarray(variable), w, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_the_fused_adam_is_keras_adam(name):
+    from kzoo.training import optimizers
+
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(5, 7)), rng.normal(size=(4, 5, 7))
+    results = []
+    for kind in (getattr(optimizers, name), getattr(keras.optimizers, name)):
+        variable = keras.Variable(start.astype("float32"), name="kernel")
+        optimizer = kind(keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5))
+        for gradient in gradients:
+            optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [variable])
+        results.append([np.asarray(v) for v in (variable, *optimizer.variables)])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-6)
+    assert not np.allclose(results[0][0], start)
+
+
 def test_biases_decay_only_where_the_recipe_says_so():
     for decay_all, want in ((False, 1.0), (True, 0.95)):
         bias = keras.Variable(np.ones(1, "float32"), name="bias")

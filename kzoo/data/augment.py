@@ -9,7 +9,10 @@ _FILL = {"fill_mode": "constant", "fill_value": 0.0}
 
 AUGMENTATIONS = {
     "flip": lambda p, seed: keras.layers.RandomFlip("horizontal", seed=seed),
-    "shift": lambda share, seed: keras.layers.RandomTranslation(share, share, seed=seed, **_FILL),
+    # By whole pixels ("nearest"), as a crop of a padded picture: between them every training picture would be blurred.
+    "shift": lambda share, seed: keras.layers.RandomTranslation(
+        share, share, interpolation="nearest", seed=seed, **_FILL
+    ),
     "rotate": lambda degrees, seed: keras.layers.RandomRotation(degrees / 360, seed=seed, **_FILL),
     "zoom": lambda share, seed: keras.layers.RandomZoom((-share, share), seed=seed, **_FILL),
     "brightness": lambda share, seed: keras.layers.RandomBrightness(share, value_range=(0, 255), seed=seed),

@@ -1,9 +1,11 @@
-"""From a Split to batches: prepared once and kept in memory where it fits, else prepared on the way."""
+"""From a Split to batches: prepared once and kept, in memory or on disk, else prepared on the way."""
 
 from __future__ import annotations
 
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,18 +16,21 @@ from kzoo.data import images
 from kzoo.data.sources import Split
 from kzoo.errors import DataError
 
-MEMORY = 2 << 30  # bytes of prepared images that are kept
+MEMORY = 2 << 30  # bytes of prepared images that are kept in memory
+DISK = 32 << 30  # ... and on disk, but at most half of what is free there
 
 
 def prepared(split, shape, preprocessing, progress=None):
     """Decode, resize and crop every image of a split once.
 
     Returns (split, skipped): the split with a uint8 array (N, *shape) in place of files where that takes at most
-    MEMORY bytes (else the split as it was), without the images that can't be decoded; those are in `skipped`, as
-    (id, reason). progress: called with 1 for each image.
+    MEMORY bytes, or, on disk, DISK bytes (else the split as it was), without the images that can't be decoded; those
+    are in `skipped`, as (id, reason). What is on disk is a file without a name in Python's temporary folder ($TMPDIR),
+    gone with the process. progress: called with 1 for each image.
     """
     height, width, channels = shape
-    fits = len(split) * height * width * channels <= MEMORY
+    size = len(split) * height * width * channels
+    fits = size <= MEMORY
     if not split.files:
         have = split.images.shape[-1]
         if have != channels and {have, channels} != {1, 3}:
@@ -48,18 +53,46 @@ def prepared(split, shape, preprocessing, progress=None):
             return None, str(e)
 
     good, skipped = [], []
-    out = np.empty((len(split) if fits else 0, *shape), np.uint8)
+    store = _Store(shape, len(split), size)
     for i, (image, reason) in enumerate(_in_order(attempt, split.images)):
         if reason is None:
-            if fits:
-                out[len(good)] = image
+            store.add(image)
             good.append(i)
         else:
             skipped.append((split.ids[i], reason))
         if progress:
             progress(1)
     kept = split.take(np.array(good, int)) if skipped else split
-    return (Split(out[: len(good)], kept.labels, kept.ids) if fits else kept), skipped
+    images_ = store.array()
+    return (kept if images_ is None else Split(images_, kept.labels, kept.ids)), skipped
+
+
+class _Store:
+    """Takes images (uint8, all of one shape) and gives them back as one array: in memory, on disk, or not at all."""
+
+    def __init__(self, shape, most, size):
+        self.shape, self.n, self.out, self.file = shape, 0, None, None
+        if size <= MEMORY:
+            self.out = np.empty((most, *shape), np.uint8)
+        elif size <= min(DISK, shutil.disk_usage(tempfile.gettempdir()).free // 2):
+            self.file = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as the array
+
+    def add(self, image):
+        if self.out is not None:
+            self.out[self.n] = image
+        elif self.file:
+            try:
+                self.file.write(np.ascontiguousarray(image).data)
+            except OSError:  # others filled the disk meanwhile: then the images are prepared on the way
+                self.file.close()
+                self.file = None
+        self.n += 1
+
+    def array(self):
+        if self.file:
+            self.file.flush()
+            return np.memmap(self.file, np.uint8, "r", shape=(self.n, *self.shape))
+        return None if self.out is None else self.out[: self.n]
 
 
 def _in_order(function, items) -> Iterator:
@@ -103,8 +136,8 @@ def _images_at(split, shape, preprocessing):
 def batches(split, shape, preprocessing, batch_size, *, num_classes, order=None):
     """A tf.data.Dataset of (uint8 images (B, *shape), one-hot float32 labels (B, num_classes)).
 
-    order: None for one pass in the stored order; else (seed, first epoch, last epoch): one pass for each epoch, each
-    in a permutation that depends on the seed and the number of the epoch only, so that a resumed run sees the same.
+    order: None for the stored order; else (seed, epoch): a permutation that depends on these two only, so that a
+    resumed run sees the same. epoch may be a tf.Variable (int64), which is read when a pass begins.
     """
     if split.files:
         images.check_shape(shape)
@@ -112,18 +145,25 @@ def batches(split, shape, preprocessing, batch_size, *, num_classes, order=None)
     rows = _images_at(split, shape, preprocessing)
     labels = tf.constant(split.labels)
 
-    def one_pass(epoch):
+    def one_pass(_):
         if order is None:
             indices = tf.data.Dataset.range(n)
         else:
-            seed = tf.stack([tf.constant(order[0], tf.int64), epoch])
+            seed = tf.stack([tf.constant(order[0], tf.int64), tf.cast(order[1], tf.int64)])
             permutation = tf.random.experimental.stateless_shuffle(tf.range(n, dtype=tf.int64), seed)
             indices = tf.data.Dataset.from_tensor_slices(permutation)
         return indices.batch(batch_size)
 
-    epochs = tf.data.Dataset.range(*order[1:]) if order else tf.data.Dataset.range(1)
-    dataset = epochs.flat_map(one_pass).map(
-        lambda i: (rows(i), tf.one_hot(tf.gather(labels, i), num_classes)), num_parallel_calls=2, deterministic=True
+    dataset = (
+        tf.data.Dataset.range(1)
+        .flat_map(one_pass)
+        .map(  # flat_map: the permutation is drawn when a pass begins
+            lambda i: (rows(i), tf.one_hot(tf.gather(labels, i), num_classes)), num_parallel_calls=2, deterministic=True
+        )
     )
-    passes = order[2] - order[1] if order else 1
-    return dataset.apply(tf.data.experimental.assert_cardinality(passes * math.ceil(n / batch_size))).prefetch(2)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(math.ceil(n / batch_size))).prefetch(2)
+    # The tuner sleeps 10 ms, 20 ms, 40 ms, ..., and the end of a pass waits until it wakes: up to twice the time of the
+    # pass. There is nothing to tune here.
+    tuning = tf.data.Options()
+    tuning.autotune.enabled = False
+    return dataset.with_options(tuning)
