@@ -1,8 +1,10 @@
-"""Speed, measured fairly: each contender in a process of its own, in turn, several rounds; medians, bests, ratios.
+"""Speed, measured fairly: every contender in a process of its own, in turn, several rounds; medians, bests, ratios.
 
-    python scripts/benchmark.py train --model mnist_cnn --rounds 3
+    python scripts/benchmark.py train --model mnist_cnn resnet20
+    python scripts/benchmark.py infer --model resnet50 --batch 1 32 --rounds 5 --json infer.json
 
-The machine may be shared and noisy, so only ratios within one run count.
+The machine may be shared and noisy: only ratios within one run count, and where medians and bests tell different
+stories, it was. Peers are measured where they are installed.
 """
 
 import argparse
@@ -11,206 +13,147 @@ import os
 import statistics
 import subprocess
 import sys
-import time
+from importlib import import_module
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+WHAT = ("train", "infer", "style", "data", "startup")
 
-def peak_memory():
-    """MiB that this process has held at most."""
+
+def worker(bench, options):
     import resource
 
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
-    return held / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    if options.worker == "machine":
+        return print("RESULT", json.dumps(machine(bench, options)))
+    found = bench.measure(options.worker, options)
+    found = {"": found} if "value" in found else found
+    held = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    mib = held / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes on macOS, KiB elsewhere
+    print("RESULT", json.dumps({case: {"peak_mib": round(mib), **values} for case, values in found.items()}))
 
 
-def batch_of(model, batch, steps):
-    """The same seeded images and labels for all: real MNIST where it is at hand, else noise of the model's shape."""
-    import numpy as np
-
-    from kzoo.catalog import spec
-    from kzoo.data import load_data
-    from kzoo.errors import KzooError
-
-    shape, n = spec(model).input_shape, batch * steps
-    if shape == (28, 28, 1):
-        try:
-            split = load_data("mnist", val_fraction=0).splits["train"]
-            return split.images[:n], split.labels[:n], 10
-        except KzooError:
-            pass
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (n, *shape)).astype("uint8"), rng.integers(0, 10, n), 10
+def ask(name, models, environment=()):
+    """What a worker answers; None, and a word on stderr, if it fails or takes ten minutes."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
+    command += ["--model", *models] if models else []
+    # PyTorch's threads would spin while they wait, and be ten times slower where others use the cores, too.
+    env = {"OMP_WAIT_POLICY": "passive", **os.environ, **dict(environment)}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
+    except subprocess.TimeoutExpired:
+        return print(f"{name}: left out: ten minutes were not enough", file=sys.stderr)
+    line = next((x for x in done.stdout.splitlines() if x.startswith("RESULT ")), None)
+    if line is None:
+        return print(f"{name}: left out: {(done.stderr.strip().splitlines() or ['no word'])[-1]}", file=sys.stderr)
+    return json.loads(line[7:])
 
 
-# --- contenders: each trains `steps` batches, after `warm` batches that don't count; returns images/s -------------
+def share_of_peak(table, flops, peak):
+    """Adds to each row the share that it reaches of the machine's measured matrix product, in its faster precision."""
+    for row in table.values():
+        row["of_peak"] = f"{row['best'] * flops / max(peak.values()) / 1e9:.0%}"
 
 
-def timed(epoch, images, warm):
-    epoch()  # compiles
-    for _ in range(warm):
-        epoch()
-    began = time.perf_counter()
-    epoch()
-    return images / (time.perf_counter() - began)
-
-
-def train_kzoo(model, batch, steps, precision):
-    """What `kzoo train` runs: its pipeline, its compiled step."""
-    from kzoo.build import build
-    from kzoo.catalog import spec
-    from kzoo.data.batches import batches
-    from kzoo.data.sources import Split
-    from kzoo.hardware import auto_precision
-    from kzoo.training.fit import training_model
-    from kzoo.training.recipes import RECIPES
-
-    x, y, classes = batch_of(model, batch, steps)
-    if precision == "auto":
-        precision = auto_precision(build(model, num_classes=classes))[0]
-    network = build(model, num_classes=classes, precision=precision, seed=0)
-    plan = RECIPES["lecture_cnn"].changed(batch_size=batch)
-    trainer = training_model(network, plan, steps, 0)
-    split = Split(x, y, [""] * len(x))
-    shape = spec(model).input_shape
-
-    def epoch():
-        data = batches(split, shape, spec(model).preprocessing, batch, num_classes=classes, order=(0, 0, 1))
-        trainer.fit(data, verbose=0, shuffle=False)
-
-    return timed(epoch, batch * steps, 1), {"precision": precision}
-
-
-def train_keras(model, batch, steps, xla):
-    """The same network through plain model.fit on arrays, float32, as a Keras user writes it."""
-    import keras
-    import numpy as np
-
-    from kzoo.build import build
-
-    x, y, classes = batch_of(model, batch, steps)
-    network = build(model, num_classes=classes, precision="float32", seed=0)
-    network.compile(
-        keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"], **({} if xla else {"jit_compile": False}),
-    )  # fmt: skip
-    x = x.astype(np.float32)
-    return timed(lambda: network.fit(x, y, batch_size=batch, verbose=0), batch * steps, 1), {
-        "jit_compile": network.jit_compile
-    }
-
-
-def train_torch(model, batch, steps, dtype):
-    """mnist_cnn in PyTorch, channels last, as a PyTorch user writes it; other models have no definition here."""
-    import torch
-    from torch import nn
-
-    if model != "mnist_cnn":
-        raise SystemExit("no PyTorch definition of this model here")
-    x, y, classes = batch_of(model, batch, steps)
-    network = nn.Sequential(
-        nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3136, 1024), nn.ReLU(), nn.Linear(1024, classes),
-    ).to(memory_format=torch.channels_last)  # fmt: skip
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    x = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    y = torch.from_numpy(y).long()
-    half = dtype == "bfloat16"
-
-    def epoch():
-        order = torch.randperm(len(x))
-        for i in range(0, len(x), batch):
-            index = order[i : i + batch]
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                loss = nn.functional.cross_entropy(network(x[index].float() / 255), y[index])
-            loss.backward()
-            optimizer.step()
-
-    return timed(epoch, batch * steps, 1), {"threads": torch.get_num_threads()}
-
-
-CONTENDERS = {
-    "kzoo auto": (train_kzoo, "auto"),
-    "kzoo float32": (train_kzoo, "float32"),
-    "keras float32": (train_keras, True),
-    "keras float32, no XLA": (train_keras, False),
-    "torch float32": (train_torch, "float32"),
-    "torch bfloat16": (train_torch, "bfloat16"),
-}
-
-
-def worker(name, options):
-    function, argument = CONTENDERS[name]
-    speed, facts = function(options.model, options.batch, options.steps, argument)
-    print("RESULT", json.dumps({"images_per_s": speed, "peak_mib": peak_memory(), **facts}))
-
-
-def train(options):
-    from importlib.util import find_spec
-
-    names = [
-        n
-        for n in CONTENDERS
-        if not (n.startswith("torch") and (not find_spec("torch") or options.model != "mnist_cnn"))
-    ]
-    results = {name: [] for name in names}
-    for turn in range(options.rounds):
-        for name in names:
-            out = subprocess.run(
-                [sys.executable, __file__, "train", "--worker", name, "--model", options.model,
-                 "--batch", str(options.batch), "--steps", str(options.steps)],
-                capture_output=True, text=True,
-            )  # fmt: skip
-            line = next((x for x in out.stdout.splitlines() if x.startswith("RESULT ")), None)
-            if line is None:
-                raise SystemExit(f"{name} failed:\n{out.stderr[-2000:]}")
-            results[name].append(json.loads(line[7:]))
-            print(f"round {turn + 1}: {name}: {results[name][-1]['images_per_s']:,.0f} images/s", file=sys.stderr)
-    table = {}
-    for name, found in results.items():
-        speeds = [r["images_per_s"] for r in found]
-        extra = {k: v for k, v in found[0].items() if k not in ("images_per_s", "peak_mib")}
-        table[name] = {"median": statistics.median(speeds), "best": max(speeds),
-                       "peak_mib": max(r["peak_mib"] for r in found), **extra}  # fmt: skip
+def machine(bench, options):
+    """What it is; for networks its GFLOP/s of matrix products, and the floating point operations of each network."""
+    import kzoo
     from kzoo.hardware import describe
 
-    plain = table["keras float32"]
-    if options.json:
-        print(
-            json.dumps(
-                {"model": options.model, "hardware": describe(), "rounds": options.rounds, "results": table}, indent=2
-            )
-        )
-        return
-    print(f"Training {options.model}, batch {options.batch}, {options.rounds} rounds, {describe()}")
-    print(f"{'':24}{'median':>10}{'best':>10}{'peak MiB':>10}  best / plain Keras")
+    found = {"hardware": describe()}
+    if hasattr(bench, "flops"):
+        from bench.common import peak
+
+        found["peak"] = peak()
+        found["flops"] = {m: bench.flops(kzoo.ledger(kzoo.build(m))) for m in options.model}
+    return found
+
+
+def rounds(bench, options, model):
+    """{case: {contender: [result of each round]}}"""
+    results, failed = {}, set()
+    for turn in range(options.rounds):
+        for name in bench.contenders(options):
+            if name in failed:
+                continue
+            answer = ask(name, [model] if model else [], getattr(bench, "environment", lambda name: {})(name))
+            if answer is None:
+                failed.add(name)
+                continue
+            for case, found in answer.items():
+                label = " ".join(filter(None, (model, case)))
+                results.setdefault(label, {}).setdefault(name, []).append(found)
+                print(f"round {turn + 1}: {label} {name}: {found['value']:,.2f} {bench.UNIT}", file=sys.stderr)
+    return results
+
+
+def summary(bench, found):
+    """{contender: {"median", "best", "peak_mib", "ratio" and "ratio_of_bests" to BASE (above 1: better), facts}}"""
+    best = max if bench.BETTER == "more" else min
+    table = {}
+    for name, results in found.items():
+        values = [r["value"] for r in results]
+        facts = {k: v for k, v in results[-1].items() if k not in ("value", "peak_mib")}
+        table[name] = {"median": statistics.median(values), "best": best(values),
+                       "peak_mib": max(r["peak_mib"] for r in results), **facts}  # fmt: skip
+    if bench.BASE in table:
+        for row in table.values():
+            for key, of in (("ratio", "median"), ("ratio_of_bests", "best")):
+                ratio = row[of] / table[bench.BASE][of]
+                row[key] = round(ratio if bench.BETTER == "more" else 1 / ratio, 2)
+    return table
+
+
+def show(title, bench, table):
+    print(f"\n{title}")
+    print(f"{'':24}{'median':>10}{'best':>10}{'peak MiB':>10}   times {bench.BASE} (of bests)")
+    digits = 0 if bench.UNIT == "images/s" and max(r["best"] for r in table.values()) > 100 else 2
     for name, row in table.items():
-        facts = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("median", "best", "peak_mib"))
-        print(f"{name:24}{row['median']:10,.0f}{row['best']:10,.0f}{row['peak_mib']:10,.0f}"
-              f"  {row['best'] / plain['best']:.2f}  ({facts})")  # fmt: skip
+        known = ("median", "best", "peak_mib", "ratio", "ratio_of_bests")
+        facts = ", ".join(f"{k} {v}" for k, v in row.items() if k not in known and not isinstance(v, list))
+        ratios = f"{row['ratio']:6.2f} ({row['ratio_of_bests']:.2f})" if "ratio" in row else ""
+        numbers = f"{row['median']:10,.{digits}f}{row['best']:10,.{digits}f}{row['peak_mib']:10,}"
+        print(f"{name:24}{numbers}   {ratios:16}{facts}".rstrip())
+    print("\n".join(getattr(bench, "finish", lambda table: [])(table)), flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    t = commands.add_parser(
-        "train", help="images/s and peak memory of training: kzoo, plain Keras, PyTorch if installed"
-    )
-    t.add_argument("--model", default="mnist_cnn")
-    t.add_argument("--batch", type=int, default=128)
-    t.add_argument("--steps", type=int, default=100, help="batches that are timed")
-    t.add_argument("--rounds", type=int, default=3)
-    t.add_argument("--json", action="store_true")
-    t.add_argument("--worker", choices=list(CONTENDERS), help=argparse.SUPPRESS)
+    for what in WHAT:
+        bench = import_module(f"bench.{what}")
+        p = commands.add_parser(what, help=bench.HELP, description=bench.__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+        bench.arguments(p)
+        p.add_argument("--only", nargs="+", metavar="NAME", help="these contenders only")
+        p.add_argument("--rounds", type=int, default=3)
+        p.add_argument("--json", metavar="FILE")
+        p.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    bench = import_module(f"bench.{options.command}")
     if options.worker:
-        worker(options.worker, options)
-    else:
-        train(options)
+        return worker(bench, options)
+    every = bench.contenders
+    bench.contenders = lambda o: [n for n in every(o) if not o.only or n in o.only]
+
+    models = getattr(options, "model", None) or [None]
+    # Not in this process: what it holds would count as the peak memory of those that it starts.
+    known = ask("machine", models if models[0] else [])
+    record = {"command": "python scripts/benchmark.py " + " ".join(sys.argv[1:]), "unit": bench.UNIT,
+              "load_before": os.getloadavg()[0], **known, "results": {}}  # fmt: skip
+    print(f"{record['hardware']}; load {record['load_before']:.1f}; {options.rounds} rounds; {bench.UNIT}")
+    if "peak" in record:
+        print("Matrix product: {float32:,} GFLOP/s in float32, {bfloat16:,} in bfloat16".format(**record["peak"]))
+    for model in models:
+        for label, found in rounds(bench, options, model).items():
+            record["results"][label] = table = summary(bench, found)
+            if "peak" in record:
+                share_of_peak(table, record["flops"][model], record["peak"])
+            show(label, bench, table)
+    if options.json:
+        Path(options.json).write_text(json.dumps(record, indent=2) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

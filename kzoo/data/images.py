@@ -74,21 +74,26 @@ def orientation(data):
     the one with tag 0x0112 holds the orientation.
     """
     head = tf.io.decode_raw(tf.strings.substr(data, 0, 65536), tf.uint8)
-    head = tf.concat([tf.cast(head, tf.int32), tf.zeros(64 * 12 + 32, tf.int32)], 0)  # room to read past the end
     n = tf.size(head)
-    at = lambda i: tf.gather(head, tf.clip_by_value(i, 0, n - 1))  # noqa: E731
     matches = tf.ones([n - 5], tf.bool)
     for i, byte in enumerate(b"Exif\0\0"):
         matches &= head[i : n - 5 + i] == byte
-    start = tf.cast(tf.argmax(tf.cast(matches, tf.int32)), tf.int32) + 6
-    little = at(start) == 0x49
-    u16 = lambda i: tf.where(little, at(i) + 256 * at(i + 1), 256 * at(i) + at(i + 1))  # noqa: E731
-    # Real directories begin right behind the header; the lower 16 bits of the offset are enough for 64 KiB.
-    directory = start + tf.where(little, u16(start + 4), u16(start + 6))
-    entries = directory + 2 + 12 * tf.range(64)
-    found = (u16(entries) == 0x0112) & (tf.range(64) < u16(directory))
-    value = tf.reduce_max(tf.where(found, u16(entries + 8), 0))
-    return tf.where(tf.reduce_any(matches) & (value >= 1) & (value <= 8), value, 1)
+
+    def parsed():
+        start = tf.cast(tf.argmax(tf.cast(matches, tf.int32)), tf.int32) + 6
+        tiff = tf.cast(head[start:], tf.int32)
+        tiff = tf.concat([tiff, tf.zeros(64 * 12 + 32, tf.int32)], 0)  # room to read past the end
+        at = lambda i: tf.gather(tiff, tf.clip_by_value(i, 0, tf.size(tiff) - 1))  # noqa: E731
+        little = at(0) == 0x49
+        u16 = lambda i: tf.where(little, at(i) + 256 * at(i + 1), 256 * at(i) + at(i + 1))  # noqa: E731
+        # Real directories begin right behind the header; the lower 16 bits of the offset are enough for 64 KiB.
+        directory = tf.where(little, u16(4), u16(6))
+        entries = directory + 2 + 12 * tf.range(64)
+        found = (u16(entries) == 0x0112) & (tf.range(64) < u16(directory))
+        value = tf.reduce_max(tf.where(found, u16(entries + 8), 0))
+        return tf.where((value >= 1) & (value <= 8), value, 1)
+
+    return tf.cond(tf.reduce_any(matches), parsed, lambda: tf.constant(1))
 
 
 def upright(image, orientation):

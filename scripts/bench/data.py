@@ -1,0 +1,109 @@
+"""Input on folders of photos: how fast they are decoded and cropped, and how long training waits for them.
+
+A folder of --photos JPEGs of 500 x 375 pixels is made (noise over gradients, quality 90; sizes of ImageNet's).
+"decode": kzoo's preparation once over all; Keras' image_dataset_from_directory beside it. "kept in memory", "kept on
+disk", "decoded each time": seconds that the training step of the model waits for its batches, as a share of the
+epoch.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+HELP = "photos/s decoded, and the share of training that waits for input"
+UNIT, BETTER, BASE = "images/s", "more", "keras decode"
+
+
+def arguments(parser):
+    parser.add_argument("--model", nargs="+", default=["mobilenet_v2"], help="whose training waits")
+    parser.add_argument("--photos", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=32)
+
+
+def contenders(options):
+    return ["keras decode", "kzoo decode", "kept in memory", "kept on disk", "decoded each time"]
+
+
+def measure(name, options):
+    with tempfile.TemporaryDirectory() as folder:
+        photos(Path(folder), options.photos)
+        if name == "keras decode":
+            return keras_decode(folder, options)
+        return kzoo_data(name, folder, options)
+
+
+def photos(folder, n):
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 200, 500)[None, :, None] * np.linspace(0.2, 1, 375)[:, None, None]
+    for i in range(n):
+        path = folder / "ab"[i % 2] / f"{i}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        coarse = rng.integers(0, 56, (12, 16, 3)).astype("uint8")
+        noise = np.asarray(Image.fromarray(coarse).resize((500, 375))) + rng.integers(0, 12, (375, 500, 3))
+        Image.fromarray((ramp + noise).clip(0, 255).astype("uint8")).save(path, quality=90)
+
+
+def keras_decode(folder, options):
+    import keras
+
+    data = keras.utils.image_dataset_from_directory(
+        folder, image_size=(224, 224), crop_to_aspect_ratio=True, batch_size=options.batch, verbose=0
+    )
+    began = time.perf_counter()
+    n = sum(len(x) for x, _ in data)
+    return {"value": n / (time.perf_counter() - began)}
+
+
+def kzoo_data(name, folder, options):
+    from kzoo.build import build
+    from kzoo.catalog import spec
+    from kzoo.data import batches as module
+    from kzoo.data import load_data
+    from kzoo.hardware import auto_precision
+    from kzoo.training.fit import training_model
+    from kzoo.training.recipes import RECIPES
+
+    row = spec(options.model[0])
+    split = load_data(folder, val_fraction=0, test_fraction=0).splits["train"]
+    if name != "kept in memory":
+        module.MEMORY = 0
+    if name in ("decoded each time", "kzoo decode"):
+        module.DISK = 0
+    if name == "kzoo decode":
+        began = time.perf_counter()
+        module.prepared(split, row.input_shape, row.preprocessing)
+        return {"value": len(split) / (time.perf_counter() - began)}
+    split, _ = module.prepared(split, row.input_shape, row.preprocessing)
+    split = split.take(range(min(len(split), 6 * options.batch))) if split.files else split
+    data = module.batches(split, row.input_shape, row.preprocessing, options.batch, num_classes=2, order=(0, 0))
+    network = build(row, num_classes=2, precision=auto_precision(build(row))[0], seed=0)
+    model = training_model(network, RECIPES["modern_sgd"].changed(batch_size=options.batch), 10, 0)
+    waited, began, n = 0.0, 0.0, 0
+    for i, (x, y) in enumerate(pulled := Waiting(data)):
+        if i == 2:  # the first calls compile
+            pulled.seconds, began, n = 0.0, time.perf_counter(), 0
+        model.train_on_batch(x, y)
+        n += len(x)
+        if i == 7:
+            break
+    took, waited = time.perf_counter() - began, pulled.seconds
+    return {"value": n / took, "waiting": f"{waited / took:.1%}"}
+
+
+class Waiting:
+    """Iterates over something and adds up the seconds that its next() takes."""
+
+    def __init__(self, items):
+        self.items, self.seconds = iter(items), 0.0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        began = time.perf_counter()
+        item = next(self.items)
+        self.seconds += time.perf_counter() - began
+        return item

@@ -1,0 +1,189 @@
+"""Style transfer on one objective: evaluations a second, and the loss after so many evaluations and so many seconds.
+
+The content is the start; one size, no pyramid; VGG-19 down to block3_conv1 (--weights: any file with that front),
+content layer block3_conv1, style layers block1..3_conv1, average pooling, replicate padding, terms relative to their
+size at zero features. The plain PyTorch loop is torch.optim.LBFGS (strong Wolfe) or Adam on that objective, eager,
+channels last. Its loss and kzoo's must agree at the start. Every loss that is printed was computed in float32 by kzoo
+from the picture as it was then; seconds count evaluations and the optimiser's own work, from the first evaluation on,
+compilation left out.
+"""
+
+import time
+from contextlib import suppress
+
+HELP = "style transfer: evaluations/s, loss against evaluations and seconds; kzoo and a plain PyTorch loop"
+UNIT, BETTER, BASE = "evaluations/s", "more", "torch lbfgs float32"
+MARKS = (25, 50, 75, 100, 125, 150, 200, 250, 300, 400, 500)
+CLOCK = (15, 30, 60, 90, 120, 180)
+
+
+def arguments(parser):
+    from kzoo.data.sources import places
+
+    shared = next((p for p in places() if (p / "style").is_dir()), None)
+    at = lambda name: str(shared / name) if shared else None  # noqa: E731
+    parser.add_argument("--content", default=at("style/tubingen.jpg"))
+    parser.add_argument("--style", default=at("style/starry_night.jpg"))
+    parser.add_argument("--weights", default=at("weights/vgg19_normalised_conv3_1.npz"))
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--evaluations", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=240, help="to give up after")
+
+
+def contenders(options):
+    return ["kzoo lbfgs bfloat16", "kzoo lbfgs float32", "kzoo adam bfloat16", "kzoo adam float32",
+            "torch lbfgs float32", "torch adam float32"]  # fmt: skip
+
+
+class Done(Exception):
+    pass
+
+
+def measure(name, options):
+    import numpy as np
+
+    from kzoo.style import pictures
+    from kzoo.style.network import network
+    from kzoo.style.objective import Eye, Objective
+
+    who, optimiser, precision = name.split()
+    picture = lambda path: pictures.read(path)  # noqa: E731
+    fitted = lambda p: pictures.resized(p, pictures.fitted(p.shape, options.size)).astype("float32")[None]  # noqa: E731
+    content, style = fitted(picture(options.content)), fitted(picture(options.style))
+    layers = tuple(f"block{i}_conv1" for i in (1, 2, 3))
+
+    def objective(precision):
+        net = network("vgg19", options.weights, content_layers=layers[-1:], style_layers=layers, precision=precision)
+        return Objective(Eye(net), content, [style])
+
+    exact = objective("float32")
+    start = exact(content)[0]
+    if who == "torch":
+        evaluate = in_torch(exact.eye.network.model, layers, content, style)
+        assert abs(evaluate(content)[0] / start - 1) < 1e-3, (evaluate(content)[0], start)
+    else:
+        evaluate = exact if precision == "float32" else objective(precision)
+        evaluate(content)
+    evaluate(content)
+
+    seen, clock = [], list(CLOCK)  # (evaluations, seconds, picture)
+    began, paused = time.perf_counter(), 0.0
+
+    def counted(x):
+        nonlocal paused
+        result = evaluate(x)
+        counted.n += 1
+        now = time.perf_counter()
+        seconds = now - began - paused
+        if result[0] < counted.best[0]:
+            counted.best = result[0], x
+        if counted.n in MARKS or counted.n == options.evaluations or (clock and seconds >= clock[0]):
+            while clock and seconds >= clock[0]:
+                clock.pop(0)
+            seen.append((counted.n, seconds, np.array(counted.best[1])))
+            paused += time.perf_counter() - now
+        if counted.n >= options.evaluations or seconds > options.seconds:
+            raise Done
+        return result
+
+    counted.n, counted.best = 0, (np.inf, content)
+    with suppress(Done):
+        (torch_loop if who == "torch" else kzoo_loop)(optimiser, content, counted)
+    curve = [[n, round(t, 2), exact(x)[0]] for n, t, x in seen]
+    n, seconds, _ = curve[-1]
+    gram = float(np.mean(list(exact.distances(seen[-1][2]).values())))
+    losses = {f"loss@{n}": float(f"{v:.4g}") for n, _, v in curve if n in (50, 100, 200, 500)}
+    return {"value": n / seconds, **losses, "gram": float(f"{gram:.2g}"), "curve": curve}
+
+
+def kzoo_loop(optimiser, content, evaluate):
+    from kzoo.style.optimise import LBFGS, Adam
+
+    steps = {"lbfgs": LBFGS, "adam": Adam}[optimiser](content.copy())
+    while steps.step(evaluate):
+        pass
+
+
+def torch_loop(optimiser, content, evaluate):
+    import torch
+
+    x = torch.from_numpy(content.copy()).requires_grad_()
+    if optimiser == "lbfgs":
+        steps = torch.optim.LBFGS([x], max_iter=10**6, history_size=10, line_search_fn="strong_wolfe",
+                                  tolerance_grad=0, tolerance_change=0)  # fmt: skip
+    else:
+        steps = torch.optim.Adam([x], lr=5.0)
+
+    def closure():
+        loss, _, gradient = evaluate(x.detach().numpy())
+        x.grad = torch.from_numpy(gradient)
+        return torch.tensor(loss)
+
+    while True:
+        steps.step(closure)
+
+
+def in_torch(model, layers, content, style):
+    """x (1, H, W, 3) -> (loss, None, gradient), the objective written in PyTorch, with the kernels of a Keras model."""
+    import keras
+    import numpy as np
+    import torch
+    from torch.nn import functional as F
+
+    array = keras.ops.convert_to_numpy
+    prep = model.get_layer("preprocessing")
+    scale, offset = (torch.tensor(np.broadcast_to(np.float32(v), 3).copy()) for v in (prep.scale, prep.offset))
+    weights = {}
+    for i, n in ((1, 2), (2, 2), (3, 1)):
+        for j in range(1, n + 1):
+            layer = model.get_layer(f"block{i}_conv{j}")
+            kernel = torch.from_numpy(array(layer.kernel).astype("float32").transpose(3, 2, 0, 1).copy())
+            bias = torch.from_numpy(array(layer.bias).astype("float32"))
+            weights[i, j] = kernel.to(memory_format=torch.channels_last), bias
+
+    def features(x):
+        if prep.channel_order == "bgr":
+            x = x.flip(-1)
+        x, found = (x * scale + offset).permute(0, 3, 1, 2), []
+        for i, j in weights:
+            if i > 1 and j == 1:
+                x = F.avg_pool2d(x, 2)
+            x = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), *weights[i, j]))
+            if j == 1:
+                found.append(x)
+        return found
+
+    def gram(f):
+        f = f[0].flatten(1)
+        return f @ f.T / f.shape[1]
+
+    with torch.no_grad():
+        target = features(torch.from_numpy(content))[-1]
+        grams = [gram(f) for f in features(torch.from_numpy(style))]
+
+    def evaluate(x):
+        x = torch.from_numpy(np.ascontiguousarray(x)).requires_grad_()
+        found = features(x)
+        loss = (found[-1] - target).square().sum() / target.square().sum()
+        for f, a in zip(found, grams, strict=True):
+            loss = loss + 100 / len(layers) * (gram(f) - a).square().sum() / a.square().sum()
+        loss.backward()
+        return float(loss), None, x.grad.numpy()
+
+    return evaluate
+
+
+def finish(table):
+    """Seconds that each took to the loss of the plain float32 loop after 200 evaluations."""
+    plain = {n: (t, v) for n, t, v in table.get(BASE, {}).get("curve", [])}
+    if 200 not in plain:
+        return []
+    seconds, goal = plain[200]
+    lines = [f"The plain loop's loss after 200 evaluations, {goal:.4g}, took it {seconds:.0f} s, and:"]
+    for name, row in table.items():
+        reached = next((t for _, t, v in row["curve"] if v <= goal), None)
+        lines.append(f"  {name}: {f'{reached:.0f} s' if reached else 'not reached'}")
+    for t in (60, 180):
+        at = {n: [v for _, s, v in r["curve"] if s <= t * 1.02] for n, r in table.items()}
+        lines.append(f"Loss after {t} s: " + ", ".join(f"{n} {v[-1]:.4g}" for n, v in at.items() if v))
+    return lines
