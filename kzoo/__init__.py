@@ -30,6 +30,8 @@ _HOME = {
     "load_run": "kzoo.training",
     "predict": "kzoo.training",
     "stylize": "kzoo.style",
+    "train_stylenet": "kzoo.style.stylenet",
+    "apply_stylenet": "kzoo.style.stylenet",
 }
 __all__ = sorted(_HOME)
 

@@ -17,6 +17,7 @@ VERBS = {
     "evaluate": "Measure a trained model on a data set.",
     "predict": "Say what a trained model sees in images.",
     "style": "Paint a picture in the style of another.",
+    "stylenet": "Train a network that paints one style in one pass; paint with it.",
     "weights": "List published weights, or verify a file.",
 }
 

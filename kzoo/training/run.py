@@ -108,8 +108,6 @@ def load_run(path):
 
     The file is checked against the hash inside it and read in Keras' safe mode. Raises RunError.
     """
-    import keras
-
     path = Path(path)
     if not path.is_dir():
         raise RunError(f"There is no run '{path}': kzoo train writes one.")
@@ -120,6 +118,15 @@ def load_run(path):
     file = path / MODEL
     if not file.is_file():
         raise RunError(f"{path} has no {MODEL} yet: no epoch was finished. kzoo train --resume --out {path} goes on.")
+    return Run(path, config, read_model(file))
+
+
+def read_model(file):
+    """A Keras model that `save_model` wrote: checked against the hash inside, read in safe mode. Raises RunError."""
+    import keras
+
+    if not Path(file).is_file():
+        raise RunError(f"There is no {file}.")
     try:
         with zipfile.ZipFile(file) as archive:
             recorded = json.loads(archive.read("kzoo.json"))["weights_sha256"]
@@ -132,7 +139,7 @@ def load_run(path):
         raise
     except Exception as e:  # zipfile, json, h5py and Keras each have their own ways to fail on a broken file
         raise RunError(f"{file} can't be read ({str(e).splitlines()[0] if str(e) else type(e).__name__}).") from e
-    return Run(path, config, model)
+    return model
 
 
 # --- the checkpoint --------------------------------------------------------------------------------------

@@ -1,0 +1,400 @@
+"""A network that paints one style in one pass (Johnson, Alahi and Fei-Fei 2016, arXiv:1603.08155), trained and used."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from kzoo.build import computing_in
+from kzoo.data.batches import batches, prepared
+from kzoo.data.images import shown
+from kzoo.data.sources import Split, report_skipped
+from kzoo.errors import DataError, KzooError, RunError
+from kzoo.hardware import auto_precision, describe
+from kzoo.progress import progress, say
+from kzoo.spec import Preprocessing
+from kzoo.style import losses, pictures
+from kzoo.style.network import network
+from kzoo.training import run as runs
+from kzoo.training.fit import Interrupted, interruptible, versions
+from kzoo.weights import resolve
+
+_register = keras.saving.register_keras_serializable(package="kzoo")
+
+SAME = (
+    "model", "weights", "style_sha256", "images_sha256", "size", "width", "blocks", "steps", "batch_size",
+    "content_weight", "style_weight", "tv_weight", "learning_rate", "seed", "precision",
+)  # fmt: skip
+ROUND = 50  # steps between checkpoints
+
+
+# --- The network -----------------------------------------------------------------------------------------
+
+
+@_register
+class ReflectionPadding2D(layers.Layer):
+    """Pads (B, H, W, C) by `size` pixels of its mirror image on all sides: H + 2 size, W + 2 size."""
+
+    def __init__(self, size, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, x):
+        n = self.size
+        return ops.pad(x, [[0, 0], [n, n], [n, n], [0, 0]], mode="reflect")
+
+    def compute_output_shape(self, shape):
+        b, h, w, c = shape
+        return (b, h and h + 2 * self.size, w and w + 2 * self.size, c)
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}
+
+
+def conv(x, filters, size, *, name, stride=1, relu=True):
+    """Reflection padding, convolution, instance norm, ReLU."""
+    x = ReflectionPadding2D(size // 2, name=f"{name}_pad")(x)
+    x = layers.Conv2D(filters, size, strides=stride, name=name)(x)
+    x = layers.GroupNormalization(groups=-1, epsilon=1e-5, name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
+
+
+def residual(x, filters, *, name):
+    """x + two 3x3 convolutions, no ReLU behind the sum (Gross and Wilber 2016, as in the paper's supplement)."""
+    y = conv(x, filters, 3, name=f"{name}_conv1")
+    y = conv(y, filters, 3, name=f"{name}_conv2", relu=False)
+    return layers.Add(name=f"{name}_add")([x, y])
+
+
+def stylenet(x, *, width=32, blocks=5):
+    """The image transformation network of the paper's supplement, table 1, with two later improvements.
+
+    Instance norm in place of batch norm (Ulyanov et al. 2016, arXiv:1607.08022), nearest upsampling and a convolution
+    in place of transposed ones (Odena et al. 2016). All padding is by reflection, so sizes stay.
+
+    x: (B, H, W, 3) in 0..255, H and W multiples of 4. width: filters of the first convolution (32 in the paper).
+    Returns (B, H, W, 3) float32 in 0..255: 127.5 (1 + tanh).
+    """
+    x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32", name="preprocessing")(x)
+    x = conv(x, width, 9, name="conv1")
+    x = conv(x, 2 * width, 3, stride=2, name="conv2")
+    x = conv(x, 4 * width, 3, stride=2, name="conv3")
+    for i in range(blocks):
+        x = residual(x, 4 * width, name=f"block{i + 1}")
+    for i, filters in enumerate((2 * width, width)):
+        x = layers.UpSampling2D(2, name=f"up{i + 1}")(x)
+        x = conv(x, filters, 3, name=f"conv{i + 4}")
+    x = ReflectionPadding2D(4, name="conv6_pad")(x)
+    x = layers.Conv2D(3, 9, activation="tanh", dtype="float32", name="conv6")(x)
+    return layers.Rescaling(127.5, 127.5, dtype="float32", name="pixels")(x)
+
+
+def build_stylenet(*, width=32, blocks=5, precision="float32", seed=0):
+    """The untrained network as a keras.Model for pictures of any size in multiples of 4.
+
+    >>> build_stylenet(width=4, blocks=1).count_params()
+    9363
+    """
+    keras.utils.set_random_seed(seed)
+    with computing_in(precision):
+        x = keras.Input((None, None, 3), dtype="float32", name="image")
+        return keras.Model(x, stylenet(x, width=width, blocks=blocks), name="stylenet")
+
+
+# --- The objective ---------------------------------------------------------------------------------------
+
+
+class Perceptual(layers.Layer):
+    """(B, 3): alpha |F - P|^2 / |P|^2, beta sum_l w_l |G - A|^2 / |A|^2 and tv sum of squares, for each of B pictures.
+
+    Call it with [painted, content], each (B, H, W, 3) in 0..255. net: a kzoo.style Network; style: (1, h, w, 3).
+    """
+
+    def __init__(self, net, style, content_weight, style_weight, tv_weight, **kwargs):
+        super().__init__(trainable=False, dtype="float32", **kwargs)
+        self.net, self.features = net, net.model
+        self.weights_of_terms = content_weight, style_weight, tv_weight
+        found = net.named(net.model(ops.convert_to_tensor(style), training=False))
+        self.targets = {n: ops.convert_to_numpy(grams(found[n])[0]) for n in net.style}
+
+    def call(self, inputs):
+        painted, content = inputs
+        alpha, beta, tv = self.weights_of_terms
+        ours = self.net.named(self.features(painted, training=False))
+        theirs = self.net.named(self.features(content, training=False))
+        summed = lambda x: ops.sum(ops.square(x), axis=tuple(range(1, len(x.shape))))  # noqa: E731
+        full = losses.at_least_float32
+        kept = sum(summed(full(ours[n]) - full(theirs[n])) / (summed(full(theirs[n])) + 1e-6) for n in self.net.content)
+        style = sum(summed(grams(ours[n]) - a) / np.sum(a**2) for n, a in self.targets.items())
+        rough = summed(painted[:, 1:] - painted[:, :-1]) + summed(painted[:, :, 1:] - painted[:, :, :-1])
+        return ops.stack([alpha * kept / len(self.net.content), beta * style / len(self.targets), tv * rough], axis=1)
+
+
+def grams(features):
+    """G / M of each picture: (B, N, N) from (B, H, W, N), in float32."""
+    f = losses.at_least_float32(features)
+    b, h, w, n = ops.shape(f)
+    f = ops.reshape(f, (b, h * w, n))
+    return ops.matmul(ops.transpose(f, (0, 2, 1)), f) / ops.cast(h * w, "float32")
+
+
+# --- Training --------------------------------------------------------------------------------------------
+
+
+def train_stylenet(
+    style, images, *, out=None, size=256, steps=2000, batch_size=4, width=32, blocks=5, content_weight=1.0,
+    style_weight=10.0, tv_weight=1e-8, learning_rate=1e-3, model="vgg19", weights="imagenet", content_layers=None,
+    style_layers=None, seed=0, precision=None, resume=False, quiet=False,
+):  # fmt: skip
+    """Train a network that paints any picture in one style, in one pass.
+
+    style: a path. images: a folder of pictures to learn on (its subfolders too); any will do, the more the better.
+    out: the folder to write; stylenets/STYLE by default. size: side of the training pictures, in pixels.
+    steps, batch_size, learning_rate: of Adam. width, blocks: of the network.
+    content_weight, style_weight, tv_weight: of the terms of `Perceptual`; more style_weight is more style.
+    model, weights, content_layers, style_layers: the network that looks at the pictures, as in `kzoo.stylize`.
+    seed, precision: as in `kzoo.train`. resume: go on after a kill or Ctrl-C; at most 50 steps are lost.
+
+    Leaves config.json, model.keras, history.csv, example.png and the checkpoint. Returns the folder.
+    Raises KzooError: pictures that can't be read, settings that differ on resume, a loss that is NaN.
+    """
+    for name, value in (("size", size), ("steps", steps), ("batch_size", batch_size), ("width", width)):
+        if not isinstance(value, int) or value < 1:
+            raise KzooError(f"{name} must be a whole number of at least 1, got {value!r}.")
+    if size < 64 or size % 4:
+        raise KzooError(f"size must be a multiple of 4 and at least 64, got {size}.")
+    folder = Path(out or Path("stylenets") / Path(style).stem)
+    painting = pictures.read(style)
+    split = photos(images)
+    why = "as asked"
+    if precision in (None, "auto"):
+        precision, why = auto_precision()
+    settings = {
+        "model": model, "weights": str(weights), "style": str(style), "style_sha256": _hash(painting),
+        "images": str(images), "images_sha256": _hash("\n".join(split.ids).encode()), "size": size, "width": width,
+        "blocks": blocks, "steps": steps, "batch_size": batch_size, "content_weight": content_weight,
+        "style_weight": style_weight, "tv_weight": tv_weight, "learning_rate": learning_rate, "seed": seed,
+        "precision": precision, "hardware": describe(), "versions": versions(),
+        "command": shlex.join(["kzoo", *sys.argv[1:]]) if Path(sys.argv[0]).name == "kzoo" else "train_stylenet(...)",
+    }  # fmt: skip
+    _claim(folder, settings, resume)
+    with runs.locked(folder):
+        if not (folder / runs.CONFIG).exists():
+            runs.write_json(folder / runs.CONFIG, settings)
+        if not quiet:
+            say(f"Learning {Path(style).name} on {len(split):,} pictures of {size}x{size}, {steps:,} steps of "
+                f"{batch_size}; computing in {precision}: {why}.")  # fmt: skip
+        with progress("pictures", quiet) as bar:
+            bar.start("reading", len(split))
+            ready, skipped = prepared(split, (size, size, 3), Preprocessing(), bar.advance)
+        if skipped:
+            say(f"Left out {report_skipped(skipped)}.")
+        if not len(ready):
+            raise DataError(f"No picture in {images} can be decoded.")
+        if weights != "random":
+            resolve(model, weights)  # a wrong name or path answers before anything is computed
+        net = network(model, weights, content_layers=content_layers, style_layers=style_layers, precision=precision,
+                      seed=seed, picture=painting.astype("float32") if weights == "random" else None)  # fmt: skip
+        if not quiet:
+            for note in net.notes:
+                say(note)
+        with interruptible("what was learnt is kept, and --resume goes on from there") as interrupted:
+            _learn(folder, settings, net, painting, ready, interrupted, quiet)
+    return folder
+
+
+def photos(folder):
+    """A Split of all image files below a folder; labels are 0."""
+    from kzoo.data.images import fault
+    from kzoo.data.sources import _files
+
+    if not Path(folder).is_dir():
+        raise DataError(f"There is no folder '{folder}' with pictures to learn on.")
+    paths = [str(p) for p in _files(Path(folder), set()) if fault(p) is None]
+    if not paths:
+        raise DataError(f"{shown(folder)} holds no JPEG, PNG, GIF, BMP or WebP image.")
+    return Split(paths, np.zeros(len(paths), "int64"), [str(Path(p).relative_to(folder)) for p in paths])
+
+
+def _hash(data):
+    from hashlib import sha256
+
+    return sha256(np.ascontiguousarray(data).data if isinstance(data, np.ndarray) else data).hexdigest()[:16]
+
+
+def _claim(folder, settings, resume):
+    if resume:
+        before = runs.read_json(folder / runs.CONFIG)
+        wrong = runs.differences(settings, before, SAME)
+        if wrong:
+            raise RunError(f"{folder} can't be resumed with other settings. {'; '.join(wrong)}.")
+    elif folder.exists() and any(p.name != runs.LOCK for p in folder.iterdir()):
+        raise RunError(f"{folder} is not empty: add --resume to go on with what is in it, or choose another --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _learn(folder, settings, net, painting, ready, interrupted, quiet):
+    size, steps, batch = settings["size"], settings["steps"], settings["batch_size"]
+    student = build_stylenet(
+        width=settings["width"], blocks=settings["blocks"], precision=settings["precision"], seed=settings["seed"]
+    )
+    height, width = painting.shape[:2]  # the painting at the training pictures' size: its shorter side
+    fitted = pictures.resized(painting, pictures.fitted(painting.shape, size * max(height, width) / min(height, width)))
+    weights = (settings[f"{k}_weight"] for k in ("content", "style", "tv"))
+    terms = Perceptual(net, np.clip(fitted, 0, 255)[None], *weights)
+    x = keras.Input((size, size, 3), dtype="float32", name="image")
+    trainer = keras.Model(x, terms([student(x), x]))
+    part = lambda i, name: keras.metrics.MeanMetricWrapper(lambda _, y: y[:, i], name=name)  # noqa: E731
+    trainer.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings["learning_rate"], steps)),
+        loss=lambda _, y: ops.sum(y, axis=1), metrics=[part(0, "content"), part(1, "style")],
+        jit_compile=keras.backend.backend() != "tensorflow",
+    )  # fmt: skip
+    trainer.optimizer.build(trainer.trainable_variables)
+    variables = {f"model/{v.path}": v for v in student.weights}
+    variables |= {f"optimizer/{i}": v for i, v in enumerate(trainer.optimizer.variables)}
+    history = []
+    if (folder / runs.CHECKPOINT).exists():
+        arrays, history = runs.load_checkpoint(folder / runs.CHECKPOINT)
+        for key, v in variables.items():
+            v.assign(arrays[key])
+    with progress("pictures", quiet) as bar:
+        done = history[-1]["step"] if history else 0
+        bar.start("learning", steps * batch)
+        bar.advance(done * batch)
+        while done < steps:
+            # The pictures of a round depend on the seed and its first step only, so a resumed run sees the same.
+            n = min(ROUND, steps - done)
+            chosen = np.random.default_rng([settings["seed"], done]).integers(0, len(ready), n * batch)
+            data = batches(ready.take(chosen), (size, size, 3), Preprocessing(), batch, num_classes=1)
+            began, count = time.monotonic(), done * batch
+
+            class Watch(keras.callbacks.Callback):
+                def on_train_batch_end(self, i, logs=None):
+                    if interrupted():
+                        raise Interrupted("")
+                    bar.advance(batch, loss=logs["loss"], content=logs["content"], style=logs["style"])
+
+            logs = trainer.fit(data, verbose=0, shuffle=False, callbacks=[Watch()]).history
+            row = {"step": done + n, **{k: v[0] for k, v in logs.items()}, "seconds": time.monotonic() - began}
+            arrays = {k: ops.convert_to_numpy(v) for k, v in variables.items()}
+            if not all(np.isfinite(a.astype("float32")).all() for a in arrays.values()):
+                raise RunError(f"The loss became NaN or infinite after step {count // batch}: lower the learning rate, "
+                               "or use --precision float32.")  # fmt: skip
+            done, history = done + n, [*history, row]
+            runs.save_checkpoint(folder / runs.CHECKPOINT, arrays, history)
+            runs.write_csv(folder / runs.HISTORY, history, list(row))
+            bar.done(f"step {done:,}/{steps:,}: loss {row['loss']:.4f} (content {row['content']:.4f}, style "
+                     f"{row['style']:.4f}), {n * batch / row['seconds']:.1f} pictures/s")  # fmt: skip
+    runs.save_model(student, folder / runs.MODEL)
+    examples = [np.asarray(x, "uint8") for x in ready.take([0]).images] if not ready.files else []
+    if examples:
+        painted = paint(student, examples[0])
+        pictures.side_by_side(folder / "example.png", [examples[0], painting, painted])
+
+
+# --- Use -------------------------------------------------------------------------------------------------
+
+
+def load_stylenet(path):
+    """The keras.Model of a folder that `train_stylenet` wrote; RunError for a damaged or foreign one."""
+    return runs.read_model(Path(path) / runs.MODEL)
+
+
+def paint(model, picture):
+    """(H, W, 3) uint8 to (H, W, 3) uint8: padded by reflection to multiples of 4 and cut back."""
+    h, w = picture.shape[:2]
+    x = np.pad(picture, ((0, -h % 4), (0, -w % 4), (0, 0)), mode="reflect").astype("float32")[None]
+    y = ops.convert_to_numpy(model(x, training=False))
+    return pictures.as_uint8(y[0, :h, :w])
+
+
+def apply_stylenet(net, images, *, out=None, size=None, quiet=False):
+    """Paint pictures by a trained stylenet, one pass each.
+
+    net: a folder that `train_stylenet` wrote. images: paths; a folder stands for its pictures. out: the folder for
+    PNGs of the same names (NET's name by default), made if need be. size: the longer side; as it is by default.
+
+    Returns the paths written. Pictures that can't be read are named and the others painted; DataError at the end says
+    how many there were. Memory grows with the pixels of one picture: the whole picture decides its instance norms.
+    """
+    from kzoo.style.memory import available
+
+    model = load_stylenet(net)
+    files = [p for i in images for p in (pictures.listed(i) if Path(i).is_dir() else [Path(i)])]
+    folder = Path(out or f"{Path(net).name}-painted")
+    names = [p.stem for p in files]
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice is not None:
+        raise KzooError(f"Two pictures would both become {shown(folder / twice)}.png: rename one.")
+    folder.mkdir(parents=True, exist_ok=True)
+    width = model.get_layer("conv1").filters
+    written, bad = [], []
+    with progress("pictures", quiet) as bar:
+        bar.start("painting", len(files))
+        for file in files:
+            target = folder / f"{file.stem}.png"
+            try:
+                if target.resolve() == file.resolve():
+                    raise DataError(f"{shown(file)} would be overwritten by its result: give another folder.")
+                picture = pictures.read(file)
+                if size:
+                    picture = pictures.as_uint8(pictures.resized(picture, pictures.fitted(picture.shape, size)))
+                    pictures.checked(picture, shown(file))
+                need, free = picture.shape[0] * picture.shape[1] * width * 24, available()
+                if free is not None and need > free:
+                    raise DataError(f"{shown(file)} needs about {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB "
+                                    "are free: give a --size.")  # fmt: skip
+                pictures.write(target, paint(model, picture), {"settings": {}, "stylenet": str(net)})
+                written.append(target)
+            except DataError as e:
+                bad.append(file)
+                say(str(e))
+            bar.advance(1)
+    if bad:
+        raise DataError(f"{len(bad)} of {len(files)} pictures could not be painted.")
+    return written
+
+
+def export_stylenet(net, out, *, force=False):
+    """Write a trained stylenet as a SavedModel that runs without kzoo and Keras.
+
+    Its signature serving_default takes images (B, H, W, 3) uint8 of any size and gives painted, the same shape and
+    type. out: the folder, which must not exist, but with force. Returns its path.
+    """
+    import shutil
+    import tempfile
+
+    import tensorflow as tf
+
+    if keras.backend.backend() != "tensorflow":
+        raise KzooError("A SavedModel is written by the TensorFlow backend: unset KERAS_BACKEND.")
+    model, out = load_stylenet(net), Path(out)
+    if out.exists() and not force:
+        raise KzooError(f"{out} exists: choose another --out, or --force.")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
+    def painted(images):
+        h, w = tf.shape(images)[1], tf.shape(images)[2]
+        x = tf.pad(tf.cast(images, tf.float32), [[0, 0], [0, -h % 4], [0, -w % 4], [0, 0]], mode="REFLECT")
+        y = model(x, training=False)[:, :h, :w]
+        return {"painted": tf.cast(tf.clip_by_value(tf.round(y), 0, 255), tf.uint8)}
+
+    module = tf.Module()
+    module.model, module.painted = model, painted
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        tf.saved_model.save(module, str(beside / "new"), signatures={"serving_default": painted})
+        if out.exists():
+            out.rename(beside / "old")
+        (beside / "new").rename(out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return out
