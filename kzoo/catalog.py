@@ -155,6 +155,15 @@ for _name, _blocks, _params, _multiply_adds in (
                     "Initialised after He et al. 2015, as in torchvision."),
     ))  # fmt: skip
 
+# For CIFAR-10: what kzoo's own weights for style transfer are trained as (with batch norm) and shipped as (folded).
+for _name, _batch_norm in (("vgg_cifar10", False), ("vgg_cifar10_bn", True)):
+    register(ModelSpec(
+        _name, "kzoo.models.vgg:vgg", (32, 32, 3), 10, paper=_VGG, preprocessing=_CIFAR, recipe="cifar",
+        config={"blocks": (2, 2, 3, 3, 3), "width": 16, "hidden": 0, "batch_norm": _batch_norm,
+                "initialization": "he_normal"},
+        deviations=("vgg16's thirteen convolutions at a quarter of the width, without fc1 and fc2, for 32x32 pixels.",),
+    ))  # fmt: skip
+
 # --- ResNet ----------------------------------------------------------------------------------------------
 
 _RESNET = Paper("Deep Residual Learning for Image Recognition", "He et al.", 2015, "1512.03385")

@@ -5,6 +5,7 @@ keras.applications, the first eight digits of SHA-256 in the names of torchvisio
 for the MobileNets. Accuracies are those that the source prints, for one central crop on ImageNet's validation images.
 """
 
+from kzoo.shipped import PREFIX
 from kzoo.spec import Preprocessing, Weights
 
 MIB = 1 << 20
@@ -68,6 +69,17 @@ def torch(
     return Weights(
         tag, base + file, f"sha256:{digits}", preprocessing, int(mib * MIB), names,
         licence=licence, top1=top1, top5=top5, source=source,
+    )  # fmt: skip
+
+
+# --- kzoo's own, in the package (kzoo/shipped has their cards) ---------------------------------------------
+
+
+def own(name, sha256, data, size, top1):
+    """top1: per cent of the test images of `data`, which are no ImageNet."""
+    return Weights(
+        data, f"{PREFIX}{name}.npz", f"sha256:{sha256}", None, size, None, num_classes=10, classes=data,
+        licence="Apache-2.0 (kzoo)", top1=top1, source="kzoo",
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ FLOORS = [
     {"training", "style", "export"},
     {"inference", "build", "data", "weights", "ledger", "hardware", "receptive_field"},
     {"catalog", "models", "pretrained"},
-    {"layers", "spec", "errors", "files", "graph", "progress"},
+    {"layers", "spec", "errors", "files", "graph", "progress", "shipped"},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 

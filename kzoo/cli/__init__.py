@@ -18,6 +18,7 @@ VERBS = {
     "predict": "Say what a trained model sees in images.",
     "style": "Paint a picture in the style of another.",
     "stylenet": "Train a network that paints one style in one pass; paint with it.",
+    "reproduce": "Train shipped weights again and compare.",
     "weights": "List published weights, or verify a file.",
 }
 

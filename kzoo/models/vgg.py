@@ -6,14 +6,17 @@ from kzoo.layers import BatchNormalization, classifier
 
 
 def vgg(
-    x, *, num_classes, blocks, width=64, units=4096, dropout=0.5, batch_norm=False, initialization="glorot_uniform"
-):
+    x, *, num_classes, blocks, width=64, hidden=2, units=4096, dropout=0.5, batch_norm=False,
+    initialization="glorot_uniform",
+):  # fmt: skip
     """Blocks of 3x3 convolutions, each closed by a 2x2 max pool; two wide dense layers with dropout.
 
     x: (B, H, W, 3). blocks: convolutions in each block; the width doubles from block to block up to 8 * width.
+    hidden: dense layers before the classifier; for small pictures there may be none.
     batch_norm: between each convolution and its ReLU. initialization: of every kernel. Glorot's halves the variance at
     each ReLU; "he_normal" keeps it, so that 16 and 19 layers train from scratch without batch norm, too.
-    Returns logits (B, num_classes), or fc2's features (B, units) if num_classes is None.
+    Returns logits (B, num_classes), or fc2's features (B, units) (without fc2, the last block's, flat) if num_classes
+    is None.
     """
     for i, count in enumerate(blocks, 1):
         filters = min(width * 2 ** (i - 1), 8 * width)
@@ -27,7 +30,7 @@ def vgg(
                 x = layers.ReLU(name=f"block{i}_relu{j}")(x)
         x = layers.MaxPooling2D(2, name=f"block{i}_pool")(x)
     x = layers.Flatten(name="flatten")(x)
-    for i in (1, 2):
+    for i in range(1, hidden + 1):
         x = layers.Dense(units, activation="relu", kernel_initializer=initialization, name=f"fc{i}")(x)
         x = layers.Dropout(dropout, name=f"drop{i}")(x)
     return classifier(x, num_classes)

@@ -10,6 +10,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+from kzoo import shipped
 from kzoo.errors import WeightsError
 from kzoo.files import digest, sync
 
@@ -44,6 +45,8 @@ def fetch(weights, progress=None):
     """
     if not is_address(weights.file):
         path = Path(weights.file).expanduser()
+        if weights.file.startswith(shipped.PREFIX):
+            path = shipped.FOLDER / weights.file.removeprefix(shipped.PREFIX)
         if not path.is_file():
             raise WeightsError(f"There is no weights file {path}.")
         verify(path, weights.hash, "It is not the file that these weights name")

@@ -1,0 +1,99 @@
+"""From a run to weights that kzoo carries: 16-bit .npz and card, measured again after rounding.
+
+    python scripts/ship.py runs/resnet20 --name resnet20
+    python scripts/ship.py runs/vgg --name vgg_cifar10 --fold
+
+--fold folds each batch norm into the convolution in front of it: NAME is then the model without batch norm. Prints the
+row for kzoo/pretrained.py. The test images are looked at here, once, and not in training.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+LICENCES = {
+    "mnist": "MNIST: Y. LeCun and C. Cortes, CC BY-SA 3.0",
+    "cifar10": "CIFAR-10: A. Krizhevsky, V. Nair, G. Hinton; free for research, no licence text",
+}
+
+
+def arrays_of(model, fold):
+    """{layer/variable: float32 array}, batch norm folded if asked for."""
+    import keras
+
+    from kzoo.inference import _fold
+
+    number = keras.ops.convert_to_numpy
+    if not fold:
+        return {v.path: number(v) for v in model.weights}
+    found, norms = {}, {}
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            norms[layer.input._keras_history.operation.name] = layer
+    for layer in model.layers:
+        if layer.weights and not isinstance(layer, keras.layers.BatchNormalization):
+            behind = [norms[layer.name]] if layer.name in norms else []
+            for name, value in zip(("kernel", "bias"), _fold(layer, behind), strict=True):
+                found[f"{layer.name}/{name}"] = value
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("--name", required=True, help="of the catalog's model that takes the weights")
+    parser.add_argument("--fold", action="store_true")
+    args = parser.parse_args()
+
+    import numpy as np
+
+    import kzoo
+    from kzoo.files import digest, write_atomically
+    from kzoo.shipped import FOLDER
+    from kzoo.training import run as runs
+    from kzoo.training.evaluation import evaluate
+
+    run = kzoo.load_run(args.run)
+    config = run.config
+    options = {k: v for k, v in config["options"].items() if k in kzoo.spec(config["model"]).config or k == "aux"}
+    exact = {part: evaluate(run, split=part, quiet=True) for part in ("val", "test")}
+    small = {k: v.astype("float16") for k, v in arrays_of(run.model, args.fold).items()}
+    file = FOLDER / f"{args.name}.npz"
+    with write_atomically(file) as f:
+        np.savez(f, **small)
+    model = kzoo.build(args.name, input_shape=run.input_shape, preprocessing=run.preprocessing, weights=str(file))
+    rounded = runs.Run(run.path, {**config, "precision": "float32"}, model)
+    after = {part: evaluate(rounded, split=part, quiet=True) for part in ("val", "test")}
+    for part in exact:
+        a, b = exact[part].top1, after[part].top1
+        print(f"{part}: {a:.4%} as trained, {b:.4%} in 16 bits", file=sys.stderr)
+        if b < a - 0.001:
+            raise SystemExit("Rounding to 16 bits costs too much: nothing was shipped.")
+
+    history = [line.split(",") for line in (run.path / runs.HISTORY).read_text().splitlines()]
+    seconds = sum(float(row[history[0].index("seconds")]) for row in history[1:])
+    data = config["data"]
+    card = {
+        "name": args.name, "trained_as": config["model"], "data": data, "classes": config["classes"],
+        "recipe": config["recipe"], "options": options, "epochs": len(history) - 1, "seed": config["seed"],
+        "precision": config["precision"], "input_shape": config["input_shape"],
+        "val_top1": after["val"].top1, "test_top1": after["test"].top1, "test_images": after["test"].images,
+        "seconds": round(seconds), "hardware": config["hardware"], "versions": config["versions"],
+        "fingerprint": config["fingerprint"], "command": config["command"], "sha256": digest(file, "sha256"),
+        "data_note": "The images were JPEG files: CIFAR-10's pixels, encoded again." if data == "cifar10" else "",
+        "licence": "Apache-2.0 (kzoo)", "data_licence": LICENCES.get(data, "see the data"),
+        "intended_use": "Teaching, tests, a start for fine-tuning, and demonstrations.",
+        "limits": f"Knows {len(config['classes'])} classes and pictures of "
+                  f"{'x'.join(map(str, config['input_shape'][:2]))} pixels; says something about any picture.",
+    }  # fmt: skip
+    with write_atomically(file.with_suffix(".json"), "w") as f:
+        json.dump(card, f, indent=2)
+        f.write("\n")
+    print(f'    "{args.name}": (own("{args.name}", "{card["sha256"]}", "{data}", {file.stat().st_size}, '
+          f'{100 * after["test"].top1:.2f}),),')  # fmt: skip
+
+
+main()
