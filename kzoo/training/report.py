@@ -314,7 +314,7 @@ def _ticks(low, high):
     """Round numbers, about five, from at most `low` to at least `high`.
 
     >>> _ticks(0.478, 0.962)
-    [0.4, 0.6, 0.8, 1.0]
+    [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     """
     span = max(high - low, 1e-3 * max(abs(high), 1e-3))
     unit = 10 ** math.floor(math.log10(span / 3))
