@@ -44,7 +44,7 @@ class Look:
 
     modes: of "grey", "palette", "alpha", "CMYK", "16-bit", "animated" those that apply. orientation: EXIF's, 1..8.
     digest: of the file's bytes, of an array its shape and pixels. fault: why it can't be decoded, or None. damage: what
-    the decoder complained of while it decoded, or None; training, which decodes with TensorFlow, may refuse such a file.
+    the decoder complained of while it decoded, or None; TensorFlow, which decodes for training, refuses a few of these.
     """
 
     format: str = ""
