@@ -258,7 +258,7 @@ def test_two_hundred_classes_and_many_mistakes_stay_small(tmp_path):
     data = write_report(tmp_path, given)
     html = (tmp_path / "report.html").read_text("utf-8")
     assert len(html) < 1_500_000 and "image/png" in html and html.count("image/jpeg") <= 24 + 24 + 2 * 12
-    assert "with the lowest F1" in html and "All of 200 classes" in html
+    assert "with the lowest F1" in html and "All 200 classes" in html
     assert data["parts"]["val"]["accuracy"] == 0 and len(data["parts"]["val"]["mistakes"]) == 1500
 
 

@@ -234,7 +234,7 @@ def _known(x):
 
 
 def _percent(x):
-    return f"{100 * x:.1f} %" if _known(x) else "–"
+    return f"{100 * x:.1f}\u00a0%" if _known(x) else "–"
 
 
 def _interval(pair):
