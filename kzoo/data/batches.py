@@ -6,13 +6,12 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tensorflow as tf
 
 from kzoo.data import images
+from kzoo.data.scan import in_order
 from kzoo.data.sources import Split
 from kzoo.errors import DataError
 
@@ -54,7 +53,7 @@ def prepared(split, shape, preprocessing, progress=None):
 
     good, skipped = [], []
     store = _Store(shape, len(split), size)
-    for i, (image, reason) in enumerate(_in_order(attempt, split.images)):
+    for i, (image, reason) in enumerate(in_order(attempt, split.images)):
         if reason is None:
             store.add(image)
             good.append(i)
@@ -93,14 +92,6 @@ class _Store:
             self.file.flush()
             return np.memmap(self.file, np.uint8, "r", shape=(self.n, *self.shape))
         return None if self.out is None else self.out[: self.n]
-
-
-def _in_order(function, items) -> Iterator:
-    """map() over threads with a bounded number of results waiting."""
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(items), 32 * workers):
-            yield from pool.map(function, items[start : start + 32 * workers])
 
 
 def _images_at(split, shape, preprocessing):
