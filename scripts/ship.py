@@ -9,6 +9,7 @@ row for kzoo/pretrained.py. The test images are looked at here, once, and not in
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -62,9 +63,11 @@ def main():
     exact = {part: evaluate(run, split=part, quiet=True) for part in ("val", "test")}
     small = {k: v.astype("float16") for k, v in arrays_of(run.model, args.fold).items()}
     file = FOLDER / f"{args.name}.npz"
-    with write_atomically(file) as f:
+    draft = run.path / "shipped.npz"
+    with write_atomically(draft) as f:
         np.savez(f, **small)
-    model = kzoo.build(args.name, input_shape=run.input_shape, preprocessing=run.preprocessing, weights=str(file))
+    model = kzoo.build(args.name, input_shape=run.input_shape, preprocessing=run.preprocessing, weights=str(draft),
+                       **options)  # fmt: skip
     rounded = runs.Run(run.path, {**config, "precision": "float32"}, model)
     after = {part: evaluate(rounded, split=part, quiet=True) for part in ("val", "test")}
     for part in exact:
@@ -72,6 +75,7 @@ def main():
         print(f"{part}: {a:.4%} as trained, {b:.4%} in 16 bits", file=sys.stderr)
         if b < a - 0.001:
             raise SystemExit("Rounding to 16 bits costs too much: nothing was shipped.")
+    shutil.copyfile(draft, file)
 
     history = [line.split(",") for line in (run.path / runs.HISTORY).read_text().splitlines()]
     seconds = sum(float(row[history[0].index("seconds")]) for row in history[1:])
