@@ -1,11 +1,12 @@
 """Options and outputs that several commands share."""
 
 import json as json_library
-import os
-import sys
-import tempfile
 
 import click
+
+from kzoo.hardware import load_keras
+
+__all__ = ["as_json", "input_shape", "load_keras", "print_json", "shape"]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -42,27 +43,3 @@ def _finite(x):
     if isinstance(x, float) and (x != x or x in (float("inf"), float("-inf"))):
         return None
     return x
-
-
-def load_keras():
-    """Import Keras and its backend, without the chatter that their C++ writes.
-
-    TensorFlow 2.21 writes some lines to file descriptor 2 while it is imported, whatever the environment says. If the
-    import fails, what was held back is shown.
-    """
-    with tempfile.TemporaryFile() as held:
-        sys.stderr.flush()
-        stderr = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            import keras  # noqa: F401
-            import tensorflow
-
-            tensorflow.config.list_physical_devices()  # looks for GPUs, and complains if there is none
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)

@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import os
+import shlex
+import sys
 import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +83,24 @@ def locked(folder):
         except OSError as e:
             raise RunError(f"{folder} is in use by another kzoo process: wait for it, or choose another --out.") from e
         yield
+
+
+def command(verb):
+    """The command line that is running, for the record."""
+    return shlex.join(["kzoo", *sys.argv[1:]]) if Path(sys.argv[0]).name == "kzoo" else f"kzoo.{verb}(...)"
+
+
+def record(folder, settings, dataset):
+    """Write what a run starts with: config.json, labels.txt, splits.csv."""
+    write_json(folder / CONFIG, settings)
+    with write_atomically(folder / LABELS, "w", errors="backslashreplace") as f:
+        f.writelines(f"{name}\n" for name in dataset.classes)
+    rows = [
+        {"split": name, "label": dataset.classes[label], "id": image}
+        for name, split in dataset.splits.items()
+        for image, label in zip(split.ids, split.labels, strict=True)
+    ]
+    write_csv(folder / SPLITS, rows, ("split", "label", "id"))
 
 
 # --- the model -------------------------------------------------------------------------------------------
