@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tensorflow as tf
 
 from kzoo.data import images
+from kzoo.data.scan import in_order
 from kzoo.data.sources import Split
 from kzoo.errors import DataError
 
@@ -49,7 +48,7 @@ def prepared(split, shape, preprocessing, progress=None):
 
     good, skipped = [], []
     out = np.empty((len(split) if fits else 0, *shape), np.uint8)
-    for i, (image, reason) in enumerate(_in_order(attempt, split.images)):
+    for i, (image, reason) in enumerate(in_order(attempt, split.images)):
         if reason is None:
             if fits:
                 out[len(good)] = image
@@ -60,14 +59,6 @@ def prepared(split, shape, preprocessing, progress=None):
             progress(1)
     kept = split.take(np.array(good, int)) if skipped else split
     return (Split(out[: len(good)], kept.labels, kept.ids) if fits else kept), skipped
-
-
-def _in_order(function, items) -> Iterator:
-    """map() over threads with a bounded number of results waiting."""
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(items), 32 * workers):
-            yield from pool.map(function, items[start : start + 32 * workers])
 
 
 def _images_at(split, shape, preprocessing):

@@ -1,95 +1,41 @@
-"""Where images and labels come from: folders, .npz, IDX, TensorFlow Datasets, and digits that need no file."""
+"""Where images and labels come from: folders, tables, .npz, IDX, TensorFlow Datasets, and digits that need no file."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import math
 import os
 import struct
 import tarfile
 import zipfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from kzoo.data.dataset import PARTS, DataSet, Split
+from kzoo.data.divide import divide
+from kzoo.data.guards import as_uint8, fault, shown
+from kzoo.data.table import read_table
 from kzoo.errors import DataError
 
-PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 NAMED = ("digits", "mnist", "fashion_mnist", "cifar10")
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 MAX_BYTES = 8 << 30  # of arrays read from one file
 IGNORED = {"Thumbs.db", "desktop.ini"}
 
 
-@dataclass
-class Split:
-    """Images with labels.
-
-    images: a uint8 array (N, H, W, C), or a list of paths, or a list of encoded bytes. labels: int64 (N,).
-    ids: a name for each image, for the record.
-    """
-
-    images: np.ndarray | list
-    labels: np.ndarray
-    ids: list[str]
-
-    def __len__(self):
-        return len(self.labels)
-
-    def take(self, indices):
-        images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
-        return Split(images, self.labels[indices], [self.ids[i] for i in indices])
-
-    @property
-    def files(self):
-        return not isinstance(self.images, np.ndarray)
-
-
-@dataclass
-class DataSet:
-    """A data set, divided: `splits` maps "train", "val", "test" (those that there are) to a Split.
-
-    classes: names, by label. skipped: (name, reason) of what could not be used.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    splits: dict[str, Split]
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-
-    def fingerprint(self):
-        """A hash of names, labels and contents (for files: their sizes) of all splits."""
-        digest = hashlib.sha256("\n".join(self.classes).encode())
-        for name, split in sorted(self.splits.items()):
-            digest.update(f"{name}:{len(split)}".encode())
-            digest.update(np.ascontiguousarray(split.labels, "<i8").tobytes())
-            digest.update("\0".join(split.ids).encode("utf-8", "surrogateescape"))
-            if not split.files:
-                digest.update(np.ascontiguousarray(split.images).data)
-            else:
-                for image in split.images:
-                    digest.update(image if isinstance(image, bytes) else str(_size(image)).encode())
-        return digest.hexdigest()
-
-
-def _size(path):
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return -1
-
-
-def load_data(source, *, val_fraction=0.1, test_fraction=0.2, seed=0, strict=False):
+def load_data(source, *, val_fraction=0.1, test_fraction=0.2, seed=0, strict=False, together=False, bar=None):
     """Find and divide a data set.
 
-    source: a folder of class folders (or of train/, val/, test/ with class folders in them), "digits", "mnist",
-        "fashion_mnist", "cifar10", "tfds:NAME", or an .npz (x_train, y_train, x_test, y_test; or images, labels; and
-        perhaps classes).
+    source: a folder of class folders (or of train/, val/, test/ with class folders in them), a .csv with the columns
+        path, label and perhaps split (`kzoo.data.table` has its rules), "digits", "mnist", "fashion_mnist", "cifar10",
+        "tfds:NAME", or an .npz (x_train, y_train, x_test, y_test; or images, labels; and perhaps classes).
     val_fraction, test_fraction: what is taken where the source is not divided itself: a validation part from the
         training part, a test part only from an undivided pile. Stratified, drawn with `seed`.
     strict: refuse files that can't be used instead of leaving them out.
+    together: decode each image first (`kzoo.data.scan`), leave out those that can't be decoded, and let duplicates and
+        near duplicates stay in one part where kzoo divides. How the source itself divides them is left as it is.
+    bar: a `kzoo.progress` to show that on.
 
     Returns a DataSet. Named sets are looked for in $KZOO_DATA, ../shared/data, the Keras cache, then TensorFlow
     Datasets. Raises DataError.
@@ -108,25 +54,29 @@ def load_data(source, *, val_fraction=0.1, test_fraction=0.2, seed=0, strict=Fal
         data = _tfds(name[5:])
     elif not os.path.exists(name):
         raise DataError(
-            f"There is no data set '{name}': give a folder, an .npz, tfds:NAME, or one of {', '.join(NAMED)}."
+            f"There is no data set '{name}': give a folder, a .csv, an .npz, tfds:NAME, or one of {', '.join(NAMED)}."
         )
     elif os.path.isdir(name):
         data = _folder(Path(name))
     elif name.endswith(".npz"):
         data = _npz(name)
+    elif name.lower().endswith(".csv"):
+        data = read_table(name)
     else:
-        raise DataError(f"'{name}' is neither a folder nor an .npz file.")
+        raise DataError(f"'{name}' is neither a folder nor an .npz or .csv file.")
     data.name = name
+    if together:
+        from kzoo.data.scan import without_undecodable
+
+        without_undecodable(data, bar)
     if data.skipped and strict:
         raise DataError(report_skipped(data.skipped) + " (--strict)")
     _check(data)
-    return _divide(data, val_fraction, test_fraction, seed)
+    return divide(data, val_fraction, test_fraction, seed)
 
 
 def report_skipped(skipped, most=3):
     """One line that names the first few and counts the rest."""
-    from kzoo.data.images import shown
-
     listed = "; ".join(f"{shown(name)} {reason}" for name, reason in skipped[:most])
     rest = f"; and {len(skipped) - most} more" if len(skipped) > most else ""
     return f"{len(skipped)} unusable file{'s' if len(skipped) > 1 else ''}: {listed}{rest}"
@@ -155,34 +105,6 @@ def _check(data):
         )
 
 
-def _divide(data, val_fraction, test_fraction, seed):
-    """Make the splits that are missing; every class keeps at least one image to train on."""
-    rng = np.random.default_rng(seed)
-    splits = dict(data.splits)
-    if "all" in splits:
-        rest, splits["test"] = _stratified(splits.pop("all"), test_fraction, rng)
-        train, splits["val"] = _stratified(rest, val_fraction / (1 - test_fraction), rng)
-        splits["train"] = train
-    elif "val" not in splits:
-        splits["train"], splits["val"] = _stratified(splits["train"], val_fraction, rng)
-    data.splits = {name: splits[name] for name in ("train", "val", "test") if name in splits and len(splits[name])}
-    return data
-
-
-def _stratified(split, fraction, rng):
-    """(rest, part): of each class, `fraction` (rounded so that the whole comes out right) goes to the part."""
-    part, owed = [], 0.0
-    for label in np.unique(split.labels):
-        members = rng.permutation(np.flatnonzero(split.labels == label))
-        owed += fraction * len(members)
-        n = min(round(owed), len(members) - 1)
-        owed -= n
-        part.extend(members[:n])
-    mask = np.zeros(len(split), bool)
-    mask[part] = True
-    return split.take(np.flatnonzero(~mask)), split.take(np.flatnonzero(mask))
-
-
 # --- folders ---------------------------------------------------------------------------------------------
 
 
@@ -198,7 +120,7 @@ def _folder(root):
         paths, labels = [], []
         for label, name in enumerate(classes):
             for path in _files(folder / name, seen):
-                reason = _fault(path)
+                reason = fault(path)
                 if reason:
                     skipped.append((str(path.relative_to(root)), reason))
                 else:
@@ -206,12 +128,6 @@ def _folder(root):
                     labels.append(label)
         splits[part] = Split(paths, np.array(labels, "int64"), [str(Path(p).relative_to(root)) for p in paths])
     return DataSet(str(root), tuple(classes), splits, skipped)
-
-
-def _fault(path):
-    from kzoo.data.images import fault
-
-    return fault(path)
 
 
 def _subfolders(folder):
@@ -284,8 +200,6 @@ def _labels(values, name):
 
 
 def _part(images, labels, part, name):
-    from kzoo.data.images import as_uint8
-
     images, labels = as_uint8(images), _labels(labels, name)
     if len(images) != len(labels):
         raise DataError(f"'{name}' has {len(images)} images but {len(labels)} labels in {part}.")

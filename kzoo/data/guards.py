@@ -1,0 +1,78 @@
+"""What is refused before a pixel is decoded: told from headers, sizes and types, without TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from kzoo.errors import DataError
+
+MAX_PIXELS = 100_000_000  # more than any camera gives; 300 MB once decoded
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+MAX_FILE = 1 << 30  # bytes of one image file, which is read whole
+
+
+def fault(file):
+    """Why a file can't be an image for kzoo, told from its header alone; None if nothing is wrong so far.
+
+    file: a path, or a binary file object. Decodes nothing, so a small file that declares a huge picture costs nothing.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large images; we refuse them ourselves
+            if isinstance(file, (str, os.PathLike)):
+                size = os.path.getsize(file)
+                if size == 0:
+                    return "is empty"
+                if size > MAX_FILE:
+                    return f"has {size:,} bytes; at most {MAX_FILE:,} are accepted"
+            with Image.open(file, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    return f"declares {image.width}x{image.height} pixels; at most {MAX_PIXELS:,} are accepted"
+                if image.format == "WEBP" and getattr(image, "is_animated", False):
+                    return "is an animated WebP; only still ones can be read"
+    except UnidentifiedImageError:
+        return "is not a JPEG, PNG, GIF, BMP or WebP image"
+    except Image.DecompressionBombError:
+        return f"declares too many pixels; at most {MAX_PIXELS:,} are accepted"
+    except OSError as e:
+        return f"can't be read ({e.strerror or e})"
+    except Exception as e:  # hostile headers raise nearly anything inside Pillow
+        return f"has a broken header ({type(e).__name__})"
+    return None
+
+
+def read(path):
+    """A file's bytes, after its header was looked at; DataError with the reason."""
+    reason = fault(path)
+    if reason:
+        raise DataError(reason)
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def shown(path):
+    """A path for a message: control characters and undecodable bytes escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode().encode("unicode_escape").decode("ascii")
+
+
+def as_uint8(images):
+    """Arrays to (N, H, W, C) uint8; DataError for other shapes, types or ranges."""
+    images = np.asarray(images)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or 0 in images.shape[1:]:
+        raise DataError(f"Images must be an array (N, H, W) or (N, H, W, C), got the shape {images.shape}.")
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.number) or np.iscomplexobj(images):
+        raise DataError(f"Images must be numbers, got {images.dtype}.")
+    low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
+    if not (low >= 0 and high <= 255):  # also NaN
+        raise DataError(f"Pixels must lie in 0..255, got {low:g} to {high:g}.")
+    if high <= 1 and np.issubdtype(images.dtype, np.floating):
+        raise DataError("Pixels must lie in 0..255, these lie in 0..1: multiply them by 255.")
+    return np.round(images).astype(np.uint8)

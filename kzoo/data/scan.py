@@ -1,0 +1,267 @@
+"""A look at each image of a data set, once: is it whole, how large, what kind, and which others is it a copy of.
+
+Images are decoded small and in threads, and only a hash and a tiny picture of each is kept, so that memory stays at
+about 2 KB an image. Neither Keras nor TensorFlow is needed. Headers are checked before anything is decoded
+(`kzoo.data.guards`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from kzoo.data.dataset import DataSet, Split
+from kzoo.data.guards import fault
+from kzoo.errors import DataError
+from kzoo.progress import Silent
+
+SIDE = 16  # of the tiny picture
+DECODED = 64  # pixels that the shorter side keeps while an image is looked at
+PLAIN = 3.0  # grey levels of deviation below which a picture has too little in it to be compared
+MAX_SCANS = 500  # of a progressive JPEG: each costs a pass over the picture, and encoders make about ten
+SUFFIXES = {
+    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "PNG": {".png", ".apng"}, "GIF": {".gif"}, "BMP": {".bmp", ".dib"},
+    "WEBP": {".webp"},
+}  # fmt: skip
+_large = threading.Lock()  # one large picture at a time: it may take some 400 MB
+
+
+@dataclass(slots=True)
+class Look:
+    """What one image is.
+
+    modes: of "grey", "palette", "alpha", "CMYK", "16-bit", "animated" those that apply. orientation: EXIF's, 1..8.
+    digest: of the file's bytes, of an array its shape and pixels. fault: why it can't be decoded, or None. damage: what
+    the decoder complained of while it decoded, or None.
+    """
+
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    modes: tuple[str, ...] = ()
+    orientation: int = 1
+    digest: bytes = b""
+    fault: str | None = None
+    damage: str | None = None
+    wrong_suffix: bool = False
+
+
+@dataclass
+class Scan:
+    """What was seen of each image, in one order.
+
+    ids, looks: N each. hashes: uint64 (N,), perceptual (imagehash.phash). tiny: uint8 (N, 16, 16, 3). groups: int (N,),
+    equal for duplicates. Rows of images that could not be decoded hold zeros, and are duplicates of nothing.
+    """
+
+    ids: list[str]
+    looks: list[Look]
+    hashes: np.ndarray
+    tiny: np.ndarray
+    groups: np.ndarray
+
+    def __post_init__(self):
+        self.row = {id: i for i, id in enumerate(self.ids)}
+
+    def groups_of(self, ids):
+        return self.groups[[self.row[id] for id in ids]]
+
+
+def scan(splits: dict[str, Split], bar=None) -> Scan:
+    """Look at each image of all splits. bar: a `kzoo.progress`.
+
+    A file that vanished or can't be decoded is a Look with a fault, never an error.
+    """
+    from kzoo.data.duplicates import CORRELATION, FEW_PIXELS, group
+
+    bar = bar or Silent()
+    n = sum(map(len, splits.values()))
+    ids, looks = [], []
+    hashes, tiny = np.zeros(n, np.uint64), np.zeros((n, SIDE, SIDE, 3), np.uint8)
+    bar.start("looking", n)
+    # Once, here: Pillow's warnings of large or odd files are ours to judge, and threads share the filters.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for split in splits.values():
+            named = ((split.images[i], split.ids[i]) for i in range(len(split)))
+            for id, (found, hashed, small) in zip(split.ids, in_order(_look, named), strict=True):
+                if small is not None:
+                    hashes[len(ids)], tiny[len(ids)] = hashed, small
+                ids.append(id)
+                looks.append(found)
+                bar.advance(1)
+    usable = np.array([look.fault is None for look in looks], bool)
+    small = np.array([min(look.width, look.height) < DECODED for look in looks], bool)
+    least = np.where(small, FEW_PIXELS, CORRELATION)
+    for start in range(0, n, 10_000):
+        part = slice(start, start + 10_000)
+        least[part][tiny[part].reshape(len(least[part]), -1).std(-1) < PLAIN] = np.inf
+    return Scan(ids, looks, hashes, tiny, group([k.digest for k in looks], hashes, tiny, usable, least))
+
+
+def in_order(function, items) -> Iterator:
+    """map() over threads with a bounded number of results waiting."""
+    from itertools import islice
+
+    workers = os.cpu_count() or 1
+    items = iter(items)
+    with ThreadPoolExecutor(workers) as pool:
+        while chunk := list(islice(items, 32 * workers)):
+            yield from pool.map(function, chunk)
+
+
+def without_undecodable(data: DataSet, bar=None):
+    """Scan an undivided data set, keep the scan in it, and move what can't be decoded to `skipped`."""
+    data.scan = scan(data.splits, bar)
+    for part, split in data.splits.items():
+        faults = [data.scan.looks[data.scan.row[id]].fault for id in split.ids]
+        data.skipped += [(id, fault) for id, fault in zip(split.ids, faults, strict=True) if fault]
+        if any(faults):
+            data.splits[part] = split.take(np.flatnonzero([f is None for f in faults]))
+
+
+# --- one image ---------------------------------------------------------------------------------------------
+
+
+def _look(named):
+    """(Look, perceptual hash, tiny picture) of an image and its name; without the last two if it can't be decoded."""
+    import imagehash
+
+    image, name = named
+    try:
+        if isinstance(image, np.ndarray):
+            found, picture = _array(image), None
+            picture = _from_array(image)
+        else:
+            found, picture = _file(image, name)
+        bits = np.packbits(imagehash.phash(picture).hash).view(">u8")[0]
+        return found, bits, np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX))
+    except DataError as e:
+        return Look(fault=str(e)), None, None
+    except OSError as e:
+        return Look(fault=f"can't be read ({e.strerror or e})"), None, None
+    except Exception as e:  # hostile files raise nearly anything inside decoders
+        return Look(fault=f"can't be decoded ({type(e).__name__}: {e})"[:200]), None, None
+
+
+def _array(image):
+    height, width, channels = image.shape
+    digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
+    modes = {1: ("grey",), 3: ()}.get(channels, (f"{channels} channels",))
+    return Look("array", width, height, modes, digest=digest)
+
+
+def _from_array(image):
+    """An RGB Pillow image; of other channels than 1 and 3 the mean, which is enough to tell copies."""
+    if image.shape[-1] not in (1, 3):
+        image = image.mean(-1, keepdims=True).round().astype(np.uint8)
+    return _small(Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)).copy()))
+
+
+def _file(source, name):
+    """(Look, RGB image) of a path or of encoded bytes. Raises DataError with the reason."""
+    encoded = isinstance(source, bytes)
+    reason = None if encoded else fault(source)
+    if reason:
+        raise DataError(reason)
+    data = source
+    if not encoded:
+        with open(source, "rb") as f:
+            data = f.read()
+    reason = fault(io.BytesIO(data))  # of what is decoded: the file may have changed since
+    if reason:
+        raise DataError(reason)
+    with Image.open(io.BytesIO(data)) as image:
+        found = _header(image, data)
+        if not encoded:
+            found.wrong_suffix = os.path.splitext(name)[1].lower() not in SUFFIXES[found.format]
+        if found.format == "JPEG":
+            picture, found.damage = _jpeg(data, found)
+        elif found.width * found.height > 16_000_000:
+            with _large:
+                picture = _other(image, found)
+        else:
+            picture = _other(image, found)
+    if found.format == "JPEG" and found.orientation > 1:  # as in kzoo.data.images
+        picture.getexif()[0x0112] = found.orientation
+        picture = ImageOps.exif_transpose(picture)
+        if found.orientation > 4:
+            found.width, found.height = found.height, found.width
+    return found, picture
+
+
+def _header(image, data):
+    """A Look, from what Pillow read of the header. image: open, not loaded."""
+    mode, info = image.mode, image.info
+    applies = {
+        "grey": mode in ("1", "L", "LA", "I", "I;16", "I;16B"),
+        "palette": mode in ("P", "PA"),
+        "alpha": mode in ("RGBA", "LA", "PA") or "transparency" in info,
+        "CMYK": mode == "CMYK",
+        # Pillow opens 16-bit colour as 8-bit; byte 24 of a PNG is the depth.
+        "16-bit": mode.startswith("I") or (image.format == "PNG" and data[24:25] == b"\x10"),
+        "animated": getattr(image, "is_animated", False),
+    }
+    try:
+        orientation = int(image.getexif().get(0x0112, 1))
+    except Exception:  # broken EXIF is no EXIF
+        orientation = 1
+    return Look(
+        image.format, image.width, image.height, tuple(k for k, v in applies.items() if v),
+        orientation if 1 <= orientation <= 8 else 1, hashlib.blake2b(data, digest_size=16).digest(),
+    )  # fmt: skip
+
+
+def _jpeg(data, found):
+    """(small RGB image, damage). libjpeg scales while it decodes, yet reads every byte, so damage anywhere is noticed.
+
+    TensorFlow and Pillow decode a JPEG that is corrupt in the middle without an error; simplejpeg's strict mode passes
+    on what libjpeg warns of. A file that ends early can't be decoded in training either, so that is a fault.
+    """
+    import simplejpeg
+
+    if data.count(b"\xff\xda") > MAX_SCANS:
+        raise DataError(f"has more than {MAX_SCANS} scans")
+    options = dict(colorspace="RGB", min_width=DECODED, min_height=DECODED)
+    damage = None
+    try:
+        pixels = simplejpeg.decode_jpeg(data, **options)
+    except ValueError as e:
+        damage = str(e).strip(" .")
+        if "Premature end of JPEG file" in damage:
+            raise DataError("is truncated (the file ends before the picture)") from e
+        try:
+            pixels = simplejpeg.decode_jpeg(data, strict=False, **options)
+        except ValueError:
+            raise DataError(f"can't be decoded ({damage})") from e
+    return _small(Image.fromarray(pixels)), damage
+
+
+def _other(image, found):
+    """A small RGB image of what Pillow decodes, whole: transparent pixels on white, 16 bits by their upper 8."""
+    try:
+        image.load()
+    except Exception as e:  # each decoder has its own
+        raise DataError(f"can't be decoded ({e})") from e
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if "alpha" in found.modes:
+        image = _small(image.convert("RGBA"))
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return _small(image.convert("RGB"))
+
+
+def _small(image):
+    """Reduced by a whole number, so that the shorter side keeps at least 64 pixels."""
+    factor = min(image.size) // DECODED
+    return image.reduce(factor) if factor > 1 else image
