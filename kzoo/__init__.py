@@ -25,6 +25,7 @@ _HOME = {
     "build": "kzoo.build",
     "ledger": "kzoo.ledger",
     "load_data": "kzoo.data",
+    "check_data": "kzoo.data",
     "train": "kzoo.training",
     "evaluate": "kzoo.training",
     "load_run": "kzoo.training",

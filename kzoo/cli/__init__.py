@@ -13,6 +13,7 @@ VERBS = {
     "demo": "See a real network trained, tested and used, in about three minutes.",
     "list": "List the models of the catalog.",
     "info": "Show what each layer of a model costs.",
+    "data": "Check a data set: broken files, duplicates, class weights.",
     "train": "Train a model.",
     "evaluate": "Measure a trained model on a data set.",
     "predict": "Say what a trained model sees in images.",

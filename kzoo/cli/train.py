@@ -32,7 +32,7 @@ def _number(text):
 @click.command("train", epilog="Example: kzoo train mnist_cnn --data mnist --out runs/mnist")
 @click.argument("model", required=False)
 @click.option(
-    "--data", metavar="DATA", help="Folder, .npz, tfds:NAME, mnist, fashion_mnist, cifar10 or digits (default)."
+    "--data", metavar="DATA", help="Folder, .csv, .npz, tfds:NAME, mnist, fashion_mnist, cifar10 or digits (default)."
 )
 @click.option("--recipe", type=click.Choice(list(RECIPES)), help="How to train; the model's own recipe by default.")
 @click.option("--epochs", type=click.IntRange(1))

@@ -160,14 +160,27 @@ def _array(image):
     return Look("array", width, height, modes, digest=digest)
 
 
-def _from_array(image):
+def _from_array(image, side=DECODED):
     """An RGB Pillow image; of other channels than 1 and 3 the mean, which is enough to tell copies."""
     if image.shape[-1] not in (1, 3):
         image = image.mean(-1, keepdims=True).round().astype(np.uint8)
-    return _small(Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)).copy()))
+    return _small(Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)).copy()), side)
 
 
-def _file(source, name):
+def small_picture(source, side=DECODED):
+    """A path, encoded bytes, or a uint8 array (H, W, C) as an upright RGB Pillow image whose shorter side has `side` to
+    twice as many pixels, where the source has as many; transparent pixels on white. Carries no metadata.
+
+    Raises DataError with the reason where it can't be decoded.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, side)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _file(source, None, side)[1]
+
+
+def _file(source, name, side=DECODED):
     """(Look, RGB image) of a path or of encoded bytes. Raises DataError with the reason."""
     encoded = isinstance(source, bytes)
     reason = None if encoded else fault(source)
@@ -182,15 +195,15 @@ def _file(source, name):
         raise DataError(reason)
     with Image.open(io.BytesIO(data)) as image:
         found = _header(image, data)
-        if not encoded:
+        if not encoded and name:
             found.wrong_suffix = os.path.splitext(name)[1].lower() not in SUFFIXES[found.format]
         if found.format == "JPEG":
-            picture, found.damage = _jpeg(data, found)
+            picture, found.damage = _jpeg(data, side)
         elif found.width * found.height > 16_000_000:
             with _large:
-                picture = _other(image, found)
+                picture = _other(image, found, side)
         else:
-            picture = _other(image, found)
+            picture = _other(image, found, side)
     if found.format == "JPEG" and found.orientation > 1:  # as in kzoo.data.images
         picture.getexif()[0x0112] = found.orientation
         picture = ImageOps.exif_transpose(picture)
@@ -221,7 +234,7 @@ def _header(image, data):
     )  # fmt: skip
 
 
-def _jpeg(data, found):
+def _jpeg(data, side):
     """(small RGB image, damage). libjpeg scales while it decodes, yet reads every byte, so damage anywhere is noticed.
 
     TensorFlow and Pillow decode a JPEG that is corrupt in the middle without an error; simplejpeg's strict mode passes
@@ -231,7 +244,7 @@ def _jpeg(data, found):
 
     if data.count(b"\xff\xda") > MAX_SCANS:
         raise DataError(f"has more than {MAX_SCANS} scans")
-    options = dict(colorspace="RGB", min_width=DECODED, min_height=DECODED)
+    options = dict(colorspace="RGB", min_width=side, min_height=side)
     damage = None
     try:
         pixels = simplejpeg.decode_jpeg(data, **options)
@@ -243,10 +256,10 @@ def _jpeg(data, found):
             pixels = simplejpeg.decode_jpeg(data, strict=False, **options)
         except ValueError:
             raise DataError(f"can't be decoded ({damage})") from e
-    return _small(Image.fromarray(pixels)), damage
+    return _small(Image.fromarray(pixels), side), damage
 
 
-def _other(image, found):
+def _other(image, found, side):
     """A small RGB image of what Pillow decodes, whole: transparent pixels on white, 16 bits by their upper 8."""
     try:
         image.load()
@@ -255,13 +268,13 @@ def _other(image, found):
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if "alpha" in found.modes:
-        image = _small(image.convert("RGBA"))
+        image = _small(image.convert("RGBA"), side)
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return _small(image.convert("RGB"))
+    return _small(image.convert("RGB"), side)
 
 
-def _small(image):
-    """Reduced by a whole number, so that the shorter side keeps at least 64 pixels."""
-    factor = min(image.size) // DECODED
+def _small(image, side):
+    """Reduced by a whole number, so that the shorter side keeps at least `side` pixels."""
+    factor = min(image.size) // side
     return image.reduce(factor) if factor > 1 else image

@@ -1,0 +1,50 @@
+"""kzoo data: look at a data set before training on it."""
+
+import click
+
+from kzoo.cli.options import as_json, print_json
+from kzoo.errors import DataError
+
+
+@click.group("data")
+def command():
+    """Look at a data set.
+
+    \b
+    Example: kzoo data check photos
+    """
+
+
+@command.command("check", epilog="Example: kzoo data check photos --json > passport.json")
+@click.argument("photos")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Of the division, if PHOTOS has none.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if files are unusable or duplicates lie across splits.")
+@click.option("--out", metavar="FILE", help="Write the passport to FILE, as JSON if it ends in .json.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@as_json
+def check_command(photos, seed, strict, out, quiet, as_json):
+    """Print the passport of PHOTOS: counts, sizes, unreadable and damaged files, duplicates, class weights.
+
+    PHOTOS is what kzoo train --data takes: a folder, a .csv, an .npz, a named set.
+    """
+    from kzoo.data.passport import passport
+    from kzoo.files import write_atomically
+    from kzoo.progress import progress
+
+    with progress(quiet=quiet) as bar:
+        found = passport(photos, seed=seed, bar=bar)
+    if out:
+        with write_atomically(out, "w", errors="backslashreplace") as f:
+            f.write(json_text(found.to_dict()) if out.lower().endswith(".json") else f"{found}\n")
+    if as_json:
+        print_json(found.to_dict())
+    elif not out:
+        click.echo(str(found))
+    if strict and not found.ok:
+        raise DataError(f"{found.warnings[0]} (--strict)")
+
+
+def json_text(data):
+    import json
+
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"

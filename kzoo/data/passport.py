@@ -1,0 +1,300 @@
+"""The passport of a data set: what is in it, and what is wrong with it, before anybody trains."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from kzoo.data.dataset import DataSet
+from kzoo.data.guards import shown
+from kzoo.data.scan import scan
+from kzoo.data.sources import load_data
+
+SMALL = 32  # pixels of the shorter side below which a file is called very small
+IMBALANCE = 3.0  # times that the largest class outnumbers the smallest, from which on it is a warning
+FEW = 10  # training images below which a class is named
+LISTED = 5  # of each kind in the text; JSON has all
+
+
+@dataclass
+class Passport:
+    """What `passport` found; all fields are JSON-able.
+
+    counts: {split: {class: images}}, of images that can be decoded. sizes: {"width" and "height": {"min", "median",
+    "max"}, "small": ids}. formats, modes, orientations: {name: images}. unreadable, damaged: [{"id", "reason"}].
+    wrong_suffix: [{"id", "format"}]. duplicates: [{"ids", "splits", "classes", "exact"}], across splits first; exact
+    where the contents are the same, else alike. drawn: the splits between which kzoo divided. class_weights: {class:
+    n / (classes * n_c)} over the training images. imbalance: the largest class relative to the smallest, in training.
+    warnings: sentences, the worst first.
+    """
+
+    name: str
+    seed: int
+    images: int
+    classes: list[str]
+    counts: dict[str, dict[str, int]]
+    drawn: list[str]
+    fingerprint: str
+    sizes: dict
+    formats: dict[str, int]
+    modes: dict[str, int]
+    orientations: dict[str, int]
+    unreadable: list[dict]
+    damaged: list[dict]
+    wrong_suffix: list[dict]
+    duplicates: list[dict]
+    imbalance: float
+    class_weights: dict[str, float]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def groups(self):
+        """Lists of ids that are duplicates."""
+        return [d["ids"] for d in self.duplicates]
+
+    @property
+    def across(self):
+        """The groups of duplicates that lie in several splits."""
+        return [d for d in self.duplicates if len(set(d["splits"])) > 1]
+
+    @property
+    def contradictory(self):
+        """The groups of duplicates with several labels."""
+        return [d for d in self.duplicates if len(set(d["classes"])) > 1]
+
+    @property
+    def ok(self):
+        """Whether nothing would spoil a result: no unreadable or damaged file, no duplicates across splits."""
+        return not (self.unreadable or self.damaged or self.across)
+
+    def to_dict(self):
+        return {**asdict(self), "ok": self.ok}
+
+    def __str__(self):
+        return "\n".join(_lines(self))
+
+
+def passport(source, *, seed=0, val_fraction=0.1, test_fraction=0.2, bar=None):
+    """Look at each image of a data set, and say what is in it and what is wrong with it.
+
+    source: what `kzoo.load_data` takes, divided as it divides with together=True; or a DataSet, which is left as it is.
+    One that was loaded with together=True was looked at already, so nothing is read again.
+    bar: a `kzoo.progress`.
+
+    Images are counted and measured as training sees them: upright by EXIF, unreadable ones left out. Duplicates are
+    equal files, equal arrays, and pictures that look the same (`kzoo.data.duplicates`). Needs no Keras.
+
+    Returns a Passport. Raises DataError where there is no data set to speak of.
+
+    >>> p = kzoo.check_data("digits")
+    >>> p.images, p.counts["val"]["0"], p.ok
+    (1797, 18, True)
+    """
+    if isinstance(source, DataSet):
+        data = source
+    else:
+        data = load_data(
+            source, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction, together=True, bar=bar
+        )
+    seen = data.scan or scan(data.splits, bar)
+    place = {
+        id: (part, data.classes[label])
+        for part, split in data.splits.items()
+        for id, label in zip(split.ids, split.labels, strict=True)
+        if seen.looks[seen.row[id]].fault is None
+    }
+    looks = {id: seen.looks[seen.row[id]] for id in place}
+    training = [c for part, c in place.values() if part == "train"]
+    tally = Counter(training)
+    counted = [tally[c] for c in data.classes]
+    weights = {c: len(training) / (len(counted) * n) if n else 0.0 for c, n in zip(data.classes, counted, strict=True)}
+    faults = [(id, seen.looks[seen.row[id]].fault) for s in data.splits.values() for id in s.ids if id not in place]
+    found = Passport(
+        name=data.name, seed=seed, images=len(place), classes=list(data.classes),
+        counts={part: {c: 0 for c in data.classes} for part in data.splits}, drawn=list(data.drawn),
+        fingerprint=data.fingerprint(), sizes=_sizes(looks),
+        formats=_count(k.format for k in looks.values()), modes=_count(m for k in looks.values() for m in k.modes),
+        orientations=_count(f"{k.format} {k.orientation}" for k in looks.values() if k.orientation > 1),
+        unreadable=[{"id": id, "reason": reason} for id, reason in [*data.skipped, *faults]],
+        damaged=[{"id": id, "reason": k.damage} for id, k in looks.items() if k.damage],
+        wrong_suffix=[{"id": id, "format": k.format} for id, k in looks.items() if k.wrong_suffix],
+        duplicates=_duplicates(seen, place), imbalance=max(counted) / max(min(counted), 1), class_weights=weights,
+    )  # fmt: skip
+    for part, name in place.values():
+        found.counts[part][name] += 1
+    found.warnings = list(_warnings(found))
+    return found
+
+
+def _count(items):
+    return dict(Counter(items).most_common())
+
+
+def _sizes(looks):
+    if not looks:
+        return {"small": []}
+    sides = np.array([(k.width, k.height) for k in looks.values()])
+    result = {
+        name: {"min": int(x.min()), "median": float(np.median(x)), "max": int(x.max())}
+        for name, x in zip(("width", "height"), sides.T, strict=True)
+    }
+    uniform = (sides == sides[0]).all()  # as arrays are: then that is the data's size, and no accident
+    small = [] if uniform else [id for id, side in zip(looks, sides.min(1), strict=True) if side < SMALL]
+    return {**result, "small": small}
+
+
+def _duplicates(seen, place):
+    """Groups of two or more among the images in `place`, those across splits first, then those with several labels."""
+    groups = {}
+    for id, number in zip(seen.ids, seen.groups, strict=True):
+        if id in place:
+            groups.setdefault(int(number), []).append(id)
+    found = []
+    for ids in groups.values():
+        if len(ids) > 1:
+            digests = {seen.looks[seen.row[id]].digest for id in ids}
+            splits, classes = zip(*(place[id] for id in ids), strict=True)
+            found.append({"ids": ids, "splits": splits, "classes": classes, "exact": len(digests) == 1})
+    for d in found:
+        d["splits"], d["classes"] = list(d["splits"]), list(d["classes"])
+    return sorted(found, key=lambda d: (len(set(d["splits"])) == 1, len(set(d["classes"])) == 1))
+
+
+def _warnings(p):
+    """Sentences on what is wrong, the worst first."""
+    if p.across:
+        who = "kzoo did not keep them together" if p.drawn else "the result will look better than it is"
+        yield f"{_n(len(p.across), 'group')} of duplicates across splits: {who}."
+    if p.contradictory:
+        yield f"{_n(len(p.contradictory), 'group')} of duplicates with different labels: one of the labels is wrong."
+    if p.unreadable:
+        yield f"{_n(len(p.unreadable), 'file')} can't be used and {_are(len(p.unreadable))} left out."
+    if p.damaged:
+        yield f"{_n(len(p.damaged), 'file')} {_are(len(p.damaged))} damaged, though decoded."
+    if p.wrong_suffix:
+        yield f"{_n(len(p.wrong_suffix), 'file')} with a suffix of another format (kzoo goes by content)."
+    train = p.counts.get("train", {})
+    few = {c: n for c, n in train.items() if n < FEW}
+    if few:
+        named = ", ".join(f"{shown(c)[:24]} ({n})" for c, n in list(few.items())[:LISTED])
+        yield f"Few training images: {named}{', ...' if len(few) > LISTED else ''}."
+    for part in p.counts:
+        absent = [c for c, n in p.counts[part].items() if not n]
+        if absent and part != "train":
+            named = ", ".join(shown(c)[:24] for c in absent[:LISTED])
+            yield f"No image in {part}: {named}{', ...' if len(absent) > LISTED else ''}."
+    if "val" not in p.counts:
+        yield "No validation part: nothing tells when to stop."
+    if p.imbalance >= IMBALANCE:
+        yield f"Classes differ by a factor of {p.imbalance:.3g}: use class weights."
+    if p.sizes["small"]:
+        yield f"{_n(len(p.sizes['small']), 'image')} with a side below {SMALL} pixels."
+
+
+def _n(n, noun):
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _are(n):
+    return "is" if n == 1 else "are"
+
+
+# --- text, 80 columns ------------------------------------------------------------------------------------
+
+
+def _lines(p):
+    from textwrap import wrap
+
+    parts = list(p.counts)
+    head = f"{shown(p.name)[-30:]}: {_n(p.images, 'image')}, {_n(len(p.classes), 'class').replace('classs', 'classes')}"
+    by = f"; kzoo divided it (seed {p.seed})" if p.drawn else ""
+    yield head + by
+    yield ""
+    names = [_fit(c, 30) for c in p.classes]
+    width = max(6, *map(len, names))
+    yield f"{'class':{width}}" + "".join(f"{part:>9}" for part in parts) + "   weight"
+    listed = range(len(names)) if len(names) <= 40 else [*range(30)]
+    for i in listed:
+        c = p.classes[i]
+        yield (
+            f"{names[i]:{width}}" + "".join(f"{p.counts[part][c]:9,}" for part in parts) + f"{p.class_weights[c]:9.3g}"
+        )
+    if len(listed) < len(names):
+        yield f"... and {len(names) - len(listed):,} more classes; --json has all"
+    yield f"{'all':{width}}" + "".join(f"{sum(p.counts[part].values()):9,}" for part in parts)
+    yield ""
+    for name, text in _facts(p):
+        yield from wrap(text, 80, initial_indent=f"{name:13}", subsequent_indent=" " * 13, break_on_hyphens=False)
+    for title, rows in _listings(p):
+        yield ""
+        yield title
+        for row in rows[:LISTED]:
+            yield f"  {_fit(row, 78)}"
+        if len(rows) > LISTED:
+            yield f"  ... and {len(rows) - LISTED:,} more; --json has all"
+    yield ""
+    if p.warnings:
+        for sentence in p.warnings:
+            yield from wrap(sentence, 80, initial_indent="! ", subsequent_indent="  ")
+    else:
+        yield "Nothing is wrong with it."
+
+
+def _fit(text, width):
+    text = shown(text)
+    return text if len(text) <= width else text[: width // 2 - 2] + "..." + text[-(width - width // 2 - 1) :]
+
+
+def _facts(p):
+    if "width" in p.sizes:
+        w, h = p.sizes["width"], p.sizes["height"]
+        yield (
+            "size",
+            (f"{w['min']}x{h['min']} at least, {w['median']:g}x{h['median']:g} median, {w['max']}x{h['max']} at most"),
+        )
+    listed = lambda counts: ", ".join(f"{name} {n:,}" for name, n in counts.items())  # noqa: E731
+    yield "formats", listed(p.formats) or "none"
+    if p.modes:
+        yield "modes", listed(p.modes)
+    if p.orientations:
+        honoured = sum(n for k, n in p.orientations.items() if k.startswith("JPEG"))
+        others = sum(p.orientations.values()) - honoured
+        text = f"EXIF turns {_n(honoured, 'JPEG')}: kzoo honours it"
+        yield "orientation", text + (f"; in {_n(others, 'other file')} it does not" if others else "")
+    if p.duplicates:
+        exact = sum(d["exact"] for d in p.duplicates)
+        yield (
+            "duplicates",
+            (
+                f"{_n(exact, 'group')} of equal images, {len(p.duplicates) - exact:,} of alike ones; "
+                f"{len(p.across):,} across splits, {len(p.contradictory):,} with different labels"
+            ),
+        )
+    else:
+        yield "duplicates", "none"
+    yield "imbalance", f"{p.imbalance:.3g} (largest class / smallest, in training)"
+
+
+def _listings(p):
+    def brief(d):
+        def where(i):
+            id, part = d["ids"][i], d["splits"][i]
+            return id if id.startswith(f"{part}/") else f"{part}: {id}"
+
+        last = next((i for i, s in enumerate(d["splits"]) if s != d["splits"][0]), 1)
+        more = f" (and {len(d['ids']) - 2})" if len(d["ids"]) > 2 else ""
+        return f"{_fit(where(0), 33)} {'=' if d['exact'] else '~'} {_fit(where(last), 33)}{more}"
+
+    yield from (
+        (title, rows)
+        for title, rows in (
+            ("Duplicates across splits (= equal, ~ alike)", [brief(d) for d in p.across]),
+            ("Duplicates with different labels", [brief(d) for d in p.contradictory]),
+            ("Left out", [f"{_fit(f['id'], 30)}: {f['reason']}" for f in p.unreadable]),
+            ("Damaged", [f"{_fit(f['id'], 30)}: {f['reason']}" for f in p.damaged]),
+            ("Wrong suffix", [f"{_fit(f['id'], 50)}: is {f['format']}" for f in p.wrong_suffix]),
+        )
+        if rows
+    )
