@@ -1,12 +1,13 @@
 """Options and outputs that several commands share."""
 
 import json as json_library
+import re
 
 import click
 
 from kzoo.hardware import load_keras
 
-__all__ = ["as_json", "input_shape", "load_keras", "print_json", "shape"]
+__all__ = ["as_json", "input_shape", "load_keras", "print_json", "seconds", "shape"]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -23,6 +24,19 @@ def shape(ctx, param, value):
     if len(numbers) != 3 or min(numbers) < 1:
         raise click.BadParameter(f"expected height x width x channels, such as 160x160x3; got '{value}'.")
     return numbers
+
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def seconds(ctx, param, value):
+    """A click callback: "90", "90s", "2m" or "1h" to seconds."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip().lower())
+    if not match or not float(match[1]):
+        raise click.BadParameter(f"expected a time such as 90s, 2m or 1h; got '{value}'.")
+    return float(match[1]) * UNITS[match[2]]
 
 
 input_shape = click.option(

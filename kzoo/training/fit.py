@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import time
 from pathlib import Path
 
@@ -114,7 +113,7 @@ def train(
         **fractions,
         "backend": keras.backend.backend(),
         "hardware": describe(),
-        "versions": versions(),
+        "versions": runs.versions(),
         "command": runs.command("train"),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
@@ -141,21 +140,6 @@ def train(
         with interruptible() as interrupted:
             _fit(network, splits, settings, plan, folder, interrupted, quiet)
     return runs.load_run(folder)
-
-
-def versions():
-    """Versions of what computes, for the record."""
-    import tensorflow
-
-    import kzoo
-
-    found = {"kzoo": kzoo.__version__, "python": platform.python_version(), "keras": keras.__version__,
-             "tensorflow": tensorflow.__version__, "numpy": np.__version__}  # fmt: skip
-    if keras.backend.backend() == "jax":
-        import jax
-
-        found["jax"] = jax.__version__
-    return found
 
 
 def _prepare(dataset, shape, preprocessing, strict, folder, quiet):

@@ -310,6 +310,7 @@ def threads(size):
     if size > SMALL:
         yield
         return
+    import scipy.optimize  # noqa: F401  brings a BLAS of its own, which must be there to be limited
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, "blas"):

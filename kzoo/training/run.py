@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import shlex
 import sys
 import zipfile
@@ -88,6 +89,23 @@ def locked(folder):
 def command(verb):
     """The command line that is running, for the record."""
     return shlex.join(["kzoo", *sys.argv[1:]]) if Path(sys.argv[0]).name == "kzoo" else f"kzoo.{verb}(...)"
+
+
+def versions():
+    """Versions of what computes, for the record; nothing is imported to know them."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import kzoo
+
+    found = {"kzoo": kzoo.__version__, "python": platform.python_version()}
+    jax = ("jax",) if os.environ.get("KERAS_BACKEND") == "jax" else ()
+    for name in ("keras", "tensorflow", "numpy", *jax):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # under another name, such as tensorflow-cpu
+            module = sys.modules.get(name)
+            found[name] = getattr(module, "__version__", "unknown")
+    return found
 
 
 def record(folder, settings, dataset):

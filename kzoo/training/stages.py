@@ -86,7 +86,8 @@ def chosen(model, unfreeze):
             return [*found[:i], Stage(found[i].name, found[i].layers[first:])]
     listed = "; ".join(f"{s.name}: {s.layers[0]} to {s.layers[-1]}" for s in found)
     everything = [*names, *(name for s in found for name in s.layers)]
-    raise unknown("stage", unfreeze, everything, f"Give none, auto, all, a stage, or how a layer's name begins: {listed}.")
+    hint = f"Give none, auto, all, a stage, or how a layer's name begins: {listed}."
+    raise unknown("stage", unfreeze, everything, hint)
 
 
 @keras.saving.register_keras_serializable(package="kzoo")
