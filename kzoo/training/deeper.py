@@ -15,12 +15,16 @@ from kzoo.training.audit import enforce
 from kzoo.training.backbone import array_hash, with_head
 from kzoo.training.stages import HEAD, SECONDS_LEFT, Plan, Store, chosen, train_stage
 
+SURE = 2.0  # standard errors
+
 
 def deepen(job, head):
     """Train the stages that job.how["unfreeze"] names, one after the other, each from the best so far.
 
-    A stage is kept if the choosing part gains by it: the mean log loss falls by more than a standard error of its
-    photo-by-photo differences, and no fewer photos are right. "auto" ends at the first stage that does not gain.
+    A stage is kept if the choosing part gains by it: the mean log loss falls by more than two standard errors of its
+    photo-by-photo differences, and no fewer photos are right. Two, because each stage's epoch was chosen by the same
+    photos: on ants and bees, gains of 1.3 and 1.9 standard errors on 49 photos were none on the 153 others (94.8 %
+    right, 96.7 % with the head alone). "auto" ends at the first stage that does not gain.
     job: a `kzoo.training.finetune.Job`, whose phases and history grow. head: the head on the training part.
 
     Returns ((name of the best phase, logits by part or None for the head's), a sentence). Overwrites the run's model
@@ -87,7 +91,7 @@ def _stage(job, network, found, number, plan, splits, store, bar, best):
     enforce(done["audit"], found[number].name)
     losses, right = _losses(_logits(network, job, "choose"), job.parts["choose"].labels)
     difference = best[0] - losses
-    gains = difference.mean() > difference.std() / np.sqrt(len(difference)) and right.sum() >= best[1].sum()
+    gains = difference.mean() > SURE * difference.std() / np.sqrt(len(difference)) and right.sum() >= best[1].sum()
     trainable = sum(int(np.prod(v.shape)) for v in network.trainable_variables)
     words = "kept" if gains else "not kept"
     text = (

@@ -70,6 +70,19 @@ def write_csv(path, rows, columns):
         writer.writerows(rows)
 
 
+def read_csv(path):
+    try:
+        with open(path, encoding="utf-8", newline="") as f:
+            return list(csv.DictReader(f))
+    except (OSError, ValueError, csv.Error) as e:
+        raise RunError(f"{path} can't be read ({e}).") from e
+
+
+def escaped(text):
+    """A name as `write_csv` writes it."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
 @contextmanager
 def locked(folder):
     """Hold a run folder for this process; RunError if another one has it. A dead process holds nothing."""

@@ -103,10 +103,16 @@ class StageAdamW(keras.optimizers.Adam):
         super().__init__(learning_rate, **kwargs)
         self.decay, self.factors = decay, dict(factors or {})
 
+    def build(self, variables):
+        super().build(variables)
+        # By number: update_step is handed the backend's own variables, which have no path.
+        self._scales = [(self.factors.get(v.path, 1.0), self.decay if decays(v) else 0.0) for v in variables]
+
     def update_step(self, gradient, variable, learning_rate):
-        rate = keras.ops.cast(learning_rate, variable.dtype) * self.factors.get(variable.path, 1.0)
-        if self.decay and decays(variable):
-            variable.assign(variable - variable * rate * self.decay)
+        factor, decay = self._scales[self._get_variable_index(variable)]
+        rate = keras.ops.cast(learning_rate, variable.dtype) * factor
+        if decay:
+            self.assign_sub(variable, variable * rate * decay)
         super().update_step(gradient, variable, rate)
 
     def get_config(self):
@@ -293,8 +299,7 @@ class StageKeeper(keras.callbacks.Callback):
         now = {path: np.array(v) for path, v in self._moving().items()}
         if not math.isfinite(row["val_loss"]) or not all(np.isfinite(a).all() for a in now.values()):
             raise RunError(f"Stage {row['phase']} diverged in epoch {epoch + 1}: use --precision float32.")
-        score = lambda r: (r["val_accuracy"], -r["val_loss"])  # noqa: E731
-        if self.best is None or score(row) > max(map(score, self.rows)):
+        if self.best is None or row["val_loss"] < min(r["val_loss"] for r in self.rows):  # finer than accuracy
             self.best = now
         self.rows.append(row)
         optimizer = {str(i): np.array(v) for i, v in enumerate(self.training.optimizer.variables)}
