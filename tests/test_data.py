@@ -122,6 +122,132 @@ def test_cifar10_from_its_archive(tmp_path, monkeypatch):
     assert not (tmp_path.parent / "evil.jpg").exists() and data.classes == ("cat", "dog")
 
 
+# --- tables ---
+
+
+def table(root, text, encoding="utf-8", name="photos.csv"):
+    (root / name).write_bytes(text.encode(encoding) if isinstance(text, str) else text)
+    return root / name
+
+
+def test_a_table_with_and_without_splits(tmp_path):
+    photos(tmp_path / "p", {"x": 10, "y": 20})
+    rows = [(f"p/{c}/{i:03}.png", c) for c, n in (("x", 10), ("y", 20)) for i in range(n)]
+    plain = load_data(table(tmp_path, "path,label\n" + "".join(f"{p},{c}\n" for p, c in rows)))
+    folder = load_data(tmp_path / "p")
+    assert plain.classes == ("x", "y") and plain.drawn == ("train", "val", "test") and not plain.skipped
+    for part, split in folder.splits.items():  # the same images in the same order are divided in the same way
+        assert [os.path.join("p", i) for i in split.ids] == plain.splits[part].ids
+    split = ["training", "Valid", " test"]
+    text = "Split;Note;LABEL;Path\r\n" + "".join(f"{split[i % 3]};n;{c};{p}\r\n" for i, (p, c) in enumerate(rows))
+    divided = load_data(table(tmp_path, text, "utf-8-sig"))
+    assert {k: len(s) for k, s in divided.splits.items()} == {"train": 10, "val": 10, "test": 10}
+    assert divided.drawn == () and divided.splits["val"].ids[0] == os.path.join("p", "x", "001.png")
+
+
+def test_rows_of_a_table_that_can_not_be_used_are_skipped_with_the_reason(tmp_path):
+    inside = tmp_path / "in"
+    photos(inside, {"a": 3, "b": 3})
+    picture(9).save(tmp_path / "secret.png")
+    (inside / "text.png").write_text("no picture")
+    os.symlink(inside / "a" / "000.png", inside / "again.png")
+    text = (
+        "path,label,split\na/000.png,a,train\nb/000.png,b,train\na/001.png,a,val\n"
+        "../secret.png,a,train\n" + f"{tmp_path}/secret.png,a,train\n" + f"{inside}/b/001.png,b,train\n"
+        "gone.png,a,train\ntext.png,a,train\n,a,train\na/002.png,,train\na/002.png,a,tset\na/002.png,a\n\n"
+        "again.png,b,train\nb/../b/000.png,b,train\n\0x.png,a,train\n"
+    )
+    data = load_data(table(inside, text))
+    assert {k: s.ids for k, s in data.splits.items()} == {
+        "train": ["a/000.png", "b/000.png", "b/001.png"], "val": ["a/001.png"],
+    }  # fmt: skip
+    reasons = [reason for _, reason in data.skipped]
+    assert reasons[:2] == ["leads out of the table's folder"] * 2
+    assert "No such file" in reasons[2] and "not a JPEG" in reasons[3]
+    assert reasons[4:6] == ["has no path", "has no label"]
+    assert reasons[6] == "has the split 'tset'; there are train, val and test"
+    assert reasons[7] == "has no split, though others have"
+    assert reasons[8:10] == ["comes again (first in row 2, with another label)", "comes again (first in row 3)"]
+    assert reasons[10] == "has a zero byte in its path" and len(reasons) == 11
+    assert data.skipped[0][0] == "row 5 (../secret.png)"
+
+
+def test_tables_that_are_none(tmp_path):
+    fails(table(tmp_path, "file,class\na.png,x\n"), "must name the columns path and label")
+    fails(table(tmp_path, b""), "it has none")
+    fails(table(tmp_path, b"\xff\xfe\0p\0a"), "must name the columns")
+    fails(table(tmp_path, "path,label\n"), "has no usable row: it is empty")
+    fails(table(tmp_path, "path,label\nno.png,x\n"), "has no usable row: 1 unusable file: row 2 (no.png) can't be read")
+    fails(table(tmp_path, "path,label\n" + '"' + "x" * 200_000), "is no readable .csv file (field larger")
+    (tmp_path / "f.csv").mkdir()
+    fails(tmp_path / "f.csv", "has no class folders")
+
+
+def test_names_in_a_table_need_not_be_utf_8(tmp_path):
+    photos(tmp_path, {"a": 2, "b": 2})
+    os.rename(tmp_path / "a" / "000.png", os.fsdecode(os.fsencode(tmp_path) + b"/a/\xe9.png"))
+    data = load_data(
+        table(tmp_path, b"path,label\na/\xe9.png,a\na/001.png,a\nb/000.png,b\n"), val_fraction=0, test_fraction=0
+    )
+    assert data.splits["train"].ids[0] == "a/\udce9.png" and not data.skipped
+
+
+# --- duplicates together ---
+
+
+def parts_of(data):
+    return {id: part for part, split in data.splits.items() for id in split.ids}
+
+
+def test_duplicates_stay_in_one_part(tmp_path):
+    """Twelve pictures of each class, of each an exact and a smaller, newly encoded copy."""
+    for k, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        for i in range(12):
+            one = picture(100 * k + i, (8, 8)).resize((160, 120), Image.Resampling.BICUBIC)
+            one.save(tmp_path / name / f"{i:02}.jpg", quality=95)
+            (tmp_path / name / f"{i:02}-copy.jpg").write_bytes((tmp_path / name / f"{i:02}.jpg").read_bytes())
+            one.resize((100, 75)).save(tmp_path / name / f"{i:02}-small.png")
+    data = load_data(tmp_path, together=True, val_fraction=0.2, seed=3)
+    where = parts_of(data)
+    assert len(where) == 72
+    for name in "ab":
+        for i in range(12):
+            assert len({where[f"{name}/{i:02}{end}"] for end in (".jpg", "-copy.jpg", "-small.png")}) == 1
+    for part, share in (("test", 0.2), ("val", 0.2)):
+        counts = np.bincount(data.splits[part].labels, minlength=2)
+        assert (abs(counts - share * 36) <= 3).all(), counts
+    assert data.fingerprint() == load_data(tmp_path, together=True, val_fraction=0.2, seed=3).fingerprint()
+    apart = parts_of(load_data(tmp_path, val_fraction=0.2, seed=3))
+    assert any(apart[f"a/{i:02}.jpg"] != apart[f"a/{i:02}-copy.jpg"] for i in range(12)), "else this test says nothing"
+
+
+def test_without_duplicates_together_changes_nothing(tmp_path):
+    root = photos(tmp_path, {"a": 15, "b": 9})
+    for i, path in enumerate(sorted(root.rglob("*.png"))):
+        picture(50 + i).save(path)
+    assert load_data(root, together=True).fingerprint() == load_data(root).fingerprint()
+    assert load_data(root, together=True, seed=5).fingerprint() == load_data(root, seed=5).fingerprint()
+
+
+def test_contradictory_duplicates_stay_in_training_and_undecodable_files_stay_out(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (40, 9, 9, 3)).astype("uint8")
+    y = np.arange(40) % 2
+    x[1] = x[0]
+    x[39] = x[0]
+    np.savez(tmp_path / "a.npz", images=x, labels=y)
+    for seed in range(8):
+        where = parts_of(load_data(tmp_path / "a.npz", together=True, seed=seed, val_fraction=0.4, test_fraction=0.4))
+        assert {where[f"all/{i}"] for i in (0, 1, 39)} == {"train"}
+    photos(tmp_path / "p", {"a": 6, "b": 6}, ".jpg")
+    whole = (tmp_path / "p" / "a" / "000.jpg").read_bytes()
+    (tmp_path / "p" / "a" / "000.jpg").write_bytes(whole[:-60])
+    data = load_data(tmp_path / "p", together=True)
+    assert data.skipped == [("a/000.jpg", "is truncated (the file ends before the picture)")]
+    assert "a/000.jpg" not in parts_of(data)
+    fails(tmp_path / "p", "1 unusable file: a/000.jpg is truncated", together=True, strict=True)
+
+
 # --- bad input: both halves of the error, once through the command, else its message ---
 
 
@@ -143,7 +269,7 @@ def test_bad_folders(tmp_path):
     photos(tmp_path / "c", {"x": 3, "y": 0})
     fails(tmp_path / "c", "no usable image of class 'y'")
     (tmp_path / "d.txt").write_text("hello")
-    fails(tmp_path / "d.txt", "neither a folder nor an .npz")
+    fails(tmp_path / "d.txt", "neither a folder nor an .npz or .csv")
     fails("digits", "val_fraction must be in [0, 1)", val_fraction=1.5)
 
 

@@ -2,7 +2,7 @@
 
 import click
 
-from kzoo.cli.options import as_json, print_json
+from kzoo.cli.options import as_json, json_text, print_json
 from kzoo.errors import DataError
 
 
@@ -34,17 +34,11 @@ def check_command(photos, seed, strict, out, quiet, as_json):
     with progress(quiet=quiet) as bar:
         found = passport(photos, seed=seed, bar=bar)
     if out:
-        with write_atomically(out, "w", errors="backslashreplace") as f:
-            f.write(json_text(found.to_dict()) if out.lower().endswith(".json") else f"{found}\n")
+        with write_atomically(out, "w") as f:
+            f.write((json_text(found.to_dict()) if out.lower().endswith(".json") else str(found)) + "\n")
     if as_json:
         print_json(found.to_dict())
     elif not out:
         click.echo(str(found))
     if strict and not found.ok:
         raise DataError(f"{found.warnings[0]} (--strict)")
-
-
-def json_text(data):
-    import json
-
-    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"

@@ -46,7 +46,13 @@ input_shape = click.option(
 
 def print_json(data):
     """Data goes to stdout; NaN and infinity, which JSON lacks, become null."""
-    click.echo(json_library.dumps(_finite(data), indent=2, ensure_ascii=False))
+    click.echo(json_text(data))
+
+
+def json_text(data):
+    """JSON in UTF-8 that can be printed: the bytes of a file name that is none are escaped, which is JSON, too."""
+    text = json_library.dumps(_finite(data), indent=2, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _finite(x):

@@ -19,6 +19,7 @@ BITS = 6  # of 64 in which the hashes of near duplicates may differ
 CORRELATION = 0.98  # of the tiny pictures' values; a photo stored anew, smaller or brighter stays above
 FEW_PIXELS = 0.995  # in its place for pictures as small as MNIST's, where at 0.98 thousands of ones would be one group
 CANDIDATES = 8  # to compare an image with, for each band: photos have few, and a hostile set gets no more
+WINDOW = 8192  # of images that share a band and come next: a million photos put as many into one
 BLOCK = 1 << 20  # comparisons at a time
 
 
@@ -58,12 +59,12 @@ def _near(hashes, values, least):
         band = (hashes[nodes] >> np.uint64(shift)) & np.uint64((1 << width) - 1)
         order = np.argsort(band, kind="stable")
         for bucket in np.split(nodes[order], np.flatnonzero(np.diff(band[order])) + 1):
-            rows = max(1, BLOCK // len(bucket))
+            rows = max(1, BLOCK // min(len(bucket), WINDOW))
             for start in range(0, len(bucket) - 1, rows):
                 rest = state.labels[bucket[start:]]
                 if (rest == rest[0]).all():
                     break
-                a, b = bucket[start : start + rows], bucket[start + 1 :]
+                a, b = bucket[start : start + rows], bucket[start + 1 : start + rows + WINDOW]
                 close = np.bitwise_count(hashes[a][:, None] ^ hashes[b][None]) <= BITS
                 i, j = _first_of_each(*np.nonzero(np.triu(close)))  # each pair once: b begins one behind a
                 state.join(a[i], b[j])

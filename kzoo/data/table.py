@@ -34,8 +34,8 @@ def read_table(path):
     for number, row in rows:
         name = os.path.normpath(row["path"]) if row["path"] else ""
         reason = _wrong(row, divided) or _outside(name, folder) or fault(folder / name)
-        real = os.path.realpath(folder / name)
-        if not reason and real in seen:
+        real = None if reason else os.path.realpath(folder / name)
+        if real in seen:
             first, label = seen[real]
             reason = f"comes again (first in row {first}{'' if label == row['label'] else ', with another label'})"
         if reason:

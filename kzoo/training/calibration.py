@@ -7,13 +7,6 @@ import numpy as np
 TEMPERATURES = (0.05, 20.0)  # between which one is looked for
 
 
-def softmax(logits):
-    """Probabilities (N, C) in float64 from logits (N, C)."""
-    z = np.asarray(logits, "float64")
-    e = np.exp(z - z.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
 def reliability(probabilities, labels, bins=15):
     """What a reliability diagram shows: for each of `bins` equal intervals of the highest probability a dict.
 
@@ -50,10 +43,10 @@ def calibration_error(probabilities, labels, bins=15):
 
 def negative_log_likelihood(logits, labels, temperature=1.0):
     """Mean of -log softmax(logits / temperature)[label]."""
-    z = np.asarray(logits, "float64") / temperature
-    highest = z.max(-1, keepdims=True)
-    total = highest[:, 0] + np.log(np.exp(z - highest).sum(-1))
-    return float(np.mean(total - z[np.arange(len(z)), labels]))
+    from scipy.special import log_softmax
+
+    z = log_softmax(np.asarray(logits, "float64") / temperature, axis=-1)
+    return float(-np.mean(z[np.arange(len(z)), labels]))
 
 
 def fit_temperature(logits, labels):

@@ -21,7 +21,6 @@ from kzoo.training.calibration import (
     cross_fitted,
     fit_temperature,
     reliability,
-    softmax,
     suspects,
 )
 
@@ -112,6 +111,8 @@ def _finite(logits):
 
 def _part(name, part, classes, temperature, seed):
     """What was measured on one part."""
+    from scipy.special import softmax
+
     labels, logits = np.asarray(part["labels"]), _finite(part["logits"])
     predicted, right = logits.argmax(-1), logits.argmax(-1) == labels
     n = len(classes)
@@ -123,7 +124,7 @@ def _part(name, part, classes, temperature, seed):
          **{f"{k}_interval": intervals[i, j] for j, k in enumerate(keys)}}
         for i, c in enumerate(classes)
     ]  # fmt: skip
-    probabilities = softmax(logits)
+    probabilities = softmax(logits, -1)
     wrong = np.flatnonzero(~right)
     wrong = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
     mistakes = [
@@ -143,12 +144,17 @@ def _part(name, part, classes, temperature, seed):
 
 def _calibration(name, logits, labels, before, temperature, seed):
     """Before and after scaling, by temperatures that were fitted on other images than they are measured on."""
+    from scipy.special import softmax
+
     if name == "val":
         if len(labels) < FEWEST:
             return {"ece": calibration_error(before, labels), "bins": reliability(before, labels)}
-        after, how = softmax(cross_fitted(logits, labels, seed=seed)), "temperatures fitted on the other four fifths"
+        after, how = (
+            softmax(cross_fitted(logits, labels, seed=seed), -1),
+            "temperatures fitted to the other images",
+        )
     else:
-        after, how = softmax(logits / temperature), "the temperature fitted on the validation images"
+        after, how = softmax(logits / temperature, -1), "the temperature fitted on the validation images"
     return {
         "ece": calibration_error(before, labels), "bins": reliability(before, labels),
         "ece_scaled": calibration_error(after, labels), "bins_scaled": reliability(after, labels), "how": how,
@@ -185,16 +191,16 @@ class _Pictures:
 
 
 def _html(data, pictures):
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import ChainableUndefined, Environment, PackageLoader
 
     environment = Environment(
         loader=PackageLoader("kzoo", "training"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=StrictUndefined,
+        undefined=ChainableUndefined,  # what a caller does not know is left out
     )  # fmt: skip
     environment.filters.update(percent=_percent, number=_number, interval=_interval, seconds=_seconds)
     duplicates = data.get("passport", {}).get("duplicates", [])
     return environment.get_template("report.html.j2").render(
-        r=data,
+        r={**dict.fromkeys(COPIED), **data},
         parts={name: {**part, **_figures(part)} for name, part in data["parts"].items()},
         curves=_curves(data.get("history", [])),
         gallery={n: _gallery(p["mistakes"], pictures) for n, p in data["parts"].items()},
@@ -220,24 +226,28 @@ def _gallery(rows, pictures):
     return [{**row, "picture": pictures(row["id"])} for row in rows[:GALLERY]]
 
 
+def _known(x):
+    return isinstance(x, (int, float))  # neither None nor undefined
+
+
 def _percent(x):
-    return "–" if x is None else f"{100 * x:.1f} %"
+    return f"{100 * x:.1f} %" if _known(x) else "–"
 
 
 def _interval(pair):
-    if not pair or None in pair:
+    if not pair or not all(map(_known, pair)):
         return ""
     return f"{100 * pair[0]:.1f}–{100 * pair[1]:.1f}"
 
 
 def _number(x):
-    if x is None:
+    if not _known(x):
         return "–"
     return f"{x:,}" if isinstance(x, int) else f"{x:.4g}"
 
 
 def _seconds(x):
-    if x is None:
+    if not _known(x):
         return "–"
     return f"{x:.2f} s" if x < 10 else f"{x:.0f} s" if x < 120 else f"{x / 60:.1f} min"
 
@@ -280,19 +290,15 @@ def _curves(history):
         values = [row.get(k) for row in history for k in keys if row.get(k) is not None]
         if not values:
             continue
-        low, high = min(values), max(values)
-        if title == "Loss":
-            low = min(low, 0.0)
-        margin = (high - low) * 0.05 or 0.01
-        high = min(high + margin, 1.0) if title == "Accuracy" and high <= 1 else high + margin
-        low = low - margin if title == "Accuracy" else low
+        marks = _ticks(0.0 if title == "Loss" else min(values), max(values))
+        low, high = marks[0], marks[-1]
         y = lambda v, low=low, high=high: round(top + (height - top - 30) * (high - v) / (high - low), 1)  # noqa: E731
         lines = []
         for key, name in zip(keys, ("training", "validation"), strict=True):
             points = [(x(i), y(row[key])) for i, row in enumerate(history) if row.get(key) is not None]
             if points:
                 lines.append({"name": name, "points": points})
-        ticks = [{"y": y(v), "text": f"{v:.3g}"} for v in np.linspace(low, high, 5)]
+        ticks = [{"y": y(v), "text": f"{v:.3g}"} for v in marks]
         step = max(1, math.ceil(n / 10))
         epochs = [{"x": x(i), "text": str(i + 1)} for i in range(0, n, step)]
         starts = [i for i in range(n) if i == 0 or history[i].get("phase") != history[i - 1].get("phase")]
@@ -302,3 +308,16 @@ def _curves(history):
             "height": height, "left": left, "top": top,
         })  # fmt: skip
     return charts
+
+
+def _ticks(low, high):
+    """Round numbers, about five, from at most `low` to at least `high`.
+
+    >>> _ticks(0.478, 0.962)
+    [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    """
+    span = max(high - low, 1e-3 * max(abs(high), 1e-3))
+    unit = 10 ** math.floor(math.log10(span / 3))
+    step = next(m * unit for m in (1, 2, 5, 10) if span / (m * unit) <= 5)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(k * step, 10) for k in range(first, max(last, first + 1) + 1)]
