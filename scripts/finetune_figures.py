@@ -17,8 +17,8 @@ MODELS = ("mobilenet_v2", "squeezenet1_1")
 
 
 def spread(values):
-    values = 100 * np.array(values)
-    return f"{values.mean():.2f} % (deviation {values.std():.2f}, {values.min():.2f} to {values.max():.2f}, n = {len(values)})"
+    v = 100 * np.array(values)
+    return f"{v.mean():.2f} % (deviation {v.std():.2f}, {v.min():.2f} to {v.max():.2f}, n = {len(v)})"
 
 
 def measured(photos, out, model, **options):

@@ -18,9 +18,7 @@ def mixed(dataset, kind, seed):
     if kind not in ALPHA:
         raise unknown("mixture", kind, ALPHA, f"There are {', '.join(ALPHA)}.")
     function = mixup if kind == "mixup" else cutmix
-    return dataset.enumerate().map(
-        lambda i, batch: function(*batch, tf.stack([tf.constant(seed, tf.int64), i])), deterministic=True
-    )
+    return dataset.enumerate().map(lambda i, batch: function(*batch, tf.stack([tf.constant(seed, tf.int64), i])))
 
 
 def _share(alpha, seed):

@@ -1,15 +1,15 @@
 """The freeze audit: after a phase, what was frozen is bit-identical, batch norm statistics included; the rest moved."""
 
-import numpy as np
-
 from kzoo.errors import RunError
 
 
 def snapshot(model):
     """{path: SHA-256} of every variable of a Keras model."""
+    from keras.ops import convert_to_numpy
+
     from kzoo.training.backbone import array_hash
 
-    return {v.path: array_hash(np.asarray(v)) for v in model.weights}
+    return {v.path: array_hash(convert_to_numpy(v)) for v in model.weights}
 
 
 def compare(before, after, trainable):

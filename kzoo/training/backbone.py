@@ -161,8 +161,9 @@ def machine():
             return memo
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    from kzoo.hardware import auto_precision, describe
+    from kzoo.hardware import auto_precision, describe, load_keras
 
+    load_keras()
     precision, why = auto_precision()
     memo = {"precision": precision, "why": why, "hardware": describe()}
     try:

@@ -13,7 +13,7 @@ from kzoo.progress import progress
 from kzoo.training import run as runs
 from kzoo.training.audit import enforce
 from kzoo.training.backbone import array_hash, with_head
-from kzoo.training.stages import HEAD, SECONDS_LEFT, Plan, Store, chosen, train_stage
+from kzoo.training.stages import HEAD, SECONDS_LEFT, Plan, Store, chosen, train_stage, value_of
 
 SURE = 2.0  # standard errors
 
@@ -82,7 +82,7 @@ def deepen(job, head):
 def _stage(job, network, found, number, plan, splits, store, bar, best):
     """Train one stage and judge it; its record, or None if the time did not suffice."""
     moving = {v.path: v for v in network.weights}
-    kept = {path: np.array(v) for path, v in moving.items() if path.split("/")[0] in _layers(found, number)}
+    kept = {path: value_of(v) for path, v in moving.items() if path.split("/")[0] in _layers(found, number)}
     done = train_stage(network, found[: number + 1], number, plan, splits, job.base.input_shape,
                        job.base.preprocessing, store, bar, job.interrupted)  # fmt: skip
     if done is None:
@@ -108,7 +108,7 @@ def _stage(job, network, found, number, plan, splits, store, bar, best):
             "audit": done["audit"], "val_accuracy": float(right.mean()), "text": text,
         },
     }  # fmt: skip
-    after = {path: np.array(moving[path]) for path in kept} if gains else None
+    after = {path: value_of(moving[path]) for path in kept} if gains else None
     if not gains:
         _assign(moving, kept)
     store.finish_stage(record, after)

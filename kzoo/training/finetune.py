@@ -279,7 +279,8 @@ class Job:
     def _draw(self, split):
         """`shots` photos of each class; all of a class that has fewer."""
         rng = np.random.default_rng(self.seed)
-        own = [rng.permutation(np.flatnonzero(split.labels == k))[: self.how["shots"]] for k in np.unique(split.labels)]
+        own = [np.flatnonzero(split.labels == k) for k in np.unique(split.labels)]
+        own = [rng.choice(i, min(self.how["shots"], len(i)), replace=False) for i in own]
         return split.take(np.sort(np.concatenate(own)))
 
     def describe_parts(self):

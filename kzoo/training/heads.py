@@ -218,11 +218,17 @@ def folds(y, groups, rng, count=FOLDS):
 
 
 def calibrated(scores, y, w):
-    """The scale > 0 that minimises the weighted log loss of scale * scores."""
+    """The scale > 0 that minimises the weighted log loss of scale * scores, the labels smoothed by one photo a class.
+
+    As in Platt 1999, Probabilistic outputs for support vector machines: without that, scores that happen to be all
+    right would be scaled to certainty.
+    """
     from scipy.optimize import minimize_scalar
 
-    loss = lambda t: Objective()(np.exp(t) * scores, y, w)[0] / w.sum()  # noqa: E731
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 7), method="bounded", options={"xatol": 0.01}).x))
+    n, k = scores.shape
+    smoothed = Objective(smoothing=k / (n + k))
+    loss = lambda t: smoothed(np.exp(t) * scores, y, w)[0]  # noqa: E731
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 5), method="bounded", options={"xatol": 0.01}).x))
 
 
 def cross_validate(rows, y, classes, groups=None, seed=0, objective=None):

@@ -51,7 +51,8 @@ def interval(right, n):
     z = 1.959964
     p = right / n
     centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return float((centre - half) / (1 + z * z / n)), float((centre + half) / (1 + z * z / n))
+    low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+    return max(0.0, float(low)), min(1.0, float(high))  # rounding
 
 
 def scout(photos, models=None, *, seed=0, precision=None, quiet=False):

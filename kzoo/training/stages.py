@@ -136,6 +136,11 @@ def loss_of(objective):
     return loss
 
 
+def value_of(variable):
+    """A variable's value as an array of its own, whatever becomes of the variable."""
+    return np.array(keras.ops.convert_to_numpy(variable))
+
+
 def unfreeze(network, stage_list):
     """Set what trains: the head and the layers of these stages. Returns {path of a variable: factor of its rate}."""
     moving = {HEAD: HEAD_RATE / STAGE_RATE}
@@ -224,7 +229,7 @@ def train_stage(network, stage_list, number, plan, splits, shape, preprocessing,
 
 def _measured(network, model, data, splits):
     """(seconds of a step, seconds of a look at the choosing part), measured; the network is what it was before."""
-    kept = [v.numpy() if hasattr(v, "numpy") else np.asarray(v) for v in network.weights]
+    kept = [value_of(v) for v in network.weights]
     pairs = list(data.take(3))
     times = []
     for x, y in pairs:
@@ -296,13 +301,13 @@ class StageKeeper(keras.callbacks.Callback):
             "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
             "seconds": round(time.monotonic() - self.began, 3),
         }  # fmt: skip
-        now = {path: np.array(v) for path, v in self._moving().items()}
+        now = {path: value_of(v) for path, v in self._moving().items()}
         if not math.isfinite(row["val_loss"]) or not all(np.isfinite(a).all() for a in now.values()):
             raise RunError(f"Stage {row['phase']} diverged in epoch {epoch + 1}: use --precision float32.")
         if self.best is None or row["val_loss"] < min(r["val_loss"] for r in self.rows):  # finer than accuracy
             self.best = now
         self.rows.append(row)
-        optimizer = {str(i): np.array(v) for i, v in enumerate(self.training.optimizer.variables)}
+        optimizer = {str(i): value_of(v) for i, v in enumerate(self.training.optimizer.variables)}
         self.store.save_stage(self.number, now, self.best, optimizer, self.rows, self.epochs, self.before)
         self.bar.done(
             f"{row['phase']} {epoch + 1}/{self.epochs}: loss {row['loss']:.4f} accuracy {row['accuracy']:.2%}, "
