@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 
-def _cpu():
+def processor():
     """(name, flags) of the processor; flags are known on Linux only."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -43,7 +43,7 @@ def _accelerator():
 def describe():
     """The processor or accelerator, for the record."""
     found = _accelerator()
-    return found[0] if found else f"{_cpu()[0]}, {os.cpu_count()} cores"
+    return found[0] if found else f"{processor()[0]}, {os.cpu_count()} cores"
 
 
 def auto_precision(model=None):
@@ -58,7 +58,7 @@ def auto_precision(model=None):
     if found:
         name, fast = found
         return ("bfloat16", f"{name} computes in it") if fast else ("float32", f"{name} has no bfloat16 units")
-    has = _cpu()[1] & {"amx_bf16", "avx512_bf16"}
+    has = processor()[1] & {"amx_bf16", "avx512_bf16"}
     if not has:
         return "float32", "this processor has no bfloat16 instructions"
     if keras.backend.backend() != "tensorflow":

@@ -26,7 +26,7 @@ class Fake:
         self.seen = 0
 
     def __call__(self):
-        return self.prepare, self.predict
+        return self.prepare, lambda: self.predict
 
     def prepare(self, image, view=0):
         if isinstance(image, bytes):

@@ -14,6 +14,7 @@ import os
 import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import numpy as np
 from kzoo.catalog import list_models, spec
 from kzoo.errors import KzooError, RunError
 from kzoo.files import sha256, write_atomically
+from kzoo.hardware import auto_precision, describe, load_keras, processor
 from kzoo.pretrained import RECOGNISED
 from kzoo.spec import ModelSpec, Preprocessing, Weights
 from kzoo.training.features import Cache, cache_dir
@@ -148,10 +150,8 @@ def machine():
 
     The memo spares a second run TensorFlow's import; its name hashes the processor, the GPU devices and the versions.
     """
-    from kzoo.hardware import _cpu
-
     names = ("keras", "tensorflow", "jax", "jaxlib")
-    cpu, flags = _cpu()
+    cpu, flags = processor()
     facts = [cpu, sorted(flags), os.cpu_count(), sorted(glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/accel*")),
              os.environ.get("CUDA_VISIBLE_DEVICES"), backend(), [package(n) for n in names]]  # fmt: skip
     path = cache_dir() / f"machine-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.json"
@@ -161,8 +161,6 @@ def machine():
             return memo
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    from kzoo.hardware import auto_precision, describe, load_keras
-
     load_keras()
     precision, why = auto_precision()
     memo = {"precision": precision, "why": why, "hardware": describe()}
@@ -226,24 +224,29 @@ def with_head(features, classes):
 
 
 class Network:
-    """Builds the network when it is first asked for, and only once; makes what `features` needs."""
+    """The network and what `features` needs of it, each built when it is first asked for, and only once."""
 
     def __init__(self, backbone):
-        self.backbone, self._model = backbone, None
+        self.backbone = backbone
 
-    @property
+    @cached_property
     def model(self):
-        if self._model is None:
-            from kzoo.hardware import load_keras
+        load_keras()
+        return feature_network(self.backbone)
 
-            load_keras()
-            self._model = feature_network(self.backbone)
-        return self._model
-
-    def __call__(self):
+    @cached_property
+    def predict(self):
         from kzoo.inference import predictor
 
-        return preparer(self.backbone), predictor(self.model)
+        return predictor(self.model)
+
+    @cached_property
+    def prepare(self):
+        load_keras()
+        return preparer(self.backbone)
+
+    def __call__(self):
+        return self.prepare, lambda: self.predict
 
 
 def preparer(backbone):
