@@ -23,7 +23,7 @@ def spread(values):
 
 def measured(photos, out, model, **options):
     """The accuracy on the val folder of a new run."""
-    from kzoo.training.finetune import finetune_folder
+    from kzoo.training.finetuning import finetune_folder
     from kzoo.training.run import read_json
 
     folder = finetune_folder(photos, model, out=out, quiet=True, **options)

@@ -19,7 +19,7 @@ import kzoo
 from kzoo.errors import DataError, RunError, UnknownName
 from kzoo.training import audit, backbone, deeper, stages
 from kzoo.training import run as runs
-from kzoo.training.finetune import finetune_folder
+from kzoo.training.finetuning import finetune_folder
 from kzoo.training.heads import Objective
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -153,7 +153,7 @@ def test_a_moved_frozen_variable_stops_the_run(world, tmp_path, monkeypatch, vic
 
 
 def test_the_audit_of_the_written_head(world, tmp_path, monkeypatch):
-    from kzoo.training import finetune as module
+    from kzoo.training import finetuning as module
 
     def wrong(path, kernel, bias, out):
         backbone.fill(path, kernel, bias, out)
@@ -330,7 +330,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("phase", ["features", "head", "report"])
 def test_killed_before_deeper_layers_and_resumed(world, head_only, tmp_path, monkeypatch, phase):
-    from kzoo.training import finetune as module
+    from kzoo.training import finetuning as module
 
     if phase == "features":
         monkeypatch.setenv("KZOO_FEATURES", str(tmp_path / "cache"))

@@ -7,7 +7,7 @@ _HOME = {
     "Recipe": "recipes",
     "recipe": "recipes",
     "train": "fit",
-    "finetune": "finetune",
+    "finetune": "finetuning",
     "scout": "scouting",
     "load_run": "run",
     "evaluate": "evaluation",

@@ -82,8 +82,8 @@ class Cache:
 
     >>> cache = Cache({"model": "example"}, "features-example")
     >>> cache.add(0, [b"1" * 32], np.ones((1, 3), "float32"))
-    >>> Cache({"model": "example"}, "features-example").find(0, b"1" * 32)
-    array([1., 1., 1.], dtype=float32)
+    >>> Cache({"model": "example"}, "features-example").find(0, b"1" * 32).tolist()
+    [1.0, 1.0, 1.0]
     """
 
     def __init__(self, key, folder=None):
