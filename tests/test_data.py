@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import struct
+import sys
 import zipfile
 
 import numpy as np
@@ -255,6 +256,26 @@ def fails(source, message, **options):
     with pytest.raises(DataError) as e:
         load_data(source, **options)
     assert message in str(e.value), str(e.value)
+
+
+def test_a_named_set_that_is_nowhere_and_no_network(tmp_path, monkeypatch, kzoo_command):
+    from kzoo.data import sources
+
+    monkeypatch.setattr(sources, "places", lambda: [])
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    tried = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda request, timeout: tried.append(request) or _refuse())
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # it would retry for a minute: not even imported
+    code, out, err = kzoo_command("data", "check", "mnist")
+    assert (code, out) == (1, "") and "there is no network to download it" in err and err.count("\n") == 1
+    assert len(tried) == len(sources.HOSTS)
+    monkeypatch.setattr("urllib.request.urlopen", lambda request, timeout: io.BytesIO())
+    fails("tfds:mnist", "tensorflow_datasets can't be imported")  # with a network it goes on
+
+
+def _refuse():
+    raise OSError("no route to host")
 
 
 def test_a_path_that_does_not_exist(kzoo_command):

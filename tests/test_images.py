@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from kzoo.data import images
+from kzoo.data.scan import look
 from kzoo.errors import DataError, KzooError
 from kzoo.spec import Preprocessing
 
@@ -142,12 +143,15 @@ def test_mutated_files_are_refused_or_decoded_and_never_crash(prepare, data):
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     raw = bytes(raw[: data.draw(st.integers(0, len(raw)))])
+    seen, _, _ = look((raw, "name"))
     if images.fault(io.BytesIO(raw)) is not None:
+        assert seen.fault
         return
     try:
         assert prepare(raw).shape == (16, 16, 3)
     except DataError as e:
         assert "can't be decoded" in str(e) and "\n" not in str(e)
+        assert seen.fault or seen.damage, "what can't be decoded in training is not whole in a passport"
 
 
 def test_only_one_and_three_channels():

@@ -66,6 +66,9 @@ def zoo(tmp_path_factory):
     put(cat / "empty.jpg", b"")
     cut = encoded(scene(13), "PNG")
     put(cat / "cut.png", cut[: len(cut) // 2])
+    spoilt = bytearray(encoded(scene(14), "PNG"))
+    spoilt[len(spoilt) // 2] ^= 1
+    put(cat / "spoilt.png", bytes(spoilt))
     put(dog / "copy.jpg", (root / "val" / "dog" / "00.jpg").read_bytes())  # equal, across splits
     bright = ImageEnhance.Brightness(Image.open(root / "val" / "dog" / "01.jpg").resize((96, 72))).enhance(1.15)
     put(dog / "again.png", encoded(bright, "PNG"))  # alike, across splits
@@ -83,10 +86,13 @@ def names(rows):
 
 
 def test_everything_planted_is_found(found):
-    assert names(found.unreadable) == ["cut.jpg", "cut.png", "empty.jpg", "text.jpg"]
+    assert names(found.unreadable) == ["cut.jpg", "cut.png", "empty.jpg", "spoilt.png", "text.jpg"]
     reasons = {os.path.basename(f["id"]): f["reason"] for f in found.unreadable}
     assert "truncated" in reasons["cut.jpg"] and reasons["empty.jpg"] == "is empty"
-    assert "can't be decoded" in reasons["cut.png"] and "not a JPEG" in reasons["text.jpg"]
+    assert "truncated" in reasons["cut.png"] and reasons["spoilt.png"].startswith(
+        "is damaged (the checksum of its IDAT"
+    )
+    assert "not a JPEG" in reasons["text.jpg"]
     assert names(found.damaged) == ["hole.jpg"] and "orrupt" in found.damaged[0]["reason"]
     assert names(found.wrong_suffix) == ["named.jpg"] and found.wrong_suffix[0]["format"] == "PNG"
     assert found.modes == {"CMYK": 1, "grey": 2, "16-bit": 1, "palette": 2, "alpha": 1, "animated": 1}

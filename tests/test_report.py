@@ -244,6 +244,9 @@ def test_what_is_missing_is_left_out(tmp_path):
         assert ("Learning curves" in text) == ("history" in keys) and ("Calibration" in text) == ("parts" in keys)
         assert ("Head" in text) == ("head" in keys) and "Suspect" not in text
     write_report(tmp_path, {"phases": [{"name": "x"}], "head": {"kind": "ridge"}, "history": [{"epoch": 1}]})
+    full["parts"] = {"val": None, "test": full["parts"]["val"]}
+    only = write_report(tmp_path, full)["parts"]  # no temperature where there are no validation images to fit it to
+    assert {*only} == {"test"} and "ece_scaled" not in only["test"]["calibration"]
     few = record(n=4, names=["a", "b", "c"])
     data = write_report(tmp_path, few)
     assert data["temperature"] == 1.0 and "ece_scaled" not in data["parts"]["val"]["calibration"]
@@ -255,6 +258,7 @@ def test_two_hundred_classes_and_many_mistakes_stay_small(tmp_path):
     data = write_report(tmp_path, given)
     html = (tmp_path / "report.html").read_text("utf-8")
     assert len(html) < 1_500_000 and "image/png" in html and html.count("image/jpeg") <= 24 + 24 + 2 * 12
+    assert "with the lowest F1" in html and "All 200 classes" in html
     assert data["parts"]["val"]["accuracy"] == 0 and len(data["parts"]["val"]["mistakes"]) == 1500
 
 

@@ -12,8 +12,10 @@ import io
 import os
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +34,8 @@ SUFFIXES = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "PNG": {".png", ".apng"}, "GIF": {".gif"}, "BMP": {".bmp", ".dib"},
     "WEBP": {".webp"},
 }  # fmt: skip
-_large = threading.Lock()  # one large picture at a time: it may take some 400 MB
+LARGE = 16_000_000  # pixels from which on pictures are decoded one at a time: one may take some 400 MB
+_large = threading.Lock()
 
 
 @dataclass(slots=True)
@@ -41,7 +44,7 @@ class Look:
 
     modes: of "grey", "palette", "alpha", "CMYK", "16-bit", "animated" those that apply. orientation: EXIF's, 1..8.
     digest: of the file's bytes, of an array its shape and pixels. fault: why it can't be decoded, or None. damage: what
-    the decoder complained of while it decoded, or None.
+    the decoder complained of while it decoded, or None; TensorFlow, which decodes for training, refuses a few of these.
     """
 
     format: str = ""
@@ -93,7 +96,7 @@ def scan(splits: dict[str, Split], bar=None) -> Scan:
         warnings.simplefilter("ignore")
         for split in splits.values():
             named = ((split.images[i], split.ids[i]) for i in range(len(split)))
-            for id, (found, hashed, small) in zip(split.ids, in_order(_look, named), strict=True):
+            for id, (found, hashed, small) in zip(split.ids, in_order(look, named), strict=True):
                 if small is not None:
                     hashes[len(ids)], tiny[len(ids)] = hashed, small
                 ids.append(id)
@@ -132,15 +135,14 @@ def without_undecodable(data: DataSet, bar=None):
 # --- one image ---------------------------------------------------------------------------------------------
 
 
-def _look(named):
+def look(named):
     """(Look, perceptual hash, tiny picture) of an image and its name; without the last two if it can't be decoded."""
     import imagehash
 
     image, name = named
     try:
         if isinstance(image, np.ndarray):
-            found, picture = _array(image), None
-            picture = _from_array(image)
+            found, picture = _array(image), _from_array(image)
         else:
             found, picture = _file(image, name)
         bits = np.packbits(imagehash.phash(picture).hash).view(">u8")[0]
@@ -197,13 +199,13 @@ def _file(source, name, side=DECODED):
         found = _header(image, data)
         if not encoded and name:
             found.wrong_suffix = os.path.splitext(name)[1].lower() not in SUFFIXES[found.format]
-        if found.format == "JPEG":
-            picture, found.damage = _jpeg(data, side)
-        elif found.width * found.height > 16_000_000:
-            with _large:
+        with _large if found.width * found.height > LARGE else nullcontext():
+            if found.format == "JPEG":
+                picture, found.damage = _jpeg(data, side)
+            else:
+                if found.format == "PNG":
+                    _check_png(data)
                 picture = _other(image, found, side)
-        else:
-            picture = _other(image, found, side)
     if found.format == "JPEG" and found.orientation > 1:  # as in kzoo.data.images
         picture.getexif()[0x0112] = found.orientation
         picture = ImageOps.exif_transpose(picture)
@@ -244,19 +246,41 @@ def _jpeg(data, side):
 
     if data.count(b"\xff\xda") > MAX_SCANS:
         raise DataError(f"has more than {MAX_SCANS} scans")
+    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # no end marker behind the last scan's start
+        raise DataError("is truncated (the file ends before the picture)")
     options = dict(colorspace="RGB", min_width=side, min_height=side)
     damage = None
     try:
         pixels = simplejpeg.decode_jpeg(data, **options)
     except ValueError as e:
         damage = str(e).strip(" .")
-        if "Premature end of JPEG file" in damage:
-            raise DataError("is truncated (the file ends before the picture)") from e
         try:
             pixels = simplejpeg.decode_jpeg(data, strict=False, **options)
-        except ValueError:
-            raise DataError(f"can't be decoded ({damage})") from e
+        except ValueError:  # it is strict with headers all the same
+            with Image.open(io.BytesIO(data)) as image:
+                return _other(image, Look(), side), damage
     return _small(Image.fromarray(pixels), side), damage
+
+
+def _check_png(data):
+    """DataError if a checksum is wrong or the end is missing: Pillow looks at neither once it has all rows.
+
+    PNG specification, section 5.3: after 8 bytes, chunks of length, type, data and the CRC-32 of type and data. A type
+    that begins with a capital is needed for the picture; damage in others, such as text, does no harm.
+    """
+    at = 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind = data[at + 4 : at + 8]
+        end = at + 8 + length
+        if kind[:1].isupper() and zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            break
+        if kind == b"IEND":
+            return
+        at = end + 4
+    if at + 12 <= len(data) and end + 4 <= len(data):
+        raise DataError(f"is damaged (the checksum of its {kind.decode('ascii', 'replace')} chunk is wrong)")
+    raise DataError("is truncated (the file ends before the picture)")
 
 
 def _other(image, found, side):

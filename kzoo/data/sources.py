@@ -322,20 +322,53 @@ def _tar(path):
     return DataSet(str(path), classes, splits)
 
 
+# Where the sets of TensorFlow Datasets lie, for the most part; one that answers is enough to try.
+HOSTS = ("https://storage.googleapis.com", "https://www.cs.toronto.edu", "https://github.com")
+
+
+def _need_network(name, seconds=5):
+    """DataError at once where no host answers: TensorFlow Datasets itself tries again for more than a minute."""
+    import http.client
+    import urllib.error
+    import urllib.request
+    from concurrent.futures import ThreadPoolExecutor
+
+    def answers(address):  # through a proxy, too, where the environment names one
+        try:
+            urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=seconds).close()
+        except urllib.error.HTTPError:
+            return True
+        except (OSError, ValueError, http.client.HTTPException):
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(HOSTS)) as pool:
+        if not any(pool.map(answers, HOSTS)):
+            raise DataError(
+                f"'{name}' is in none of $KZOO_DATA, ../shared/data, the Keras cache and the folder of TensorFlow "
+                "Datasets, and there is no network to download it."
+            )
+
+
 def _tfds(name):
     """A prepared (else downloaded) set of TensorFlow Datasets with the features image and label."""
+    folder = name.split("/")[0].split(":")[0]
+    own = Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
+    prepared = [str(p / "tfds") for p in places() if (p / "tfds" / folder).is_dir()]
+    if not prepared and not (own / folder).is_dir():
+        _need_network(name)
     try:
         import tensorflow_datasets as tfds
     except ImportError as e:
         raise DataError(f"'{name}' was found nowhere, and tensorflow_datasets can't be imported ({e}).") from e
 
-    prepared = [str(p / "tfds") for p in places() if (p / "tfds" / name.split("/")[0].split(":")[0]).is_dir()]
     try:
         builder = tfds.builder(name, **({"data_dir": prepared[0]} if prepared else {}))
         features = builder.info.features
         if not {"image", "label"} <= set(features or ()):
             raise DataError(f"tfds:{name} has the features {', '.join(features or ())}; kzoo needs image and label.")
         if not builder.data_path.exists():
+            _need_network(name)
             builder.download_and_prepare()
         encoded = {"image": tfds.decode.SkipDecoding()}
         parts = {PARTS[p]: builder.as_dataset(split=p, decoders=encoded) for p in builder.info.splits if p in PARTS}

@@ -27,7 +27,9 @@ from kzoo.training.calibration import (
 GALLERY = 24  # pictures of a kind
 PAIRS = 12  # of duplicates
 PICTURE = 150  # pixels of the longer side
+MANY = 40  # classes from which on the weakest come first and the others are folded away
 CELLS = 20  # classes up to which the confusion matrix is a table of numbers
+WEAKEST = 20  # of them
 LISTED = 200  # rows of a long list in the HTML; the JSON has all
 FEWEST = 10  # images to fit a temperature to
 COPIED = (
@@ -59,10 +61,11 @@ def write_report(folder, record):
     given = {name: p for name, p in (record.get("parts") or {}).items() if p is not None and len(p["labels"])}
     if any(np.shape(p["logits"]) != (len(p["labels"]), len(classes)) for p in given.values()):
         raise KzooError(f"The report needs logits of the shape (images, {len(classes)}), one column for each class.")
-    data["temperature"] = 1.0
+    temperature = None
     if "val" in given and len(given["val"]["labels"]) >= FEWEST:
-        data["temperature"] = fit_temperature(_finite(given["val"]["logits"]), given["val"]["labels"])
-    data["parts"] = {n: jsonable(_part(n, p, classes, data["temperature"], seed)) for n, p in given.items()}
+        temperature = fit_temperature(_finite(given["val"]["logits"]), given["val"]["labels"])
+    data["temperature"] = temperature or 1.0
+    data["parts"] = {n: jsonable(_part(n, p, classes, temperature, seed)) for n, p in given.items()}
     features = record.get("train_features")
     if features is not None and len(features["labels"]):
         found = suspects(features["features"], features["labels"], seed=seed)
@@ -143,16 +146,16 @@ def _part(name, part, classes, temperature, seed):
 
 
 def _calibration(name, logits, labels, before, temperature, seed):
-    """Before and after scaling, by temperatures that were fitted on other images than they are measured on."""
+    """Before and after scaling, by temperatures that were fitted on other images than they are measured on.
+
+    temperature: of the validation part; None if there is none, and then nothing is scaled.
+    """
     from scipy.special import softmax
 
+    if temperature is None:
+        return {"ece": calibration_error(before, labels), "bins": reliability(before, labels)}
     if name == "val":
-        if len(labels) < FEWEST:
-            return {"ece": calibration_error(before, labels), "bins": reliability(before, labels)}
-        after, how = (
-            softmax(cross_fitted(logits, labels, seed=seed), -1),
-            "temperatures fitted to the other images",
-        )
+        after, how = softmax(cross_fitted(logits, labels, seed=seed), -1), "temperatures fitted to the other images"
     else:
         after, how = softmax(logits / temperature, -1), "the temperature fitted on the validation images"
     return {
@@ -207,7 +210,7 @@ def _html(data, pictures):
         suspects=_gallery(data.get("suspects", []), pictures),
         duplicates=[{**d, "pictures": [pictures(i) for i in _ends(d)]} for d in duplicates[:PAIRS]],
         ends=_ends,
-        cells=CELLS,
+        many=MANY,
         listed=LISTED,
     )
 
@@ -231,7 +234,7 @@ def _known(x):
 
 
 def _percent(x):
-    return f"{100 * x:.1f} %" if _known(x) else "–"
+    return f"{100 * x:.1f}\u00a0%" if _known(x) else "–"
 
 
 def _interval(pair):
@@ -256,7 +259,8 @@ def _figures(part):
     """What the template draws of a part: shares for the confusion matrix (or a picture of it), bars."""
     counts = np.array(part["confusion"])
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    found = {"shares": shares.round(3).tolist(), "heat": None, "diagrams": []}
+    weakest = sorted((c for c in part["per_class"] if c["images"]), key=lambda c: c["f1"] or 0.0)[:WEAKEST]
+    found = {"shares": shares.round(3).tolist(), "heat": None, "diagrams": [], "weakest": weakest}
     if len(counts) > CELLS:
         found["heat"] = _heat(shares)
     calibration = part["calibration"]
