@@ -27,6 +27,8 @@ _HOME = {
     "load_data": "kzoo.data",
     "check_data": "kzoo.data",
     "train": "kzoo.training",
+    "finetune": "kzoo.training",
+    "scout": "kzoo.training",
     "evaluate": "kzoo.training",
     "load_run": "kzoo.training",
     "predict": "kzoo.training",

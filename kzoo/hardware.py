@@ -1,13 +1,14 @@
-"""What the arithmetic runs on, and which precision it is fast in."""
+"""What the arithmetic runs on, and which precision it is fast in. Keras is imported where it is asked."""
 
+import os
 import platform
+import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
-import keras
 
-
-def _cpu():
+def processor():
     """(name, flags) of the processor; flags are known on Linux only."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -20,6 +21,8 @@ def _cpu():
 @cache
 def _accelerator():
     """(name, computes bfloat16) of the first GPU or TPU of the backend, or None."""
+    import keras
+
     if keras.backend.backend() == "jax":
         import jax
 
@@ -39,10 +42,8 @@ def _accelerator():
 
 def describe():
     """The processor or accelerator, for the record."""
-    import os
-
     found = _accelerator()
-    return found[0] if found else f"{_cpu()[0]}, {os.cpu_count()} cores"
+    return found[0] if found else f"{processor()[0]}, {os.cpu_count()} cores"
 
 
 def auto_precision(model=None):
@@ -51,11 +52,13 @@ def auto_precision(model=None):
     A GPU of compute capability 8 or a TPU: bfloat16. A processor with bfloat16 instructions (AMX or AVX-512 BF16):
     bfloat16 for networks with convolutions on the TensorFlow backend, whose library uses them; everything else float32.
     """
+    import keras
+
     found = _accelerator()
     if found:
         name, fast = found
         return ("bfloat16", f"{name} computes in it") if fast else ("float32", f"{name} has no bfloat16 units")
-    has = _cpu()[1] & {"amx_bf16", "avx512_bf16"}
+    has = processor()[1] & {"amx_bf16", "avx512_bf16"}
     if not has:
         return "float32", "this processor has no bfloat16 instructions"
     if keras.backend.backend() != "tensorflow":
@@ -63,3 +66,27 @@ def auto_precision(model=None):
     if model is not None and not any(isinstance(layer, keras.layers.Conv2D) for layer in model.layers):
         return "float32", "a network without convolutions gains nothing from bfloat16"
     return "bfloat16", f"this processor has {sorted(has)[0]}"
+
+
+def load_keras():
+    """Import Keras and its backend, without the chatter that their C++ writes.
+
+    TensorFlow 2.21 writes some lines to file descriptor 2 while it is imported, whatever the environment says. If the
+    import fails, what was held back is shown.
+    """
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+            import tensorflow
+
+            tensorflow.config.list_physical_devices()  # looks for GPUs, and complains if there is none
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

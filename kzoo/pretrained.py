@@ -5,6 +5,8 @@ keras.applications, the first eight digits of SHA-256 in the names of torchvisio
 for the MobileNets. Accuracies are those that the source prints, for one central crop on ImageNet's validation images.
 """
 
+from pathlib import Path
+
 from kzoo.shipped import PREFIX
 from kzoo.spec import Preprocessing, Weights
 
@@ -75,11 +77,11 @@ def torch(
 # --- kzoo's own, in the package (kzoo/shipped has their cards) ---------------------------------------------
 
 
-def own(name, sha256, data, size, top1):
-    """top1: per cent of the test images of `data`, which are no ImageNet."""
+def own(name, sha256, data, size):
+    """data: what they were trained on, also their tag. Their accuracy is not ImageNet's: the card has it."""
     return Weights(
         data, f"{PREFIX}{name}.npz", f"sha256:{sha256}", None, size, None, num_classes=10, classes=data,
-        licence="Apache-2.0 (kzoo)", top1=top1, source="kzoo",
+        licence="Apache-2.0 (kzoo)", source="kzoo",
     )  # fmt: skip
 
 
@@ -159,4 +161,37 @@ PRETRAINED = {
     "nasnet_large": (
         keras("nasnet/NASNet-large.h5", "11577c9a518f0070763c2b964a382f17", TF, 343, 82.5, 96.0, GOOGLE),
     ),
+}  # fmt: skip
+
+# --- Files without an address ------------------------------------------------------------------------------
+
+# Sets that people have as files under these names; their hashes tell them. They bring the preprocessing that the file
+# itself does not say. Model -> (weights, input shape). Accuracies are those of TF-slim's tables, of the paper
+# (arXiv:1602.07360, Table 2) and of its authors' release notes for 1.1.
+SLIM = Preprocessing(crop=0.875, scale=1 / 128, offset=-1.0)
+CAFFE_SQUEEZENET = Preprocessing(crop=0.875, channel_order="bgr", scale=1.0, offset=(-104.0, -117.0, -123.0))
+
+
+def known(file, digits, size, preprocessing, top1, top5, source, licence, config=None, num_classes=1000):
+    return Weights(
+        Path(file).stem, file, f"sha256:{digits}", preprocessing, size, num_classes=num_classes, config=config or {},
+        licence=licence, top1=top1, top5=top5, source=source,
+    )  # fmt: skip
+
+
+RECOGNISED = {
+    "mobilenet_v1": ((
+        known("mobilenet_v1_0.25_128_imagenet.npz", "06639fca543ba19e8828678ffc54695e127cfa1fc2e8d1aa8cdce2e26b0c7778",
+              618616, SLIM, 41.5, 66.3, "TF-slim", GOOGLE, {"alpha": 0.25}), (128, 128, 3)),),
+    "mobilenet_v2": ((
+        known("mobilenet_v2_1.0_224_imagenet.npz", "d18a54434572a9b31ab86c082d239dc5316b309a157b2620af6cd9da89cc6385",
+              4531327, SLIM, 71.9, 91.0, "TF-slim", GOOGLE), (224, 224, 3)),),
+    "squeezenet1_0": ((
+        known("squeezenet_v1.0_imagenet.npz", "f4114036a1f62e5b575e718e8841f65b0e8d27b80911fbd33096b5c875905ea1",
+              928997, CAFFE_SQUEEZENET, 57.5, 80.3, "SqueezeNet's authors", "BSD (SqueezeNet's authors)",
+              {"conv10_padding": 1}), (227, 227, 3)),),
+    "squeezenet1_1": ((
+        known("squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5",
+              "17154246284f555591549ac2c83e127abfbf4307dc4b0060fdaa2931d0fa38da", 3002560, CAFFE_SQUEEZENET, 57.5,
+              80.3, "SqueezeNet's authors", "BSD (SqueezeNet's authors)", num_classes=None), (227, 227, 3)),),
 }  # fmt: skip

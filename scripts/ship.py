@@ -96,8 +96,7 @@ def main():
     with write_atomically(file.with_suffix(".json"), "w") as f:
         json.dump(card, f, indent=2)
         f.write("\n")
-    print(f'    "{args.name}": (own("{args.name}", "{card["sha256"]}", "{data}", {file.stat().st_size}, '
-          f'{100 * after["test"].top1:.2f}),),')  # fmt: skip
+    print(f'    "{args.name}": (own("{args.name}", "{card["sha256"]}", "{data}", {file.stat().st_size}),),')
 
 
 main()

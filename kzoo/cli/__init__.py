@@ -15,6 +15,8 @@ VERBS = {
     "info": "Show what each layer of a model costs.",
     "data": "Check a data set: broken files, duplicates, class weights.",
     "train": "Train a model.",
+    "finetune": "Make a classifier from photos and a pretrained network.",
+    "scout": "Rank pretrained networks for photos, before anybody trains.",
     "evaluate": "Measure a trained model on a data set.",
     "predict": "Say what a trained model sees in images.",
     "style": "Paint a picture in the style of another.",

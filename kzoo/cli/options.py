@@ -1,11 +1,13 @@
 """Options and outputs that several commands share."""
 
 import json as json_library
-import os
-import sys
-import tempfile
+import re
 
 import click
+
+from kzoo.hardware import load_keras
+
+__all__ = ["as_json", "input_shape", "load_keras", "print_json", "seconds", "shape"]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -22,6 +24,19 @@ def shape(ctx, param, value):
     if len(numbers) != 3 or min(numbers) < 1:
         raise click.BadParameter(f"expected height x width x channels, such as 160x160x3; got '{value}'.")
     return numbers
+
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def seconds(ctx, param, value):
+    """A click callback: "90", "90s", "2m" or "1h" to seconds."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip().lower())
+    if not match or not float(match[1]):
+        raise click.BadParameter(f"expected a time such as 90s, 2m or 1h; got '{value}'.")
+    return float(match[1]) * UNITS[match[2]]
 
 
 input_shape = click.option(
@@ -48,27 +63,3 @@ def _finite(x):
     if isinstance(x, float) and (x != x or x in (float("inf"), float("-inf"))):
         return None
     return x
-
-
-def load_keras():
-    """Import Keras and its backend, without the chatter that their C++ writes.
-
-    TensorFlow 2.21 writes some lines to file descriptor 2 while it is imported, whatever the environment says. If the
-    import fails, what was held back is shown.
-    """
-    with tempfile.TemporaryFile() as held:
-        sys.stderr.flush()
-        stderr = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            import keras  # noqa: F401
-            import tensorflow
-
-            tensorflow.config.list_physical_devices()  # looks for GPUs, and complains if there is none
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)

@@ -1,25 +1,12 @@
 """kzoo style: paint a picture in the style of another."""
 
-import re
 from pathlib import Path
 
 import click
 
 from kzoo.catalog import spec
-from kzoo.cli.options import as_json, load_keras, print_json
+from kzoo.cli.options import as_json, load_keras, print_json, seconds
 from kzoo.errors import KzooError
-
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
-
-
-def seconds(ctx, param, value):
-    """A click callback: "90", "90s", "2m" or "1h" to seconds."""
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip().lower())
-    if not match or not float(match[1]):
-        raise click.BadParameter(f"expected a time such as 90s, 2m or 1h; got '{value}'.")
-    return float(match[1]) * UNITS[match[2]]
 
 
 def several(kind):

@@ -159,9 +159,11 @@ def prepare(data, shape, preprocessing):
 def preparer(shape, preprocessing):
     """`prepare` for Python: bytes in, uint8 array out, DataError with the reason if they can't be decoded."""
     check_shape(shape)
+    # Without AutoGraph, whose rewriting of Python would take longer than decoding a hundred photos, for nothing.
     graph = tf.function(
-        lambda data: prepare(data, shape, preprocessing), input_signature=[tf.TensorSpec((), tf.string)]
-    )
+        lambda data: prepare(data, shape, preprocessing), input_signature=[tf.TensorSpec((), tf.string)],
+        autograph=False,
+    )  # fmt: skip
 
     def one(data):
         try:

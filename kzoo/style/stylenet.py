@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from kzoo.spec import Preprocessing
 from kzoo.style import losses, pictures
 from kzoo.style.network import network
 from kzoo.training import run as runs
-from kzoo.training.fit import Interrupted, interruptible, versions
+from kzoo.training.interrupt import Interrupted, interruptible
 from kzoo.weights import resolve
 
 _register = keras.saving.register_keras_serializable(package="kzoo")
@@ -180,8 +178,8 @@ def train_stylenet(
         "images": str(images), "images_sha256": _hash("\n".join(split.ids).encode()), "size": size, "width": width,
         "blocks": blocks, "steps": steps, "batch_size": batch_size, "content_weight": content_weight,
         "style_weight": style_weight, "tv_weight": tv_weight, "learning_rate": learning_rate, "seed": seed,
-        "precision": precision, "hardware": describe(), "versions": versions(),
-        "command": shlex.join(["kzoo", *sys.argv[1:]]) if Path(sys.argv[0]).name == "kzoo" else "train_stylenet(...)",
+        "precision": precision, "hardware": describe(), "versions": runs.versions(),
+        "command": runs.command("train_stylenet"),
     }  # fmt: skip
     _claim(folder, settings, resume)
     with runs.locked(folder):

@@ -18,7 +18,7 @@ from kzoo.style import colour, memory, pictures
 from kzoo.style.network import network
 from kzoo.style.objective import BALANCES, Eye, Objective
 from kzoo.style.optimise import LBFGS, OPTIMISERS
-from kzoo.training.fit import Interrupted, interruptible
+from kzoo.training.interrupt import Interrupted, interruptible
 from kzoo.training.run import differences, load_checkpoint, save_checkpoint
 
 PRECISIONS = ("auto", "float32", "bfloat16")

@@ -7,6 +7,8 @@ _HOME = {
     "Recipe": "recipes",
     "recipe": "recipes",
     "train": "fit",
+    "finetune": "finetuning",
+    "scout": "scouting",
     "load_run": "run",
     "evaluate": "evaluation",
     "predict": "prediction",

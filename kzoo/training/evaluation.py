@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -64,7 +64,8 @@ def evaluate(run, data=None, *, split=None, batch_size=256, quiet=False):
     """Measure a run's best model.
 
     run: a run folder or a Run. data: what `kzoo.load_data` takes; by default the run's own, divided as in training.
-    split: "train", "val", "test" or "all"; by default test if there is one, else val, else all.
+    split: "train", "val", "test" or "all"; by default test if there is one, else val, else all. A fine-tuned run may
+        have "choose", too: what it took from the training part to choose by.
 
     Returns an Evaluation and writes evaluation-SPLIT.json and confusion-SPLIT.png into the run folder. Classes are
     matched by name. Raises RunError, DataError.
@@ -82,6 +83,8 @@ def evaluate(run, data=None, *, split=None, batch_size=256, quiet=False):
     )
     if own and dataset.fingerprint() != config["fingerprint"]:
         say(f"Note: {data} has changed since {run.path} was trained, so training images may be among these.")
+    if own and config.get("divided"):
+        dataset = _as_divided(dataset, run)
     name, part = _choose(dataset, split)
     labels = _same_classes(part.labels, dataset.classes, run)
     with progress(quiet=quiet) as bar:
@@ -107,6 +110,17 @@ def run_over(run, split, batch_size, bar):
         found.append(predict(x))
         bar.advance(len(x))
     return np.concatenate(found)
+
+
+def _as_divided(dataset, run):
+    """The data set in the parts that the run's splits.csv names; images that are not in it are in no part."""
+    rows = runs.read_csv(run.path / run.config["divided"])
+    part = {(row["id"]): row["split"] for row in rows}
+    _, everything = _choose(dataset, "all")
+    names = [part.get(runs.escaped(i)) for i in everything.ids]
+    order = dict.fromkeys(row["split"] for row in rows)
+    found = {p: everything.take(np.flatnonzero([n == p for n in names])) for p in order}
+    return replace(dataset, splits={p: split for p, split in found.items() if len(split)})
 
 
 def _choose(dataset, split):

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import platform
-import shlex
-import signal
-import sys
-import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -30,6 +24,7 @@ from kzoo.models.inception import LOSS_WEIGHTS
 from kzoo.progress import progress, say
 from kzoo.spec import Preprocessing
 from kzoo.training import run as runs
+from kzoo.training.interrupt import Interrupted, interruptible
 from kzoo.training.optimizers import make_optimizer, plateau_rate
 from kzoo.training.recipes import recipe as find_recipe
 
@@ -38,10 +33,6 @@ SAME = (
     "model", "options", "classes", "input_shape", "preprocessing", "recipe", "fingerprint", "seed", "precision",
     "patience", "val_fraction", "test_fraction", "backend",
 )  # fmt: skip
-
-
-class Interrupted(RunError):
-    """Ctrl-C or SIGTERM; exit_code is 128 + the signal's number."""
 
 
 def train(
@@ -124,8 +115,8 @@ def train(
         **fractions,
         "backend": keras.backend.backend(),
         "hardware": describe(),
-        "versions": versions(),
-        "command": shlex.join(["kzoo", *sys.argv[1:]]) if Path(sys.argv[0]).name == "kzoo" else "kzoo.train(...)",
+        "versions": runs.versions(),
+        "command": runs.command("train"),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     if before:
@@ -138,7 +129,7 @@ def train(
 
     with runs.locked(folder):
         if not before:
-            _record(folder, settings, dataset)
+            runs.record(folder, settings, dataset)
         if not quiet:
             sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
             say(f"{row.name} on {data}: {len(dataset.classes)} classes, {sizes} images.")
@@ -151,33 +142,6 @@ def train(
         with interruptible() as interrupted:
             _fit(network, splits, settings, plan, folder, interrupted, quiet)
     return runs.load_run(folder)
-
-
-def versions():
-    """Versions of what computes, for the record."""
-    import tensorflow
-
-    import kzoo
-
-    found = {"kzoo": kzoo.__version__, "python": platform.python_version(), "keras": keras.__version__,
-             "tensorflow": tensorflow.__version__, "numpy": np.__version__}  # fmt: skip
-    if keras.backend.backend() == "jax":
-        import jax
-
-        found["jax"] = jax.__version__
-    return found
-
-
-def _record(folder, settings, dataset):
-    runs.write_json(folder / runs.CONFIG, settings)
-    with runs.write_atomically(folder / runs.LABELS, "w", errors="backslashreplace") as f:
-        f.writelines(f"{name}\n" for name in dataset.classes)
-    rows = [
-        {"split": name, "label": dataset.classes[label], "id": image}
-        for name, split in dataset.splits.items()
-        for image, label in zip(split.ids, split.labels, strict=True)
-    ]
-    runs.write_csv(folder / runs.SPLITS, rows, ("split", "label", "id"))
 
 
 def _prepare(dataset, shape, preprocessing, strict, folder, quiet):
@@ -407,27 +371,3 @@ class Keeper(keras.callbacks.Callback):
             {"epochs": len(self.history), "best_epoch": best["epoch"], **numbers,
              "seconds": round(sum(r["seconds"] for r in self.history), 1)},
         )  # fmt: skip
-
-
-@contextmanager
-def interruptible(kept="the finished epochs are kept, and --resume goes on from there"):
-    """Turns the first SIGINT or SIGTERM into a question that the loop asks; the second one ends the process at once."""
-    received = []
-
-    def handler(number, frame):
-        if received:
-            os._exit(128 + number)
-        received.append(number)
-        say("Stopping. Once more ends it at once.")
-
-    main = threading.current_thread() is threading.main_thread()
-    old = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)} if main else {}
-    try:
-        yield lambda: bool(received)
-    except Interrupted:
-        error = Interrupted(f"Stopped before the end; {kept}.")
-        error.exit_code = 128 + received[0]
-        raise error from None
-    finally:
-        for number, previous in old.items():
-            signal.signal(number, previous)

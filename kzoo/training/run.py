@@ -7,6 +7,9 @@ import hashlib
 import io
 import json
 import os
+import platform
+import shlex
+import sys
 import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +70,19 @@ def write_csv(path, rows, columns):
         writer.writerows(rows)
 
 
+def read_csv(path):
+    try:
+        with open(path, encoding="utf-8", newline="") as f:
+            return list(csv.DictReader(f))
+    except (OSError, ValueError, csv.Error) as e:
+        raise RunError(f"{path} can't be read ({e}).") from e
+
+
+def escaped(text):
+    """A name as `write_csv` writes it."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
 @contextmanager
 def locked(folder):
     """Hold a run folder for this process; RunError if another one has it. A dead process holds nothing."""
@@ -81,6 +97,41 @@ def locked(folder):
         except OSError as e:
             raise RunError(f"{folder} is in use by another kzoo process: wait for it, or choose another --out.") from e
         yield
+
+
+def command(verb):
+    """The command line that is running, for the record."""
+    return shlex.join(["kzoo", *sys.argv[1:]]) if Path(sys.argv[0]).name == "kzoo" else f"kzoo.{verb}(...)"
+
+
+def versions():
+    """Versions of what computes, for the record; nothing is imported to know them."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import kzoo
+
+    found = {"kzoo": kzoo.__version__, "python": platform.python_version()}
+    jax = ("jax",) if os.environ.get("KERAS_BACKEND") == "jax" else ()
+    for name in ("keras", "tensorflow", "numpy", *jax):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # under another name, such as tensorflow-cpu
+            module = sys.modules.get(name)
+            found[name] = getattr(module, "__version__", "unknown")
+    return found
+
+
+def record(folder, settings, dataset):
+    """Write what a run starts with: config.json, labels.txt, splits.csv."""
+    write_json(folder / CONFIG, settings)
+    with write_atomically(folder / LABELS, "w", errors="backslashreplace") as f:
+        f.writelines(f"{name}\n" for name in dataset.classes)
+    rows = [
+        {"split": name, "label": dataset.classes[label], "id": image}
+        for name, split in dataset.splits.items()
+        for image, label in zip(split.ids, split.labels, strict=True)
+    ]
+    write_csv(folder / SPLITS, rows, ("split", "label", "id"))
 
 
 # --- the model -------------------------------------------------------------------------------------------

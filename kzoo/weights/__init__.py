@@ -4,13 +4,15 @@ Importing this imports NumPy, not Keras.
 """
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from kzoo.catalog import spec
 from kzoo.errors import unknown
+from kzoo.pretrained import RECOGNISED
 from kzoo.spec import Weights
 from kzoo.weights.assign import Report, assign
-from kzoo.weights.fetch import cache_dir, fetch
+from kzoo.weights.fetch import cache_dir, fetch, matches
 from kzoo.weights.maps import MAPS, Names
 from kzoo.weights.read import FORMATS, read
 from kzoo.weights.stem import check_stem
@@ -35,10 +37,22 @@ def resolve(model, weights):
     if isinstance(weights, str) and weights in tags:
         return tags[weights]
     if isinstance(weights, Path) or Path(weights).suffix.lower() in FORMATS or "/" in weights:
+        known = recognised(row, weights)
+        if known:
+            return known
         # The file's own preprocessing is not known; the model's is the best guess.
         return Weights("file", str(weights), num_classes=row.num_classes)
     has = f"It has: {', '.join(tags)}." if tags else f"None are published for {row.name}."
     raise unknown("weights", weights, tags, f"{has} A path to a file, {', '.join(FORMATS)}, is taken, too.")
+
+
+def recognised(row, path):
+    """The Weights row of a file that kzoo knows by its hash, which says how to prepare its input; else None."""
+    path = Path(path).expanduser()
+    for weights, _ in RECOGNISED.get(row.name, ()):
+        if path.is_file() and path.stat().st_size == weights.size and matches(path, weights.hash):
+            return replace(weights, file=str(path))
+    return None
 
 
 def load(model, weights, *, new_classifier=None, adapt_input=False, progress=None):

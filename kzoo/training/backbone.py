@@ -1,0 +1,382 @@
+"""The network below the classifier: which weights are at hand, how it is named in the cache, how it becomes a model.
+
+Keras is imported where a network is built and nowhere else: what is in the caches is used without it.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import json
+import logging
+import os
+import zipfile
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from kzoo.catalog import list_models, spec
+from kzoo.errors import KzooError, RunError
+from kzoo.files import sha256, write_atomically
+from kzoo.hardware import auto_precision, describe, load_keras, processor
+from kzoo.pretrained import RECOGNISED
+from kzoo.spec import ModelSpec, Preprocessing, Weights
+from kzoo.training.features import Cache, cache_dir
+
+log = logging.getLogger("kzoo")
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network of the catalog with weights, an input shape and a precision; `path` is the weights' file."""
+
+    row: ModelSpec
+    weights: Weights
+    path: Path
+    sha256: str
+    input_shape: tuple[int, int, int]
+    preprocessing: Preprocessing
+    precision: str
+    config: dict
+
+    @property
+    def name(self):
+        return self.row.name
+
+    def key(self):
+        """All that the features depend on, beside the pictures."""
+        return {
+            "model": self.name, "architecture": self.row.architecture, "weights": self.sha256,
+            "config": {k: repr(v) for k, v in sorted(self.config.items())}, "input_shape": list(self.input_shape),
+            "preprocessing": self.preprocessing.to_dict(), "precision": self.precision, "backend": backend(),
+        }  # fmt: skip
+
+    def cache(self):
+        return Cache(self.key())
+
+    def about_weights(self):
+        """For the record."""
+        w = self.weights
+        return {"tag": w.tag, "file": str(self.path), "sha256": self.sha256, "licence": w.licence,
+                "source": w.source, "top1": w.top1}  # fmt: skip
+
+
+def backend():
+    return os.environ.get("KERAS_BACKEND") or "tensorflow"
+
+
+def backbone(model=None, weights=None, *, input_shape=None, precision=None, download=True):
+    """The Backbone for what a user named.
+
+    model: a name, a ModelSpec, or None for the model of the best weights at hand. weights: a tag, a path, a Weights
+    row, or None for the best at hand without a download. precision: "float32", "bfloat16", or None and "auto" for what
+    this machine is fast in. Raises RunError if no weights are at hand, with what a download would give.
+    """
+    if weights is None:
+        found = at_hand(model)
+        if not found:
+            raise RunError(f"No pretrained weights are at hand{f' for {spec(model).name}' if model else ''}. "
+                           f"{download_advice(model)}".rstrip())  # fmt: skip
+        row, weights, path = found[0]
+    else:
+        from kzoo.weights import fetch, resolve
+
+        if model is None:
+            raise RunError("Say which model these weights are for: --model NAME; kzoo list shows all.")
+        row = spec(spec(model).name)
+        weights = resolve(row, weights)
+        path = fetch(weights)
+    size = input_shape or recognised_shape(weights) or row.input_shape
+    preprocessing = weights.preprocessing or row.preprocessing
+    if precision in (None, "auto"):
+        precision = machine()["precision"]
+    config = {**row.config, **weights.config}
+    return Backbone(row, weights, Path(path), sha256(path), tuple(size), preprocessing, precision, config)
+
+
+def at_hand(model=None):
+    """(row, Weights, path) of published weights that lie on this machine, the most accurate first."""
+    from kzoo.data.sources import places
+    from kzoo.weights.fetch import cache_dir as downloads
+    from kzoo.weights.fetch import neighbours
+
+    names = list_models() if model is None else [spec(model).name]
+    found = []
+    for name in names:
+        row = spec(name)
+        for w in row.weights:
+            file = w.file.rpartition("/")[2]
+            path = next((p for p in (downloads() / file, *neighbours(file)) if p.is_file()), None)
+            if path:
+                found.append((row, w, path))
+        for w, _ in RECOGNISED.get(name, ()):
+            path = next((p / "weights" / w.file for p in places() if (p / "weights" / w.file).is_file()), None)
+            if path:
+                found.append((row, replace(w, file=str(path)), path))
+    return sorted(found, key=lambda item: -(item[1].top1 or 0))
+
+
+def recognised_shape(weights):
+    """The input shape that a recognised file was trained on, None for all others."""
+    rows = [pair for pairs in RECOGNISED.values() for pair in pairs]
+    return next((shape for w, shape in rows if w.hash and w.hash == weights.hash), None)
+
+
+def download_advice(model=None, better_than=0.0):
+    """A sentence on what a download would give, or "". better_than: top-1 of the weights at hand."""
+    wanted = (
+        [(spec(model), w) for w in spec(model).weights] if model else [(spec(n), spec(n).weights[0]) for n in SUGGESTED]
+    )
+    offers = [
+        f"kzoo finetune --model {row.name} --weights {w.tag} would download {w.size / MIB:,.0f} MiB "
+        f"({w.top1:.1f} % top-1 on ImageNet)"
+        for row, w in wanted
+        if w.top1 and w.size and w.top1 > better_than
+    ]
+    return "; ".join(offers[-2:]) + "." if offers else ""
+
+
+SUGGESTED = ("mobilenet_v2", "resnet50_v1_5")  # a small and a good one
+
+
+def machine():
+    """{"precision", "why", "hardware"} of this machine, from a memo of an earlier run if nothing changed.
+
+    The memo spares a second run TensorFlow's import; its name hashes the processor, the GPU devices and the versions.
+    """
+    names = ("keras", "tensorflow", "jax", "jaxlib")
+    cpu, flags = processor()
+    facts = [cpu, sorted(flags), os.cpu_count(), sorted(glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/accel*")),
+             os.environ.get("CUDA_VISIBLE_DEVICES"), backend(), [package(n) for n in names]]  # fmt: skip
+    path = cache_dir() / f"machine-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.json"
+    try:
+        memo = json.loads(path.read_text("utf-8"))
+        if memo["precision"] in ("float32", "bfloat16"):
+            return memo
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    load_keras()
+    precision, why = auto_precision()
+    memo = {"precision": precision, "why": why, "hardware": describe()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(path, "w") as f:
+            json.dump(memo, f)
+    except (OSError, KzooError):
+        pass  # the features will say what is wrong with that folder
+    return memo
+
+
+def package(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+# --- with Keras --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _quietly():
+    """Without the note that the classifier is left out: it is meant to be."""
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def feature_network(backbone):
+    """The Keras model: images to features (B, D) in float32 or 16 bits. A map that is left is averaged."""
+    import keras
+
+    from kzoo.build import build, computing_in
+
+    with _quietly():
+        model = build(
+            backbone.row, num_classes=None, input_shape=backbone.input_shape, preprocessing=backbone.preprocessing,
+            precision=backbone.precision, weights=replace(backbone.weights, file=str(backbone.path)),
+            **{k: v for k, v in backbone.weights.config.items()},
+        )  # fmt: skip
+    if len(model.outputs) > 1:
+        model = keras.Model(model.inputs, model.outputs[0], name=model.name)
+    if len(model.output_shape) > 2:
+        with computing_in(backbone.precision):
+            x = keras.layers.GlobalAveragePooling2D(name="features_pool")(model.output)
+        model = keras.Model(model.inputs, x, name=model.name)
+    return model
+
+
+def with_head(features, classes):
+    """The whole network: a Dense layer `predictions`, all zero, behind the features. A flat graph, as all of kzoo's."""
+    import keras
+
+    head = keras.layers.Dense(classes, kernel_initializer="zeros", dtype="float32", name="predictions")
+    return keras.Model(features.inputs, head(features.output), name=features.name)
+
+
+class Network:
+    """The network and what `features` needs of it, each built when it is first asked for, and only once."""
+
+    def __init__(self, backbone):
+        self.backbone = backbone
+
+    @cached_property
+    def model(self):
+        load_keras()
+        return feature_network(self.backbone)
+
+    @cached_property
+    def predict(self):
+        from kzoo.inference import predictor
+
+        return predictor(self.model)
+
+    @cached_property
+    def prepare(self):
+        load_keras()
+        return preparer(self.backbone)
+
+    def __call__(self):
+        return self.prepare, lambda: self.predict
+
+
+def preparer(backbone):
+    """A function (image, view) to the network's input, uint8 (H, W, C); view 0 is the image as prediction sees it."""
+    from kzoo.data import images
+
+    height, width, channels = backbone.input_shape
+    one = images.preparer(backbone.input_shape, backbone.preprocessing)
+
+    def prepare(image, view=0):
+        if isinstance(image, np.ndarray):
+            x = images.with_channels(image, channels) if image.shape[-1] != channels else image
+            x = np.asarray(images.fit(x, height, width, backbone.preprocessing))
+        else:
+            x = one(image)
+        return augmented(x, view) if view else x
+
+    return prepare
+
+
+def augmented(x, view):
+    """View 1 is the mirror image; later ones are crops of 80 to 100 % of the side, every second one mirrored."""
+    import tensorflow as tf
+
+    if view > 1:
+        rng = np.random.default_rng([view, int(x[:: max(len(x) // 8, 1)].sum())])
+        height, width = x.shape[:2]
+        share = rng.uniform(0.8, 1.0)
+        h, w = max(1, round(height * share)), max(1, round(width * share))
+        top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+        crop = tf.image.resize(x[top : top + h, left : left + w], (height, width), antialias=True)
+        x = np.clip(np.round(crop.numpy()), 0, 255).astype("uint8")
+    return x[:, ::-1] if view % 2 else x
+
+
+# --- a model without Keras -----------------------------------------------------------------------------------
+
+MODEL_H5, HASH, HEAD = "model.weights.h5", "kzoo.json", "template.json"
+
+
+def template(network, classes, cache):
+    """The file of the whole network with an empty head, in the cache; built with Keras if it is not there or damaged.
+
+    Beside Keras' own members it has the places of the head's variables and the SHA-256 of all others, as they were in
+    the network that was built from the weights' file: the audit's measure.
+    """
+    path = cache.folder / f"network-{classes}.keras"
+    if whole(path):
+        return path
+    from kzoo.training.run import save_model
+
+    model = with_head(network.model, classes)
+    head = model.get_layer("predictions")
+    rng = np.random.default_rng(0)
+    for v in head.weights:  # numbers by which their places in the file are found
+        v.assign(rng.normal(size=v.shape))
+    marks = {v.path.rpartition("/")[2]: array_hash(np.asarray(v)) for v in head.weights}
+    wanted = sorted(array_hash(np.asarray(v)) for v in network.model.weights)
+    save_model(model, path)
+    with zipfile.ZipFile(path) as archive:
+        found = hashes_in(archive.read(MODEL_H5))
+    places = {name: next(p for p, h in found.items() if h == mark) for name, mark in marks.items()}
+    frozen = {p: h for p, h in found.items() if p not in places.values()}
+    if sorted(frozen.values()) != wanted:
+        raise RunError(f"The weights in {path} are not those of the network that was saved: this is a bug of kzoo.")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(HEAD, json.dumps({"places": places, "frozen": frozen}))
+    return path
+
+
+def whole(path):
+    """Whether a template is there and every byte of its weights is what it was."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            recorded = json.loads(archive.read(HASH))["weights_sha256"]
+            return (
+                hashlib.sha256(archive.read(MODEL_H5)).hexdigest() == recorded and archive.testzip() is None
+                and {"places", "frozen"} <= json.loads(archive.read(HEAD)).keys()
+            )  # fmt: skip
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return False
+
+
+def fill(path, kernel, bias, out):
+    """Write the template's network with this head to `out`, whole or not at all; as runs.save_model would."""
+    import h5py
+
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    places = json.loads(members.pop(HEAD))["places"]
+    file = io.BytesIO(members[MODEL_H5])
+    with h5py.File(file, "r+") as f:
+        f[places["kernel"]][...] = kernel
+        f[places["bias"]][...] = bias
+    members[MODEL_H5] = file.getvalue()
+    members[HASH] = json.dumps({"weights_sha256": hashlib.sha256(members[MODEL_H5]).hexdigest()})
+    with write_atomically(out) as f, zipfile.ZipFile(f, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def audit_file(path, template_path):
+    """The freeze audit of a head: the model's file is read again, and each frozen variable hashed.
+
+    Returns {"ok", "frozen_checked", "moved", "text"} as `kzoo.training.audit.compare` does.
+    """
+    from kzoo.training.audit import compare
+
+    with zipfile.ZipFile(template_path) as archive:
+        record, before = json.loads(archive.read(HEAD)), hashes_in(archive.read(MODEL_H5))
+    with zipfile.ZipFile(path) as archive:
+        after = hashes_in(archive.read(MODEL_H5))
+    return compare({**before, **record["frozen"]}, after, set(record["places"].values()))
+
+
+def hashes_in(h5):
+    """{path: SHA-256 of the array} of all arrays in the bytes of an HDF5 file of Keras' weights."""
+    import h5py
+
+    found = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+            found[name] = array_hash(item[...])
+
+    with h5py.File(io.BytesIO(h5), "r") as f:
+        f.visititems(visit)
+    return found
+
+
+def array_hash(array):
+    array = np.ascontiguousarray(array)
+    return hashlib.sha256(f"{array.dtype.str}{array.shape}".encode() + array.tobytes()).hexdigest()

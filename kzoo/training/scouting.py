@@ -1,0 +1,99 @@
+"""Which pretrained network suits photos: a cross-validated linear probe on the features of each."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from kzoo.data.sources import load_data, report_skipped
+from kzoo.errors import DataError, RunError
+from kzoo.progress import progress, say
+from kzoo.training.backbone import Network, at_hand, backbone, download_advice
+from kzoo.training.features import features, hashes_of
+from kzoo.training.heads import fit_head
+
+
+@dataclass
+class Scouting:
+    """What `scout` found; rows: the best network first, each a dict of model, weights, accuracy, low, high, loss, head,
+    features, seconds (features and probe)."""
+
+    data: str
+    images: int
+    rows: list[dict]
+
+    def to_dict(self):
+        return dict(self.__dict__)
+
+    def __str__(self):
+        width = max(len(r["model"]) for r in self.rows)
+        lines = [
+            f"{self.data}: {self.images:,} training photos, cross-validated",
+            f"{'model':{width}}  accuracy  95 % interval     log loss  features  seconds",
+        ]
+        lines += [
+            f"{r['model']:{width}}  {r['accuracy']:8.2%}  {r['low']:.2%} to {r['high']:.2%}  {r['loss']:8.4f}  "
+            f"{r['features']:8,}  {r['seconds']:7.2f}"
+            for r in self.rows
+        ]
+        return "\n".join(lines)
+
+
+def interval(right, n):
+    """The 95 % interval of a share, by Wilson's score (1927): it holds for shares near 1, too.
+
+    >>> [round(v, 3) for v in interval(95, 100)]
+    [0.888, 0.978]
+    """
+    z = 1.959964
+    p = right / n
+    centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+    return max(0.0, float(low)), min(1.0, float(high))  # rounding
+
+
+def scout(photos, models=None, *, seed=0, precision=None, quiet=False):
+    """Rank networks by a linear classifier on their features of the training photos, cross-validated.
+
+    photos: what `kzoo.load_data` takes; only its training part is looked at. models: names; by default all whose
+    weights are at hand without a download. seed: of the folds. Returns a Scouting. Raises KzooError.
+
+    >>> interval(0, 10)[0]
+    0.0
+    """
+    data = load_data(photos, seed=seed, val_fraction=0.0, test_fraction=0.0)
+    split = data.splits["train"]
+    names = list(dict.fromkeys(row.name for row, _, _ in at_hand())) if models is None else list(models)
+    if not names:
+        raise RunError(f"No pretrained weights are at hand. {download_advice()}")
+    bases = [backbone(name, precision=precision) for name in names]  # wrong names, and missing weights, before the work
+    hashes, _ = hashes_of(split.images)
+    rows = []
+    with progress(quiet=quiet) as bar:
+        for base in bases:
+            start = time.monotonic()
+            bar.start(base.name, len(split))
+            got = features(split.images, base.cache(), Network(base), hashes=hashes, advance=bar.advance)
+            if got.skipped and not rows and not quiet:
+                say(f"Left out {report_skipped([(split.ids[i], reason) for i, reason in got.skipped])}.")
+            y = split.labels[got.kept]
+            if len(np.unique(y)) < len(data.classes):
+                raise DataError(f"'{photos}' has a class without a usable photo.")
+            # Identical photos stay on one side of a fold; near duplicates are for finetune's passport to find.
+            _, groups = np.unique([hashes[i] for i in got.kept], return_inverse=True)
+            head = fit_head(got.features, y, len(data.classes), groups=groups, seed=seed)
+            if head.folded is None:
+                raise DataError(f"'{photos}' has one photo of each class: nothing can be compared.")
+            right = int((head.folded.argmax(1) == y[head.tested]).sum())
+            low, high = interval(right, len(head.tested))
+            rows.append({
+                "model": base.name, "weights": str(base.path), "accuracy": right / len(head.tested), "low": low,
+                "high": high, "loss": head.table[0]["loss"], "head": head.kind, "strength": head.strength,
+                "features": int(got.features.shape[1]), "computed": got.computed,
+                "seconds": round(time.monotonic() - start, 3),
+            })  # fmt: skip
+            bar.done(f"{base.name}: {rows[-1]['accuracy']:.2%}")
+    return Scouting(os.fspath(photos), len(split), sorted(rows, key=lambda r: (-r["accuracy"], r["loss"])))

@@ -1,0 +1,129 @@
+"""From a folder of photos to a trained head: kzoo with an empty and a full cache, and the plain Keras tutorial."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+HELP = "Fine-tune mobilenet_v2 on ants and bees: whole commands, process start included. Needs $KZOO_DATA."
+UNIT, BETTER, BASE = "s", "less", "keras tutorial"
+
+
+def arguments(parser):
+    parser.add_argument("--epochs", type=int, default=10, help="of the tutorial")
+
+
+def contenders(options):
+    return ["kzoo cold", "kzoo warm", BASE]
+
+
+def measure(name, options):
+    """{"value": seconds of the whole command, "training": of the training itself, "accuracy": on the val folder}.
+
+    The training itself: for the tutorial fit(), validation included, as it stands there; for kzoo hashing the photos,
+    the features, from the network or the cache, and the head.
+    """
+    with tempfile.TemporaryDirectory(prefix="kzoo-bench-") as folder:
+        if name == BASE:
+            return _tutorial(Path(folder), options.epochs)
+        return _kzoo(Path(folder), name == "kzoo warm")
+
+
+def _photos():
+    sys.path.insert(0, str(ROOT))
+    from kzoo.data.sources import places
+
+    found = next((p for p in places() if (p / "hymenoptera").is_dir() and (p / "weights").is_dir()), None)
+    if found is None:
+        sys.exit("Needs hymenoptera/ and weights/ in the shared data: set KZOO_DATA to its folder.")
+    return found
+
+
+def _run(command, environment):
+    began = time.perf_counter()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(f"{command} failed:\n{done.stderr[-3000:]}")
+    return seconds, done.stdout
+
+
+def _kzoo(folder, warm):
+    import json
+
+    environment = {**os.environ, "KZOO_FEATURES": str(folder / "features")}
+    command = [sys.executable, str(ROOT / "scripts/finetune.py"), str(_photos() / "hymenoptera"), "--model",
+               "mobilenet_v2", "--unfreeze", "none", "--out"]  # fmt: skip
+    if warm:
+        _run([*command, str(folder / "before")], environment)
+    seconds, _ = _run([*command, str(folder / "run")], environment)
+    found = json.loads((folder / "run/metrics.json").read_text())
+    parts = found["seconds"]
+    training = parts["hashing"] + parts["head"] + parts["features"]
+    return {"value": seconds, "training": round(training, 3), "accuracy": found["test_accuracy"]}
+
+
+def _tutorial(folder, epochs):
+    import json
+
+    data = _photos()
+    # The same weights in the file format of Keras, made before the clock starts: the tutorial would have downloaded it.
+    weights = folder / "mobilenet_v2.weights.h5"
+    subprocess.run([sys.executable, __file__, "convert", str(data), str(weights)], check=True, capture_output=True)
+    seconds, out = _run([sys.executable, __file__, "tutorial", str(data), str(weights), str(epochs)], dict(os.environ))
+    return {"value": seconds, **json.loads(out.strip().splitlines()[-1])}
+
+
+def convert(data, path):
+    """keras.applications.MobileNetV2 without top, with the shared weights, as a .weights.h5."""
+    sys.path.insert(0, str(ROOT))
+    import keras
+
+    import kzoo
+
+    file = Path(data) / "weights/mobilenet_v2_1.0_224_imagenet.npz"
+    ours = {v.path: v for v in kzoo.build("mobilenet_v2", num_classes=None, weights=file).weights}
+    model = keras.applications.MobileNetV2(input_shape=(224, 224, 3), include_top=False, weights=None)
+    for v in model.weights:
+        v.assign(ours[v.path])
+    model.save_weights(path)
+
+
+def tutorial(data, weights, epochs):
+    """What keras.io/guides/transfer_learning does: the frozen network inside the model, and fit()."""
+    import json
+
+    import keras
+
+    load = lambda part, shuffle: keras.utils.image_dataset_from_directory(  # noqa: E731
+        Path(data) / "hymenoptera" / part, image_size=(224, 224), batch_size=32, shuffle=shuffle, seed=0, verbose=False
+    )
+    train, val = load("train", True), load("val", False)
+    base = keras.applications.MobileNetV2(input_shape=(224, 224, 3), include_top=False, weights=None)
+    base.load_weights(weights)
+    base.trainable = False
+    inputs = keras.Input((224, 224, 3))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    x = base(x, training=False)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dropout(0.2)(x)
+    outputs = keras.layers.Dense(1)(x)
+    model = keras.Model(inputs, outputs)
+    model.compile(
+        keras.optimizers.Adam(), keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)],
+    )  # fmt: skip
+    began = time.perf_counter()
+    history = model.fit(train, validation_data=val, epochs=int(epochs), verbose=0)
+    seconds = time.perf_counter() - began
+    model.save(Path(weights).with_name("tutorial.keras"))
+    accuracy = history.history["val_binary_accuracy"][-1]
+    print(json.dumps({"training": round(seconds, 3), "accuracy": accuracy}))
+
+
+if __name__ == "__main__":
+    {"convert": convert, "tutorial": tutorial}[sys.argv[1]](*sys.argv[2:])
