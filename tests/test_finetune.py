@@ -220,6 +220,8 @@ def test_mixtures():
             np.testing.assert_array_equal(pixels, b[0])
             np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
             np.testing.assert_allclose(pixels.mean((1, 2, 3)), labels @ [0, 80, 160, 240], atol=1e-3)
+            later = next(iter(mixed(data, kind, 3, epoch=1)))
+            assert not np.array_equal(later[1], next(iter(mixed(data, kind, 3)))[1])
             if kind == "cutmix":
                 assert set(np.unique(pixels)) <= {0, 80, 160, 240}
 

@@ -7,18 +7,23 @@ from kzoo.errors import unknown
 ALPHA = {"mixup": 0.2, "cutmix": 1.0}  # of the Beta distribution, as both papers use for ImageNet
 
 
-def mixed(dataset, kind, seed):
+def mixed(dataset, kind, seed, epoch=0):
     """A tf.data.Dataset of (images (B, H, W, C), one-hot labels (B, K)) whose pictures are mixed with their batch.
 
     mixup (Zhang et al. 2018, arXiv:1710.09412): x = l x_i + (1 - l) x_j, and so the labels, l from Beta(0.2, 0.2).
     cutmix (Yun et al. 2019, arXiv:1905.04899): a rectangle of x_j, of 1 - l of the area before it is cut off at the
     border, stands in x_i; l from Beta(1, 1), and labels by the area that is left. One l and one pairing for a batch,
-    drawn from the seed and the batch's number. Images become float32.
+    drawn from the seed, the epoch (a number or a tf.Variable) and the batch's number. Images become float32.
     """
     if kind not in ALPHA:
         raise unknown("mixture", kind, ALPHA, f"There are {', '.join(ALPHA)}.")
     function = mixup if kind == "mixup" else cutmix
-    return dataset.enumerate().map(lambda i, batch: function(*batch, tf.stack([tf.constant(seed, tf.int64), i])))
+
+    def mix(i, batch):
+        first = tf.constant(seed, tf.int64) + tf.cast(epoch, tf.int64) * 2**32
+        return function(*batch, tf.stack([first, i]))
+
+    return dataset.enumerate().map(mix)
 
 
 def _share(alpha, seed):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kzoo.data.augment import augmentation
 from kzoo.data.batches import batches
@@ -204,7 +205,7 @@ def train_stage(network, stage_list, number, plan, splits, shape, preprocessing,
     )
     if plan.deadline is not None and not saved:
         left = plan.deadline - time.monotonic()
-        step, check = _measured(network, model, serve(splits["train"], order=(plan.seed, 0, 1)), splits)
+        step, check = _measured(network, model, serve(splits["train"], order=(plan.seed, 0)), splits)
         left = plan.deadline - time.monotonic()
         epochs = min(epochs, int(left / max(step * steps + check, 1e-9)))
         if epochs < 1:
@@ -214,11 +215,10 @@ def train_stage(network, stage_list, number, plan, splits, shape, preprocessing,
     keeper = StageKeeper(network, model, number, epochs, plan, store, bar, interrupted, before, len(splits["train"]))
     done = keeper.restore(saved)
     if done < epochs:
-        first = number * 1000 + done  # so that no two stages see the pictures in one order
-        data = serve(splits["train"], order=(plan.seed, first, number * 1000 + epochs))
+        data = serve(splits["train"], order=(plan.seed, keeper.epoch))
         model.fit(
-            mixed(data, plan.mix, plan.seed + first) if plan.mix else data, validation_data=serve(splits["choose"]),
-            epochs=epochs, initial_epoch=done, steps_per_epoch=steps, callbacks=[keeper], shuffle=False, verbose=0,
+            mixed(data, plan.mix, plan.seed, keeper.epoch) if plan.mix else data, callbacks=[keeper],
+            validation_data=serve(splits["choose"]), epochs=epochs, initial_epoch=done, shuffle=False, verbose=0,
         )  # fmt: skip
     if not keeper.rows:
         return None
@@ -251,6 +251,7 @@ class StageKeeper(keras.callbacks.Callback):
         self.network, self.training, self.number, self.epochs, self.plan = network, training, number, epochs, plan
         self.store, self.bar, self.interrupted, self.before, self.images = store, bar, interrupted, before, images
         self.rows, self.best = [], None
+        self.epoch = tf.Variable(0, dtype=tf.int64)  # the data's order depends on it
 
     def _moving(self):
         return {v.path: v for v in self.network.trainable_variables}
@@ -275,6 +276,7 @@ class StageKeeper(keras.callbacks.Callback):
         for i, v in enumerate(self.seeds):  # they depend on seed, stage and epoch only, so a resumed run draws the same
             state = np.random.SeedSequence([self.plan.seed, self.number, epoch, i]).generate_state(2)
             v.assign(state.astype("uint32") >> 1)
+        self.epoch.assign(self.number * 1000 + epoch)  # so that no two stages see the pictures in one order
         self.began = time.monotonic()
         self.bar.start(f"{self.store.names[self.number]} {epoch + 1}/{self.epochs}", self.images)
 
