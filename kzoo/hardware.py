@@ -1,10 +1,12 @@
 """What the arithmetic runs on, and which precision it is fast in. Keras is imported where it is asked."""
 
+import json
 import os
 import platform
 import sys
 import tempfile
 from functools import cache
+from glob import glob
 from pathlib import Path
 
 
@@ -18,12 +20,33 @@ def processor():
     return get("model name") or platform.machine(), frozenset(get("flags").split())
 
 
+def backend():
+    """The name of Keras' backend, told without importing Keras: as it does, by $KERAS_BACKEND, else its keras.json."""
+    if "keras" in sys.modules:
+        import keras
+
+        return keras.backend.backend()
+    if os.environ.get("KERAS_BACKEND"):
+        return os.environ["KERAS_BACKEND"]
+    try:
+        file = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
+        return json.loads(file.read_text("utf-8"))["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "tensorflow"
+
+
+def without_devices():
+    """Whether no GPU or TPU can be there, since Linux shows none; so that nobody imports TensorFlow to ask for one."""
+    kinds = ("nvidia[0-9]*", "accel*", "kfd", "dri/*", "vfio/*", "dxg")
+    return sys.platform == "linux" and not any(glob(f"/dev/{kind}") for kind in kinds)
+
+
 @cache
 def _accelerator():
     """(name, computes bfloat16) of the first GPU or TPU of the backend, or None."""
-    import keras
-
-    if keras.backend.backend() == "jax":
+    if without_devices():
+        return None
+    if backend() == "jax":
         import jax
 
         device = jax.devices()[0]
@@ -52,8 +75,6 @@ def auto_precision(model=None):
     A GPU of compute capability 8 or a TPU: bfloat16. A processor with bfloat16 instructions (AMX or AVX-512 BF16):
     bfloat16 for networks with convolutions on the TensorFlow backend, whose library uses them; everything else float32.
     """
-    import keras
-
     found = _accelerator()
     if found:
         name, fast = found
@@ -61,10 +82,13 @@ def auto_precision(model=None):
     has = processor()[1] & {"amx_bf16", "avx512_bf16"}
     if not has:
         return "float32", "this processor has no bfloat16 instructions"
-    if keras.backend.backend() != "tensorflow":
-        return "float32", f"{keras.backend.backend()} does not use this processor's bfloat16 instructions"
-    if model is not None and not any(isinstance(layer, keras.layers.Conv2D) for layer in model.layers):
-        return "float32", "a network without convolutions gains nothing from bfloat16"
+    if backend() != "tensorflow":
+        return "float32", f"{backend()} does not use this processor's bfloat16 instructions"
+    if model is not None:
+        import keras
+
+        if not any(isinstance(layer, keras.layers.Conv2D) for layer in model.layers):
+            return "float32", "a network without convolutions gains nothing from bfloat16"
     return "bfloat16", f"this processor has {sorted(has)[0]}"
 
 

@@ -23,6 +23,25 @@ class Silent:
         pass
 
 
+class Deferred(Silent):
+    """Progress of work that begins before it can be shown: `show` hands on what has been done by then."""
+
+    def __init__(self):
+        self.bar, self.text, self.total, self.count = Silent(), "", None, 0
+
+    def start(self, text, total):
+        self.text, self.total, self.count = text, total, 0
+
+    def advance(self, n, **numbers):
+        self.count += n
+        self.bar.advance(n, **numbers)
+
+    def show(self, bar):
+        bar.start(self.text, self.total)
+        bar.advance(self.count)
+        self.bar = bar
+
+
 class Live(Silent):
     """A rich progress bar: text, bar, share, speed, time to go, and numbers such as the loss."""
 

@@ -5,6 +5,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from kzoo.cli import main
+from kzoo.cli import entry
 
-main(["train", *sys.argv[1:]], prog_name="kzoo")
+entry(["train", *sys.argv[1:]])

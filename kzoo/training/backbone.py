@@ -23,7 +23,7 @@ import numpy as np
 from kzoo.catalog import list_models, spec
 from kzoo.errors import KzooError, RunError
 from kzoo.files import sha256, write_atomically
-from kzoo.hardware import auto_precision, describe, load_keras, processor
+from kzoo.hardware import auto_precision, backend, describe, load_keras, processor, without_devices
 from kzoo.pretrained import RECOGNISED
 from kzoo.spec import ModelSpec, Preprocessing, Weights
 from kzoo.training.features import Cache, cache_dir
@@ -65,10 +65,6 @@ class Backbone:
         w = self.weights
         return {"tag": w.tag, "file": str(self.path), "sha256": self.sha256, "licence": w.licence,
                 "source": w.source, "top1": w.top1}  # fmt: skip
-
-
-def backend():
-    return os.environ.get("KERAS_BACKEND") or "tensorflow"
 
 
 def backbone(model=None, weights=None, *, input_shape=None, precision=None, download=True):
@@ -150,6 +146,9 @@ def machine():
 
     The memo spares a second run TensorFlow's import; its name hashes the processor, the GPU devices and the versions.
     """
+    if without_devices():
+        precision, why = auto_precision()
+        return {"precision": precision, "why": why, "hardware": describe()}
     names = ("keras", "tensorflow", "jax", "jaxlib")
     cpu, flags = processor()
     facts = [cpu, sorted(flags), os.cpu_count(), sorted(glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/accel*")),

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +30,8 @@ from kzoo.data.passport import Passport, passport
 from kzoo.data.sources import load_data, report_skipped
 from kzoo.errors import DataError, KzooError, RunError, unknown
 from kzoo.files import write_atomically
-from kzoo.progress import progress, say
+from kzoo.hardware import backend, load_keras
+from kzoo.progress import Deferred, progress, say
 from kzoo.training import run as runs
 from kzoo.training.audit import enforce
 from kzoo.training.backbone import (
@@ -206,7 +208,7 @@ class Job:
             "budget": self.budget,
             "val_fraction": 0.0,
             "test_fraction": 0.0,
-            "backend": os.environ.get("KERAS_BACKEND") or "tensorflow",
+            "backend": backend(),
             "hardware": facts["hardware"],
             "versions": runs.versions(),
             "command": runs.command("finetune"),
@@ -228,10 +230,7 @@ class Job:
             memo = self._memo()
             known = _read_memo(memo)
             if known is None:
-                with progress(quiet=self.quiet) as bar:
-                    from kzoo.data.scan import scan
-
-                    self.data.scan = scan(self.data.splits, bar)
+                self.data.scan = self._scan()
             self._divide(self.data.scan or Remembered(known["groups"]))
             if known is None:
                 seen = passport(self.divided, seed=self.seed)
@@ -240,6 +239,19 @@ class Job:
                 seen = Passport(**known["passport"])
         self.passport = seen
         self.data.scan = self.divided.scan = None  # it holds small copies of all photos
+
+    def _scan(self):
+        """A look at each photo, on one core, while the other imports Keras if the network will have to run."""
+        from kzoo.data.scan import scan
+
+        bar = Deferred()
+        with ThreadPoolExecutor(1) as pool:
+            looking = pool.submit(scan, self.data.splits, bar)
+            if any(name is not None and (0, name) not in self.cache.index for name in self.hashes.values()):
+                load_keras()  # nothing may be shown meanwhile: it holds stderr back
+            with progress(quiet=self.quiet) as shown:
+                bar.show(shown)
+                return looking.result()
 
     def _memo(self):
         key = {
