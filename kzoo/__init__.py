@@ -30,6 +30,8 @@ _HOME = {
     "load_run": "kzoo.training",
     "predict": "kzoo.training",
     "stylize": "kzoo.style",
+    "export": "kzoo.export",
+    "verify": "kzoo.export",
 }
 __all__ = sorted(_HOME)
 

@@ -15,7 +15,10 @@ VERBS = {
     "info": "Show what each layer of a model costs.",
     "train": "Train a model.",
     "evaluate": "Measure a trained model on a data set.",
-    "predict": "Say what a trained model sees in images.",
+    "predict": "Say what a run, an export or a published model sees in images.",
+    "export": "Write a trained model as a folder that takes encoded images and proves itself.",
+    "verify": "Check that an export computes what it did when it was made.",
+    "serve": "Serve an export over HTTP.",
     "style": "Paint a picture in the style of another.",
     "weights": "List published weights, or verify a file.",
 }

@@ -144,6 +144,6 @@ def gif_size(data):
 
 
 def still_gif(data):
-    """A GIF (a scalar string) without what follows its first frame: TensorFlow decodes all of it, however much it is."""
+    """A GIF (a scalar string) without what follows its first frame: TensorFlow decodes all of it, whatever its size."""
     end, width, _ = _first_frame(data)
     return tf.where((end > 0) & (width > 0), tf.strings.join([_cut(data, 0, end), b"\x3b"]), b"")

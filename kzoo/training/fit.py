@@ -128,6 +128,9 @@ def train(
         "command": shlex.join(["kzoo", *sys.argv[1:]]) if Path(sys.argv[0]).name == "kzoo" else "kzoo.train(...)",
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+    trained = Preprocessing(**{**settings["preprocessing"], "channel_order": prep.channel_order})
+    settings["preprocessing"] = trained.to_dict()
+    settings["preprocessing_sha256"] = trained.fingerprint(shape)
     if before:
         wrong = runs.differences(settings, before, SAME)
         if wrong:
