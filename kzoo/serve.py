@@ -12,9 +12,11 @@ import base64
 import binascii
 import io
 import json
+import math
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,15 +203,14 @@ def check_pixels(images, limits):
 
 
 class Server:
-    """The routes, and what they share. ready: whether new images are taken."""
+    """The routes, and what they share. ready: False once it was told to stop, for whoever asks before sending more."""
 
     def __init__(self, classify, name, card, limits):
         self.name, self.card, self.limits = name, card, limits
         self.classify, self.batcher, self.ready = classify, None, False
+        self.http = None  # the uvicorn.Server that carries it
 
     def application(self):
-        from contextlib import asynccontextmanager
-
         from starlette.applications import Starlette
         from starlette.routing import Route
 
@@ -245,8 +246,6 @@ class Server:
 
     async def _answers(self, images):
         """The rows of a request's images."""
-        if not self.ready:
-            raise Refused(503, "The server is stopping.")
         check_pixels(images, self.limits)
         futures = self.batcher.submit(images)
         try:
@@ -341,20 +340,13 @@ def serve(folder, *, host="127.0.0.1", port=8501, name=None, limits=None, ready=
     """
     try:
         import starlette  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError as e:
         raise ExportError(f"Serving needs {e.name}: pip install 'kzoo[serve]'.") from e
-    limits = limits or Limits()
     export = Export(folder)
     classify = rows_of(export)
     classify([b""])  # compiles
-    server = Server(classify, name or export.card["name"], export.card, limits)
-    config = uvicorn.Config(
-        server.application(), host=host, port=port, http=_protocol(limits), ws="none", log_level="warning",
-        access_log=False, server_header=False, timeout_keep_alive=5, limit_concurrency=limits.connections,
-        timeout_graceful_shutdown=max(1, int(limits.timeout)), h11_max_incomplete_event_size=32 << 10,
-    )  # fmt: skip
-    return _run(uvicorn, config, server, host, port, ready)
+    return run(Server(classify, name or export.card["name"], export.card, limits or Limits()), host, port, ready)
 
 
 def _protocol(limits):
@@ -377,9 +369,14 @@ def _protocol(limits):
     return Protocol
 
 
-def _run(uvicorn, config, server, host, port, ready):
+def run(server, host, port, ready=None):
+    """Answer requests to a Server until it is told to stop; {"seconds", "images", "batches"}."""
     import socket
+    import threading
 
+    import uvicorn
+
+    limits = server.limits
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -389,11 +386,11 @@ def _run(uvicorn, config, server, host, port, ready):
         listening.close()
         raise ExportError(f"Can't listen on {host}:{port}: {e.strerror or e}. Choose another --port.") from e
 
-    class Draining(uvicorn.Server):
+    class Http(uvicorn.Server):
         """On a signal: unready, no new connections, what waits is answered, then the end."""
 
         def handle_exit(self, sig, frame):
-            server.ready = server.ready and sig is None
+            server.ready = False
             super().handle_exit(sig, frame)
 
         async def startup(self, sockets=None):
@@ -401,32 +398,26 @@ def _run(uvicorn, config, server, host, port, ready):
             if ready and self.started:
                 ready(*listening.getsockname()[:2])
 
+        @contextmanager
         def capture_signals(self):
-            return _signals(self)
+            """As uvicorn's, which raises the signals again behind it: the exit code would be theirs."""
+            if threading.current_thread() is not threading.main_thread():
+                yield
+                return
+            before = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGTERM, signal.SIGINT)}
+            try:
+                yield
+            finally:
+                for s, handler in before.items():
+                    signal.signal(s, handler)
 
+    config = uvicorn.Config(
+        server.application(), http=_protocol(limits), ws="none", log_level="warning", access_log=False,
+        server_header=False, timeout_keep_alive=5, limit_concurrency=limits.connections,
+        timeout_graceful_shutdown=max(1, math.ceil(limits.timeout)), h11_max_incomplete_event_size=32 << 10,
+    )  # fmt: skip
+    server.http = Http(config)
     began = time.monotonic()
     with listening:
-        Draining(config).run(sockets=[listening])
-    return {"seconds": time.monotonic() - began, "images": server.batcher.images if server.batcher else 0,
-            "batches": server.batcher.batches if server.batcher else 0}  # fmt: skip
-
-
-def _signals(server):
-    """SIGTERM and SIGINT stop the server; uvicorn would raise them again behind it, and the exit code be theirs."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def caught():
-        import threading
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {s: signal.signal(s, server.handle_exit) for s in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for s, handler in before.items():
-                signal.signal(s, handler)
-
-    return caught()
+        server.http.run(sockets=[listening])
+    return {"seconds": time.monotonic() - began, "images": server.batcher.images, "batches": server.batcher.batches}
