@@ -142,7 +142,7 @@ def _export(source, asked, out, folder, precision, abstain, top, measure, talk, 
     module, signatures = graph.module(
         network, source.shape, source.preprocessing, source.classes, top, temperature, threshold
     )
-    parts = Parts(module, signatures, plain[1], _only_logits(plain[0]), precision, _representative(source, gold))
+    parts = Parts(module, signatures, plain[1], only_logits(plain[0]), precision, _representative(source, gold))
 
     written = {}
     for name in asked:
@@ -180,7 +180,8 @@ def _export(source, asked, out, folder, precision, abstain, top, measure, talk, 
     return out
 
 
-def _only_logits(network):
+def only_logits(network):
+    """A network of `kzoo.export.graph` without its features, for formats that need no more."""
     import tensorflow as tf
 
     @tf.function(input_signature=network.input_signature, autograph=False)
