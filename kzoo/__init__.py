@@ -35,6 +35,8 @@ _HOME = {
     "stylize": "kzoo.style",
     "train_stylenet": "kzoo.style.stylenet",
     "apply_stylenet": "kzoo.style.stylenet",
+    "export": "kzoo.export",
+    "verify": "kzoo.export",
 }
 __all__ = sorted(_HOME)
 

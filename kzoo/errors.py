@@ -23,6 +23,10 @@ class RunError(KzooError):
     """A training run that can't start, go on, or be read."""
 
 
+class ExportError(KzooError):
+    """An export that can't be written or read, or that does not compute what it did when it was made."""
+
+
 def unknown(kind, name, known, hint):
     """An UnknownName that suggests the nearest known name.
 

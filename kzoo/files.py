@@ -1,8 +1,10 @@
 """Files written whole or not at all, and their hashes. Standard library only."""
 
+import ctypes
 import hashlib
 import os
 import secrets
+import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -46,6 +48,73 @@ def write_atomically(path, mode="wb", **options):
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def write_folder(path, replace=None):
+    """Give an empty folder beside `path` that takes its name only when the block ends well.
+
+    replace: a function that raises if the folder that is there may not be replaced; None allows no folder there, unless
+    it is empty. On any error the temporary folder (.tmp-*) is removed and the old one stays. Where the system can
+    exchange two names (Linux), a kill at any moment leaves the old folder or the new one under the name, whole.
+
+    Raises KzooError, naming the folder and the reason, where the system refuses.
+
+    >>> with write_folder("/tmp/kzoo-doctest", replace=lambda: None) as folder:
+    ...     _ = (folder / "a.txt").write_text("whole")
+    >>> Path("/tmp/kzoo-doctest/a.txt").read_text()
+    'whole'
+    """
+    path = Path(path)
+    temporary = path.parent / f".tmp-{secrets.token_hex(4)}-{path.name}"
+
+    def allowed():
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise KzooError(f"Can't write the folder {path}: there is a file or a link of that name.")
+        there = path.is_dir() and any(path.iterdir())
+        if there and replace is None:
+            raise KzooError(f"{path} exists.")
+        if there:
+            replace()
+        return there
+
+    try:
+        allowed()  # at once, not after the work
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        for where, _, names in os.walk(temporary):
+            for name in names:
+                sync(os.path.join(where, name))
+            sync(where)
+        if allowed():
+            exchange(temporary, path)
+        else:
+            os.replace(temporary, path)
+        sync(path.parent)
+    except OSError as e:
+        raise KzooError(f"Can't write {path}: {e.strerror or e}. What was there before is unchanged.") from e
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def exchange(new, old):
+    """Let two folders swap names: at once where the system can, else through a third name."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        # Linux: renameat2(AT_FDCWD, new, AT_FDCWD, old, RENAME_EXCHANGE).
+        if libc.renameat2(-100, os.fsencode(new), -100, os.fsencode(old), 2) == 0:
+            return
+    except (OSError, AttributeError, TypeError):
+        pass
+    third = new.with_name(f"{new.name}-old")
+    os.replace(old, third)
+    try:
+        os.replace(new, old)
+    except OSError:
+        os.replace(third, old)
+        raise
+    os.replace(third, new)
 
 
 def sync(path):

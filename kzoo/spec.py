@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
+
+RULES = 1  # the version of decode, resize and crop in kzoo.data.images; another one gives other pixels
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,21 @@ class Preprocessing:
 
     def to_dict(self):
         return asdict(self)
+
+    def fingerprint(self, shape):
+        """A hash of what happens to a picture on its way into a network that takes `shape` (height, width, channels).
+
+        Two networks may share a picture's pixels only if it is the same. RULES stands for `kzoo.data.images`.
+
+        >>> Preprocessing().fingerprint((224, 224, 3)) == Preprocessing(crop=0.875).fingerprint((224, 224, 3))
+        False
+        """
+        numbers = lambda v: [float(x) for x in v] if isinstance(v, (list, tuple)) else float(v)  # noqa: E731
+        facts = [
+            RULES, [int(n) for n in shape], float(self.crop), self.interpolation, self.channel_order,
+            numbers(self.scale), numbers(self.offset),
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "kzoo"
 # From the top down (design): a module may import from its own floor and from those below.
 FLOORS = [
     {"cli"},
-    {"training", "style", "export"},
+    {"training", "style", "export", "serve"},
     {"inference", "build", "data", "weights", "ledger", "hardware", "receptive_field"},
     {"catalog", "models", "pretrained"},
     {"layers", "spec", "errors", "files", "graph", "progress", "shipped"},

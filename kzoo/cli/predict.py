@@ -1,37 +1,110 @@
 """kzoo predict: what a trained model sees in images."""
 
+import csv
+import json
+import sys
+
 import click
 
-from kzoo.cli.options import as_json, load_keras, print_json
+from kzoo.cli.options import as_json, load_keras
 from kzoo.errors import DataError
 
 
-@click.command("predict", epilog="Example: kzoo predict runs/mnist photo.jpg")
-@click.argument("run")
+@click.command("predict", epilog="Example: kzoo predict saved_models/mnist photo.jpg folder/ --csv > seen.csv")
+@click.argument("model")
 @click.argument("images", nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="How many classes to show.")
+@click.option("--weights", help="For a model of the catalog: a tag or a file; the first published set by default.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @as_json
-def command(run, images, top, as_json):
-    """Classify IMAGES (files or folders) with RUN's best model.
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: image, error, class_1, probability_1, ...")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def command(model, images, top, weights, batch_size, as_json, as_csv, quiet):
+    """Classify IMAGES (files or folders, thousands if need be) with MODEL: a run, an export, or a name of the catalog.
 
     Unreadable images are named, the others classified; the exit code is 1 if there was any.
     """
+    if as_json and as_csv:
+        raise click.UsageError("--json or --csv, not both.")
     load_keras()
-    from kzoo.data.images import shown
+    from kzoo.progress import progress
     from kzoo.training import predict
 
-    results = []
-    for r in predict(run, images, top=top):
-        results.append(r)
-        if as_json:
-            continue
-        name = shown(r["image"])
-        if "error" in r:
-            click.echo(f"{name}: {r['error']}", err=True)
-        else:
-            click.echo(f"{name}: " + ", ".join(f"{shown(t['class'])} {t['probability']:.1%}" for t in r["top"]))
-    if as_json:
-        print_json(results)
-    bad = sum("error" in r for r in results)
+    write = _Json() if as_json else _Csv(top) if as_csv else _Text()
+    bad = seen = 0
+    with progress(quiet=quiet or (len(images) < 2 and sys.stdout.isatty())) as bar:
+
+        def advance(done, every):
+            if not advance.started:
+                bar.start("classifying", every)
+                advance.started = True
+            bar.advance(done - advance.done)
+            advance.done = done
+
+        advance.started, advance.done = False, 0
+        for result in predict(model, images, top=top, weights=weights, batch_size=batch_size, progress=advance):
+            write.row(result)
+            seen += 1
+            bad += "error" in result
+    write.end()
     if bad:
-        raise DataError(f"{bad} of {len(results)} images could not be read.")
+        raise DataError(f"{bad} of {seen} images could not be read.")
+
+
+class _Text:
+    def row(self, result):
+        from kzoo.data.images import shown
+
+        name = shown(result["image"])
+        if "error" in result:
+            click.echo(f"{name}: {result['error']}", err=True)
+            return
+        seen = ", ".join(f"{shown(t['class'])} {t['probability']:.1%}" for t in result["top"])
+        click.echo(f"{name}: {'(abstains) ' if result.get('abstain') else ''}{seen}")
+
+    def end(self):
+        pass
+
+
+class _Json:
+    """A JSON list, written as it comes."""
+
+    def __init__(self):
+        self.between = "[\n"
+
+    def row(self, result):
+        from kzoo.data.images import shown
+
+        # A name that is no Unicode can't be written; as ASCII every other one can.
+        result = {**result, "image": result["image"] if _is_text(result["image"]) else shown(result["image"])}
+        click.echo(self.between + "  " + json.dumps(result, ensure_ascii=False), nl=False)
+        self.between = ",\n"
+
+    def end(self):
+        click.echo("[]" if self.between == "[\n" else "\n]")
+
+
+def _is_text(name):
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Csv:
+    def __init__(self, top):
+        self.top, self.file = top, csv.writer(sys.stdout)
+        columns = [f"{what}_{i + 1}" for i in range(top) for what in ("class", "probability")]
+        self.file.writerow(["image", "error", *columns])
+
+    def row(self, result):
+        from kzoo.data.images import shown
+
+        seen = [x for t in result.get("top", ()) for x in (t["class"], f"{t['probability']:.6f}")]
+        seen += [""] * (2 * self.top - len(seen))
+        name = result["image"] if _is_text(result["image"]) else shown(result["image"])
+        self.file.writerow([name, result.get("error", ""), *seen])
+
+    def end(self):
+        sys.stdout.flush()

@@ -6,7 +6,8 @@ The rules: JPEG, PNG, GIF, BMP and WebP, told by their first bytes and not by th
 in JPEG. CMYK becomes RGB, a palette is looked up, 16 bits keep the upper 8, transparent pixels lie on white, an
 animated GIF gives its first frame, an animated WebP is refused. Grey from colour is 0.299 R + 0.587 G + 0.114 B,
 colour from grey is three times the grey. The shorter side is resized (antialiased) so that the crop fits, the centre
-is cropped, and the result is rounded to uint8.
+is cropped, and the result is rounded to uint8. Of a picture more than LONGEST times as long as wide (relative to the
+crop) only so much of the middle is resized: a JPEG of 1 x 65,535 pixels would become one of 224 x 14,680,000.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from __future__ import annotations
 import tensorflow as tf
 
 from kzoo.data.guards import FORMATS, MAX_PIXELS, as_uint8, fault, read, shown
+from kzoo.data.header import is_animated_webp, still_gif
 from kzoo.errors import DataError
 
 __all__ = [
     "FORMATS", "MAX_PIXELS", "as_uint8", "check_shape", "decode", "fault", "fit", "orientation", "prepare", "preparer",
     "read", "shown", "upright", "with_channels",
 ]  # fmt: skip
+
+LONGEST = 16
 
 
 def _starts(data, *magic):
@@ -97,7 +101,7 @@ def decode(data):
         (jpeg, read_jpeg),
         # 0 channels means as stored: asked for 4, TensorFlow 2.21 gives images of less than 8 bits a wrong alpha.
         (_starts(data, b"\x89PNG"), lambda: _rgb(tf.io.decode_png(data, channels=0))),
-        (_starts(data, b"GIF8"), lambda: tf.io.decode_gif(data)[0]),
+        (_starts(data, b"GIF8"), lambda: tf.io.decode_gif(still_gif(data))[0]),
         # As stored, too; a fourth channel is padding, not alpha.
         (_starts(data, b"BM"), lambda: _rgb(_without_fourth(tf.io.decode_bmp(data)))),
     ]
@@ -111,10 +115,7 @@ def _without_fourth(image):
 
 def _still(data):
     """WebP bytes, or none at all for an animation, which TensorFlow 2.21 decodes into memory that is not its own."""
-    animated = (tf.strings.substr(data, 12, 4) == "VP8X") & (
-        tf.bitwise.bitwise_and(tf.io.decode_raw(tf.strings.substr(data, 20, 1), tf.uint8), 2) != 0
-    )
-    return tf.where(tf.reduce_any(animated), tf.constant(b""), data)
+    return tf.where(is_animated_webp(data), tf.constant(b""), data)
 
 
 def with_channels(image, channels):
@@ -138,16 +139,26 @@ def fit(image, height, width, preprocessing):
     same = tf.reduce_all(shape == [height, width]) & (preprocessing.crop == 1.0)
 
     def resized():
-        h, w = tf.cast(shape[0], tf.float64), tf.cast(shape[1], tf.float64)
+        middle = _middle(image, shape, height, width)
+        size = tf.shape(middle)[-3:-1]
+        h, w = tf.cast(size[0], tf.float64), tf.cast(size[1], tf.float64)
         scale = tf.maximum(height / h, width / w) / preprocessing.crop
         new = [tf.maximum(tf.cast(tf.round(n * scale), tf.int32), m) for n, m in ((h, height), (w, width))]
-        y = tf.image.resize(image, tf.stack(new), preprocessing.interpolation, antialias=True)
+        y = tf.image.resize(middle, tf.stack(new), preprocessing.interpolation, antialias=True)
         top, left = (new[0] - height) // 2, (new[1] - width) // 2
         return tf.cast(tf.clip_by_value(tf.round(y[..., top : top + height, left : left + width, :]), 0, 255), tf.uint8)
 
     out = tf.cond(same, lambda: image, resized)
     out.set_shape([*image.shape[:-3], height, width, image.shape[-1]])
     return out
+
+
+def _middle(image, shape, height, width):
+    """The middle of images (..., H, W, C) that are more than LONGEST times longer than the crop in one direction."""
+    most = [-(-shape[1] * LONGEST * height // width), -(-shape[0] * LONGEST * width // height)]
+    h, w = tf.minimum(shape[0], most[0]), tf.minimum(shape[1], most[1])
+    top, left = (shape[0] - h) // 2, (shape[1] - w) // 2
+    return image[..., top : top + h, left : left + w, :]
 
 
 def prepare(data, shape, preprocessing):

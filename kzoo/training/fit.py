@@ -119,6 +119,9 @@ def train(
         "command": runs.command("train"),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+    trained = Preprocessing(**{**settings["preprocessing"], "channel_order": prep.channel_order})
+    settings["preprocessing"] = trained.to_dict()
+    settings["preprocessing_sha256"] = trained.fingerprint(shape)
     if before:
         wrong = runs.differences(settings, before, SAME)
         if wrong:

@@ -12,7 +12,7 @@ import shlex
 import sys
 import zipfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Run:
 
 
 def write_json(path, data):
-    with write_atomically(path, "w") as f:
+    with write_atomically(path, "w", errors="backslashreplace") as f:
         json.dump(data, f, indent=2, ensure_ascii=False)
         f.write("\n")
 
@@ -169,7 +169,9 @@ def load_run(path):
     file = path / MODEL
     if not file.is_file():
         raise RunError(f"{path} has no {MODEL} yet: no epoch was finished. kzoo train --resume --out {path} goes on.")
-    return Run(path, config, read_model(file))
+    run = Run(path, config, read_model(file))
+    _check_preprocessing(run)
+    return run
 
 
 def read_model(file):
@@ -191,6 +193,28 @@ def read_model(file):
     except Exception as e:  # zipfile, json, h5py and Keras each have their own ways to fail on a broken file
         raise RunError(f"{file} can't be read ({str(e).splitlines()[0] if str(e) else type(e).__name__}).") from e
     return model
+
+
+def _check_preprocessing(run):
+    """RunError if images would be prepared for another network than the one in the run."""
+    from kzoo.layers import Preprocess
+
+    try:
+        wanted = run.preprocessing
+        found = wanted.fingerprint(run.input_shape)
+        recorded = run.config.get("preprocessing_sha256", found)  # runs of old have none
+        layer = next((x for x in run.model.layers if isinstance(x, Preprocess)), None)
+        if layer is not None:
+            inside = replace(wanted, channel_order=layer.channel_order, scale=layer.scale, offset=layer.offset)
+            recorded = recorded if inside.fingerprint(run.input_shape) == found else "the model's"
+        fits = tuple(run.model.input_shape[1:]) == run.input_shape
+    except (KeyError, TypeError, ValueError) as e:
+        raise RunError(f"The preprocessing in {run.path / CONFIG} can't be read ({e}).") from e
+    if recorded != found or not fits:
+        raise RunError(
+            f"The preprocessing in {run.path / CONFIG} is not the one that {MODEL} was trained with: {CONFIG} was "
+            "changed, or other rules hold now. Restore it, or train again."
+        )
 
 
 # --- the checkpoint --------------------------------------------------------------------------------------

@@ -1,0 +1,35 @@
+"""kzoo serve: an export over HTTP."""
+
+import click
+
+from kzoo.cli.options import load_keras
+
+
+@click.command("serve", epilog="Example: kzoo serve saved_models/mnist --port 8501")
+@click.argument("folder", metavar="DIR")
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 opens it to the network.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 takes a free one.")
+@click.option("--name", help="Of the model in the paths; the export's by default.")
+@click.option("--max-body", type=click.IntRange(1), default=16, show_default=True, help="MiB of a request.")
+@click.option("--max-pixels", type=click.IntRange(1), default=50, show_default=True, help="Millions in a request.")
+@click.option("--queue", type=click.IntRange(1), default=128, show_default=True, help="Images that wait; then 503.")
+@click.option("--batch", type=click.IntRange(1), default=32, show_default=True, help="Images computed at once.")
+@click.option("--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds.")
+def command(folder, host, port, name, max_body, max_pixels, queue, batch, timeout):
+    """Serve the export DIR: TensorFlow Serving's REST paths, and a page at / to drop an image on.
+
+    SIGTERM or Ctrl-C: no new images are taken, those that wait are answered, then it ends.
+    """
+    from kzoo.export.reader import read_card
+
+    read_card(folder)  # before TensorFlow is imported: what is no export is told at once
+    load_keras()
+    from kzoo.serve import Limits, serve
+
+    def ready(host, port):
+        at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        click.echo(f"Serving {folder} at {at} ({at}/v1/models/NAME:predict). Ctrl-C stops.", err=True)
+
+    limits = Limits(body=max_body << 20, pixels=max_pixels * 10**6, queue=queue, batch=batch, timeout=timeout)
+    served = serve(folder, host=host, port=port, name=name, limits=limits, ready=ready)
+    click.echo(f"Stopped after {served['images']:,} images in {served['batches']:,} batches.", err=True)

@@ -1,0 +1,149 @@
+"""What an encoded image declares, read from its first bytes by TensorFlow operations.
+
+For graphs, where no Python can look: `refusal` runs before a decoder that would allocate what a header asks for.
+Formats: JPEG (ITU-T T.81), PNG (RFC 2083, 3.2 and 4.1.1), GIF89a (17 to 23), BMP (BITMAPINFOHEADER), WebP (RFC 9649).
+"""
+
+import tensorflow as tf
+
+MAX_BLOCKS = 65_536  # of a GIF up to the end of its first frame: 16 MB in blocks of 255 bytes
+MAGIC = {
+    "JPEG": (0, b"\xff\xd8\xff"), "PNG": (0, b"\x89PNG"), "GIF": (0, b"GIF8"), "BMP": (0, b"BM"),
+    "WebP": (8, b"WEBP"),
+}  # fmt: skip
+
+
+def refusal(data, max_pixels):
+    """Why encoded bytes (a scalar string tensor) are no image for kzoo, a scalar string; "" if nothing is wrong so far.
+
+    Raises tf.errors.InvalidArgumentError for a JPEG without a readable frame header.
+
+    >>> refusal(tf.constant(b"a letter"), 10**8).numpy().decode()
+    'is not a JPEG, PNG, GIF, BMP or WebP image'
+    """
+    head = _numbers(data, 64)
+    cases = [
+        (_is(data, "JPEG"), lambda: _two(tf.image.extract_jpeg_shape(data, tf.int64)[:2][::-1])),
+        (_is(data, "PNG"), lambda: _two(_big(head, 16, 4), _big(head, 20, 4))),
+        (_is(data, "GIF"), lambda: gif_size(data)),
+        (_is(data, "BMP"), lambda: _two(_signed(_little(head, 18, 4)), _signed(_little(head, 22, 4)))),
+        (_is(data, "WebP"), lambda: _webp_size(head)),
+    ]
+    known = tf.reduce_any([test for test, _ in cases])
+    size = tf.case(cases, default=lambda: tf.zeros(2, tf.int64))
+    # Each side by itself, too, so that the product can't overflow.
+    large = (tf.reduce_max(size) > max_pixels) | (size[0] * size[1] > max_pixels)
+    text = tf.strings.as_string(size)
+    too_large = tf.strings.join(["declares ", text[0], "x", text[1], f" pixels; at most {max_pixels:,} are accepted"])
+    return tf.case(
+        [
+            (tf.strings.length(data) == 0, lambda: tf.constant("is empty")),
+            (~known, lambda: tf.constant("is not a JPEG, PNG, GIF, BMP or WebP image")),
+            (_is(data, "WebP") & is_animated_webp(data), lambda: tf.constant(
+                "is an animated WebP; only still ones can be read")),
+            (large, lambda: too_large),
+            (tf.reduce_min(size) < 1, lambda: tf.constant("has a broken header")),
+        ],
+        default=lambda: tf.constant(""),
+    )  # fmt: skip
+
+
+def _is(data, format):
+    start, magic = MAGIC[format]
+    return tf.equal(_cut(data, start, len(magic)), magic)
+
+
+def _cut(data, start, length):
+    """A piece of a string tensor; tf.strings.substr raises where `start` lies beyond the end."""
+    return tf.strings.substr(data, tf.minimum(start, tf.strings.length(data)), length)
+
+
+def _numbers(data, n):
+    """The first n bytes as int64 (n,), zeros behind the end."""
+    found = tf.cast(tf.io.decode_raw(_cut(data, 0, n), tf.uint8), tf.int64)
+    return tf.concat([found, tf.zeros(n, tf.int64)], 0)[:n]
+
+
+def _big(head, start, n):
+    return tf.add_n([head[start + i] * 256 ** (n - 1 - i) for i in range(n)])
+
+
+def _little(head, start, n):
+    return tf.add_n([head[start + i] * 256**i for i in range(n)])
+
+
+def _signed(x):  # a BMP of negative height is stored from top to bottom
+    return tf.abs(tf.where(x >= 2**31, x - 2**32, x))
+
+
+def _two(*size):
+    return tf.reshape(tf.stack(size), [2])
+
+
+def _webp_size(head):
+    """The frame header of the first chunk: lossy, lossless or extended."""
+    kind = head[15]  # "VP8 ", "VP8L", "VP8X"
+    bits = _little(head, 21, 4)
+    cases = [
+        (kind == ord("X"), lambda: _two(_little(head, 24, 3) + 1, _little(head, 27, 3) + 1)),
+        (kind == ord("L"), lambda: _two(bits % 16384 + 1, bits // 16384 % 16384 + 1)),
+    ]
+    return tf.case(cases, default=lambda: _two(_little(head, 26, 2) % 16384, _little(head, 28, 2) % 16384))
+
+
+def is_animated_webp(data):
+    head = _numbers(data, 24)
+    return (head[15] == ord("X")) & (head[20] // 2 % 2 == 1)
+
+
+def _first_frame(data):
+    """(the position behind a GIF's first frame, its width, its height); zeros if there is none within MAX_BLOCKS.
+
+    A GIF is blocks: an extension (0x21, a label) or an image (0x2C, 9 bytes, perhaps a palette, a code size), each
+    followed by pieces, their length in front, until one of length 0.
+    """
+    content = tf.io.decode_raw(data, tf.uint8)
+    n = tf.size(content)
+    at = lambda i: tf.cast(content[tf.minimum(i, n - 1)], tf.int32)  # noqa: E731
+    palette = lambda flags: tf.where(flags >= 128, 6 * 2 ** (flags % 8), 0)  # noqa: E731
+    u16 = lambda i: at(i) + 256 * at(i + 1)  # noqa: E731
+    block, pieces, last, done = range(4)
+
+    def step(where, state, width, height, turns):
+        byte = at(where)
+
+        def begin():
+            image = byte == 0x2C
+            extension = byte == 0x21
+            skipped = tf.where(image, 11 + palette(at(where + 9)), 2)
+            state = tf.where(image, last, tf.where(extension, pieces, done))
+            return where + skipped, state, tf.where(image, u16(where + 5), 0), tf.where(image, u16(where + 7), 0)
+
+        def go_on():
+            end = tf.where(state == last, done, block)
+            return where + byte + 1, tf.where(byte == 0, end, state), width, height
+
+        return *tf.cond(state == block, begin, go_on), turns + 1
+
+    where, state, width, height, _ = tf.while_loop(
+        lambda where, state, width, height, turns: (state != done) & (where < n) & (turns < MAX_BLOCKS),
+        step,
+        [13 + palette(at(10)), block, 0, 0, 0],
+    )
+    whole = tf.cast((state == done) & (where <= n), tf.int32)
+    return where * whole, width * whole, height * whole
+
+
+def gif_size(data):
+    """(width, height) int64 (2,) of the canvas and of the first frame, whichever is larger; zeros without a frame."""
+    head = _numbers(data, 16)
+    canvas = tf.stack([_little(head, 6, 2), _little(head, 8, 2)])
+    _, width, height = _first_frame(data)
+    frame = tf.cast(tf.stack([width, height]), tf.int64)
+    return tf.where(tf.reduce_min(frame) > 0, tf.maximum(canvas, frame), tf.zeros(2, tf.int64))
+
+
+def still_gif(data):
+    """A GIF (a scalar string) without what follows its first frame: TensorFlow decodes all of it, whatever its size."""
+    end, width, _ = _first_frame(data)
+    return tf.where((end > 0) & (width > 0), tf.strings.join([_cut(data, 0, end), b"\x3b"]), b"")

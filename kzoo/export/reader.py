@@ -1,0 +1,138 @@
+"""An export that is read: its card, its SavedModel, its answers. Needs TensorFlow and neither Keras nor a run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from kzoo.errors import ExportError
+from kzoo.files import sha256
+from kzoo.spec import Preprocessing
+
+CARD, KIND = "card.json", "kzoo_export"
+MOST = 1 << 28  # bytes of a card
+# A SavedModel is a program. Those that kzoo writes read and write no files and call no Python.
+FORBIDDEN = (
+    "ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc", "TFRecordDataset",
+    "TFRecordDatasetV2", "TextLineDataset", "FixedLengthRecordDataset", "FixedLengthRecordDatasetV2", "SaveDataset",
+    "SaveDatasetV2", "LoadDataset", "DatasetToTFRecord", "TextLineReader", "TextLineReaderV2", "WholeFileReader",
+    "WholeFileReaderV2", "TFRecordReader", "TFRecordReaderV2", "InitializeTableFromTextFile",
+    "InitializeTableFromTextFileV2", "PrintV2", "DebugIdentityV3", "RpcCall", "DataServiceDataset",
+)  # fmt: skip
+
+
+def is_export(path):
+    """Whether a folder is a kzoo export, told by its card."""
+    try:
+        return os.path.isdir(path) and KIND in read_card(path)
+    except ExportError:
+        return False
+
+
+def read_card(folder):
+    """The card.json of an export; ExportError."""
+    path = Path(folder) / CARD
+    try:
+        if path.stat().st_size > MOST:
+            raise ExportError(f"{path} is too large for a card.")
+        card = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ExportError(f"{folder} is no export: it has no {CARD}. kzoo export writes one.") from None
+    except (OSError, ValueError, RecursionError) as e:
+        raise ExportError(f"{path} can't be read ({e}).") from e
+    if not isinstance(card, dict) or not isinstance(card.get(KIND), int):
+        raise ExportError(f"{path} is no card of a kzoo export.")
+    if card[KIND] != 1:
+        raise ExportError(f"{path} was written by a later kzoo (format {card[KIND]}; this one knows 1).")
+    return card
+
+
+def check_preprocessing(card, folder):
+    """(Preprocessing, shape) of a card; ExportError if they are not those of its fingerprint."""
+    try:
+        preprocessing, shape = Preprocessing(**card["preprocessing"]), tuple(int(n) for n in card["input_shape"])
+        found = preprocessing.fingerprint(shape)
+    except (KeyError, TypeError, ValueError) as e:
+        raise ExportError(f"The preprocessing in {folder}/{CARD} can't be read ({e}).") from e
+    if found != card.get("preprocessing_sha256"):
+        raise ExportError(
+            f"The preprocessing in {folder} is not that of its fingerprint: the card was changed, or it was written "
+            "with other rules. Export again."
+        )
+    return preprocessing, shape
+
+
+def load_saved_model(folder):
+    """A SavedModel, after a look at what its graph would do; ExportError."""
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    path = Path(folder) / "saved_model.pb"
+    try:
+        program = SavedModel.FromString(path.read_bytes())
+    except FileNotFoundError:
+        raise ExportError(f"{folder} holds no saved_model.pb.") from None
+    except (OSError, DecodeError) as e:
+        raise ExportError(f"{path} can't be read ({e}).") from e
+    used = set()
+    for graph in program.meta_graphs:
+        used.update(node.op for node in graph.graph_def.node)
+        used.update(node.op for f in graph.graph_def.library.function for node in f.node_def)
+    del program
+    bad = sorted(used.intersection(FORBIDDEN))
+    if bad:
+        raise ExportError(f"{path} was refused: its graph would {', '.join(bad)}, which no kzoo export does.")
+    try:
+        return tf.saved_model.load(str(folder))
+    except Exception as e:  # TensorFlow raises nearly anything for a broken file
+        raise ExportError(f"{folder} can't be loaded ({str(e).splitlines()[0][:200]}).") from e
+
+
+class Export:
+    """An export that was read.
+
+    folder: an export with a SavedModel. Raises ExportError: for a folder that is none, for a file that is not the one
+    in the card, for another preprocessing than that of the fingerprint.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.card = read_card(folder)
+        self.preprocessing, self.input_shape = check_preprocessing(self.card, folder)
+        self.classes = tuple(self.card["classes"])
+        if "saved_model" not in self.card.get("formats", {}):
+            raise ExportError(f"{folder} holds no SavedModel (it holds {', '.join(self.card.get('formats', {}))}).")
+        recorded = self.card["files"].get("saved_model.pb", {}).get("sha256")
+        try:
+            if recorded != sha256(self.folder / "saved_model.pb"):
+                raise ExportError(f"{folder}/saved_model.pb is damaged: it is not the file in the card.")
+        except OSError as e:
+            raise ExportError(f"{folder}/saved_model.pb can't be read ({e.strerror}).") from e
+        self.model = load_saved_model(folder)
+
+    def run(self, encoded):
+        """The signature serving_default on a list of encoded images: a dict of NumPy arrays."""
+        import tensorflow as tf
+
+        found = self.model.signatures["serving_default"](image=tf.constant(encoded, tf.string))
+        return {name: value.numpy() for name, value in found.items()}
+
+    def classify(self, encoded, top=5):
+        """A dict for each encoded image: {"top": [{"class", "probability"}]} and perhaps "abstain", or {"error"}."""
+        from kzoo.inference import softmax
+
+        found = self.run(encoded)
+        results = []
+        probabilities = softmax(found["logits"] / self.card.get("temperature", 1.0))
+        for i, error in enumerate(found["error"]):
+            if error:
+                results.append({"error": error.decode("utf-8", "replace")})
+                continue
+            best = (-probabilities[i]).argsort(kind="stable")[:top]
+            result = {"top": [{"class": self.classes[j], "probability": float(probabilities[i][j])} for j in best]}
+            if "abstain" in found:
+                result["abstain"] = bool(found["abstain"][i])
+            results.append(result)
+        return results

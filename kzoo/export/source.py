@@ -1,0 +1,195 @@
+"""What is exported: a run, a model of the catalog with weights, or a Keras model, all in one form."""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kzoo.catalog import spec
+from kzoo.data import load_data
+from kzoo.data.images import check_shape, read
+from kzoo.data.sources import Split
+from kzoo.errors import DataError, ExportError, KzooError, RunError
+from kzoo.layers import Preprocess
+from kzoo.progress import say
+from kzoo.spec import Preprocessing
+from kzoo.training import run as runs
+from kzoo.weights import resolve
+from kzoo.weights.classes import class_names
+
+FACTS = ("model", "options", "recipe", "seed", "precision", "data", "fingerprint", "command", "versions", "hardware",
+         "started")  # fmt: skip
+
+
+@dataclass
+class Source:
+    """A classifier to export.
+
+    splits: the data it was validated and tested on ("val", "test"), as far as it is known. temperature: None if the
+    run has none. facts: for the card. licence: of the weights.
+    """
+
+    name: str
+    model: keras.Model
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    splits: dict[str, Split] = field(default_factory=dict)
+    temperature: float | None = None
+    facts: dict = field(default_factory=dict)
+    licence: str = ""
+
+    @property
+    def shape(self):
+        return tuple(self.model.input_shape[1:])
+
+
+def find(what, *, weights=None, classes=None):
+    """A Source from a Run or its folder, a name of the catalog (with weights), or a keras.Model.
+
+    weights: for a name: a tag or a file, by default the first published set. classes: names, for what does not bring
+    its own. Raises KzooError.
+    """
+    if isinstance(what, keras.Model):
+        source = _of_model(what, classes)
+    elif isinstance(what, runs.Run) or os.path.isdir(os.fspath(what)):
+        if weights is not None:
+            raise ExportError("A run brings its own weights: leave out weights.")
+        source = _of_run(what if isinstance(what, runs.Run) else runs.load_run(what), classes)
+    elif os.sep in os.fspath(what):
+        raise RunError(f"There is no run '{what}': kzoo train writes one.")
+    else:
+        source = _of_name(os.fspath(what), weights, classes)
+    check_shape(source.shape)
+    if len(source.model.output_shape) != 2 or source.model.output_shape[1] != len(source.classes):
+        raise ExportError(
+            f"{source.name} gives {source.model.output_shape}, but there are {len(source.classes)} class names."
+        )
+    return source
+
+
+def _of_run(run, classes):
+    config = run.config
+    metrics = _json(run.path / runs.METRICS)
+    report = _json(run.path / "report.json")
+    temperature = next((d["temperature"] for d in (metrics, report) if d.get("temperature")), None)
+    facts = {key: config[key] for key in FACTS if key in config}
+    facts["metrics"] = {k: v for k, v in metrics.items() if isinstance(v, (int, float, str))}
+    name = run.path.resolve().name
+    return Source(name, run.model, tuple(classes or run.classes), run.preprocessing, _splits(run), temperature, facts)
+
+
+def _json(path):
+    try:
+        data = runs.read_json(path)
+    except RunError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _splits(run):
+    """The run's validation and test part, its classes in its numbering; nothing if its data has changed or is gone."""
+    config = run.config
+    try:
+        data = load_data(
+            config["data"], seed=config["seed"], val_fraction=config["val_fraction"],
+            test_fraction=config["test_fraction"],
+        )  # fmt: skip
+    except (KzooError, KeyError, OSError) as e:
+        say(f"Note: the data of {run.path} can't be read ({e}); nothing is measured on it.")
+        return {}
+    if data.fingerprint() != config["fingerprint"] or tuple(data.classes) != run.classes:
+        say(f"Note: {config['data']} has changed since {run.path} was trained; nothing is measured on it.")
+        return {}
+    return {name: data.splits[name] for name in ("val", "test") if name in data.splits}
+
+
+def _of_name(name, weights, classes):
+    from kzoo.build import build
+
+    row = spec(name)
+    if weights is None:
+        if not row.weights:
+            raise ExportError(f"No weights are published for {name}: give a file by weights, or a run.")
+        weights = row.weights[0].tag
+    chosen = resolve(row, weights)
+    model = build(row, weights=weights, precision="float32")
+    layer = model.get_layer("preprocessing")
+    base = chosen.preprocessing or row.preprocessing
+    prep = Preprocessing(base.crop, base.interpolation, layer.channel_order, layer.scale, layer.offset)
+    facts = {"model": name, "weights": chosen.tag, "source": chosen.source, "published": {
+        "top1": chosen.top1, "top5": chosen.top5}, "hash": chosen.hash}  # fmt: skip
+    classes = classes or class_names(chosen.classes, model.output_shape[-1])
+    return Source(name, model, tuple(classes), prep, facts=facts, licence=chosen.licence)
+
+
+def _of_model(model, classes):
+    layer = next((x for x in model.layers if isinstance(x, Preprocess)), None)
+    n = model.output_shape[-1] if isinstance(model.output_shape, tuple) else 0
+    # A foreign model takes 0..255 as it comes and scales inside, as kzoo's do.
+    prep = Preprocessing(
+        channel_order=layer.channel_order if layer else "rgb", scale=layer.scale if layer else 1.0,
+        offset=layer.offset if layer else 0.0,
+    )  # fmt: skip
+    with suppress(KzooError):  # a model of the catalog, by its name
+        row = spec(model.name).preprocessing
+        prep = replace(prep, crop=row.crop, interpolation=row.interpolation)
+    names = tuple(classes or (str(i) for i in range(n or 0)))
+    return Source(model.name, model, names, prep, facts={"model": model.name})
+
+
+# --- real images for the golden set ------------------------------------------------------------------------
+
+
+def candidates(source, most=64):
+    """[(name, encoded bytes, label or None)]: validation images (else test), class by class; else photographs."""
+    split = source.splits.get("val") or source.splits.get("test")
+    if split is None or not len(split):
+        return photographs()
+    by_class = [np.flatnonzero(split.labels == label) for label in np.unique(split.labels)]
+    turns = max(1, most // len(by_class))
+    picked = [rows[i] for i in range(turns) for rows in by_class if i < len(rows)][:most]
+    found = []
+    for i in picked:
+        try:
+            found.append((str(split.ids[i]), encoded(split.images[i]), int(split.labels[i])))
+        except (DataError, OSError):
+            continue  # named where the whole part is read
+    return found
+
+
+def encoded(image):
+    """Encoded bytes of an element of a Split: bytes, a path, or a uint8 array (H, W, C), which becomes a PNG."""
+    if isinstance(image, bytes):
+        return image
+    if not isinstance(image, np.ndarray):
+        return read(image)
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def photographs():
+    """scikit-learn's two sample photographs (CC BY 2.0), whole and in pieces of odd sizes."""
+    import sklearn.datasets
+    from PIL import Image
+
+    found = []
+    folder = Path(sklearn.datasets.__file__).parent / "images"
+    for name in ("china.jpg", "flower.jpg"):
+        data = (folder / name).read_bytes()
+        found.append((name, data, None))
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            for k, box in enumerate([(0, 0, 301, 211), (width - 257, 13, width, height), (99, 101, 333, 398)]):
+                buffer = io.BytesIO()
+                image.crop(box).save(buffer, "PNG")
+                found.append((f"{name}, piece {k + 1}", buffer.getvalue(), None))
+    return found

@@ -1,0 +1,423 @@
+"""A small HTTP server for one machine: TensorFlow Serving's REST paths, and a page to drop an image on.
+
+uvicorn and Starlette carry it: they parse HTTP (h11 refuses lying and duplicate lengths), and leave bodies to be read
+piece by piece, so that sizes and times are limited here. Images of all requests wait in one bounded queue; a thread of
+its own classifies them in batches, so that no slow client holds the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import io
+import json
+import math
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kzoo.errors import ExportError
+from kzoo.export.reader import Export
+from kzoo.progress import say
+
+PAGE = Path(__file__).with_name("serve.html")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes.
+
+    body: bytes of a request. pixels: declared by all images of a request together. images: in a request. queue: images
+    that wait, of all requests. batch: images that are computed at once. connections: at once. timeout: seconds for a
+    client to send a request, and for an answer to wait.
+    """
+
+    body: int = 16 << 20
+    pixels: int = 50_000_000
+    images: int = 64
+    queue: int = 128
+    batch: int = 32
+    connections: int = 256
+    timeout: float = 30.0
+
+
+class Refused(Exception):
+    """An answer other than 200: (status, reason)."""
+
+
+class Batcher:
+    """Collects images of several requests and classifies them together, in one thread.
+
+    classify: a list of encoded images to a dict of arrays, or lists, with a row for each.
+    """
+
+    def __init__(self, classify, limits):
+        self.classify, self.limits = classify, limits
+        self.waiting = []  # [(encoded, future)]
+        self.there = asyncio.Event()
+        self.thread = ThreadPoolExecutor(1, "classify")
+        self.batches = self.images = 0
+
+    def submit(self, images):
+        """A future for each image; Refused (503) if they don't fit into the queue, all or none."""
+        if len(self.waiting) + len(images) > self.limits.queue:
+            raise Refused(503, "Too many images are waiting; try again.")
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in images]
+        self.waiting += zip(images, futures, strict=True)
+        self.there.set()
+        return futures
+
+    async def run(self):
+        """Classifies for ever. While one batch is computed the next one gathers, so no time is spent on waiting."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self.there.wait()
+            batch, self.waiting = self.waiting[: self.limits.batch], self.waiting[self.limits.batch :]
+            if not self.waiting:
+                self.there.clear()
+            batch = [(image, future) for image, future in batch if not future.done()]  # who went away is left out
+            if not batch:
+                continue
+            try:
+                rows = await loop.run_in_executor(self.thread, self.classify, [image for image, _ in batch])
+                for (_, future), row in zip(batch, rows, strict=True):
+                    if not future.done():
+                        future.set_result(row)
+            except Exception as e:
+                say(f"Error: a batch of {len(batch)} failed ({type(e).__name__}: {str(e)[:200]}).")
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(Refused(500, "The model failed on this batch."))
+            self.batches += 1
+            self.images += len(batch)
+
+
+def rows_of(export):
+    """A function: encoded images to a dict for each, plain values, as TensorFlow Serving would print them."""
+
+    def classify(encoded):
+        found = export.run(encoded)
+        columns = {name: [_plain(v) for v in values.tolist()] for name, values in found.items()}
+        return [{name: values[i] for name, values in columns.items()} for i in range(len(encoded))]
+
+    return classify
+
+
+def _plain(value):
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+# --- requests ----------------------------------------------------------------------------------------------
+
+
+async def body_of(request, limits):
+    """The request's body; Refused if it is too long (413) or too slow (408)."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limits.body:
+        raise Refused(413, f"The request has {int(declared):,} bytes; at most {limits.body:,} are taken.")
+    pieces, size = [], 0
+
+    async def read():
+        nonlocal size
+        async for piece in request.stream():
+            size += len(piece)
+            if size > limits.body:
+                raise Refused(413, f"The request has more than {limits.body:,} bytes.")
+            pieces.append(piece)
+
+    try:
+        await asyncio.wait_for(read(), limits.timeout)
+    except asyncio.TimeoutError:
+        raise Refused(408, f"The request took longer than {limits.timeout:g} s to arrive.") from None
+    return b"".join(pieces)
+
+
+def images_of(body, limits):
+    """(images, whether the answer is in columns) of a body as TensorFlow Serving takes it; Refused (400, 413).
+
+    {"instances": [{"b64": "..."}, ...]} or [{"image": {"b64": "..."}}, ...], or in columns {"inputs": [...]} or
+    {"inputs": {"image": [...]}}; "signature_name" may be serving_default.
+    """
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError) as e:
+        raise Refused(400, f"The body is no JSON ({type(e).__name__}).") from e
+    if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
+        raise Refused(400, 'The body must be {"instances": [{"b64": "..."}]} or {"inputs": [{"b64": "..."}]}.')
+    if request.get("signature_name", "serving_default") != "serving_default":
+        raise Refused(400, "Only the signature serving_default is served.")
+    columns = "inputs" in request
+    given = request["inputs" if columns else "instances"]
+    if columns and isinstance(given, dict):
+        given = given.get("image") if set(given) == {"image"} else None
+        given = [given] if isinstance(given, dict) else given
+    if not isinstance(given, list) or not given:
+        raise Refused(400, "The list of images is missing or empty.")
+    if len(given) > limits.images:
+        raise Refused(413, f"The request has {len(given):,} images; at most {limits.images} are taken.")
+    return [_decoded(item, i) for i, item in enumerate(given)], columns
+
+
+def _decoded(item, i):
+    if isinstance(item, dict) and set(item) == {"image"}:
+        item = item["image"]
+    if not isinstance(item, dict) or set(item) != {"b64"} or not isinstance(item["b64"], str):
+        raise Refused(400, f'Image {i} must be {{"b64": "..."}}.')
+    try:
+        return base64.b64decode(item["b64"], validate=True)
+    except (binascii.Error, ValueError) as e:
+        raise Refused(400, f"Image {i} is no base64 ({e}).") from e
+
+
+def check_pixels(images, limits):
+    """Refused (413) where the headers declare more pixels than are taken; other faults are the graph's to name."""
+    import warnings
+
+    from PIL import Image
+
+    total = 0
+    for i, data in enumerate(images):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "GIF", "BMP", "WEBP")) as image:
+                    total += image.width * image.height
+        except Image.DecompressionBombError:
+            total += limits.pixels + 1
+        except Exception:
+            continue
+        if total > limits.pixels:
+            raise Refused(
+                413, f"The images up to number {i} declare {total:,} pixels; at most {limits.pixels:,} are taken."
+            )
+
+
+# --- the application ---------------------------------------------------------------------------------------
+
+
+class Server:
+    """The routes, and what they share. ready: False once it was told to stop, for whoever asks before sending more."""
+
+    def __init__(self, classify, name, card, limits):
+        self.name, self.card, self.limits = name, card, limits
+        self.classify, self.batcher, self.ready = classify, None, False
+        self.http = None  # the uvicorn.Server that carries it
+
+    def application(self):
+        from starlette.applications import Starlette
+        from starlette.routing import Route
+
+        @asynccontextmanager
+        async def lifespan(application):
+            self.batcher = Batcher(self.classify, self.limits)
+            task = asyncio.create_task(self.batcher.run())
+            self.ready = True
+            yield
+            self.ready = False
+            task.cancel()
+            self.batcher.thread.shutdown(wait=True)
+
+        paths = "/v1/models/{name}"
+        return Starlette(
+            routes=[
+                Route("/", self.page),
+                Route("/healthz", self.health),
+                Route(paths + ":predict", self.predict, methods=["POST"]),
+                Route(paths + "/versions/1:predict", self.predict, methods=["POST"]),
+                Route(paths + "/metadata", self.metadata),
+                Route(paths + "/versions/1/metadata", self.metadata),
+                Route(paths + "/versions/1", self.status),
+                Route(paths, self.status),
+                Route("/classify", self.one, methods=["POST"]),
+            ],
+            lifespan=lifespan,
+        )
+
+    def _named(self, request):
+        if request.path_params.get("name", self.name) != self.name:
+            raise Refused(404, f"There is no model '{request.path_params['name'][:80]}'; this one is '{self.name}'.")
+
+    async def _answers(self, images):
+        """The rows of a request's images."""
+        check_pixels(images, self.limits)
+        futures = self.batcher.submit(images)
+        try:
+            return await asyncio.wait_for(asyncio.gather(*futures), self.limits.timeout)
+        except asyncio.TimeoutError:
+            raise Refused(503, f"No answer within {self.limits.timeout:g} s; try again.") from None
+        finally:
+            for future in futures:  # also when the client went away: nobody waits for these
+                if not future.done():
+                    future.cancel()
+
+    async def _answered(self, request, work):
+        """A JSON response of work(), with Refused as its status."""
+        from starlette.requests import ClientDisconnect
+        from starlette.responses import JSONResponse, Response
+
+        try:
+            self._named(request)
+            return JSONResponse(await work())
+        except Refused as e:
+            status, reason = e.args
+            more = {"Retry-After": "1"} if status == 503 else {}
+            if status in (408, 413):
+                more["Connection"] = "close"  # the rest of the body is not read
+            return JSONResponse({"error": reason}, status, headers=more)
+        except ClientDisconnect:
+            return Response(status_code=499)
+
+    async def predict(self, request):
+        async def work():
+            images, columns = images_of(await body_of(request, self.limits), self.limits)
+            rows = await self._answers(images)
+            if columns:
+                return {"outputs": {name: [row[name] for row in rows] for name in rows[0]}}
+            return {"predictions": rows}
+
+        return await self._answered(request, work)
+
+    async def one(self, request):
+        """The page's path: an image as the body; 422 if it can't be read."""
+
+        async def work():
+            data = await body_of(request, self.limits)
+            row = (await self._answers([data]))[0]
+            if row["error"]:
+                raise Refused(422, f"The image {row['error']}.")
+            return row
+
+        return await self._answered(request, work)
+
+    async def status(self, request):
+        async def work():
+            state = "AVAILABLE" if self.ready else "UNLOADING"
+            return {"model_version_status": [
+                {"version": "1", "state": state, "status": {"error_code": "OK", "error_message": ""}}
+            ]}  # fmt: skip
+
+        return await self._answered(request, work)
+
+    async def metadata(self, request):
+        async def work():
+            outputs = ("labels", "probabilities", "logits", "error")
+            outputs += ("set_size", "abstain") if self.card.get("conformal") else ()
+            signature = {"inputs": {"image": {"dtype": "DT_STRING"}}, "outputs": {n: {} for n in outputs}}
+            return {
+                "model_spec": {"name": self.name, "signature_name": "", "version": "1"},
+                "metadata": {"signature_def": {"signature_def": {"serving_default": signature}},
+                             "card": {k: v for k, v in self.card.items() if k not in ("files", "training")}},
+            }  # fmt: skip
+
+        return await self._answered(request, work)
+
+    async def health(self, request):
+        from starlette.responses import PlainTextResponse
+
+        return PlainTextResponse("ok" if self.ready else "stopping", 200 if self.ready else 503)
+
+    async def page(self, request):
+        from starlette.responses import HTMLResponse
+
+        inline = "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        policy = f"default-src 'none'; {inline}; connect-src 'self'; img-src blob:"
+        return HTMLResponse(PAGE.read_text("utf-8"), headers={"Content-Security-Policy": policy})
+
+
+def serve(folder, *, host="127.0.0.1", port=8501, name=None, limits=None, ready=None):
+    """Serve an export over HTTP until SIGTERM or Ctrl-C, then answer what is waiting and return.
+
+    folder: what `kzoo.export` wrote; it is read once, so that a folder replaced meanwhile changes nothing. name: of the
+    model in the paths, the export's by default. ready: called with (host, port) when requests are taken; port 0 takes
+    a free one. Raises ExportError, also where the server's packages are missing or the port is taken.
+    """
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as e:
+        raise ExportError(f"Serving needs {e.name}: pip install 'kzoo[serve]'.") from e
+    export = Export(folder)
+    classify = rows_of(export)
+    classify([b""])  # compiles
+    return run(Server(classify, name or export.card["name"], export.card, limits or Limits()), host, port, ready)
+
+
+def _protocol(limits):
+    """uvicorn's HTTP/1.1, which also hangs up on a client that does not send its headers in time."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Protocol(H11Protocol):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            self.deadline = self.loop.call_later(limits.timeout, self._late)
+
+        def _late(self):
+            if self.cycle is None and not self.transport.is_closing():  # no request has begun
+                self.transport.close()
+
+        def connection_lost(self, exc):
+            self.deadline.cancel()
+            super().connection_lost(exc)
+
+    return Protocol
+
+
+def run(server, host, port, ready=None):
+    """Answer requests to a Server until it is told to stop; {"seconds", "images", "batches"}."""
+    import socket
+    import threading
+
+    import uvicorn
+
+    limits = server.limits
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as e:
+        listening.close()
+        raise ExportError(f"Can't listen on {host}:{port}: {e.strerror or e}. Choose another --port.") from e
+
+    class Http(uvicorn.Server):
+        """On a signal: unready, no new connections, what waits is answered, then the end."""
+
+        def handle_exit(self, sig, frame):
+            server.ready = False
+            super().handle_exit(sig, frame)
+
+        async def startup(self, sockets=None):
+            await super().startup(sockets)
+            if ready and self.started:
+                ready(*listening.getsockname()[:2])
+
+        @contextmanager
+        def capture_signals(self):
+            """As uvicorn's, which raises the signals again behind it: the exit code would be theirs."""
+            if threading.current_thread() is not threading.main_thread():
+                yield
+                return
+            before = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGTERM, signal.SIGINT)}
+            try:
+                yield
+            finally:
+                for s, handler in before.items():
+                    signal.signal(s, handler)
+
+    config = uvicorn.Config(
+        server.application(), http=_protocol(limits), ws="none", log_level="warning", access_log=False,
+        server_header=False, timeout_keep_alive=5, limit_concurrency=limits.connections,
+        timeout_graceful_shutdown=max(1, math.ceil(limits.timeout)), h11_max_incomplete_event_size=32 << 10,
+    )  # fmt: skip
+    server.http = Http(config)
+    began = time.monotonic()
+    with listening:
+        server.http.run(sockets=[listening])
+    return {"seconds": time.monotonic() - began, "images": server.batcher.images, "batches": server.batcher.batches}

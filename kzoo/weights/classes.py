@@ -1,0 +1,49 @@
+"""Names of the classes of published weights."""
+
+import json
+from pathlib import Path
+
+from kzoo.data.sources import places
+from kzoo.errors import ExportError, KzooError
+from kzoo.spec import Weights
+from kzoo.weights.fetch import fetch
+
+# As keras.applications publishes it: {"0": ["n01440764", "tench"], ...}.
+IMAGENET = Weights(
+    "classes", "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json",
+    "md5:c2c37ea517e94d9795004a39431a14cb",
+)  # fmt: skip
+MOST = 1 << 26  # bytes of a file of names
+
+
+def class_names(classes, n):
+    """n names, by label: those of ImageNet if `classes` says so and they can be had, else the numbers.
+
+    Looked for as weights are (kzoo's cache, Keras', a download), then in the shared data.
+    """
+    if classes == "imagenet" and n == 1000:
+        local = [p / "imagenet_sample" / "class_index.json" for p in places()]
+        for path in local:
+            if path.is_file():
+                return read_names(path)
+        try:
+            return read_names(fetch(IMAGENET, progress=False))
+        except KzooError:
+            pass
+    return tuple(str(i) for i in range(n))
+
+
+def read_names(path):
+    """Names from a text file, a line for each, or from a JSON list or index {"0": [synset, name], ...}."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > MOST:
+            raise ExportError(f"{path} is too large for a list of class names.")
+        text = path.read_text("utf-8")
+        if path.suffix != ".json":
+            return tuple(text.splitlines())
+        data = json.loads(text)
+        rows = [data[str(i)] for i in range(len(data))] if isinstance(data, dict) else data
+        return tuple(row if isinstance(row, str) else str(row[-1]) for row in rows)
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as e:
+        raise ExportError(f"{path} holds no class names ({type(e).__name__}: {e}).") from e
