@@ -35,7 +35,7 @@ def register(row, *, replace=False):
 def list_models(pattern="*"):
     """Names of the models that match a shell pattern, in the catalog's order.
 
-    >>> list_models("vgg*")
+    >>> list_models("vgg1*")
     ['vgg11', 'vgg13', 'vgg16', 'vgg19', 'vgg11_bn', 'vgg13_bn', 'vgg16_bn', 'vgg19_bn']
     """
     return [name for name in _rows if fnmatchcase(name, pattern)]

@@ -27,6 +27,7 @@ from kzoo.files import sha256, write_atomically, write_folder
 from kzoo.hardware import auto_precision, describe
 from kzoo.inference import predictor, softmax
 from kzoo.progress import progress, say
+from kzoo.training.calibration import fit_temperature
 from kzoo.training.run import write_json
 
 PACKAGES = Path(__file__).resolve().parents[2]
@@ -245,27 +246,6 @@ def _calibrate(source, abstain, precision, most, quiet, talk):
     if abstain is None:
         return temperature, None
     return temperature, conformal_threshold(softmax(logits / temperature), labels, abstain)
-
-
-def fit_temperature(logits, labels):
-    """T > 0 with the least negative log-likelihood of softmax(logits / T) (Guo et al. 2017, arXiv:1706.04599).
-
-    logits: (N, C). labels: int (N,). Looked for in 0.05..20; 1 where all is right, as it would go to 0.
-
-    >>> rng = np.random.default_rng(0)
-    >>> z = rng.normal(0, 2, (4000, 5))
-    >>> y = (softmax(z).cumsum(1) > rng.uniform(size=(4000, 1))).argmax(1)
-    >>> round(fit_temperature(3 * z, y), 1)
-    3.0
-    """
-    from scipy.optimize import minimize_scalar
-
-    logits, labels = np.asarray(logits, "float64"), np.asarray(labels)
-    if (logits.argmax(-1) == labels).all():
-        return 1.0
-    own = np.arange(len(labels)), labels
-    loss = lambda t: -np.log(np.maximum(softmax(logits / np.exp(t))[own], 1e-300)).mean()  # noqa: E731
-    return float(np.exp(minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded").x))
 
 
 def conformal_threshold(probabilities, labels, level):
