@@ -13,6 +13,14 @@ AUGMENTATIONS = {
     "shift": lambda share, seed: keras.layers.RandomTranslation(
         share, share, interpolation="nearest", seed=seed, **_FILL
     ),
+    # A crop of the picture in a border of grey, as He et al. 2015, section 4.2, pad pictures less their mean by zeros.
+    "crop": lambda share, seed: keras.layers.RandomTranslation(
+        share, share, interpolation="nearest", fill_mode="constant", fill_value=128.0, seed=seed
+    ),
+    # A grey square of that share of the side in every picture (Cutout: DeVries and Taylor 2017, arXiv:1708.04552).
+    "cutout": lambda share, seed: keras.layers.RandomErasing(
+        factor=(1.0, 1.0), scale=(share**2, share**2), fill_value=128.0, value_range=(0, 255), seed=seed
+    ),
     "rotate": lambda degrees, seed: keras.layers.RandomRotation(degrees / 360, seed=seed, **_FILL),
     "zoom": lambda share, seed: keras.layers.RandomZoom((-share, share), seed=seed, **_FILL),
     "brightness": lambda share, seed: keras.layers.RandomBrightness(share, value_range=(0, 255), seed=seed),
