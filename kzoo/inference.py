@@ -123,7 +123,7 @@ def inference_form(model, precision=None):
         if first and renewed[id(layer)] is not layer:
             in_front = entrance if layer is first_conv else None
             renewed[id(layer)].set_weights(_fold(layer, folded.get(id(layer), ()), in_front))
-    return keras.Model(inputs, tensors[id(output)], name=model.name)
+    return keras.Model(inputs[0] if len(inputs) == 1 else inputs, tensors[id(output)], name=model.name)
 
 
 def _foldable(nodes, output):

@@ -66,7 +66,8 @@ def machine(bench, options):
         from bench.common import peak
 
         found["peak"] = peak()
-        found["flops"] = {m: bench.flops(kzoo.ledger(kzoo.build(m))) for m in options.model}
+        built = lambda name: kzoo.load_run(name).model if os.path.isdir(name) else kzoo.build(name)  # noqa: E731
+        found["flops"] = {m: bench.flops(kzoo.ledger(built(m))) for m in options.model}
     return found
 
 

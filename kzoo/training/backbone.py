@@ -206,11 +206,11 @@ def feature_network(backbone):
             **{k: v for k, v in backbone.weights.config.items()},
         )  # fmt: skip
     if len(model.outputs) > 1:
-        model = keras.Model(model.inputs, model.outputs[0], name=model.name)
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     if len(model.output_shape) > 2:
         with computing_in(backbone.precision):
             x = keras.layers.GlobalAveragePooling2D(name="features_pool")(model.output)
-        model = keras.Model(model.inputs, x, name=model.name)
+        model = keras.Model(model.inputs[0], x, name=model.name)
     return model
 
 
@@ -219,7 +219,7 @@ def with_head(features, classes):
     import keras
 
     head = keras.layers.Dense(classes, kernel_initializer="zeros", dtype="float32", name="predictions")
-    return keras.Model(features.inputs, head(features.output), name=features.name)
+    return keras.Model(features.inputs[0], head(features.output), name=features.name)
 
 
 class Network:

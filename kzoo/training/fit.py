@@ -323,7 +323,7 @@ class Keeper(keras.callbacks.Callback):
         if self.best() is row:
             main = self.network
             if len(main.outputs) > 1:  # auxiliary classifiers are for training only
-                main = keras.Model(main.inputs, main.outputs[0], name=main.name)
+                main = keras.Model(main.inputs[0], main.outputs[0], name=main.name)
             runs.save_model(main, self.folder / runs.MODEL)
         runs.save_checkpoint(self.folder / runs.CHECKPOINT, arrays, {"history": self.history})
         self._write_history()

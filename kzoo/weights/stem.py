@@ -43,7 +43,7 @@ def check_stem(model, batch):
     x = np.asarray(keras.ops.convert_to_numpy(batch), "float32")
     if x.ndim != 4 or not np.isfinite(x).all():
         raise KzooError(f"A batch is (images, height, width, channels) of finite numbers; got shape {x.shape}.")
-    stem = keras.Model(model.inputs, norm.input)
+    stem = keras.Model(model.inputs[0], norm.input)
 
     def distance(images):
         y = np.asarray(keras.ops.convert_to_numpy(stem(images, training=False)), "float64").reshape(-1, len(m))

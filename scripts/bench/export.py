@@ -1,8 +1,9 @@
 """Exports of one network: kzoo's in every format, float32 and bfloat16, beside Keras' own model.export.
 
-Every contender is written to a folder, read again, and runs the same network (kzoo's graph, batch norm, biases and
-weights random) on prepared float32 pictures, by the signature `tensor` or its like. Plain: that graph with
-keras.layers.BatchNormalization, model.export, its serving signature. "ms" is the median of a call.
+Every contender is written to a folder, read again, and runs the same network (--model: a run folder, or a name of the
+catalog with random weights) on prepared float32 pictures, by the signature `tensor` or its like. Plain: that graph with
+keras.layers.BatchNormalization, model.export, its serving signature. "ms" is the median of a call; for a run, top-1 is
+that of its test part, prepared by kzoo for all alike, else of its validation part.
 """
 
 import tempfile
@@ -17,6 +18,7 @@ UNIT, BETTER, BASE = "images/s", "more", "plain export"
 FORMATS = {
     "kzoo float32": ("saved_model", "saved_model", "float32"),
     "kzoo bfloat16": ("saved_model", "saved_model", "bfloat16"),
+    "keras": ("keras", "keras", "float32"),
     "onnx": ("onnx", "onnx", "float32"),
     "litert float32": ("litert", "litert_float32", "float32"),
     "litert float16": ("litert", "litert_float16", "float32"),
@@ -25,7 +27,7 @@ FORMATS = {
 
 
 def arguments(parser):
-    parser.add_argument("--model", nargs="+", default=["resnet50"])
+    parser.add_argument("--model", nargs="+", default=["resnet50"], metavar="NAME|RUN")
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 32])
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement, at least three calls")
     parser.add_argument("--formats", nargs="+", default=["kzoo float32", "kzoo bfloat16"], choices=list(FORMATS))
@@ -41,31 +43,62 @@ def flops(ledger):
     return 2 * ledger.totals.multiply_adds
 
 
-def measure(name, options):
-    import numpy as np
+def subject(name, norm=None):
+    """(Source, keras.Model): a run as it was trained, or a name of the catalog with random weights.
+
+    norm: the class of the model's batch norms, in place of its own.
+    """
+    import os
+
+    import keras
 
     from kzoo.catalog import spec
+    from kzoo.export.source import Source, find
+    from kzoo.layers import BatchNormalization
 
-    shape = spec(options.model[0]).input_shape
+    if not os.path.isdir(name):
+        row, model = spec(name), network(name, norm=norm)
+        return Source(name, model, tuple(str(i) for i in range(row.num_classes)), row.preprocessing), model
+    source = find(name)
+    model = source.model
+    if norm:
+        kind = lambda layer: norm if isinstance(layer, BatchNormalization) else type(layer)  # noqa: E731
+        copy = keras.models.clone_model(model, clone_function=lambda x: kind(x).from_config(x.get_config()))
+        copy.set_weights(model.get_weights())
+        model = copy
+    return source, model
+
+
+def measure(name, options):
+    import keras
+    import numpy as np
+
+    from kzoo.export.write import _read
+
+    source, model = subject(options.model[0], keras.layers.BatchNormalization if name == "plain export" else None)
+    tested = _read(source, "test" if "test" in source.splits else "val", 10**6, True)
     with tempfile.TemporaryDirectory() as folder:
-        run, size = (plain if name == "plain export" else kzoo)(name, options.model[0], Path(folder))
+        run, size = (plain if name == "plain export" else kzoo)(name, source, model, Path(folder))
+        facts = {"mb": round(size / 1e6, 2)}
+        if tested:
+            part, split = tested
+            right = sum(
+                (np.argmax(run(split.images[i : i + 32].astype("float32")), axis=1) == split.labels[i : i + 32]).sum()
+                for i in range(0, len(split), 32)
+            )
+            facts[f"{part} top-1"] = f"{right / len(split):.2%}"
         found = {}
         for batch in options.batch:
-            x = np.random.default_rng(0).uniform(0, 255, (batch, *shape)).astype("float32")
+            x = np.random.default_rng(0).uniform(0, 255, (batch, *source.shape)).astype("float32")
             seconds = median(timed(lambda: run(x), options.seconds))  # noqa: B023
-            found[f"batch {batch}"] = {
-                "value": batch / seconds,
-                "ms": round(1e3 * seconds, 2),
-                "mb": round(size / 1e6, 2),
-            }
+            found[f"batch {batch}"] = {"value": batch / seconds, "ms": round(1e3 * seconds, 2), **facts}
         return found
 
 
-def plain(name, model, folder):
-    import keras
+def plain(name, source, model, folder):
     import tensorflow as tf
 
-    network(model, norm=keras.layers.BatchNormalization).export(str(folder / "plain"), verbose=False)
+    model.export(str(folder / "plain"), verbose=False)
     loaded = tf.saved_model.load(str(folder / "plain"))
     signature = loaded.signatures["serving_default"]
     key = next(iter(signature.structured_input_signature[1]))
@@ -76,21 +109,22 @@ def plain(name, model, folder):
     return run, sum(p.stat().st_size for p in (folder / "plain").rglob("*") if p.is_file())
 
 
-def kzoo(name, model, folder):
+def kzoo(name, source, model, folder):
     import numpy as np
     import tensorflow as tf
 
-    from kzoo.catalog import spec
     from kzoo.export import formats, graph
-    from kzoo.export.write import Parts, only_logits
+    from kzoo.export.write import Parts, _representative, only_logits
 
     format, variant, precision = FORMATS[name]
-    row, built = spec(model), network(model)
-    function, form = graph.network(built, precision)
-    classes = [str(i) for i in range(row.num_classes)]
-    module, signatures = graph.module(function, row.input_shape, row.preprocessing, classes)
-    few = np.random.default_rng(1).integers(0, 256, (16, *row.input_shape)).astype("uint8")
+    function, form = graph.network(model, precision)
+    module, signatures = graph.module(function, source.shape, source.preprocessing, source.classes)
+    if source.splits:
+        few = _representative(source, None)
+    else:
+        few = np.random.default_rng(1).integers(0, 256, (16, *source.shape)).astype("uint8")
     parts = Parts(module, signatures, form, only_logits(function), precision, few)
     files = formats.write(format, folder, parts)[variant]["files"]
     loaded = tf.saved_model.load(str(folder)) if format == "saved_model" else None
-    return formats.runner(variant, folder, loaded), sum((folder / f).stat().st_size for f in files)
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if loaded else None
+    return formats.runner(variant, folder, loaded), size or sum((folder / f).stat().st_size for f in files)
