@@ -96,9 +96,9 @@ register(ModelSpec(
     deviations=(
         "The RBF units' fixed codes are random ±1 (a choice the paper names), not drawn 7x12 bitmaps.",
         "The input is MNIST's 28x28, padded with background to the paper's 32x32 inside the network.",
-        "Trained with softmax cross-entropy on minus the RBF distances: the paper's criterion (9) without "
-        "the constant j of its rubbish class.",
+        "Trained with AdamW in place of the stochastic diagonal Levenberg-Marquardt method.",
     ),
+    recipe="lenet",
 ))  # fmt: skip
 register(ModelSpec(
     "alexnet", "kzoo.models.alexnet:alexnet", (227, 227, 3), 1000,

@@ -85,6 +85,9 @@ def own(name, sha256, data, size):
     )  # fmt: skip
 
 
+# What fine-tuning and style transfer fall back on where nothing better is at hand: (model, tag).
+OFFLINE_BACKBONE, OFFLINE_STYLE = ("resnet20", "cifar10"), ("vgg_cifar10", "cifar10")
+
 # --- The table: model -> its sets, the first being the one to take -----------------------------------------
 
 PRETRAINED = {

@@ -46,9 +46,9 @@ def counts(ctx, param, value):
 @click.option(
     "--budget", callback=seconds, metavar="TIME", help="Take so long, such as 2m, in place of a number of evaluations."
 )
-@click.option("--weights", metavar="TAG|FILE", 
-              help="imagenet (default), a file (the first layers are enough), or random: textures and colours without "
-              "any download; random filters know no objects, so nothing is kept in place but edges.")  # fmt: skip
+@click.option("--weights", metavar="TAG|FILE",
+              help="imagenet (default), a file (the first layers are enough), cifar10 (kzoo's own small network, also "
+              "where imagenet can't be had), or random: colours and strokes, without any idea of objects.")  # fmt: skip
 @click.option("--model", help="Any of kzoo list; vgg19 by default.")
 @click.option("--content-layers", callback=several(str), metavar="A,B", help="block4_conv2 by default.")
 @click.option("--style-layers", callback=several(str), metavar="A,B", help="block1_conv1 to block5_conv1 by default.")

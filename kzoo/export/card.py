@@ -144,6 +144,11 @@ def markdown(card):
         published = training["published"]
         lines += [f"Nothing was measured here; published for these weights: top-1 {published['top1']}, top-5 "
                   f"{published['top5']}.", ""]  # fmt: skip
+    elif training.get("test_top1"):
+        n, share = training["test_images"], training["test_top1"]
+        low, high = wilson(round(share * n), n)
+        text = f"The weights, in float32, on the {n:,} test images of {training['data']}: top-1 {share:.2%} "
+        lines += [f"{text}[{low:.2%}, {high:.2%}]. {training['data_note']}".rstrip(), ""]
     lines += [
         "## Numbers",
         "",
@@ -174,7 +179,7 @@ def markdown(card):
     lines += [f"- {key}: {_plain(value)}" for key, value in facts.items() if value not in (None, "")]
     lines += [
         "", "## Licences", "", f"- Weights: {_plain(licence['weights']) or 'not stated'}",
-        f"- Data: {_plain(licence['data']) or 'not stated'}", "",
+        f"- Data: {_plain(licence['data'] or training.get('data_licence')) or 'not stated'}", "",
         "## Intended use and limits", "",
         "- For images like those it was trained and measured on. It answers with one of its classes whatever the image "
         "shows; probabilities say nothing about images of another kind.",

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kzoo import shipped
 from kzoo.catalog import spec
 from kzoo.data import load_data
 from kzoo.data.images import check_shape, read
@@ -122,8 +123,14 @@ def _of_name(name, weights, classes):
     layer = model.get_layer("preprocessing")
     base = chosen.preprocessing or row.preprocessing
     prep = Preprocessing(base.crop, base.interpolation, layer.channel_order, layer.scale, layer.offset)
-    facts = {"model": name, "weights": chosen.tag, "source": chosen.source, "published": {
-        "top1": chosen.top1, "top5": chosen.top5}, "hash": chosen.hash}  # fmt: skip
+    facts = {"model": name, "weights": chosen.tag, "source": chosen.source, "hash": chosen.hash}
+    if chosen.source == "kzoo":  # kzoo/shipped has their card
+        card = shipped.card(name)
+        known = ("data", "data_note", "data_licence", "fingerprint", "recipe", "seed", "command", "hardware",
+                 "versions", "test_top1", "test_images")  # fmt: skip
+        facts.update({k: card[k] for k in known})
+    else:
+        facts["published"] = {"top1": chosen.top1, "top5": chosen.top5}
     classes = classes or class_names(chosen.classes, model.output_shape[-1])
     return Source(name, model, tuple(classes), prep, facts=facts, licence=chosen.licence)
 
@@ -150,7 +157,7 @@ def candidates(source, most=64):
     """[(name, encoded bytes, label or None)]: validation images (else test), class by class; else photographs."""
     split = source.splits.get("val") or source.splits.get("test")
     if split is None or not len(split):
-        return photographs()
+        return drawings(source.shape[-1]) if source.facts.get("source") == "kzoo" else photographs()
     by_class = [np.flatnonzero(split.labels == label) for label in np.unique(split.labels)]
     turns = max(1, most // len(by_class))
     picked = [rows[i] for i in range(turns) for rows in by_class if i < len(rows)][:most]
@@ -174,6 +181,26 @@ def encoded(image):
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def drawings(channels):
+    """Digits as a font has them for one channel, else pieces of kzoo's own paintings; nobody has rights in them."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    from kzoo.style.drawn import PAINTINGS, painting
+
+    pictures = []
+    if channels == 1:
+        for digit in range(10):
+            picture = Image.new("L", (41 + digit, 37))
+            ImageDraw.Draw(picture).text((14, 2), str(digit), 255, ImageFont.load_default(26), stroke_width=1)
+            pictures.append((f"a drawn {digit}", picture))
+    else:
+        for name in PAINTINGS:
+            whole = painting(name, side=300)
+            pieces = [(0, 0, 300, 300), (0, 0, 131, 77), (50, 99, 290, 220), (201, 13, 300, 299), (99, 101, 233, 298)]
+            pictures += [(f"{name}, piece {k + 1}", whole.crop(box)) for k, box in enumerate(pieces)]
+    return [(name, encoded(np.atleast_3d(np.asarray(picture))), None) for name, picture in pictures]
 
 
 def photographs():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from kzoo.data.images import shown
 from kzoo.errors import DataError, KzooError
 from kzoo.progress import say
 from kzoo.style import pictures
-from kzoo.style.transfer import stylize
+from kzoo.style.transfer import Settings, settled, stylize
 
 
 def stylize_folder(contents, styles, out, *, from_last=False, budget=None, resume=False, quiet=False, **options):
@@ -31,6 +32,9 @@ def stylize_folder(contents, styles, out, *, from_last=False, budget=None, resum
         if target.resolve() == file.resolve():
             raise KzooError(f"{shown(file)} would be overwritten by its result: give another folder.")
         targets[file] = target
+    changes = {f.name: options.pop(f.name) for f in fields(Settings) if f.name in options}
+    before = options.pop("settings", None) or Settings()
+    options["settings"] = settled(Settings.of({**asdict(before), **changes}))  # once, not for each picture
     out.mkdir(parents=True, exist_ok=True)
     results, bad, last, eyes = [], [], None, {}
     for i, (file, target) in enumerate(targets.items()):

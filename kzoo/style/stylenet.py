@@ -15,6 +15,7 @@ from kzoo.data.images import shown
 from kzoo.data.sources import Split, report_skipped
 from kzoo.errors import DataError, KzooError, RunError
 from kzoo.hardware import auto_precision, describe
+from kzoo.pretrained import OFFLINE_STYLE
 from kzoo.progress import progress, say
 from kzoo.spec import Preprocessing
 from kzoo.style import losses, pictures
@@ -173,6 +174,8 @@ def train_stylenet(
     why = "as asked"
     if precision in (None, "auto"):
         precision, why = auto_precision()
+    if str(weights) == OFFLINE_STYLE[1] and model == "vgg19":
+        model = OFFLINE_STYLE[0]
     settings = {
         "model": model, "weights": str(weights), "style": str(style), "style_sha256": _hash(painting),
         "images": str(images), "images_sha256": _hash("\n".join(split.ids).encode()), "size": size, "width": width,

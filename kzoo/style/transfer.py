@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kzoo.errors import DataError, KzooError, unknown
+from kzoo.errors import DataError, KzooError, WeightsError, unknown
 from kzoo.hardware import auto_precision
+from kzoo.pretrained import OFFLINE_STYLE
 from kzoo.progress import progress, say
 from kzoo.style import colour, memory, pictures
 from kzoo.style.network import network
@@ -20,6 +21,7 @@ from kzoo.style.objective import BALANCES, Eye, Objective
 from kzoo.style.optimise import LBFGS, OPTIMISERS
 from kzoo.training.interrupt import Interrupted, interruptible
 from kzoo.training.run import differences, load_checkpoint, save_checkpoint
+from kzoo.weights import fetch, resolve
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 DECAY = 0.95  # of the average of iterates
@@ -30,8 +32,9 @@ RESERVE = 1.0  # seconds of a budget for writing what came out
 class Settings:
     """All that decides, with the pictures, what comes out. A result's PNG carries them.
 
-    model, weights: a name of the catalog; "imagenet", a path, or "random" (textures without any download: random
-        filters know colours and strokes, but nothing of objects).
+    model, weights: a name of the catalog; "imagenet", a path, "cifar10" (kzoo's own small VGG, in the package), or
+        "random" (random filters know colours and strokes, but nothing of objects). "auto": imagenet, downloaded once;
+        where it can't be had, kzoo's own, which it says. A result's PNG has what was used.
     content_layers, style_layers, layer_weights: names, and w_l for each style layer; None: the paper's, equal.
     content_weight, style_weight, tv_weight, range_weight, balance: see `kzoo.style.objective.Objective`. Pixels that a
         file would cut off spoil the Grams, hence range_weight; 0 is the paper's. balance None: "relative", and for
@@ -51,7 +54,7 @@ class Settings:
     """
 
     model: str = "vgg19"
-    weights: str = "imagenet"
+    weights: str = "auto"
     content_layers: tuple[str, ...] | None = None
     style_layers: tuple[str, ...] | None = None
     layer_weights: tuple[float, ...] | None = None
@@ -180,7 +183,7 @@ def stylize(
     (40, 48, 3)
     """
     began = time.monotonic()
-    settings = Settings.of({**asdict(settings or Settings()), **changes})
+    settings = settled(Settings.of({**asdict(settings or Settings()), **changes}))
     styles = list(styles) if isinstance(styles, (list, tuple)) else [styles]
     if out is not None:
         out = Path(out)
@@ -198,6 +201,23 @@ def stylize(
     kept = f"{job.state_path} is kept, and --resume goes on from there" if out else "nothing was written"
     with interruptible(kept) as interrupted, progress("evaluations", quiet) as bar:
         return job.run(interrupted, bar, resume, report is not False)
+
+
+def settled(settings):
+    """The settings with the weights that are to be had, and the model that they are for."""
+    model, weights = settings.model, settings.weights
+    if weights == "auto":
+        weights = "imagenet"
+        try:
+            fetch(resolve(model, weights))
+        except WeightsError as e:
+            if model != Settings.model or settings.content_layers or settings.style_layers:
+                raise
+            weights = OFFLINE_STYLE[1]
+            say(f"{e} Until then kzoo looks with its own small network (--weights {weights}).")
+    if model == Settings.model and weights == OFFLINE_STYLE[1]:
+        model = OFFLINE_STYLE[0]
+    return replace(settings, model=model, weights=weights)
 
 
 class Job:

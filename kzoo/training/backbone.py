@@ -24,7 +24,8 @@ from kzoo.catalog import list_models, spec
 from kzoo.errors import KzooError, RunError
 from kzoo.files import sha256, write_atomically
 from kzoo.hardware import auto_precision, backend, describe, load_keras, processor, without_devices
-from kzoo.pretrained import RECOGNISED
+from kzoo.pretrained import OFFLINE_BACKBONE, RECOGNISED
+from kzoo.shipped import FOLDER, PREFIX
 from kzoo.spec import ModelSpec, Preprocessing, Weights
 from kzoo.training.features import Cache, cache_dir
 
@@ -97,7 +98,10 @@ def backbone(model=None, weights=None, *, input_shape=None, precision=None, down
 
 
 def at_hand(model=None):
-    """(row, Weights, path) of published weights that lie on this machine, the most accurate first."""
+    """(row, Weights, path) of weights that lie on this machine, the most accurate on ImageNet first.
+
+    kzoo's own come last, and without a model only those that fine-tuning falls back on.
+    """
     from kzoo.data.sources import places
     from kzoo.weights.fetch import cache_dir as downloads
     from kzoo.weights.fetch import neighbours
@@ -107,6 +111,10 @@ def at_hand(model=None):
     for name in names:
         row = spec(name)
         for w in row.weights:
+            if w.source == "kzoo":
+                if model is not None or (name, w.tag) == OFFLINE_BACKBONE:
+                    found.append((row, w, FOLDER / w.file.removeprefix(PREFIX)))
+                continue
             file = w.file.rpartition("/")[2]
             path = next((p for p in (downloads() / file, *neighbours(file)) if p.is_file()), None)
             if path:

@@ -181,7 +181,7 @@ def training_model(network, plan, steps, seed):
     several = isinstance(heads, (list, tuple))
     model = keras.Model(inputs, keras.ops.stack(heads, axis=1) if several else heads)
 
-    entropy = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=plan.label_smoothing)
+    entropy = loss_of(plan)
     accuracy = keras.metrics.categorical_accuracy
 
     def weighted_entropy(y, z):
@@ -200,6 +200,19 @@ def training_model(network, plan, steps, seed):
     )
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def loss_of(plan):
+    """The loss of a recipe, of one-hot labels and logits (B, classes)."""
+    entropy = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=plan.label_smoothing)
+    if plan.rubbish is None:
+        return entropy
+
+    def with_rubbish(y, z):
+        none = keras.ops.zeros_like(z[:, :1])
+        return entropy(keras.ops.concatenate([y, none], 1), keras.ops.concatenate([z, none - plan.rubbish], 1))
+
+    return with_rubbish
 
 
 def together(network, batch_size):

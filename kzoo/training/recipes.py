@@ -18,6 +18,9 @@ class Recipe:
         gamma after `patience` epochs without a better validation accuracy.
     warmup: epochs of linear growth to the rate before that ("cosine" only).
     augment: (name, amount) pairs of `kzoo.data.augment`.
+    rubbish: j of LeCun et al. 1998, equation 9: one more class, that no image is of, at logit -j. For logits that are
+        minus a distance it pulls the features to their class's code, until the distance falls below j; without it
+        small features are enough, and LeNet-5 stays close to a linear classifier.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Recipe:
     epochs: int = 10
     label_smoothing: float = 0.0
     augment: tuple[tuple[str, float], ...] = ()
+    rubbish: float | None = None
     notes: str = ""
 
     def to_dict(self):
@@ -82,13 +86,11 @@ RECIPES = {
             label_smoothing=0.1, augment=(("shift", 0.1), ("rotate", 10.0), ("zoom", 0.1)),
         ),
         Recipe(
-            "distorted",
-            "LeCun et al. 1998, section III.B: planar affine distortions of the digits (0.8 % errors); by AdamW and a "
-            "cosine in place of its stochastic Levenberg-Marquardt",
-            optimizer="adamw", learning_rate=2e-3, weight_decay=1e-3, schedule="cosine", warmup=1, epochs=40,
-            augment=(("shift", 0.08), ("rotate", 10.0), ("zoom", 0.1)),
-            notes="No label smoothing: LeNet-5's logits are distances to codes of 84 units, and small gaps between "
-            "them would need outputs near zero.",
+            "lenet",
+            "LeCun et al. 1998: criterion (9), section II.C, and affine distortions of the digits, section III.B (0.8 "
+            "% errors); AdamW and a cosine in place of the stochastic diagonal Levenberg-Marquardt method",
+            optimizer="adamw", learning_rate=3e-3, weight_decay=1e-3, schedule="cosine", warmup=1, epochs=40,
+            augment=(("shift", 0.08), ("rotate", 10.0), ("zoom", 0.1)), rubbish=10.0,
         ),
         Recipe(
             "cifar",

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from kzoo import shipped
 from kzoo.data.sources import places
 from kzoo.errors import ExportError, KzooError
 from kzoo.spec import Weights
@@ -19,8 +20,12 @@ MOST = 1 << 26  # bytes of a file of names
 def class_names(classes, n):
     """n names, by label: those of ImageNet if `classes` says so and they can be had, else the numbers.
 
-    Looked for as weights are (kzoo's cache, Keras', a download), then in the shared data.
+    Looked for as weights are (kzoo's cache, Keras', a download), then in the shared data. Of the data that kzoo's own
+    weights were trained on, their cards have the names.
     """
+    for card in shipped.cards().values():
+        if card["data"] == classes and len(card["classes"]) == n:
+            return tuple(card["classes"])
     if classes == "imagenet" and n == 1000:
         local = [p / "imagenet_sample" / "class_index.json" for p in places()]
         for path in local:

@@ -89,11 +89,31 @@ def measure(name, options):
     counted.n, counted.best = 0, (np.inf, content)
     with suppress(Done):
         (torch_loop if who == "torch" else kzoo_loop)(optimiser, content, counted)
+    if not seen:
+        seen.append((counted.n, time.perf_counter() - began - paused, np.array(counted.best[1])))
     curve = [[n, round(t, 2), exact(x)[0]] for n, t, x in seen]
     n, seconds, _ = curve[-1]
     gram = float(np.mean(list(exact.distances(seen[-1][2]).values())))
+    gflop = operations(content.shape[1:], layers) / 1e9
     losses = {f"loss@{n}": float(f"{v:.4g}") for n, _, v in curve if n in (50, 100, 200, 500)}
-    return {"value": n / seconds, **losses, "gram": float(f"{gram:.2g}"), "curve": curve}
+    return {"value": n / seconds, **losses, "gram": float(f"{gram:.2g}"), "gflop": round(gflop, 1), "curve": curve}
+
+
+def operations(shape, layers):
+    """Floating point operations of one evaluation: convolutions and Grams forward, and their gradients for the picture.
+
+    The gradient of a convolution for its input costs what the convolution costs, that of F F^T for F twice its N^2 M.
+    """
+    import kzoo
+
+    rows = kzoo.ledger(kzoo.build("vgg19", num_classes=None, input_shape=shape)).rows
+    last = next(i for i, row in enumerate(rows) if row.name == layers[-1])
+    total = 2 * 2 * sum(row.multiply_adds or 0 for row in rows[: last + 1])
+    for row in rows:
+        if row.name in layers:
+            height, width, n = row.output
+            total += 2 * 3 * height * width * n * n
+    return total
 
 
 def kzoo_loop(optimiser, content, evaluate):
@@ -177,13 +197,27 @@ def finish(table):
     """Seconds that each took to the loss of the plain float32 loop after 200 evaluations."""
     plain = {n: (t, v) for n, t, v in table.get(BASE, {}).get("curve", [])}
     if 200 not in plain:
-        return []
+        return shares(table)
     seconds, goal = plain[200]
-    lines = [f"The plain loop's loss after 200 evaluations, {goal:.4g}, took it {seconds:.0f} s, and:"]
+    lines = shares(table)
+    lines.append(f"The plain loop's loss after 200 evaluations, {goal:.4g}, took it {seconds:.0f} s, and:")
     for name, row in table.items():
         reached = next((t for _, t, v in row["curve"] if v <= goal), None)
         lines.append(f"  {name}: {f'{reached:.0f} s' if reached else 'not reached'}")
     for t in (60, 180):
         at = {n: [v for _, s, v in r["curve"] if s <= t * 1.02] for n, r in table.items()}
         lines.append(f"Loss after {t} s: " + ", ".join(f"{n} {v[-1]:.4g}" for n, v in at.items() if v))
+    return lines
+
+
+def shares(table):
+    """What each reaches of the machine's measured matrix product, in its own precision."""
+    from bench.common import peak
+
+    best, lines = peak(), []
+    for name, row in table.items():
+        precision = name.split()[-1]
+        reached = row["best"] * row["gflop"]
+        lines.append(f"  {name}: {reached:,.0f} GFLOP/s, {reached / best[precision]:.0%} of the matrix product's "
+                     f"{best[precision]:,} in {precision}")  # fmt: skip
     return lines
