@@ -26,6 +26,7 @@ def command():
 )
 @click.option("--out", metavar="NET", help="The folder to write; stylenets/STYLE by default.")
 @click.option("--size", type=click.IntRange(64), help="Side of the training pictures in pixels; 256 by default.")
+@click.option("--style-size", type=click.IntRange(64), help="The painting's shorter side; twice --size by default.")
 @click.option("--steps", type=click.IntRange(1), help="2000 by default; the paper took 40,000.")
 @click.option("--batch-size", type=click.IntRange(1), help="4 by default.")
 @click.option("--width", type=click.IntRange(1), help="Filters of the first convolution; 32 by default, 16 is quicker.")

@@ -27,7 +27,7 @@ from kzoo.weights import resolve
 _register = keras.saving.register_keras_serializable(package="kzoo")
 
 SAME = (
-    "model", "weights", "style_sha256", "images_sha256", "size", "width", "blocks", "steps", "batch_size",
+    "model", "weights", "style_sha256", "images_sha256", "size", "style_size", "width", "blocks", "steps", "batch_size",
     "content_weight", "style_weight", "tv_weight", "learning_rate", "seed", "precision",
 )  # fmt: skip
 ROUND = 50  # steps between checkpoints
@@ -147,9 +147,9 @@ def grams(features):
 
 
 def train_stylenet(
-    style, images, *, out=None, size=256, steps=2000, batch_size=4, width=32, blocks=5, content_weight=1.0,
-    style_weight=10.0, tv_weight=1e-8, learning_rate=1e-3, model="vgg19", weights="imagenet", content_layers=None,
-    style_layers=None, seed=0, precision=None, resume=False, quiet=False,
+    style, images, *, out=None, size=256, style_size=None, steps=2000, batch_size=4, width=32, blocks=5,
+    content_weight=1.0, style_weight=10.0, tv_weight=1e-8, learning_rate=1e-3, model="vgg19", weights="imagenet",
+    content_layers=None, style_layers=None, seed=0, precision=None, resume=False, quiet=False,
 ):  # fmt: skip
     """Train a network that paints any picture in one style, in one pass.
 
@@ -170,6 +170,9 @@ def train_stylenet(
         raise KzooError(f"size must be a multiple of 4 and at least 64, got {size}.")
     folder = Path(out or Path("stylenets") / Path(style).stem)
     painting = pictures.read(style)
+    style_size = max(64, min(2 * size, *painting.shape[:2])) if style_size is None else style_size
+    if not isinstance(style_size, int) or style_size < 64:
+        raise KzooError(f"style_size must be a whole number of at least 64, got {style_size!r}.")
     split = photos(images)
     why = "as asked"
     if precision in (None, "auto"):
@@ -178,7 +181,8 @@ def train_stylenet(
         model = OFFLINE_STYLE[0]
     settings = {
         "model": model, "weights": str(weights), "style": str(style), "style_sha256": _hash(painting),
-        "images": str(images), "images_sha256": _hash("\n".join(split.ids).encode()), "size": size, "width": width,
+        "images": str(images), "images_sha256": _hash("\n".join(split.ids).encode()), "size": size,
+        "style_size": style_size, "width": width,
         "blocks": blocks, "steps": steps, "batch_size": batch_size, "content_weight": content_weight,
         "style_weight": style_weight, "tv_weight": tv_weight, "learning_rate": learning_rate, "seed": seed,
         "precision": precision, "hardware": describe(), "versions": runs.versions(),
@@ -193,7 +197,7 @@ def train_stylenet(
                 f"{batch_size}; computing in {precision}: {why}.")  # fmt: skip
         with progress("pictures", quiet) as bar:
             bar.start("reading", len(split))
-            ready, skipped = prepared(split, (size, size, 3), Preprocessing(), bar.advance)
+            ready, skipped = prepared(split, (2 * size, 2 * size, 3), Preprocessing(), bar.advance)
         if skipped:
             say(f"Left out {report_skipped(skipped)}.")
         if not len(ready):
@@ -223,6 +227,19 @@ def photos(folder):
     return Split(paths, np.zeros(len(paths), "int64"), [str(Path(p).relative_to(folder)) for p in paths])
 
 
+def pieces(size, seed):
+    """A function for enumerated batches: of each picture a piece of size x size, where the seed and its number say."""
+    import tensorflow as tf
+
+    def cut(i, batch):
+        x, y = batch
+        numbers = tf.cast(i, tf.int32) * tf.shape(x)[0] + tf.range(tf.shape(x)[0]) + seed[1]
+        one = lambda pair: tf.image.stateless_random_crop(pair[0], (size, size, 3), (seed[0], pair[1]))  # noqa: E731
+        return tf.map_fn(one, (x, numbers), fn_output_signature=tf.TensorSpec((size, size, 3), x.dtype)), y
+
+    return cut
+
+
 def _hash(data):
     from hashlib import sha256
 
@@ -245,8 +262,8 @@ def _learn(folder, settings, net, painting, ready, interrupted, quiet):
     student = build_stylenet(
         width=settings["width"], blocks=settings["blocks"], precision=settings["precision"], seed=settings["seed"]
     )
-    height, width = painting.shape[:2]  # the painting at the training pictures' size: its shorter side
-    fitted = pictures.resized(painting, pictures.fitted(painting.shape, size * max(height, width) / min(height, width)))
+    longer = settings["style_size"] * max(painting.shape[:2]) / min(painting.shape[:2])
+    fitted = pictures.resized(painting, pictures.fitted(painting.shape, longer))
     weights = (settings[f"{k}_weight"] for k in ("content", "style", "tv"))
     terms = Perceptual(net, np.clip(fitted, 0, 255)[None], *weights)
     x = keras.Input((size, size, 3), dtype="float32", name="image")
@@ -273,7 +290,8 @@ def _learn(folder, settings, net, painting, ready, interrupted, quiet):
             # The pictures of a round depend on the seed and its first step only, so a resumed run sees the same.
             n = min(ROUND, steps - done)
             chosen = np.random.default_rng([settings["seed"], done]).integers(0, len(ready), n * batch)
-            data = batches(ready.take(chosen), (size, size, 3), Preprocessing(), batch, num_classes=1)
+            data = batches(ready.take(chosen), (2 * size, 2 * size, 3), Preprocessing(), batch, num_classes=1)
+            data = data.enumerate().map(pieces(size, (settings["seed"], done * batch)))
             began, count = time.monotonic(), done * batch
 
             class Watch(keras.callbacks.Callback):
