@@ -77,7 +77,7 @@ def torch(
 # --- kzoo's own, in the package (kzoo/shipped has their cards) ---------------------------------------------
 
 
-def own(name, sha256, data, size):
+def own(name, data, size, sha256):
     """data: what they were trained on, also their tag. Their accuracy is not ImageNet's: the card has it."""
     return Weights(
         data, f"{PREFIX}{name}.npz", f"sha256:{sha256}", None, size, None, num_classes=10, classes=data,
@@ -91,6 +91,10 @@ OFFLINE_BACKBONE, OFFLINE_STYLE = ("resnet20", "cifar10"), ("vgg_cifar10", "cifa
 # --- The table: model -> its sets, the first being the one to take -----------------------------------------
 
 PRETRAINED = {
+    "mnist_cnn": (
+        own("mnist_cnn", "mnist", 6551338, "4e47a09b53556b48b5361bd8385ec42ae4adef564ba74d56dfa039238096eb7e"),
+    ),
+    "lenet5": (own("lenet5", "mnist", 124964, "0186df4dc8d999764765bb656aedfc1ea1ea9f78b2e76e6ac9b604fa09df8d54"),),
     "vgg11": (torch("vgg11-8a719046.pth", "torch_vgg11", 506.840, 69.020, 88.628),),
     "vgg13": (torch("vgg13-19584684.pth", "torch_vgg13", 507.545, 69.928, 89.246),),
     "vgg16": (

@@ -42,6 +42,13 @@ def arrays_of(model, fold):
     return found
 
 
+def command(config):
+    """The command that trains a run again."""
+    recipe = config["recipe"]
+    return (f"kzoo train {config['model']} --data {config['data']} --recipe {recipe['name']} --epochs "
+            f"{recipe['epochs']} --seed {config['seed']} --precision {config['precision']}")  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
@@ -86,7 +93,7 @@ def main():
         "precision": config["precision"], "input_shape": config["input_shape"],
         "val_top1": after["val"].top1, "test_top1": after["test"].top1, "test_images": after["test"].images,
         "seconds": round(seconds), "hardware": config["hardware"], "versions": config["versions"],
-        "fingerprint": config["fingerprint"], "command": config["command"], "sha256": digest(file, "sha256"),
+        "fingerprint": config["fingerprint"], "command": command(config), "sha256": digest(file, "sha256"),
         "data_note": "The images were JPEG files: CIFAR-10's pixels, encoded again." if data == "cifar10" else "",
         "licence": "Apache-2.0 (kzoo)", "data_licence": LICENCES.get(data, "see the data"),
         "intended_use": "Teaching, tests, a start for fine-tuning, and demonstrations.",
@@ -96,7 +103,7 @@ def main():
     with write_atomically(file.with_suffix(".json"), "w") as f:
         json.dump(card, f, indent=2)
         f.write("\n")
-    print(f'    "{args.name}": (own("{args.name}", "{card["sha256"]}", "{data}", {file.stat().st_size}),),')
+    print(f'    "{args.name}": (own("{args.name}", "{data}", {file.stat().st_size}, "{card["sha256"]}"),),')
 
 
 main()

@@ -283,8 +283,8 @@ def test_wrong_options_are_named(world, tmp_path, kzoo_command):
         tune(world, tmp_path / "r", class_weights={"green": 2.0})
     code, _, err = kzoo_command("finetune", world / "photos", "--model", "resnet5")
     assert code == 1 and "Unknown model 'resnet5'" in err
-    code, _, err = kzoo_command("finetune", world / "photos", "--model", "lenet5")
-    assert code == 1 and "No pretrained weights are at hand for lenet5" in err
+    code, _, err = kzoo_command("finetune", world / "photos", "--model", "allcnn_c")
+    assert code == 1 and "No pretrained weights are at hand for allcnn_c" in err
 
 
 def test_a_budget_that_is_too_short_for_deeper_layers(world, tmp_path):

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 import kzoo
-from kzoo.errors import DataError, KzooError
-from kzoo.style import memory, pictures, transfer
+from kzoo.errors import DataError, KzooError, WeightsError
+from kzoo.pretrained import OFFLINE_STYLE
+from kzoo.style import drawn, memory, pictures, transfer
 from kzoo.style.network import network
 from kzoo.style.objective import Eye, Objective
 from kzoo.training.fit import Interrupted
@@ -322,3 +323,36 @@ def test_a_folder_of_frames(files, kzoo_command):
     assert code == 1 and "f3.png" in err and "1 of 4" in err
     code, _, err = kzoo_command("style", *arguments, "--out", files / "frames")
     assert code == 1 and "overwritten" in err
+
+
+def test_kzoos_own_paintings_are_pictures_and_always_the_same():
+    for name in drawn.PAINTINGS:
+        one = np.asarray(drawn.painting(name, side=128))
+        np.testing.assert_array_equal(one, np.asarray(drawn.painting(name, side=128)))
+        assert one.shape == (128, 128, 3) and one.dtype == np.uint8 and one.std() > 30
+        assert (one != np.asarray(drawn.painting(name, side=128, seed=1))).any()
+    with pytest.raises(KzooError, match="Did you mean 'glass'"):
+        drawn.painting("gloss")
+
+
+def test_where_imagenet_cannot_be_had_kzoo_looks_with_its_own(monkeypatch, capsys):
+    def offline(weights, progress=None):
+        raise WeightsError("Can't download it.")
+
+    monkeypatch.setattr(transfer, "fetch", offline)
+    found = transfer.settled(transfer.Settings())
+    assert (found.model, found.weights) == OFFLINE_STYLE and "Can't download it" in capsys.readouterr().err
+    with pytest.raises(WeightsError):
+        transfer.settled(transfer.Settings(style_layers=("block3_conv2",)))  # of vgg19, which the other may not have
+    with pytest.raises(WeightsError):
+        transfer.settled(transfer.Settings(model="vgg16"))
+    monkeypatch.setattr(transfer, "fetch", lambda weights, progress=None: "file")
+    assert transfer.settled(transfer.Settings()).weights == "imagenet"
+    assert transfer.settled(transfer.Settings(weights="random")) == transfer.Settings(weights="random")
+
+
+def test_kzoos_own_weights_paint():
+    result = kzoo.stylize(CONTENT, STYLE, weights="cifar10", size=64, evaluations=8, quiet=True)
+    settings = result.record["settings"]
+    assert (settings["model"], settings["weights"]) == OFFLINE_STYLE
+    assert result.history[-1]["loss"] < result.history[0]["loss"]

@@ -86,6 +86,17 @@ def run(*args, code=0):
     return result
 
 
+def test_pieces_depend_on_the_seed_and_the_number_of_the_picture_only():
+    x = np.arange(4 * 8 * 8 * 3, dtype="uint8").reshape(4, 8, 8, 3)
+    cut = lambda seed, i, x: stylenet.pieces(4, seed)(i, (x, 0))[0].numpy()  # noqa: E731
+    whole = cut((1, 10), 0, x)
+    np.testing.assert_array_equal(whole[2:], cut((1, 10), 1, x[2:]), "the second batch of two")
+    np.testing.assert_array_equal(whole[1:], cut((1, 11), 0, x[1:]), "resumed after one more")
+    assert (whole != cut((2, 10), 0, x)).any()
+    for piece, picture in zip(whole, x, strict=True):
+        assert any((picture[i : i + 4, j : j + 4] == piece).all() for i in range(5) for j in range(5))
+
+
 def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch):
     style, whole, cut = picture(tmp_path / "style.png", seed=9), str(tmp_path / "whole"), str(tmp_path / "cut")
     monkeypatch.setattr(stylenet, "ROUND", 2)

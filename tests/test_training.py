@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 import kzoo
+from kzoo.data.augment import augmentation
 from kzoo.errors import RunError
 from kzoo.training import run as runs
+from kzoo.training.fit import loss_of
 from kzoo.training.optimizers import SGDAsPrinted, plateau_rate, rate_schedule
 from kzoo.training.recipes import RECIPES, Recipe, recipe
 
@@ -110,6 +112,34 @@ def test_biases_decay_only_where_the_recipe_says_so():
         bias = keras.Variable(np.ones(1, "float32"), name="bias")
         SGDAsPrinted(0.1, decay=0.5, decay_all=decay_all).apply([keras.ops.zeros(1)], [bias])
         np.testing.assert_allclose(np.asarray(bias), [want], rtol=1e-6)
+
+
+def test_the_rubbish_class_is_lecuns_criterion():
+    """Equation 9: y_D + log(exp(-j) + sum_i exp(-y_i)), for logits -y."""
+    rng = np.random.default_rng(0)
+    distances, labels, j = rng.uniform(0, 20, (6, 10)).astype("float32"), rng.integers(0, 10, 6), 3.0
+    expected = np.mean(
+        [y[d] + np.log(np.exp(-j) + np.exp(-y).sum()) for y, d in zip(distances.astype(float), labels, strict=True)]
+    )
+    loss = loss_of(kzoo.recipe("lenet").changed(rubbish=j))(np.eye(10, dtype="float32")[labels], -distances)
+    np.testing.assert_allclose(float(loss), expected, rtol=1e-5)
+
+
+def test_crops_and_holes_are_those_of_the_papers():
+    x = np.random.default_rng(0).integers(0, 100, (32, 32, 32, 3)).astype("float32")
+    (crop,) = augmentation((("crop", 0.125),), 0)
+    padded, moves = np.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)), constant_values=128.0), set()
+    for picture, out in zip(padded, np.asarray(crop(x, training=True)), strict=True):
+        fits = [(i, j) for i in range(9) for j in range(9) if (picture[i : i + 32, j : j + 32] == out).all()]
+        assert len(fits) == 1, "a piece of the padded picture"
+        moves.update(fits)
+    assert len(moves) > 16
+    (cutout,) = augmentation((("cutout", 0.25),), 0)
+    out = np.asarray(cutout(x, training=True))
+    hole = (out == 128).all(-1)
+    assert (hole.sum((1, 2)) == 64).all() and (hole.any(1).sum(1) == 8).all(), "8 x 8 in every picture"
+    np.testing.assert_array_equal(out[~hole], x[~hole])
+    assert len({tuple(np.argwhere(h)[0]) for h in hole}) > 16
 
 
 def test_every_recipe_builds_its_optimiser_and_survives_json():
@@ -500,6 +530,10 @@ def test_mnist_shift_is_less_sensitive_to_shifts_than_mnist_cnn(shared, tmp_path
 def test_the_demo_runs_and_prints_its_commands(kzoo_command, tmp_path):
     code, out, _ = kzoo_command("demo", "--out", tmp_path / "demo")
     assert code == 0
-    for verb in ("list", "info", "train", "evaluate", "predict"):
+    for verb in ("list", "info", "reproduce", "finetune", "evaluate", "export", "verify", "predict", "style"):
         assert f"$ kzoo {verb}" in out
-    assert (tmp_path / "demo" / "digits" / "confusion-test.png").exists()
+    made = tmp_path / "demo"
+    assert (made / "digits" / "confusion-test.png").exists() and (made / "saved_model" / "card.md").exists()
+    assert json.loads((made / "digits" / "metrics-test.json").read_text())["top1"] > 0.9
+    with Image.open(made / "painted.png") as picture:
+        assert picture.size == (256, 256)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import click
 
+from kzoo.pretrained import OFFLINE_STYLE
+
 
 @click.command("demo", epilog="Example: kzoo demo --out my-first-run")
 @click.option("--out", metavar="FOLDER", help="Keep what the demo makes; a temporary folder by default.")
 def command(out):
-    """See a real network trained, tested and used, in about three minutes, without a network or any data.
+    """See a real network fine-tuned, tested, exported and used, in about two minutes, without a network or any data.
 
     Every step prints its command, so that it can be typed again.
     """
@@ -28,35 +30,43 @@ def command(out):
 
 def steps(folder):
     began = time.monotonic()
-    run, pictures = str(folder / "digits"), folder / "pictures"
+    run, model, pictures = str(folder / "digits"), str(folder / "saved_model"), folder / "pictures"
 
     say("1. What there is", "The catalog holds classic networks, each as its paper has it.")
     kzoo("list")
 
-    say("2. What it can load", "Published weights, fetched and checked when a model asks for them; not in this demo.")
-    kzoo("weights", "list", "resnet50*")
-
     say(
-        "3. What a network costs",
+        "2. What a network costs",
         "Every layer of LeNet-5 (1998): its output, parameters, multiply-adds, receptive field.",
     )
     kzoo("info", "lenet5")
 
+    say("3. What kzoo trained", "Small weights that kzoo carries: no download. `kzoo reproduce NAME` makes them again.")
+    kzoo("reproduce")
+
     say(
-        "4. Train one",
-        "A small convolutional network learns 1,258 real handwritten digits, which come with scikit-learn.",
+        "4. Fine-tune one",
+        "resnet20 knows CIFAR-10's ships and frogs. Now it learns 1,438 real handwritten digits, which come with "
+        "scikit-learn: its features once, then a new head, then deeper layers, as far as that helps.",
     )
-    kzoo("train", "mnist_shift", "--data", "digits", "--recipe", "modern", "--epochs", "20", "--batch-size", "32",
-         "--seed", "0", "--out", run)  # fmt: skip
+    kzoo("finetune", "digits", "--model", "resnet20", "--epochs", "3", "--budget", "60s", "--seed", "0", "--out", run)
 
     say("5. Test it", "359 digits that it has never seen: how many it gets right, and which it takes for which.")
     kzoo("evaluate", run)
 
-    say("6. Use it", "Three of the test digits as image files, and what the network sees in them.")
-    kzoo("predict", run, *write_pictures(pictures), "--top", "3")
+    say("6. Ship it", "The whole classifier as a SavedModel that takes a JPEG or PNG, and proves itself.")
+    kzoo("export", run, "--out", model)
+    kzoo("verify", model)
+
+    say("7. Use it", "Three of the test digits as image files, and what the export sees in them.")
+    kzoo("predict", model, *write_pictures(pictures), "--top", "3")
+
+    say("8. Paint", "One of kzoo's own drawings, in the style of another, by a small VGG that kzoo trained.")
+    kzoo("style", *write_paintings(pictures), "--weights", OFFLINE_STYLE[1], "--size", "256", "--evaluations", "60",
+         "--out", str(folder / "painted.png"))  # fmt: skip
 
     click.echo(f"\nDone in {time.monotonic() - began:.0f} s. Now with your own pictures, a folder for each class:")
-    click.echo("  kzoo train mnist_cnn --data my-pictures/")
+    click.echo("  kzoo finetune my-pictures/")
 
 
 def say(title, text):
@@ -73,6 +83,16 @@ def kzoo(*args):
     sys.stdout.flush()
     group.main(args=list(args), prog_name="kzoo", standalone_mode=False)
     sys.stdout.flush()
+
+
+def write_paintings(folder):
+    """Two of kzoo's own paintings as PNG files."""
+    from kzoo.style.drawn import painting
+
+    paths = [str(folder / f"{name}.png") for name in ("glass", "strokes")]
+    for name, path in zip(("glass", "strokes"), paths, strict=True):
+        painting(name, side=256).save(path)
+    return paths
 
 
 def write_pictures(folder):
