@@ -95,6 +95,9 @@ PRETRAINED = {
         own("mnist_cnn", "mnist", 6551338, "4e47a09b53556b48b5361bd8385ec42ae4adef564ba74d56dfa039238096eb7e"),
     ),
     "lenet5": (own("lenet5", "mnist", 124964, "0186df4dc8d999764765bb656aedfc1ea1ea9f78b2e76e6ac9b604fa09df8d54"),),
+    "vgg_cifar10": (
+        own("vgg_cifar10", "cifar10", 1851670, "ee1fe434af37d2f9a70492de97da2497fc6c9dfbabc034ac3f38cc6702ed2055"),
+    ),
     "vgg11": (torch("vgg11-8a719046.pth", "torch_vgg11", 506.840, 69.020, 88.628),),
     "vgg13": (torch("vgg13-19584684.pth", "torch_vgg13", 507.545, 69.928, 89.246),),
     "vgg16": (

@@ -66,7 +66,8 @@ def main():
 
     run = kzoo.load_run(args.run)
     config = run.config
-    options = {k: v for k, v in config["options"].items() if k in kzoo.spec(config["model"]).config or k == "aux"}
+    usual = json.loads(json.dumps(dict(kzoo.spec(config["model"]).config)))  # tuples as JSON has them
+    options = {k: v for k, v in config["options"].items() if (k in usual and usual[k] != v) or k == "aux"}
     exact = {part: evaluate(run, split=part, quiet=True) for part in ("val", "test")}
     small = {k: v.astype("float16") for k, v in arrays_of(run.model, args.fold).items()}
     file = FOLDER / f"{args.name}.npz"

@@ -44,8 +44,9 @@ def compare(options):
     eye = Eye(network("vgg19", options.vgg, content_layers=FRONT[-1:], style_layers=FRONT, precision="float32"))
     ways = {
         "content as it is": None, "random": {"weights": "random"}, "cifar10": {"weights": "cifar10"},
-        "cifar10, balance gradient": {"weights": "cifar10", "balance": "gradient"},
-        "cifar10, block1 to block3": {"weights": "cifar10", "style_layers": FRONT, "content_layers": ("block3_conv1",)},
+        "cifar10, relative": {"weights": "cifar10", "balance": "relative"},
+        "cifar10, block1 to block3": {"weights": "cifar10", "balance": "relative", "style_layers": FRONT,
+                                      "content_layers": FRONT[-1:]},
         "VGG-19's front": {"weights": options.vgg},
     }  # fmt: skip
     print(f"{'':28}{'Gram distance':>15}{'content distance':>18}   mean of all pairs at {options.size} px")
@@ -67,6 +68,20 @@ def compare(options):
                 found.append((gram, objective(picture)[1]["content"]))
         gram, content = np.mean(found, 0)
         print(f"{name:28}{gram:15.4f}{content:18.3f}", flush=True)
+    if options.out:
+        montage(Path(options.out), ("random", "cifar10", "VGG-19's front"))
+
+
+def montage(folder, ways):
+    """scripts/pictures/weights.jpg: what each of the ways made of the two pairs, in a row."""
+    from PIL import Image
+
+    rows = []
+    for pair in ("china-strokes", "flower-glass"):
+        row = [np.asarray(Image.open(folder / f"{pair}-{way.replace(' ', '_')}.png")) for way in ways]
+        rows.append(np.concatenate([np.pad(p, ((2, 2), (2, 2), (0, 0)), constant_values=255) for p in row], 1))
+    FOLDER.mkdir(exist_ok=True)
+    _save(FOLDER / "weights.jpg", np.concatenate(rows))
 
 
 def _save(path, picture):

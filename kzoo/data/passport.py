@@ -186,7 +186,7 @@ def _warnings(p):
             named = ", ".join(shown(c)[:24] for c in absent[:LISTED])
             yield f"No image in {part}: {named}{', ...' if len(absent) > LISTED else ''}."
     if "val" not in p.counts:
-        yield "No validation part: nothing tells when to stop."
+        yield "No validation part: kzoo draws one from the training images."
     if p.imbalance >= IMBALANCE:
         yield f"Classes differ by a factor of {p.imbalance:.3g}: use class weights."
     if p.sizes["small"]:

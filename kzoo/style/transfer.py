@@ -37,8 +37,8 @@ class Settings:
         where it can't be had, kzoo's own, which it says. A result's PNG has what was used.
     content_layers, style_layers, layer_weights: names, and w_l for each style layer; None: the paper's, equal.
     content_weight, style_weight, tv_weight, range_weight, balance: see `kzoo.style.objective.Objective`. Pixels that a
-        file would cut off spoil the Grams, hence range_weight; 0 is the paper's. balance None: "relative", and for
-        random weights "gradient".
+        file would cut off spoil the Grams, hence range_weight; 0 is the paper's. balance None: "relative",
+        and for random weights and kzoo's own "gradient", which brings them nearer to what VGG-19 sees in the style.
     style_weights: one for each style.
     size: the longer side of the result. style_scale: size of the styles relative to it. coarsest: the longer side to
         begin with; sizes grow by sqrt(2) from there. 0 begins at `size`.
@@ -320,7 +320,7 @@ class Job:
             eye, _batch(content, size), styles, style_weights=weights, content_weight=s.content_weight,
             style_weight=s.style_weight, tv_weight=s.tv_weight, range_weight=s.range_weight,
             layer_weights=s.layer_weights, guides=guides,
-            balance=s.balance or ("gradient" if s.weights == "random" else "relative"),
+            balance=s.balance or ("gradient" if s.weights in ("random", OFFLINE_STYLE[1]) else "relative"),
         )  # fmt: skip
 
     def first(self):
