@@ -246,7 +246,7 @@ class Server:
 
     async def _answers(self, images):
         """The rows of a request's images."""
-        check_pixels(images, self.limits)
+        await asyncio.to_thread(check_pixels, images, self.limits)
         futures = self.batcher.submit(images)
         try:
             return await asyncio.wait_for(asyncio.gather(*futures), self.limits.timeout)
@@ -276,7 +276,8 @@ class Server:
 
     async def predict(self, request):
         async def work():
-            images, columns = images_of(await body_of(request, self.limits), self.limits)
+            body = await body_of(request, self.limits)
+            images, columns = await asyncio.to_thread(images_of, body, self.limits)
             rows = await self._answers(images)
             if columns:
                 return {"outputs": {name: [row[name] for row in rows] for name in rows[0]}}
@@ -350,17 +351,32 @@ def serve(folder, *, host="127.0.0.1", port=8501, name=None, limits=None, ready=
 
 
 def _protocol(limits):
-    """uvicorn's HTTP/1.1, which also hangs up on a client that does not send its headers in time."""
+    """uvicorn's HTTP/1.1, which also hangs up on a client that is late: with the headers of its first or any later
+    request, with the rest of a body that nobody waits for, with taking its answer.
+    """
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Protocol(H11Protocol):
         def connection_made(self, transport):
             super().connection_made(transport)
+            self.began = self.loop.time()
+            self.deadline = self.loop.call_later(limits.timeout, self._late)
+
+        def on_response_complete(self):
+            super().on_response_complete()
+            self.deadline.cancel()
+            self.began = self.loop.time()
             self.deadline = self.loop.call_later(limits.timeout, self._late)
 
         def _late(self):
-            if self.cycle is None and not self.transport.is_closing():  # no request has begun
+            if self.transport.is_closing():
+                return
+            if self.cycle is None or self.cycle.response_complete:  # no request has begun, or not to its end
                 self.transport.close()
+            elif self.loop.time() - self.began > 4 * limits.timeout:  # a body and an answer take two at most
+                self.transport.abort()
+            else:
+                self.deadline = self.loop.call_later(limits.timeout, self._late)
 
         def connection_lost(self, exc):
             self.deadline.cancel()

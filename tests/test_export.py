@@ -220,6 +220,16 @@ def test_verify_finds_what_was_changed(exported, tmp_path, kzoo_command):
     code, out, err = kzoo_command("verify", folder)
     assert code == 1 and "FAILED  files" in out and "Error: " in err
 
+    card = json.loads((folder / "card.json").read_text())
+    for key, value, name in (("temperature", 7.0, "probabilities"), ("classes", [*CLASSES[1:], CLASSES[0]], "labels")):
+        (folder / "card.json").write_text(json.dumps({**card, key: value}))
+        report = kzoo.verify(folder, raises=False)
+        assert name in {c["check"] for c in report["checks"] if c["ok"] is False}
+    for key, value in (("files", {"saved_model.pb": 1}), ("formats", None), ("classes", "ab"), ("temperature", 0)):
+        (folder / "card.json").write_text(json.dumps({**card, key: value}))
+        code, _, err = kzoo_command("verify", folder)
+        assert code == 1 and f"{key} can't be read" in err
+
 
 @pytest.mark.parametrize("fault", ["crop", "graph", "card", "none"])
 def test_a_changed_export_is_not_loaded(exported, tmp_path, kzoo_command, fault):
@@ -333,7 +343,9 @@ def test_predict_on_an_export_many_files_and_bad_ones(exported, tmp_path, kzoo_c
     np.testing.assert_allclose(found[1]["top"][0]["probability"], alone["top"][0]["probability"], rtol=1e-4)
     code, out, err = kzoo_command("predict", exported[0], folder, "--csv", "--top", "2")
     lines = out.splitlines()
-    assert code == 1 and lines[0] == "image,error,class_1,probability_1,class_2,probability_2" and len(lines) == 71
+    assert (
+        code == 1 and lines[0] == "image,error,class_1,probability_1,class_2,probability_2,abstain" and len(lines) == 71
+    )
     assert "7 of 70 images could not be read" in err
     code, out, _ = kzoo_command("predict", exported[0], folder, "--json")
     assert [r["image"] for r in json.loads(out)] == [r["image"] for r in found]
@@ -391,6 +403,9 @@ def test_what_can_not_be_exported_is_named(tmp_path, kzoo_command):
         kzoo.export(model, abstain=2, out=tmp_path / "x")
     with pytest.raises(ExportError, match="needs a run whose validation part"):
         kzoo.export(model, abstain=0.9, out=tmp_path / "x", quiet=True)
+    ends = keras.Model(model.inputs[0], keras.layers.Softmax()(model.output))
+    with pytest.raises(ExportError, match="ends in probabilities"):
+        kzoo.export(ends, out=tmp_path / "x", quiet=True)
     model.get_layer("predictions").bias.assign(np.full(10, np.nan))
     with pytest.raises(ExportError, match="NaN"):
         kzoo.export(model, out=tmp_path / "x", quiet=True)

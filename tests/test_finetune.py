@@ -287,6 +287,19 @@ def test_wrong_options_are_named(world, tmp_path, kzoo_command):
     assert code == 1 and "No pretrained weights are at hand for allcnn_c" in err
 
 
+def test_an_export_has_the_parts_of_the_run_and_the_licence_of_its_weights(head_only):
+    """What chose is the validation part; what only measured is the test part, whatever their owner called them."""
+    from kzoo.export.source import find
+
+    source = find(head_only)
+    parts = {name: {row["id"] for row in runs.read_csv(head_only / "splits.csv") if row["split"] == name}
+             for name in ("train", "choose", "val", "test")}  # fmt: skip
+    assert parts["choose"] and set(map(str, source.splits["val"].ids)) == parts["choose"]
+    assert set(map(str, source.splits["test"].ids)) == parts["test"] | parts["val"]
+    assert not parts["train"] & (parts["choose"] | parts["test"] | parts["val"])
+    assert source.facts["weights_sha256"] and source.facts["finetune"]["unfreeze"] == "none"
+
+
 def test_a_budget_that_is_too_short_for_deeper_layers(world, tmp_path):
     folder = tune(world, tmp_path / "r", budget=1.0)
     assert "budget left no time" in json.loads((folder / "metrics.json").read_text())["outcome"]

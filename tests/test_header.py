@@ -82,6 +82,15 @@ def test_what_is_no_image_is_named(why):
         why(b"\xff\xd8\xff\xe0")
 
 
+def test_a_jpeg_of_endless_scans_is_refused(why):
+    buffer = io.BytesIO()
+    Image.fromarray(COLOUR).save(buffer, "JPEG", progressive=True)
+    usual = buffer.getvalue()
+    assert why(usual) == ""
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x3f\x3f\x10"  # of nothing, and libjpeg passes over all pixels for it
+    assert why(usual[:-2] + 300 * scan + usual[-2:]).endswith("scans; at most 100 are accepted")
+
+
 def test_of_a_gif_only_the_first_frame_is_decoded():
     frames = [Image.fromarray(np.roll(COLOUR, k, 1)) for k in range(40)]
     buffer = io.BytesIO()

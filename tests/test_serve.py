@@ -174,6 +174,19 @@ def test_lying_duplicate_and_chunked_lengths(served):
     assert ask(port, "/healthz") == (200, "ok")
 
 
+def test_a_slow_client_is_hung_up_on_after_its_first_request_too(served):
+    _, port, _ = served
+    good = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert raw(port, good + b"GET /healthz HTTP/1.1\r\nHos").count(" 200 ") == 1  # hung up, or this would time out
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as s:  # answered, but its body goes on for ever
+        s.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        began = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - began < 15:
+                s.sendall(b"x")
+                time.sleep(0.2)
+
+
 def test_requests_are_batched_a_full_queue_gets_503_and_all_others_an_answer(served):
     model, port, _ = served
     model.go.clear()

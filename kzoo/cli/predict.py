@@ -17,7 +17,7 @@ from kzoo.errors import DataError
 @click.option("--weights", help="For a model of the catalog: a tag or a file; the first published set by default.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 @as_json
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: image, error, class_1, probability_1, ...")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: image, error, class_1, probability_1, ..., abstain.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def command(model, images, top, weights, batch_size, as_json, as_csv, quiet):
     """Classify IMAGES (files or folders, thousands if need be) with MODEL: a run, an export, or a name of the catalog.
@@ -96,7 +96,7 @@ class _Csv:
     def __init__(self, top):
         self.top, self.file = top, csv.writer(sys.stdout)
         columns = [f"{what}_{i + 1}" for i in range(top) for what in ("class", "probability")]
-        self.file.writerow(["image", "error", *columns])
+        self.file.writerow(["image", "error", *columns, "abstain"])
 
     def row(self, result):
         from kzoo.data.images import shown
@@ -104,7 +104,7 @@ class _Csv:
         seen = [x for t in result.get("top", ()) for x in (t["class"], f"{t['probability']:.6f}")]
         seen += [""] * (2 * self.top - len(seen))
         name = result["image"] if _is_text(result["image"]) else shown(result["image"])
-        self.file.writerow([name, result.get("error", ""), *seen])
+        self.file.writerow([name, result.get("error", ""), *seen, result.get("abstain", "")])
 
     def end(self):
         sys.stdout.flush()

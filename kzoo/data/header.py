@@ -7,6 +7,9 @@ Formats: JPEG (ITU-T T.81), PNG (RFC 2083, 3.2 and 4.1.1), GIF89a (17 to 23), BM
 import tensorflow as tf
 
 MAX_BLOCKS = 65_536  # of a GIF up to the end of its first frame: 16 MB in blocks of 255 bytes
+# Of a JPEG: each scan of a progressive one may pass over all pixels again, and an empty one takes ten bytes. Usual are
+# ten; two more lie in a thumbnail.
+MAX_SCANS = 100
 MAGIC = {
     "JPEG": (0, b"\xff\xd8\xff"), "PNG": (0, b"\x89PNG"), "GIF": (0, b"GIF8"), "BMP": (0, b"BM"),
     "WebP": (8, b"WEBP"),
@@ -33,6 +36,7 @@ def refusal(data, max_pixels):
     size = tf.case(cases, default=lambda: tf.zeros(2, tf.int64))
     # Each side by itself, too, so that the product can't overflow.
     large = (tf.reduce_max(size) > max_pixels) | (size[0] * size[1] > max_pixels)
+    scans = tf.cond(_is(data, "JPEG"), lambda: _scans(data), lambda: tf.constant(0))
     text = tf.strings.as_string(size)
     too_large = tf.strings.join(["declares ", text[0], "x", text[1], f" pixels; at most {max_pixels:,} are accepted"])
     return tf.case(
@@ -42,6 +46,8 @@ def refusal(data, max_pixels):
             (_is(data, "WebP") & is_animated_webp(data), lambda: tf.constant(
                 "is an animated WebP; only still ones can be read")),
             (large, lambda: too_large),
+            (scans > MAX_SCANS, lambda: tf.strings.join(
+                ["has ", tf.strings.as_string(scans), f" scans; at most {MAX_SCANS} are accepted"])),
             (tf.reduce_min(size) < 1, lambda: tf.constant("has a broken header")),
         ],
         default=lambda: tf.constant(""),
@@ -56,6 +62,12 @@ def _is(data, format):
 def _cut(data, start, length):
     """A piece of a string tensor; tf.strings.substr raises where `start` lies beyond the end."""
     return tf.strings.substr(data, tf.minimum(start, tf.strings.length(data)), length)
+
+
+def _scans(data):
+    """How many scans a JPEG has, or a few more: within entropy-coded data 0xFF is followed by 0 or a restart marker."""
+    content = tf.io.decode_raw(data, tf.uint8)
+    return tf.math.count_nonzero((content[:-1] == 0xFF) & (content[1:] == 0xDA), dtype=tf.int32)
 
 
 def _numbers(data, n):

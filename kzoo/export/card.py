@@ -169,7 +169,9 @@ def markdown(card):
     lines += ["", "## Where it comes from", ""]
     facts = {
         "Network": training.get("model"), "Weights": training.get("weights"), "Source": training.get("source"),
-        "Data": training.get("data"), "Data fingerprint": training.get("fingerprint"),
+        "Data": training.get("data"),
+        "Fine-tuned": ", ".join(f"{k} {v}" for k, v in (training.get("finetune") or {}).items() if v),
+         "Data fingerprint": training.get("fingerprint"),
         "Recipe": recipe.get("name") and f"{recipe['name']} ({recipe.get('source', '')})", "Seed": training.get("seed"),
         "Trained with": training.get("command"), "Trained on": training.get("hardware"),
         "Exported with": card["command"], "Precision": card["precision"], "Preprocessing": card["preprocessing_sha256"],

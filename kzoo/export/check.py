@@ -12,6 +12,7 @@ from kzoo.errors import ExportError, KzooError
 from kzoo.export import formats, golden
 from kzoo.export.reader import check_preprocessing, load_saved_model, read_card
 from kzoo.files import sha256
+from kzoo.inference import softmax
 
 
 def verify(folder, *, raises=True):
@@ -90,15 +91,22 @@ def _variant(folder, card, variant, facts, encoded, arrays):
     """The checks of one format: its logits of prepared pixels; for the SavedModel also of encoded images."""
     loaded = load_saved_model(folder) if variant == "saved_model" else None
     run = formats.runner(variant, folder, loaded)
-    found = [compare(variant, run(arrays["prepared"]), arrays["logits"], facts["tolerance"])]
+    tolerance = formats.TOLERANCES.get(facts.get("precision"), 0)  # not the card's word for it
+    found = [compare(variant, run(arrays["prepared"]), arrays["logits"], tolerance)]
     if loaded:
         import tensorflow as tf
 
         out = loaded.signatures["serving_default"](image=tf.constant([*encoded, b"no image"], tf.string))
-        found.append(compare("encoded images", out["logits"].numpy()[:-1], arrays["logits"], facts["tolerance"]))
+        found.append(compare("encoded images", out["logits"].numpy()[:-1], arrays["logits"], tolerance))
+        best = out["probabilities"].numpy()[:-1]
+        expected = -np.sort(-softmax(out["logits"].numpy()[:-1] / card["temperature"]), -1)[:, : best.shape[1]]
+        moved = float(np.abs(best - expected).max())
+        text = f"softmax(logits / {card['temperature']:.4g}) up to {moved:.2g}"
+        found.append(_check("probabilities", moved <= 1e-3, text))
+        names = (folder / "labels.txt").read_text("utf-8").split("\n")[:-1]
         classes = [card["classes"][i] for i in arrays["logits"].argmax(-1)]
         labels = [label.decode() for label in out["labels"].numpy()[:-1, 0]]
-        wrong = sum(a != b for a, b in zip(labels, classes, strict=True))
+        wrong = sum(a != b for a, b in zip(labels, classes, strict=True)) + (names != card["classes"])
         found.append(_check("labels", not wrong, f"{wrong} are wrong" if wrong else "as in labels.txt"))
         error = out["error"].numpy()[-1].decode()
         found.append(_check("a bad image", bool(error) and not any(out["error"].numpy()[:-1]), error or "not marked"))

@@ -18,7 +18,11 @@ FORBIDDEN = (
     "TFRecordDatasetV2", "TextLineDataset", "FixedLengthRecordDataset", "FixedLengthRecordDatasetV2", "SaveDataset",
     "SaveDatasetV2", "LoadDataset", "DatasetToTFRecord", "TextLineReader", "TextLineReaderV2", "WholeFileReader",
     "WholeFileReaderV2", "TFRecordReader", "TFRecordReaderV2", "InitializeTableFromTextFile",
-    "InitializeTableFromTextFileV2", "PrintV2", "DebugIdentityV3", "RpcCall", "DataServiceDataset",
+    "InitializeTableFromTextFileV2", "PrintV2", "DebugIdentity", "DebugIdentityV2", "DebugIdentityV3", "RpcCall",
+    "DataServiceDataset", "DataServiceDatasetV2", "DataServiceDatasetV3", "DataServiceDatasetV4", "CacheDataset",
+    "CacheDatasetV2", "SnapshotDataset", "SnapshotDatasetV2", "CSVDataset", "CSVDatasetV2", "SqlDataset", "LMDBDataset",
+    "ImmutableConst", "Save", "SaveSlices", "Restore", "RestoreSlice", "LookupTableExport", "WriteGraphSummary",
+    "CreateSummaryFileWriter", "CreateSummaryDbWriter", "WriteSummary", "WriteRawProtoSummary", "PrintGraph",
 )  # fmt: skip
 
 
@@ -45,7 +49,26 @@ def read_card(folder):
         raise ExportError(f"{path} is no card of a kzoo export.")
     if card[KIND] != 1:
         raise ExportError(f"{path} was written by a later kzoo (format {card[KIND]}; this one knows 1).")
+    wrong = [name for name, fits in FIELDS.items() if not fits(card.get(name))]
+    if wrong:
+        raise ExportError(f"{path} is damaged: {', '.join(wrong)} can't be read.")
     return card
+
+
+def _texts(values):
+    return isinstance(values, list) and bool(values) and all(isinstance(v, str) for v in values)
+
+
+def _facts(values, key, kind):
+    fits = lambda v: isinstance(v, dict) and isinstance(v.get(key), kind)  # noqa: E731
+    return isinstance(values, dict) and all(map(fits, values.values()))
+
+
+FIELDS = {
+    "name": lambda v: isinstance(v, str), "classes": _texts, "input_shape": lambda v: isinstance(v, list),
+    "files": lambda v: _facts(v, "sha256", str), "formats": lambda v: bool(v) and _facts(v, "files", list),
+    "temperature": lambda v: isinstance(v, (int, float)) and 0 < v < float("inf"),
+}  # fmt: skip
 
 
 def check_preprocessing(card, folder):

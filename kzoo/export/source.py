@@ -21,6 +21,7 @@ from kzoo.layers import Preprocess
 from kzoo.progress import say
 from kzoo.spec import Preprocessing
 from kzoo.training import run as runs
+from kzoo.training.evaluation import as_divided
 from kzoo.weights import resolve
 from kzoo.weights.classes import class_names
 
@@ -67,11 +68,27 @@ def find(what, *, weights=None, classes=None):
     else:
         source = _of_name(os.fspath(what), weights, classes)
     check_shape(source.shape)
+    _refuse_probabilities(source)
+    # One line each, for labels.txt, and Unicode, for the graph; a folder's name may be neither.
+    plain = (" ".join(str(c).encode("utf-8", "backslashreplace").decode().splitlines()) for c in source.classes)
+    source = replace(source, classes=tuple(plain))
     if len(source.model.output_shape) != 2 or source.model.output_shape[1] != len(source.classes):
         raise ExportError(
             f"{source.name} gives {source.model.output_shape}, but there are {len(source.classes)} class names."
         )
     return source
+
+
+def _refuse_probabilities(source):
+    """ExportError for a network that ends in a softmax or sigmoid: the signatures apply their own."""
+    last = source.model.outputs[0]._keras_history.operation
+    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (
+        keras.activations.softmax, keras.activations.sigmoid,
+    ):  # fmt: skip
+        raise ExportError(
+            f"{source.name} ends in probabilities ({last.name}); kzoo exports networks that give logits. Build it "
+            "without that activation (keras.applications: classifier_activation=None)."
+        )
 
 
 def _of_run(run, classes):
@@ -80,9 +97,15 @@ def _of_run(run, classes):
     report = _json(run.path / "report.json")
     temperature = next((d["temperature"] for d in (metrics, report) if d.get("temperature")), None)
     facts = {key: config[key] for key in FACTS if key in config}
+    weights = config.get("weights") or {}  # of the network that was fine-tuned
+    if weights:
+        facts.update(weights=weights.get("tag"), weights_sha256=weights.get("sha256"), source=weights.get("source"))
+        facts["finetune"] = config.get("finetune")
     facts["metrics"] = {k: v for k, v in metrics.items() if isinstance(v, (int, float, str))}
     name = run.path.resolve().name
-    return Source(name, run.model, tuple(classes or run.classes), run.preprocessing, _splits(run), temperature, facts)
+    licence = f"yours; of the network that was fine-tuned: {weights['licence']}" if weights.get("licence") else ""
+    classes = tuple(classes or run.classes)
+    return Source(name, run.model, classes, run.preprocessing, _splits(run), temperature, facts, licence)
 
 
 def _json(path):
@@ -94,7 +117,10 @@ def _json(path):
 
 
 def _splits(run):
-    """The run's validation and test part, its classes in its numbering; nothing if its data has changed or is gone."""
+    """The run's validation and test part, its classes in its numbering; nothing if its data has changed or is gone.
+
+    Of a fine-tuned run "val" is the part that it chose by, and "test" the one that it only measured on.
+    """
     config = run.config
     try:
         data = load_data(
@@ -107,6 +133,11 @@ def _splits(run):
     if data.fingerprint() != config["fingerprint"] or tuple(data.classes) != run.classes:
         say(f"Note: {config['data']} has changed since {run.path} was trained; nothing is measured on it.")
         return {}
+    if config.get("divided"):
+        data = as_divided(data, run)
+        if "choose" in data.splits:
+            parts = {"val": data.splits["choose"], "test": data.splits.get("test") or data.splits.get("val")}
+            return {name: split for name, split in parts.items() if split is not None}
     return {name: data.splits[name] for name in ("val", "test") if name in data.splits}
 
 

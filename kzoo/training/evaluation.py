@@ -84,7 +84,7 @@ def evaluate(run, data=None, *, split=None, batch_size=256, quiet=False):
     if own and dataset.fingerprint() != config["fingerprint"]:
         say(f"Note: {data} has changed since {run.path} was trained, so training images may be among these.")
     if own and config.get("divided"):
-        dataset = _as_divided(dataset, run)
+        dataset = as_divided(dataset, run)
     name, part = _choose(dataset, split)
     labels = _same_classes(part.labels, dataset.classes, run)
     with progress(quiet=quiet) as bar:
@@ -112,7 +112,7 @@ def run_over(run, split, batch_size, bar):
     return np.concatenate(found)
 
 
-def _as_divided(dataset, run):
+def as_divided(dataset, run):
     """The data set in the parts that the run's splits.csv names; images that are not in it are in no part."""
     rows = runs.read_csv(run.path / run.config["divided"])
     part = {(row["id"]): row["split"] for row in rows}
