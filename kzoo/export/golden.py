@@ -20,9 +20,13 @@ def reference(model):
 
     It shares no code with the inference form, so that a mistake there shows.
     """
-    clone = keras.models.clone_model(
-        model, clone_function=lambda layer: type(layer).from_config({**layer.get_config(), "dtype": "float32"})
-    )
+
+    def in_float32(layer):  # operations such as padding (LeNet-5's) have no precision of their own
+        if not isinstance(layer, keras.layers.Layer):
+            return layer
+        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+    clone = keras.models.clone_model(model, clone_function=in_float32)
     clone.set_weights([np.asarray(keras.ops.convert_to_numpy(w), "float32") for w in model.weights])
 
     def logits(x):

@@ -1,0 +1,114 @@
+"""kzoo serve under load: 1,000 requests, 32 at a time; then again with SIGTERM in the middle.
+
+    python scripts/load_serve.py saved_models/lenet5
+
+Prints answers, seconds, requests/s, p50, p99, and, for the second round, how many requests were taken and how many of
+those were answered: all, or something is wrong. Images are kzoo's own drawings in sizes of a phone's thumbnails.
+"""
+
+import argparse
+import base64
+import http.client
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+
+def started(folder):
+    command = [sys.executable, "-c", "from kzoo.cli import entry; entry()", "serve", folder, "--port", "0"]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in server.stderr:
+        found = re.search(r"http://127.0.0.1:(\d+)", line)
+        if found:
+            threading.Thread(target=server.stderr.read, daemon=True).start()
+            return server, int(found[1])
+    raise SystemExit(f"The server did not start: exit code {server.wait()}.")
+
+
+def bodies():
+    from kzoo.style.drawn import painting
+
+    found = []
+    for seed in range(8):
+        buffer = io.BytesIO()
+        painting("strokes", side=200 + 20 * seed, seed=seed).save(buffer, "JPEG")
+        found.append(json.dumps({"instances": [{"b64": base64.b64encode(buffer.getvalue()).decode()}]}))
+    return found
+
+
+def fire(port, name, requests, at_once, after=None):
+    """[(seconds, status)]; a request that the server never took (connection refused) is in no list.
+
+    after: called once when a quarter has been answered.
+    """
+    payloads, answers, lock, numbers = bodies(), [], threading.Lock(), iter(range(requests))
+
+    def client():
+        while (i := next_number()) is not None:
+            began = time.perf_counter()
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            try:
+                connection.connect()
+            except OSError:
+                return
+            try:
+                connection.request("POST", f"/v1/models/{name}:predict", payloads[i % len(payloads)])
+                response = connection.getresponse()
+                good = response.status if json.loads(response.read()).get("predictions") else -response.status
+            except (OSError, http.client.HTTPException, ValueError) as e:
+                good = type(e).__name__
+            with lock:
+                answers.append((time.perf_counter() - began, good))
+                if after and len(answers) == requests // 4:
+                    after()
+
+    def next_number():
+        with lock:
+            return next(numbers, None)
+
+    threads = [threading.Thread(target=client) for _ in range(at_once)]
+    began = time.perf_counter()
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return answers, time.perf_counter() - began
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--at-once", type=int, default=32)
+    options = parser.parse_args()
+    name = json.loads((Path(options.folder) / "card.json").read_text())["name"]
+
+    server, port = started(options.folder)
+    answers, seconds = fire(port, name, options.requests, options.at_once)
+    ms = 1000 * np.array([s for s, _ in answers])
+    good = sum(status == 200 for _, status in answers)
+    half, most = np.percentile(ms, (50, 99))
+    print(f"{good:,} of {options.requests:,} answered, {options.at_once} at a time: {seconds:.1f} s, "
+          f"{good / seconds:,.0f} requests/s, p50 {half:.0f} ms, p99 {most:.0f} ms")  # fmt: skip
+
+    stop = lambda: server.send_signal(signal.SIGTERM)  # noqa: E731
+    answers, _ = fire(port, name, options.requests, options.at_once, after=stop)
+    lost = [status for _, status in answers if status != 200]
+    code = server.wait(60)
+    print(f"SIGTERM in the middle: {len(answers):,} requests taken, {len(answers) - len(lost):,} answered, lost: "
+          f"{lost or 'none'}; exit code {code}")  # fmt: skip
+    raise SystemExit(1 if lost or good < options.requests or code else 0)
+
+
+if __name__ == "__main__":
+    main()
