@@ -50,6 +50,20 @@ def write_atomically(path, mode="wb", **options):
             temporary.unlink()
 
 
+def make_folder(path):
+    """A folder with its parents, if it is not there; KzooError where the system refuses.
+
+    >>> make_folder("/dev/null/x")
+    Traceback (most recent call last):
+        ...
+    kzoo.errors.KzooError: Can't make the folder /dev/null/x: Not a directory.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise KzooError(f"Can't make the folder {path}: {e.strerror or e}.") from e
+
+
 @contextmanager
 def write_folder(path, replace=None):
     """Give an empty folder beside `path` that takes its name only when the block ends well.

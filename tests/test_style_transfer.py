@@ -335,6 +335,24 @@ def test_kzoos_own_paintings_are_pictures_and_always_the_same():
         drawn.painting("gloss")
 
 
+def test_no_input_is_overwritten(files, kzoo_command):
+    before = (files / "content.png").read_bytes()
+    with pytest.raises(KzooError, match="would be overwritten"):
+        stylize(files / "content.png", files / "style.png", out=files / "content.png")
+    stylize(files / "content.png", files / "style.png", out=files / "a.png", evaluations=1)
+    made = (files / "a.png").read_bytes()
+    code, _, err = kzoo_command("style", "--like", files / "a.png", "--out", files / "a.png", "--style-weight", "5")
+    assert code == 1 and "give --out" in err
+    assert (files / "content.png").read_bytes() == before and (files / "a.png").read_bytes() == made
+
+
+def test_a_record_holds_any_file_name(files):
+    name = files / os.fsdecode(b"caf\xe9.png")
+    name.write_bytes((files / "content.png").read_bytes())
+    result = stylize(name, files / "style.png", out=files / "a.png", evaluations=1)
+    assert pictures.record(result.path)["content"] == str(name)
+
+
 def test_where_imagenet_cannot_be_had_kzoo_looks_with_its_own(monkeypatch, capsys):
     def offline(weights, progress=None):
         raise WeightsError("Can't download it.")

@@ -10,6 +10,7 @@ from kzoo.cli import group
 from kzoo.errors import DataError, KzooError, RunError
 from kzoo.style import losses, stylenet
 from kzoo.style.network import network
+from kzoo.training import run as runs
 
 RNG = np.random.default_rng(0)
 
@@ -139,6 +140,21 @@ def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch):
     served = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
     again = served(images=tf.constant(np.asarray(Image.open(odd))[None]))["painted"].numpy()[0]
     assert np.abs(again.astype(int) - painted).max() <= 1
+
+
+def test_an_export_replaces_no_other_folder(tmp_path):
+    net = tmp_path / "net"
+    net.mkdir()
+    runs.save_model(stylenet.build_stylenet(width=4, blocks=1), net / "model.keras")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    with pytest.raises(KzooError, match="is no SavedModel"):
+        stylenet.export_stylenet(net, tmp_path / "mine", force=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
+    x = keras.Input((4,))
+    runs.save_model(keras.Model(x, keras.layers.Dense(2)(x), name="other"), net / "model.keras")
+    with pytest.raises(RunError, match="no stylenet"):
+        stylenet.load_stylenet(net)
 
 
 def test_bad_input_is_one_line(tmp_path, photos):

@@ -124,12 +124,16 @@ def command(content, styles, out, like, budget, save_every, resume, from_last, r
             given.setdefault("evaluations", Settings.evaluations)
         if given.keys() & {"size", "coarsest"} and isinstance(settings.evaluations, tuple):
             given.setdefault("evaluations", sum(settings.evaluations))  # made for other sizes
-        content = content or found.get("content")
-        styles = styles or tuple(found.get("styles") or ())
+        content, theirs = content or found.get("content"), found.get("styles") or ()
+        styles = styles or (tuple(theirs) if isinstance(theirs, list) else ())
+        if not all(isinstance(p, (str, type(None))) for p in (content, *styles)):
+            raise KzooError(f"{like} names no pictures: give a CONTENT and at least one STYLE picture.")
     if not content or not styles or None in styles:
         raise click.UsageError("Give a CONTENT and at least one STYLE picture.")
     shared = dict(settings=settings, budget=budget, save_every=save_every, resume=resume, report=report, quiet=quiet)
     name = f"{Path(content).stem}-{Path(styles[0]).stem}"
+    if like and not Path(content).is_dir() and Path(out or f"{name}.png").resolve() == Path(like).resolve():
+        raise KzooError(f"{like} has the settings, and would be overwritten: give --out.")
     if Path(content).is_dir():
         results = stylize_folder(content, styles, out or name, from_last=from_last, **shared, **given)
     elif from_last:

@@ -37,8 +37,8 @@ def _rgb(image):
     colour = tf.cond(channels < 3, lambda: tf.repeat(image[..., :1], 3, -1), lambda: image[..., :3])
 
     def on_white():
-        alpha = tf.cast(image[..., -1:], tf.float32) / 255
-        return tf.cast(tf.round(tf.cast(colour, tf.float32) * alpha + 255 * (1 - alpha)), tf.uint8)
+        alpha = tf.cast(image[..., -1:], tf.uint16)  # at most 255 * 255 + 127; floats would take twice the memory
+        return tf.cast((tf.cast(colour, tf.uint16) * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
 
     return tf.cond(channels % 2 == 0, on_white, lambda: colour)
 

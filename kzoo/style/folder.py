@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from kzoo.data.images import shown
 from kzoo.errors import DataError, KzooError
+from kzoo.files import make_folder
 from kzoo.progress import say
 from kzoo.style import pictures
-from kzoo.style.transfer import Settings, settled, stylize
+from kzoo.style.transfer import Settings, beside, settled, stylize
 
 
 def stylize_folder(contents, styles, out, *, from_last=False, budget=None, resume=False, quiet=False, **options):
@@ -20,22 +21,24 @@ def stylize_folder(contents, styles, out, *, from_last=False, budget=None, resum
         at full size, so that frames hang together. budget: seconds for all of them, shared out equally.
     resume: pass over those that are finished. Others as in `kzoo.stylize`.
 
-    Returns a list of Results. A picture that can't be read is named and the others painted; DataError at the end says
-    how many there were.
+    Returns a list of Results, without picture and history, which are in the files. A picture that can't be read is
+    named and the others painted; DataError at the end says how many there were.
     """
     files, out, deadline = pictures.listed(contents), Path(out), budget and time.monotonic() + budget
-    targets = {}
+    targets, taken = {}, set()
     for file in files:
         target = out / f"{file.stem}.png"
-        if target in targets.values():
+        theirs = {target, beside(target, "compare"), beside(target, "loss")}
+        if taken & theirs:
             raise KzooError(f"Two pictures of {shown(contents)} would both become {shown(target)}: rename one.")
+        taken |= theirs
         if target.resolve() == file.resolve():
             raise KzooError(f"{shown(file)} would be overwritten by its result: give another folder.")
         targets[file] = target
     changes = {f.name: options.pop(f.name) for f in fields(Settings) if f.name in options}
     before = options.pop("settings", None) or Settings()
     options["settings"] = settled(Settings.of({**asdict(before), **changes}))  # once, not for each picture
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     results, bad, last, eyes = [], [], None, {}
     for i, (file, target) in enumerate(targets.items()):
         state = target.with_suffix(".state").is_file()
@@ -45,12 +48,13 @@ def stylize_folder(contents, styles, out, *, from_last=False, budget=None, resum
         changes = dict(options)
         if from_last and last is not None:
             changes.update(init=str(last), coarsest=0)
+            if isinstance(options["settings"].evaluations, tuple):  # those of several sizes
+                changes["evaluations"] = sum(options["settings"].evaluations)
         if deadline:
             changes["budget"] = max(0.1, (deadline - time.monotonic()) / (len(files) - i))
         try:
-            results.append(
-                stylize(file, styles, out=target, resume=resume and state, quiet=quiet, eyes=eyes, **changes)
-            )  # fmt: skip
+            result = stylize(file, styles, out=target, resume=resume and state, quiet=quiet, eyes=eyes, **changes)
+            results.append(replace(result, picture=None, history=[]))  # a film would fill the memory
             last = target
         except DataError as e:
             bad.append(file)

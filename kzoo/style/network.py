@@ -121,6 +121,8 @@ def choose(full, found, content, style, weights):
             raise unknown(f"layer of {full.name}", name, names, f"kzoo info {full.name} shows all.")
         if not reached(name):
             raise WeightsError(f"{weights} does not hold all layers up to {name}: choose an earlier one.")
+        if len(full.get_layer(name).output.shape) != 4:
+            raise KzooError(f"{name} of {full.name} is no feature map: choose an earlier layer.")
     relu = lambda n: n.replace("conv", "relu") if "block1_relu1" in names else n  # noqa: E731
     usual_content, usual_style = tuple(map(relu, CONTENT)), tuple(map(relu, STYLE))
     notes = []

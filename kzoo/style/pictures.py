@@ -67,7 +67,7 @@ def as_uint8(picture):
 def write(path, picture, record):
     """A PNG that carries a record (JSON) as text."""
     info = PngImagePlugin.PngInfo()
-    info.add_itxt(KEY, json.dumps(record, ensure_ascii=False))
+    info.add_itxt(KEY, json.dumps(record))
     with write_atomically(path) as f:
         Image.fromarray(picture).save(f, "PNG", pnginfo=info)
 
@@ -91,7 +91,8 @@ def record(path):
 def side_by_side(path, pictures):
     """Content, styles and result at one height, in one PNG."""
     height = pictures[-1].shape[0]
-    row = [as_uint8(resized(p, (height, max(1, round(p.shape[1] * height / p.shape[0]))))) for p in pictures]
+    width = lambda p: min(max(1, round(p.shape[1] * height / p.shape[0])), 8 * height)  # noqa: E731, of a long strip
+    row = [as_uint8(resized(p, (height, width(p)))) for p in pictures]
     gap = np.full((height, max(2, height // 64), 3), 255, "uint8")
     joined = [part for p in row for part in (p, gap)][:-1]
     with write_atomically(path) as f:

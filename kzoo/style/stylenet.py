@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 
 import keras
@@ -14,6 +15,7 @@ from kzoo.data.batches import batches, prepared
 from kzoo.data.images import shown
 from kzoo.data.sources import Split, report_skipped
 from kzoo.errors import DataError, KzooError, RunError
+from kzoo.files import make_folder, write_folder
 from kzoo.hardware import auto_precision, describe
 from kzoo.pretrained import OFFLINE_STYLE
 from kzoo.progress import progress, say
@@ -22,13 +24,14 @@ from kzoo.style import losses, pictures
 from kzoo.style.network import network
 from kzoo.training import run as runs
 from kzoo.training.interrupt import Interrupted, interruptible
-from kzoo.weights import resolve
+from kzoo.weights import fetch, resolve
 
 _register = keras.saving.register_keras_serializable(package="kzoo")
 
 SAME = (
-    "model", "weights", "style_sha256", "images_sha256", "size", "style_size", "width", "blocks", "steps", "batch_size",
-    "content_weight", "style_weight", "tv_weight", "learning_rate", "seed", "precision",
+    "model", "weights", "content_layers", "style_layers", "style_sha256", "images_sha256", "size", "style_size", "width",
+    "blocks", "steps", "batch_size", "content_weight", "style_weight", "tv_weight", "learning_rate", "seed",
+    "precision",
 )  # fmt: skip
 ROUND = 50  # steps between checkpoints
 
@@ -180,7 +183,8 @@ def train_stylenet(
     if str(weights) == OFFLINE_STYLE[1] and model == "vgg19":
         model = OFFLINE_STYLE[0]
     settings = {
-        "model": model, "weights": str(weights), "style": str(style), "style_sha256": _hash(painting),
+        "model": model, "weights": str(weights), "content_layers": content_layers and list(content_layers),
+        "style_layers": style_layers and list(style_layers), "style": str(style), "style_sha256": _hash(painting),
         "images": str(images), "images_sha256": _hash("\n".join(split.ids).encode()), "size": size,
         "style_size": style_size, "width": width,
         "blocks": blocks, "steps": steps, "batch_size": batch_size, "content_weight": content_weight,
@@ -188,9 +192,11 @@ def train_stylenet(
         "precision": precision, "hardware": describe(), "versions": runs.versions(),
         "command": runs.command("train_stylenet"),
     }  # fmt: skip
+    if weights != "random":
+        fetch(resolve(model, weights))  # before anything is written: what is not there is told at once
     _claim(folder, settings, resume)
     with runs.locked(folder):
-        if not (folder / runs.CONFIG).exists():
+        if not resume:
             runs.write_json(folder / runs.CONFIG, settings)
         if not quiet:
             say(f"Learning {Path(style).name} on {len(split):,} pictures of {size}x{size}, {steps:,} steps of "
@@ -202,8 +208,6 @@ def train_stylenet(
             say(f"Left out {report_skipped(skipped)}.")
         if not len(ready):
             raise DataError(f"No picture in {images} can be decoded.")
-        if weights != "random":
-            resolve(model, weights)  # a wrong name or path answers before anything is computed
         net = network(model, weights, content_layers=content_layers, style_layers=style_layers, precision=precision,
                       seed=seed, picture=painting.astype("float32") if weights == "random" else None)  # fmt: skip
         if not quiet:
@@ -252,9 +256,9 @@ def _claim(folder, settings, resume):
         wrong = runs.differences(settings, before, SAME)
         if wrong:
             raise RunError(f"{folder} can't be resumed with other settings. {'; '.join(wrong)}.")
-    elif folder.exists() and any(p.name != runs.LOCK for p in folder.iterdir()):
+    elif folder.is_dir() and any(p.name not in (runs.LOCK, runs.CONFIG) for p in folder.iterdir()):
         raise RunError(f"{folder} is not empty: add --resume to go on with what is in it, or choose another --out.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
 
 
 def _learn(folder, settings, net, painting, ready, interrupted, quiet):
@@ -323,7 +327,10 @@ def _learn(folder, settings, net, painting, ready, interrupted, quiet):
 
 def load_stylenet(path):
     """The keras.Model of a folder that `train_stylenet` wrote; RunError for a damaged or foreign one."""
-    return runs.read_model(Path(path) / runs.MODEL)
+    model = runs.read_model(Path(path) / runs.MODEL)
+    if model.name != "stylenet":
+        raise RunError(f"{path} holds {model.name}, no stylenet: kzoo stylenet train writes one.")
+    return model
 
 
 def paint(model, picture):
@@ -348,11 +355,10 @@ def apply_stylenet(net, images, *, out=None, size=None, quiet=False):
     model = load_stylenet(net)
     files = [p for i in images for p in (pictures.listed(i) if Path(i).is_dir() else [Path(i)])]
     folder = Path(out or f"{Path(net).name}-painted")
-    names = [p.stem for p in files]
-    twice = next((n for n in names if names.count(n) > 1), None)
-    if twice is not None:
+    (twice, n), *_ = Counter(p.stem for p in files).most_common(1) or [("", 0)]
+    if n > 1:
         raise KzooError(f"Two pictures would both become {shown(folder / twice)}.png: rename one.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     width = model.get_layer("conv1").filters
     written, bad = [], []
     with progress("pictures", quiet) as bar:
@@ -385,18 +391,19 @@ def export_stylenet(net, out, *, force=False):
     """Write a trained stylenet as a SavedModel that runs without kzoo and Keras.
 
     Its signature serving_default takes images (B, H, W, 3) uint8 of any size and gives painted, the same shape and
-    type. out: the folder, which must not exist, but with force. Returns its path.
+    type. out: the folder; force: replace the SavedModel that is there. Returns its path.
     """
-    import shutil
-    import tempfile
-
     import tensorflow as tf
 
     if keras.backend.backend() != "tensorflow":
         raise KzooError("A SavedModel is written by the TensorFlow backend: unset KERAS_BACKEND.")
     model, out = load_stylenet(net), Path(out)
-    if out.exists() and not force:
-        raise KzooError(f"{out} exists: choose another --out, or --force.")
+
+    def replaceable():
+        if not force:
+            raise KzooError(f"{out} exists: choose another --out, or --force.")
+        if not (out / "saved_model.pb").is_file():
+            raise KzooError(f"{out} is no SavedModel, so it is not replaced: choose another --out.")
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
     def painted(images):
@@ -407,13 +414,6 @@ def export_stylenet(net, out, *, force=False):
 
     module = tf.Module()
     module.model, module.painted = model, painted
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        tf.saved_model.save(module, str(beside / "new"), signatures={"serving_default": painted})
-        if out.exists():
-            out.rename(beside / "old")
-        (beside / "new").rename(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with write_folder(out, replace=replaceable) as folder:
+        tf.saved_model.save(module, str(folder), signatures={"serving_default": painted})
     return out

@@ -112,6 +112,7 @@ class Settings:
         pair = lambda m: isinstance(m, tuple) and len(m) == 2 and all(isinstance(p, (str, os.PathLike)) for p in m)  # noqa: E731
         if not (isinstance(self.masks, tuple) and all(map(pair, self.masks))):
             raise KzooError(f"masks must be pairs of paths, got {self.masks!r}.")
+        object.__setattr__(self, "masks", tuple(tuple(map(os.fspath, pair)) for pair in self.masks))
         for name in ("layer_weights", "style_weights"):
             value = getattr(self, name)
             if value is not None and not (all(_is_number(v) and v >= 0 for v in value) and sum(value) > 0):
@@ -133,7 +134,7 @@ class Settings:
                 raise unknown("setting", key, names, f"There are: {', '.join(names)}.")
         try:
             return cls(**values)
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, OverflowError) as e:
             raise KzooError(f"These settings can't be used: {e}.") from e
 
     def sides(self, shape):
@@ -193,8 +194,13 @@ def stylize(
             )
         if not out.parent.is_dir():
             raise KzooError(f"There is no folder {out.parent} to write {out.name} to.")
+        inputs = [content, *styles, *(m for pair in settings.masks for m in pair), settings.init]
+        if any(_name(p) is not None and os.path.realpath(p) == os.path.realpath(out) for p in inputs):
+            raise KzooError(f"{out} is one of the pictures to read, and would be overwritten: give another out.")
     elif resume or save_every:
         raise KzooError("resume and save_every need out, the PNG to write.")
+    if budget is not None and not budget > 0:
+        raise KzooError(f"budget must be a number of seconds above 0, got {budget!r}.")
     job = Job(
         content, styles, settings, out, budget and began + budget, save_every, quiet, {} if eyes is None else eyes
     )
@@ -238,6 +244,8 @@ class Job:
             )
         if settings.style_weights is not None and len(settings.style_weights) != len(styles):
             raise KzooError(f"style_weights has {len(settings.style_weights)} numbers for {len(styles)} styles.")
+        if settings.style_weights is not None and self.masks and len(styles) > 1:
+            raise KzooError("With masks each region takes its own style, so style_weights say nothing: leave them out.")
         self.sides = settings.sides(self.content.shape)
         counts = settings.evaluations
         if isinstance(counts, tuple) and len(counts) != len(self.sides):
@@ -368,8 +376,8 @@ class Job:
             self.note(optimiser, side, self.used - before, bar)
             if moved:
                 self.smooth(optimiser.x)
-            elif self.precision == "float32":
-                break  # as low as float32 can tell
+            elif self.precision == "float32" or self.is_over(k, finish):
+                break  # as low as float32 can tell, or no time to compile another precision
             else:
                 bar.done(f"{size[1]}x{size[0]}: {self.precision} shows no way down any more, going on in float32.")
                 self.precision = "float32"

@@ -10,6 +10,8 @@ from kzoo.data import images
 from kzoo.errors import DataError
 from kzoo.training import run as runs
 
+HELD = 1 << 28  # bytes of encoded images in a batch, however few they are
+
 
 def predict(run, paths, *, top=5, batch_size=32, weights=None, progress=None):
     """Classify image files, however many: they are read batch by batch.
@@ -79,22 +81,23 @@ def _network(model, shape, preprocessing, classes, top):
 
 
 def _predict(classify, files, batch_size, progress):
-    for start in range(0, len(files), batch_size):
-        results, good = [], []
-        for path in files[start : start + batch_size]:
-            result = {"image": path}
-            try:
-                good.append(images.read(path))
-            except (DataError, OSError) as e:
-                result["error"] = e.strerror or str(e) if isinstance(e, OSError) else str(e)
-            results.append(result)
-        answers = iter(classify(good) if good else ())
-        for result in results:
-            if "error" not in result:
-                result.update(next(answers))
-        if progress:
-            progress(start + len(results), len(files))
-        yield from results
+    results, good = [], []
+    for done, path in enumerate(files, 1):
+        result = {"image": path}
+        try:
+            good.append(images.read(path))
+        except (DataError, OSError) as e:
+            result["error"] = e.strerror or str(e) if isinstance(e, OSError) else str(e)
+        results.append(result)
+        if len(results) == batch_size or done == len(files) or sum(map(len, good)) > HELD:
+            answers = iter(classify(good) if good else ())
+            for result in results:
+                if "error" not in result:
+                    result.update(next(answers))
+            if progress:
+                progress(done, len(files))
+            yield from results
+            results, good = [], []
 
 
 def _expand(path):
