@@ -29,8 +29,8 @@ from kzoo.weights import fetch, resolve
 _register = keras.saving.register_keras_serializable(package="kzoo")
 
 SAME = (
-    "model", "weights", "content_layers", "style_layers", "style_sha256", "images_sha256", "size", "style_size", "width",
-    "blocks", "steps", "batch_size", "content_weight", "style_weight", "tv_weight", "learning_rate", "seed",
+    "model", "weights", "content_layers", "style_layers", "style_sha256", "images_sha256", "size", "style_size",
+    "width", "blocks", "steps", "batch_size", "content_weight", "style_weight", "tv_weight", "learning_rate", "seed",
     "precision",
 )  # fmt: skip
 ROUND = 50  # steps between checkpoints
