@@ -6,7 +6,7 @@
 The numbers: for each picture the relative Gram distance |G - A|^2 / |A|^2 from the style and the relative distance
 |F - P|^2 / |P|^2 from the content, both as the real network's first layers (block1_conv1 .. block3_conv1) see them.
 Contents are scikit-learn's sample photographs (china.jpg by danielbuechele, flower.jpg by vultilion, CC BY 2.0), styles
-kzoo's own paintings, so the pictures may be shown.
+kzoo's own paintings, so what comes out may be shown.
 """
 
 import argparse
@@ -100,11 +100,11 @@ def draw(options):
     for content, style in (("china", "strokes"), ("flower", "glass")):
         result = kzoo.stylize(photos[content], styles[style], size=640, weights=options.vgg, quiet=True)
         joined = FOLDER / "joined.png"
-        pictures.side_by_side(joined, [photos[content], styles[style], result.picture])
+        pictures.side_by_side(joined, [styles[style], result.picture])  # not the photograph: it is not ours
         shrink(joined, FOLDER / f"{content}-{style}.jpg")
 
 
-def shrink(path, out, width=1000):
+def shrink(path, out, width=640):
     """A PNG as a JPEG of that width; the PNG goes."""
     from PIL import Image
 

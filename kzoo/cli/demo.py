@@ -47,9 +47,10 @@ def steps(folder):
     say(
         "4. Fine-tune one",
         "resnet20 knows CIFAR-10's ships and frogs. Now it learns 1,438 real handwritten digits, which come with "
-        "scikit-learn: its features once, then a new head, then deeper layers, as far as that helps.",
+        "scikit-learn: its features once, then a new head, then all layers, stage by stage from the top.",
     )
-    kzoo("finetune", "digits", "--model", "resnet20", "--epochs", "3", "--budget", "60s", "--seed", "0", "--out", run)
+    kzoo("finetune", "digits", "--model", "resnet20", "--unfreeze", "all", "--epochs", "5", "--seed", "0",
+         "--out", run)  # fmt: skip
 
     say("5. Test it", "359 digits that it has never seen: how many it gets right, and which it takes for which.")
     kzoo("evaluate", run)

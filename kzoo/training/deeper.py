@@ -7,7 +7,6 @@ import time
 import numpy as np
 
 from kzoo.data.batches import prepared
-from kzoo.hardware import load_keras
 from kzoo.inference import predictor
 from kzoo.progress import progress
 from kzoo.training import run as runs
@@ -30,7 +29,6 @@ def deepen(job, head):
     Returns ((name of the best phase, logits by part or None for the head's), a sentence). Overwrites the run's model
     if a stage was kept.
     """
-    load_keras()
     unfreeze = job.how["unfreeze"]
     network = with_head(job.network.model, len(job.data.classes))
     network.get_layer(HEAD).set_weights([head.kernel, head.bias])

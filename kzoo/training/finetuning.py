@@ -464,6 +464,7 @@ class Job:
                     "train on, or val and test parts."
                 )
             return ("head", None), f"The head alone: too few photos to choose deeper layers by. {self.head_text}."
+        load_keras()  # quietly: the next line imports it
         from kzoo.training.deeper import deepen
 
         return deepen(self, head)
