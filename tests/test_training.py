@@ -121,7 +121,7 @@ def test_the_rubbish_class_is_lecuns_criterion():
     expected = np.mean(
         [y[d] + np.log(np.exp(-j) + np.exp(-y).sum()) for y, d in zip(distances.astype(float), labels, strict=True)]
     )
-    loss = loss_of(kzoo.recipe("lenet").changed(rubbish=j))(np.eye(10, dtype="float32")[labels], -distances)
+    loss = loss_of(recipe("lenet").changed(rubbish=j))(np.eye(10, dtype="float32")[labels], -distances)
     np.testing.assert_allclose(float(loss), expected, rtol=1e-5)
 
 
@@ -534,6 +534,6 @@ def test_the_demo_runs_and_prints_its_commands(kzoo_command, tmp_path):
         assert f"$ kzoo {verb}" in out
     made = tmp_path / "demo"
     assert (made / "digits" / "confusion-test.png").exists() and (made / "saved_model" / "card.md").exists()
-    assert json.loads((made / "digits" / "metrics-test.json").read_text())["top1"] > 0.9
+    assert json.loads((made / "digits" / "evaluation-test.json").read_text())["top1"] > 0.9
     with Image.open(made / "painted.png") as picture:
         assert picture.size == (256, 256)

@@ -188,8 +188,8 @@ def test_resolve():
         KzooError, match=r"Unknown weights 'imagenett'. Did you mean 'imagenet'\? It has: imagenet, torchvision"
     ):
         resolve("vgg16", "imagenett")
-    with pytest.raises(KzooError, match="None are published for lenet5"):
-        resolve("lenet5", "imagenet")
+    with pytest.raises(KzooError, match="None are published for plain56"):
+        resolve("plain56", "imagenet")
     with pytest.raises(WeightsError, match=r"There is no weights file no/such\.h5"):
         kzoo.build("lenet5", weights="no/such.h5")
 

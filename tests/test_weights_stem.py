@@ -129,12 +129,12 @@ def test_list(capsys):
     rows = json.loads(out)
     assert code == 0 and len(rows) > 30
     for row in rows:
-        assert row["file"].startswith("https://") and row["licence"] and row["source"]
+        assert row["file"].startswith(("https://", "kzoo:")) and row["licence"] and row["source"]
         assert row["hash"] or "mobilenet" in row["model"]  # keras.applications publishes none for these
     code, _, err = run(capsys, "weights", "list", "vgg?")
     assert code == 1 and err.startswith("Error: No model's name matches")
-    code, _, err = run(capsys, "weights", "list", "lenet5")
-    assert code == 0 and "No weights are published for lenet5" in err
+    code, _, err = run(capsys, "weights", "list", "plain56")
+    assert code == 0 and "No weights are published for plain56" in err
 
 
 def test_verify(capsys, tmp_path):
