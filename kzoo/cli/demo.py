@@ -90,10 +90,10 @@ def write_paintings(folder):
     """Two of kzoo's own paintings as PNG files."""
     from kzoo.style.drawn import painting
 
-    paths = [str(folder / f"{name}.png") for name in ("glass", "strokes")]
-    for name, path in zip(("glass", "strokes"), paths, strict=True):
-        painting(name, side=256).save(path)
-    return paths
+    paths = [folder / f"{name}.png" for name in ("glass", "strokes")]
+    for path in paths:
+        painting(path.stem, side=256).save(path)
+    return [str(path) for path in paths]
 
 
 def write_pictures(folder):

@@ -9,6 +9,11 @@ FOLDER = Path(__file__).parent
 PREFIX = "kzoo:"  # of a Weights' file that is in the package
 
 
+def path_of(file):
+    """Where a Weights' file that begins with PREFIX is."""
+    return FOLDER / file.removeprefix(PREFIX)
+
+
 def cards():
     """{name: card}: what was trained, how, how long, on what, and how good it became."""
     found = (json.loads(p.read_text("utf-8")) for p in sorted(FOLDER.glob("*.json")))

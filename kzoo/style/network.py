@@ -13,12 +13,22 @@ from kzoo.build import build
 from kzoo.catalog import spec
 from kzoo.errors import KzooError, WeightsError, unknown
 from kzoo.ledger import _without_values, ledger
+from kzoo.pretrained import OFFLINE_STYLE
 from kzoo.weights import assign, fetch, read, resolve
 from kzoo.weights.assign import best
 
 # Gatys et al. 2016, section 3; behind the ReLU, which VGG with batch norm has as a layer of its own.
 CONTENT, STYLE = ("block4_conv2",), tuple(f"block{i}_conv1" for i in range(1, 6))
 POOLING, PADDING = ("average", "max"), ("replicate", "zeros")
+
+
+def model_of(name, weights):
+    """The model that weights are for: kzoo's own are not VGG-19's, the default's.
+
+    >>> model_of("vgg19", "cifar10"), model_of("vgg19", "imagenet")
+    ('vgg_cifar10', 'vgg19')
+    """
+    return OFFLINE_STYLE[0] if name == "vgg19" and weights == OFFLINE_STYLE[1] else name
 
 
 @dataclass(frozen=True)

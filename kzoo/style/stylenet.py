@@ -17,11 +17,10 @@ from kzoo.data.sources import Split, report_skipped
 from kzoo.errors import DataError, KzooError, RunError
 from kzoo.files import make_folder, write_folder
 from kzoo.hardware import auto_precision, describe
-from kzoo.pretrained import OFFLINE_STYLE
 from kzoo.progress import progress, say
 from kzoo.spec import Preprocessing
 from kzoo.style import losses, pictures
-from kzoo.style.network import network
+from kzoo.style.network import model_of, network
 from kzoo.training import run as runs
 from kzoo.training.interrupt import Interrupted, interruptible
 from kzoo.weights import fetch, resolve
@@ -180,8 +179,7 @@ def train_stylenet(
     why = "as asked"
     if precision in (None, "auto"):
         precision, why = auto_precision()
-    if str(weights) == OFFLINE_STYLE[1] and model == "vgg19":
-        model = OFFLINE_STYLE[0]
+    model = model_of(model, str(weights))
     settings = {
         "model": model, "weights": str(weights), "content_layers": content_layers and list(content_layers),
         "style_layers": style_layers and list(style_layers), "style": str(style), "style_sha256": _hash(painting),

@@ -16,7 +16,7 @@ from kzoo.hardware import auto_precision
 from kzoo.pretrained import OFFLINE_STYLE
 from kzoo.progress import progress, say
 from kzoo.style import colour, memory, pictures
-from kzoo.style.network import network
+from kzoo.style.network import model_of, network
 from kzoo.style.objective import BALANCES, Eye, Objective
 from kzoo.style.optimise import LBFGS, OPTIMISERS
 from kzoo.training.interrupt import Interrupted, interruptible
@@ -221,9 +221,7 @@ def settled(settings):
                 raise
             weights = OFFLINE_STYLE[1]
             say(f"{e} Until then kzoo looks with its own small network (--weights {weights}).")
-    if model == Settings.model and weights == OFFLINE_STYLE[1]:
-        model = OFFLINE_STYLE[0]
-    return replace(settings, model=model, weights=weights)
+    return replace(settings, model=model_of(model, weights), weights=weights)
 
 
 class Job:

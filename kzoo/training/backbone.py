@@ -25,7 +25,7 @@ from kzoo.errors import KzooError, RunError
 from kzoo.files import sha256, write_atomically
 from kzoo.hardware import auto_precision, backend, describe, load_keras, processor, without_devices
 from kzoo.pretrained import OFFLINE_BACKBONE, RECOGNISED
-from kzoo.shipped import FOLDER, PREFIX
+from kzoo.shipped import path_of
 from kzoo.spec import ModelSpec, Preprocessing, Weights
 from kzoo.training.features import Cache, cache_dir
 
@@ -113,7 +113,7 @@ def at_hand(model=None):
         for w in row.weights:
             if w.source == "kzoo":
                 if model is not None or (name, w.tag) == OFFLINE_BACKBONE:
-                    found.append((row, w, FOLDER / w.file.removeprefix(PREFIX)))
+                    found.append((row, w, path_of(w.file)))
                 continue
             file = w.file.rpartition("/")[2]
             path = next((p for p in (downloads() / file, *neighbours(file)) if p.is_file()), None)

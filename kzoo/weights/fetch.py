@@ -46,7 +46,7 @@ def fetch(weights, progress=None):
     if not is_address(weights.file):
         path = Path(weights.file).expanduser()
         if weights.file.startswith(shipped.PREFIX):
-            path = shipped.FOLDER / weights.file.removeprefix(shipped.PREFIX)
+            path = shipped.path_of(weights.file)
         if not path.is_file():
             raise WeightsError(f"There is no weights file {path}.")
         verify(path, weights.hash, "It is not the file that these weights name")

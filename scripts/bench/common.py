@@ -26,25 +26,31 @@ def peak(n=2048):
     return found
 
 
+def exchanged(model, norm):
+    """A copy of a model, new weights and all, with the class `norm` in place of kzoo's batch norm."""
+    import keras
+
+    from kzoo.layers import BatchNormalization
+
+    kind = lambda layer: norm if isinstance(layer, BatchNormalization) else type(layer)  # noqa: E731
+    return keras.models.clone_model(model, clone_function=lambda x: kind(x).from_config(x.get_config()))
+
+
 def network(name, precision="float32", norm=None):
     """The network with random weights and statistics, the same for every peer. norm: the class of its batch norms.
 
     Random, because TensorFlow leaves out additions of zeros. RGB in -1..1 for all: PyTorch, whose backend of Keras
     checks the translation, can't reverse the channels by a slice.
     """
-    import keras
     import numpy as np
 
     import kzoo
     from kzoo.build import computing_in
-    from kzoo.layers import BatchNormalization
 
     model = kzoo.build(name, preprocessing=kzoo.Preprocessing(), precision=precision, seed=0)
     if norm:
-        kind = lambda layer: norm if isinstance(layer, BatchNormalization) else type(layer)  # noqa: E731
         with computing_in(precision):
-            clone = lambda layer: kind(layer).from_config(layer.get_config())  # noqa: E731
-            model = keras.models.clone_model(model, clone_function=clone)
+            model = exchanged(model, norm)
     rng = np.random.default_rng(0)
     for v in model.weights:
         if v.name in ("gamma", "moving_variance"):

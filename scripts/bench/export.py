@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from bench.common import network, timed
+from bench.common import exchanged, network, timed
 
 HELP = "latency and images/s of exported networks: kzoo's formats, plain Keras export, onnxruntime, LiteRT"
 UNIT, BETTER, BASE = "images/s", "more", "plain export"
@@ -50,11 +50,8 @@ def subject(name, norm=None):
     """
     import os
 
-    import keras
-
     from kzoo.catalog import spec
     from kzoo.export.source import Source, find
-    from kzoo.layers import BatchNormalization
 
     if not os.path.isdir(name):
         row, model = spec(name), network(name, norm=norm)
@@ -62,8 +59,7 @@ def subject(name, norm=None):
     source = find(name)
     model = source.model
     if norm:
-        kind = lambda layer: norm if isinstance(layer, BatchNormalization) else type(layer)  # noqa: E731
-        copy = keras.models.clone_model(model, clone_function=lambda x: kind(x).from_config(x.get_config()))
+        copy = exchanged(model, norm)
         copy.set_weights(model.get_weights())
         model = copy
     return source, model
@@ -106,7 +102,7 @@ def plain(name, source, model, folder):
     def run(x, loaded=loaded):
         return next(iter(signature(**{key: tf.constant(x)}).values())).numpy()
 
-    return run, sum(p.stat().st_size for p in (folder / "plain").rglob("*") if p.is_file())
+    return run, size_of(folder / "plain")
 
 
 def kzoo(name, source, model, folder):
@@ -126,5 +122,9 @@ def kzoo(name, source, model, folder):
     parts = Parts(module, signatures, form, only_logits(function), precision, few)
     files = formats.write(format, folder, parts)[variant]["files"]
     loaded = tf.saved_model.load(str(folder)) if format == "saved_model" else None
-    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) if loaded else None
-    return formats.runner(variant, folder, loaded), size or sum((folder / f).stat().st_size for f in files)
+    size = size_of(folder) if loaded else sum((folder / f).stat().st_size for f in files)
+    return formats.runner(variant, folder, loaded), size
+
+
+def size_of(folder):
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
