@@ -46,7 +46,8 @@ def command(config):
     """The command that trains a run again."""
     recipe = config["recipe"]
     return (f"kzoo train {config['model']} --data {config['data']} --recipe {recipe['name']} --epochs "
-            f"{recipe['epochs']} --seed {config['seed']} --precision {config['precision']}")  # fmt: skip
+            f"{recipe['epochs']} --val-fraction {config['val_fraction']} --seed {config['seed']} "
+            f"--precision {config['precision']}")  # fmt: skip
 
 
 def main():
@@ -91,7 +92,7 @@ def main():
     card = {
         "name": args.name, "trained_as": config["model"], "data": data, "classes": config["classes"],
         "recipe": config["recipe"], "options": options, "epochs": len(history) - 1, "seed": config["seed"],
-        "precision": config["precision"], "input_shape": config["input_shape"],
+        "val_fraction": config["val_fraction"], "precision": config["precision"], "input_shape": config["input_shape"],
         "val_top1": after["val"].top1, "test_top1": after["test"].top1, "test_images": after["test"].images,
         "seconds": round(seconds), "hardware": config["hardware"], "versions": config["versions"],
         "fingerprint": config["fingerprint"], "command": command(config), "sha256": digest(file, "sha256"),

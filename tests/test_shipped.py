@@ -18,9 +18,9 @@ from kzoo.training.recipes import recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 FIELDS = {
-    "name", "trained_as", "data", "classes", "recipe", "options", "epochs", "seed", "precision", "input_shape",
-    "val_top1", "test_top1", "test_images", "seconds", "hardware", "versions", "fingerprint", "command", "sha256",
-    "data_note", "licence", "data_licence", "intended_use", "limits",
+    "name", "trained_as", "data", "classes", "recipe", "options", "epochs", "seed", "val_fraction", "precision",
+    "input_shape", "val_top1", "test_top1", "test_images", "seconds", "hardware", "versions", "fingerprint", "command",
+    "sha256", "data_note", "licence", "data_licence", "intended_use", "limits",
 }  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def test_from_a_run_to_weights_and_again(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setattr(shipped, "FOLDER", folder)
     monkeypatch.chdir(tmp_path)
-    kzoo.train("mnist_mlp", "digits", epochs=2, precision="float32", out="run", quiet=True)
+    kzoo.train("mnist_mlp", "digits", epochs=2, val_fraction=0.2, precision="float32", out="run", quiet=True)
     monkeypatch.setattr(sys, "argv", ["ship.py", "run", "--name", "mnist_mlp"])
     runpy.run_path(str(ROOT / "scripts" / "ship.py"))
     card = json.loads((folder / "mnist_mlp.json").read_text())

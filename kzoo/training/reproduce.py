@@ -43,7 +43,7 @@ def error(a, b, n):
 
 
 def reproduce(name, *, out=None, resume=False, quiet=False):
-    """Train the weights that kzoo ships under `name` again: data, recipe, seed and precision of their card.
+    """Train the weights that kzoo ships under `name` again: data, recipe, seed, shares and precision of their card.
 
     out: the run folder; runs/NAME-again by default. resume: go on with it after a kill or Ctrl-C.
     Other hardware and versions round differently, so the result is compared and not expected to be equal; on the same
@@ -53,7 +53,8 @@ def reproduce(name, *, out=None, resume=False, quiet=False):
     out = out or f"runs/{name}-again"
     run = train(
         card["trained_as"], card["data"], recipe=card["recipe"], seed=card["seed"], precision=card["precision"],
-        input_shape=card["input_shape"], out=out, resume=resume, quiet=quiet, **card["options"],
+        input_shape=card["input_shape"], val_fraction=card["val_fraction"], out=out, resume=resume,
+        quiet=quiet, **card["options"],
     )  # fmt: skip
     rows = []
     for part in ("val", "test"):
