@@ -138,6 +138,32 @@ def test_resumes_bit_for_bit(tmp_path, monkeypatch, after, options):
         stylize(CONTENT, STYLE, out=out, resume=True, **options)
 
 
+def test_ctrl_c_ends_a_line_search(tmp_path, monkeypatch):
+    """Searches that go on until the slope has almost gone; what is resumed makes the broken one again."""
+    step, broken = transfer.LBFGS.step, []
+
+    def watched(self, evaluate):
+        made = []
+        try:
+            return step(self, lambda x: (evaluate(x), made.append(x))[0])
+        except transfer.Enough:
+            broken.append(len(made))
+            raise
+
+    monkeypatch.setattr(transfer.LBFGS, "C2", 0.05)
+    monkeypatch.setattr(transfer.LBFGS, "step", watched)
+    whole, out = stylize(CONTENT, STYLE, evaluations=30), tmp_path / "a.png"
+    for after in range(8, 14):
+        with monkeypatch.context() as m:
+            m.setattr(transfer, "interruptible", lambda kept, after=after: stopping(after))
+            with pytest.raises(Interrupted):
+                stylize(CONTENT, STYLE, out=out, evaluations=30)
+        resumed = stylize(CONTENT, STYLE, out=out, evaluations=30, resume=True)
+        np.testing.assert_array_equal(resumed.picture, whole.picture)
+        assert resumed.history[-1]["evaluations"] == whole.history[-1]["evaluations"]
+    assert max(broken) > 0, "one of them was broken after its first evaluation"
+
+
 def test_goes_on_in_float32_where_bfloat16_stalls(monkeypatch):
     """The fourth step in bfloat16 finds no way down."""
     step, steps = transfer.LBFGS.step, []

@@ -224,6 +224,10 @@ def settled(settings):
     return replace(settings, model=model_of(model, weights), weights=weights)
 
 
+class Enough(Exception):
+    """Within a step: Ctrl-C, or no time for one more evaluation. The optimiser is as it was before the step."""
+
+
 class Job:
     """One picture on its way."""
 
@@ -340,20 +344,21 @@ class Job:
     # --- the way through the sizes ---
 
     def run(self, interrupted, bar, resume, report):
+        self.interrupted = interrupted
         self.record = {"content": self.names[0], "styles": self.names[1], "fingerprint": self.fingerprint()}
         arrays = self.restore() if resume else None
         self.began = time.monotonic() - self.seconds
         eye, last = self.eye(), self.sides[-1]
         memory.check(eye, max([self.size(last), *self.style_sizes(last)], key=math.prod), self.precision)
         for k in range(len(self.done), len(self.sides)):
-            self.paint(k, arrays, interrupted, bar)
+            self.paint(k, arrays, bar)
             arrays = None
         return self.finish(report)
 
-    def paint(self, k, arrays, interrupted, bar):
+    def paint(self, k, arrays, bar):
         """Size k, from what size k - 1 left or from a state's arrays: self.picture is what comes out."""
         side, size = self.sides[k], self.size(self.sides[k])
-        began, finish = time.monotonic(), None
+        began, self.until = time.monotonic(), None
         self.target = self.objective(self.eye(), side)
         if arrays:
             self.average = arrays.pop("average", None)
@@ -364,26 +369,35 @@ class Job:
             optimiser = self.optimiser(self.first() if k == 0 else _grown(self.picture, size))
         bar.start(f"{size[1]}x{size[0]}", None if self.deadline else self.quotas[k])
         bar.advance(self.used)
-        while not self.is_over(k, finish):
+        while not self.is_over(k):
             before = self.used
-            moved = optimiser.step(self.evaluate)
-            if self.deadline and finish is None:
-                finish = self.finish_time(k, time.monotonic() - began)
+            # A line search may take 20 evaluations. The first step is made whole: what it begins with is to be kept.
+            self.breakable = optimiser.loss is not None
+            try:
+                moved = optimiser.step(self.evaluate)
+            except Enough:
+                self.used = before
+                if not self.interrupted():
+                    break
+                self.save(optimiser, side)
+                raise Interrupted("") from None  # said in full where the signal's number is known
+            if self.deadline and self.until is None:
+                self.until = self.finish_time(k, time.monotonic() - began)
             if not math.isfinite(optimiser.loss):
                 raise KzooError(f"The loss became {optimiser.loss} at {side} pixels: try float32, or other weights.")
             self.note(optimiser, side, self.used - before, bar)
             if moved:
                 self.smooth(optimiser.x)
-            elif self.precision == "float32" or self.is_over(k, finish):
+            elif self.precision == "float32" or self.is_over(k):
                 break  # as low as float32 can tell, or no time to compile another precision
             else:
                 bar.done(f"{size[1]}x{size[0]}: {self.precision} shows no way down any more, going on in float32.")
                 self.precision = "float32"
                 self.target = self.objective(self.eye(), side)
                 optimiser.forget()
-            if interrupted():
+            if self.interrupted():
                 self.save(optimiser, side)
-                raise Interrupted("")  # said in full where the signal's number is known
+                raise Interrupted("")
             if self.save_every and self.used // self.save_every > before // self.save_every:
                 self.save(optimiser, side)
         self.picture = self.smoothed(optimiser.x)
@@ -393,6 +407,8 @@ class Job:
 
     def evaluate(self, x):
         """The objective of the moment, counted and timed."""
+        if self.breakable and (self.interrupted() or self.is_late()):
+            raise Enough
         start = time.monotonic()
         result = self.target(x)
         self.used, self.cost = self.used + 1, time.monotonic() - start
@@ -411,10 +427,14 @@ class Job:
         left = self.deadline - RESERVE - now - setup * (len(costs) - 1)
         return now + left * costs[0] / sum(costs)
 
-    def is_over(self, k, finish):
+    def is_over(self, k):
         if self.deadline is None:
             return self.used >= self.quotas[k]
-        return finish is not None and time.monotonic() + self.cost > finish
+        return self.is_late()
+
+    def is_late(self):
+        """Whether one more evaluation would end after this size's share of the budget."""
+        return self.until is not None and time.monotonic() + self.cost > self.until
 
     def note(self, optimiser, side, calls, bar):
         before = self.history[-1]["evaluations"] if self.history else 0
