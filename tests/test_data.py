@@ -124,6 +124,46 @@ def test_cifar10_from_its_archive(tmp_path, monkeypatch):
     assert not (tmp_path.parent / "evil.jpg").exists() and data.classes == ("cat", "dog")
 
 
+def test_cifar10_from_its_own_binary_version(tmp_path, monkeypatch):
+    import tarfile
+
+    def pack(files):
+        with tarfile.open(tmp_path / "cifar10" / "cifar-10-binary.tar.gz", "w:gz") as archive:
+            for name, data in files.items():
+                info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+
+    monkeypatch.setenv("KZOO_DATA", str(tmp_path))
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / "cifar10_jpg.tar.gz").write_bytes(b"worse, and not looked at")
+    red = bytes([255]) * 1024 + bytes(2048)
+    corner = bytes(1024) + bytes([0, 7]) + bytes(1022) + bytes(1024)  # green 7 in the second pixel of the first row
+    records = b"".join(bytes([i]) + (red if i != 3 else corner) for i in range(10))
+    files = {f"data_batch_{i}.bin": records * 2 for i in range(1, 6)} | {"test_batch.bin": records}
+    pack({"batches.meta.txt": b"airplane\n", **files})
+    data = load_data("cifar10")
+    assert {k: len(v) for k, v in data.splits.items()} == {"train": 90, "val": 10, "test": 10}
+    assert data.classes[3] == "cat"
+    test = data.splits["test"]
+    assert test.images.shape == (10, 32, 32, 3) and test.labels.tolist() == list(range(10))
+    assert (test.images[0] == [255, 0, 0]).all() and test.images[3, 0, 1].tolist() == [0, 7, 0]
+    assert test.images[3].sum() == 7
+
+    for wrong, message in (
+        ({k: v for k, v in files.items() if k != "data_batch_4.bin"}, "lacks data_batch_4.bin"),
+        ({**files, "test_batch.bin": records[:-1]}, "no multiple of 3073"),
+        ({**files, "test_batch.bin": bytes([10]) + red}, "there is a 10 in test"),
+    ):
+        pack(wrong)
+        with pytest.raises(DataError, match=message):
+            load_data("cifar10")
+    whole = (tmp_path / "cifar10" / "cifar-10-binary.tar.gz").read_bytes()
+    (tmp_path / "cifar10" / "cifar-10-binary.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="no readable"):
+        load_data("cifar10")
+
+
 # --- tables ---
 
 

@@ -91,7 +91,9 @@ def test_from_a_run_to_weights_and_again(tmp_path, monkeypatch):
     assert "mnist_mlp" in listed.output and "10.00%" in listed.output
     from kzoo.training.reproduce import Comparison
 
-    assert not Comparison("x", "again", [("test top-1", 0.1, found["rows"][1][2], 359)]).agrees
+    assert found["same_data"]
+    differs = Comparison("x", "again", [("test top-1", 0.1, found["rows"][1][2], 359)], False, "They were JPEG files.")
+    assert not differs.agrees and "not those of the card" in str(differs) and "They were JPEG files." in str(differs)
 
 
 def test_a_wrong_name_and_a_damaged_file(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from kzoo.errors import DataError
 
 NAMED = ("digits", "mnist", "fashion_mnist", "cifar10")
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MAX_BYTES = 8 << 30  # of arrays read from one file
 IGNORED = {"Thumbs.db", "desktop.ini"}
 
@@ -291,11 +292,37 @@ def _mnist(name):
 
 
 def _cifar10(name):
-    for folder in places():
-        path = folder / "cifar10" / "cifar10_jpg.tar.gz"
-        if path.is_file():
-            return _tar(path)
-    return _tfds(name)  # the copy in Keras' cache is pickled, and kzoo unpickles nothing
+    for folder in [*(p / name for p in places()), keras_cache()]:
+        for file, read in (("cifar-10-binary.tar.gz", _cifar_binary), ("cifar10_jpg.tar.gz", _tar)):
+            if (folder / file).is_file():
+                return read(folder / file)
+    return _tfds(name)  # the copy that Keras itself downloads is pickled, and kzoo unpickles nothing
+
+
+def _cifar_binary(path):
+    """CIFAR-10's own binary version: records of a label and 32x32 bytes each of red, green and blue."""
+    record = 1 + 3 * 32 * 32
+    files = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
+    found = {}
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                file = member.name.rpartition("/")[2]
+                if member.isfile() and file in {*files["train"], *files["test"]}:
+                    if not member.size or member.size % record or member.size > MAX_BYTES:
+                        raise DataError(f"'{path}' holds a {file} of {member.size:,} bytes, no multiple of {record}.")
+                    found[file] = np.frombuffer(archive.extractfile(member).read(), np.uint8).reshape(-1, record)
+    except (OSError, EOFError, tarfile.TarError, gzip.zlib.error) as e:
+        raise DataError(f"'{path}' is no readable .tar.gz archive ({e}).") from e
+    missing = [f for names in files.values() for f in names if f not in found]
+    if missing:
+        raise DataError(f"'{path}' lacks {', '.join(missing)}: it should be CIFAR-10's binary version.")
+    splits = {}
+    for part, names in files.items():
+        rows = np.concatenate([found[n] for n in names])
+        images = np.ascontiguousarray(rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        splits[part] = _part(images, rows[:, 0], part, path)
+    return DataSet(str(path), CIFAR, splits)
 
 
 def _tar(path):

@@ -11,11 +11,16 @@ from kzoo.training.fit import train
 
 @dataclass
 class Comparison:
-    """What came of `reproduce`. rows: (what, the card's share, this run's share, images it was measured on)."""
+    """What came of `reproduce`. rows: (what, the card's share, this run's share, images it was measured on).
+
+    same_data: whether the images were those of the card, byte for byte; data_note: what the card says of its own.
+    """
 
     name: str
     run: str
     rows: list[tuple[str, float, float, int]]
+    same_data: bool = True
+    data_note: str = ""
 
     @property
     def agrees(self):
@@ -29,7 +34,11 @@ class Comparison:
         lines = [f"{self.name}, trained again in {self.run}", f"{'':18}{'card':>9}{'now':>9}{'difference':>12}  images"]
         lines += [f"{what:18}{a:9.2%}{b:9.2%}{b - a:+12.2%}  {n:,}" for what, a, b, n in self.rows]
         verdict = "within" if self.agrees else "NOT within"
-        return "\n".join([*lines, f"{verdict} three standard errors of the difference"])
+        lines.append(f"{verdict} three standard errors of the difference")
+        if not self.same_data:
+            lines.append("The data are not those of the card: other files of the set, or in another order.")
+            lines += [f"The card on its own: {self.data_note}"] if self.data_note else []
+        return "\n".join(lines)
 
 
 def error(a, b, n):
@@ -60,4 +69,5 @@ def reproduce(name, *, out=None, resume=False, quiet=False):
     for part in ("val", "test"):
         result = evaluate(run, split=part, quiet=quiet)
         rows.append((f"{part} top-1", card[f"{part}_top1"], result.top1, result.images))
-    return Comparison(name, str(run.path), rows)
+    same = run.config["fingerprint"] == card["fingerprint"]
+    return Comparison(name, str(run.path), rows, same, card["data_note"])
