@@ -15,6 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from kzoo.catalog import spec
+from kzoo.training.recipes import RECIPES
+
 LICENCES = {
     "mnist": "MNIST: Y. LeCun and C. Cortes, CC BY-SA 3.0",
     "cifar10": "CIFAR-10: A. Krizhevsky, V. Nair, G. Hinton; free for research, no licence text",
@@ -46,12 +49,25 @@ def arrays_of(model, fold):
     return found
 
 
-def command(config):
+def is_jpeg(data):
+    split = data.splits["test"]
+    return split.files and bytes(split.images[0])[:2] == b"\xff\xd8"
+
+
+def command(config, options):
     """The command that trains a run again."""
     recipe = config["recipe"]
-    return (f"kzoo train {config['model']} --data {config['data']} --recipe {recipe['name']} --epochs "
-            f"{recipe['epochs']} --val-fraction {config['val_fraction']} --seed {config['seed']} "
-            f"--precision {config['precision']}")  # fmt: skip
+    said = {
+        "data": config["data"], "recipe": recipe["name"], "epochs": recipe["epochs"],
+        "val-fraction": config["val_fraction"], "seed": config["seed"], "precision": config["precision"],
+    }  # fmt: skip
+    usual = json.loads(json.dumps(RECIPES[recipe["name"]].to_dict()))
+    said |= {k.replace("_", "-"): recipe[k] for k in ("batch_size", "learning_rate") if recipe[k] != usual[k]}
+    if tuple(config["input_shape"]) != tuple(spec(config["model"]).input_shape):
+        said["input-shape"] = "x".join(map(str, config["input_shape"]))
+    changed = {k: v for k, v in options.items() if k != "aux"}  # train's own default
+    pairs = [f"--{k} {v}" for k, v in said.items()] + [f"--set {k}={v}" for k, v in changed.items()]
+    return " ".join(["kzoo train", config["model"], *pairs])
 
 
 def main():
@@ -64,6 +80,7 @@ def main():
     import numpy as np
 
     import kzoo
+    from kzoo.build import options as known_options
     from kzoo.files import digest, write_atomically
     from kzoo.shipped import FOLDER
     from kzoo.training import run as runs
@@ -71,8 +88,8 @@ def main():
 
     run = kzoo.load_run(args.run)
     config = run.config
-    usual = json.loads(json.dumps(dict(kzoo.spec(config["model"]).config)))  # tuples as JSON has them
-    options = {k: v for k, v in config["options"].items() if (k in usual and usual[k] != v) or k == "aux"}
+    usual = json.loads(json.dumps(known_options(spec(config["model"]))))  # tuples as JSON has them
+    options = {k: v for k, v in config["options"].items() if usual[k] != v or k == "aux"}
     exact = {part: evaluate(run, split=part, quiet=True) for part in ("val", "test")}
     small = {k: v.astype("float16") for k, v in arrays_of(run.model, args.fold).items()}
     file = FOLDER / f"{args.name}.npz"
@@ -99,8 +116,8 @@ def main():
         "val_fraction": config["val_fraction"], "precision": config["precision"], "input_shape": config["input_shape"],
         "val_top1": after["val"].top1, "test_top1": after["test"].top1, "test_images": after["test"].images,
         "seconds": round(seconds), "hardware": config["hardware"], "versions": config["versions"],
-        "fingerprint": config["fingerprint"], "command": command(config), "sha256": digest(file, "sha256"),
-        "data_note": NOTE if data == "cifar10" and kzoo.load_data(data).splits["test"].files else "",
+        "fingerprint": config["fingerprint"], "command": command(config, options), "sha256": digest(file, "sha256"),
+        "data_note": NOTE if data == "cifar10" and is_jpeg(kzoo.load_data(data)) else "",
         "licence": "Apache-2.0 (kzoo)", "data_licence": LICENCES.get(data, "see the data"),
         "intended_use": "Teaching, tests, a start for fine-tuning, and demonstrations.",
         "limits": f"Knows {len(config['classes'])} classes and pictures of "

@@ -57,6 +57,19 @@ def test_what_the_weights_are_worth(name):
     assert abs(np.mean(hits) - p) <= 3 * (p * (1 - p) / 2000) ** 0.5 + 1e-3
 
 
+@pytest.mark.parametrize("name", shipped.cards())
+def test_the_exports_and_the_table_are_of_these_weights(name):
+    if not (ROOT / "saved_models").is_dir():
+        pytest.skip("needs a checkout")
+    card = shipped.card(name)
+    export = json.loads((ROOT / "saved_models" / name / "card.json").read_text())
+    assert export["training"]["hash"] == f"sha256:{card['sha256']}"
+    row = next(x for x in (ROOT / "README.md").read_text().splitlines() if x.startswith(f"| `{name}`, "))
+    cells = [cell.strip() for cell in row.split("|")]
+    assert f"{100 * card['test_top1']:.2f} %" in cells and str(card["epochs"]) in cells
+    assert f"{card['seconds'] / 60:.0f} min" in cells
+
+
 def test_all_is_small():
     saved = ROOT / "saved_models"
     files = [*shipped.FOLDER.iterdir(), *(saved.rglob("*") if saved.is_dir() else ())]
@@ -68,11 +81,15 @@ def test_from_a_run_to_weights_and_again(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setattr(shipped, "FOLDER", folder)
     monkeypatch.chdir(tmp_path)
-    kzoo.train("mnist_mlp", "digits", epochs=2, val_fraction=0.2, precision="float32", out="run", quiet=True)
+    kzoo.train(
+        "mnist_mlp", "digits", epochs=2, dropout=0.3, val_fraction=0.2, precision="float32", out="run", quiet=True
+    )
     monkeypatch.setattr(sys, "argv", ["ship.py", "run", "--name", "mnist_mlp"])
     runpy.run_path(str(ROOT / "scripts" / "ship.py"))
     card = json.loads((folder / "mnist_mlp.json").read_text())
     assert card.keys() == FIELDS and card["epochs"] == 2 and card["data"] == "digits"
+    assert card["options"] == {"dropout": 0.3} and card["data_note"] == ""
+    assert "--val-fraction 0.2" in card["command"] and card["command"].endswith("--set dropout=0.3")
 
     file = kzoo.Weights("digits", f"{shipped.PREFIX}mnist_mlp.npz", f"sha256:{card['sha256']}")
     small = kzoo.build("mnist_mlp", weights=file)
@@ -92,8 +109,13 @@ def test_from_a_run_to_weights_and_again(tmp_path, monkeypatch):
     from kzoo.training.reproduce import Comparison
 
     assert found["same_data"]
-    differs = Comparison("x", "again", [("test top-1", 0.1, found["rows"][1][2], 359)], False, "They were JPEG files.")
-    assert not differs.agrees and "not those of the card" in str(differs) and "They were JPEG files." in str(differs)
+    differs = Comparison("x", "again", [("test top-1", 0.1, found["rows"][1][2], 359)], False)
+    assert not differs.agrees and "not those of the card" in str(differs)
+    (folder / "mnist_mlp.json").write_text(json.dumps(card | {"fingerprint": "0" * 64, "data_note": "They were JPEG."}))
+    again = CliRunner().invoke(group, ["reproduce", "mnist_mlp", "--out", "again", "--resume", "--json"])
+    assert again.exit_code == 1 and "They were JPEG." in again.stderr, again.output
+    assert not json.loads(again.stdout)["same_data"]
+    assert list(json.loads(CliRunner().invoke(group, ["reproduce", "--json"]).stdout)) == ["mnist_mlp"]
 
 
 def test_a_wrong_name_and_a_damaged_file(tmp_path, monkeypatch):

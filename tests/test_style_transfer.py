@@ -380,7 +380,7 @@ def test_a_record_holds_any_file_name(files):
 
 
 def test_where_imagenet_cannot_be_had_kzoo_looks_with_its_own(monkeypatch, capsys):
-    def offline(weights, progress=None):
+    def offline(weights, **_):
         raise WeightsError("Can't download it.")
 
     monkeypatch.setattr(transfer, "fetch", offline)
@@ -390,7 +390,8 @@ def test_where_imagenet_cannot_be_had_kzoo_looks_with_its_own(monkeypatch, capsy
         transfer.settled(transfer.Settings(style_layers=("block3_conv2",)))  # of vgg19, which the other may not have
     with pytest.raises(WeightsError):
         transfer.settled(transfer.Settings(model="vgg16"))
-    monkeypatch.setattr(transfer, "fetch", lambda weights, progress=None: "file")
+    monkeypatch.setattr(transfer, "fetch", lambda weights, **_: "file")
+    assert transfer.settled(transfer.Settings(model="vgg_cifar10")).weights == "cifar10"
     assert transfer.settled(transfer.Settings()).weights == "imagenet"
     assert transfer.settled(transfer.Settings(weights="random")) == transfer.Settings(weights="random")
 

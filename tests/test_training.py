@@ -127,6 +127,8 @@ def test_the_rubbish_class_is_lecuns_criterion():
 
 def test_crops_and_holes_are_those_of_the_papers():
     x = np.random.default_rng(0).integers(0, 100, (32, 32, 32, 3)).astype("float32")
+    with pytest.raises(kzoo.KzooError, match=r"its amount is 0\.5"):
+        augmentation((("flip", 0.3),), 0)
     (crop,) = augmentation((("crop", 0.125),), 0)
     padded, moves = np.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)), constant_values=128.0), set()
     for picture, out in zip(padded, np.asarray(crop(x, training=True)), strict=True):
@@ -355,6 +357,9 @@ def test_nothing_is_overwritten(trained, tmp_path, kzoo_command):
     code, _, err = kzoo_command("train", "--resume", "--out", tmp_path)
     assert code == 1 and "is no run: it has no config.json" in err
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+    (tmp_path / "config.json").write_text('{"style": "strokes.png", "steps": 1000, "seed": 0}')
+    code, _, err = kzoo_command("train", "--resume", "--out", tmp_path)
+    assert code == 1 and "was not left by kzoo train" in err
 
 
 def test_a_diverging_run_stops_with_a_clear_word(tmp_path):
@@ -537,3 +542,8 @@ def test_the_demo_runs_and_prints_its_commands(kzoo_command, tmp_path):
     assert json.loads((made / "digits" / "evaluation-test.json").read_text())["top1"] > 0.9
     with Image.open(made / "painted.png") as picture:
         assert picture.size == (256, 256)
+    code, out, err = kzoo_command("demo", "--out", tmp_path / "demo")
+    assert code == 1 and "is not empty" in err and "$ kzoo list" not in out
+    (tmp_path / "file").touch()
+    code, _, err = kzoo_command("demo", "--out", tmp_path / "file" / "demo")
+    assert code == 1 and "Can't make the folder" in err

@@ -12,7 +12,7 @@ from kzoo.errors import KzooError
 
 # Verb -> what it does. Files are kzoo/cli/<verb>.py, each with a click command called `command`.
 VERBS = {
-    "demo": "See a real network trained, tested and used, in about three minutes.",
+    "demo": "See a real network trained, tested and used, in about two minutes.",
     "list": "List the models of the catalog.",
     "info": "Show what each layer of a model costs.",
     "data": "Check a data set: broken files, duplicates, class weights.",

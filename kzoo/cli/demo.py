@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from kzoo.errors import KzooError, RunError
+from kzoo.files import make_folder
 from kzoo.pretrained import OFFLINE_STYLE
 
 
@@ -20,10 +22,18 @@ def command(out):
     """
     if out is None:
         with tempfile.TemporaryDirectory(prefix="kzoo-demo-") as folder:
-            steps(Path(folder))
+            try:
+                steps(Path(folder))
+            except RunError as e:
+                if not hasattr(e, "exit_code"):  # Ctrl-C: what the step kept goes with the folder
+                    raise
+                e.args = ("The demo was stopped, and nothing is kept; --out FOLDER would keep it.",)
+                raise
         return
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    if any(folder.iterdir()):
+        raise KzooError(f"{folder} is not empty: the demo wants a folder of its own.")
     steps(folder)
     click.echo(f"\nEverything that the demo made is in {folder}.")
 

@@ -13,7 +13,13 @@ from kzoo.cli.options import as_json, load_keras, print_json
 @click.option("--quiet", is_flag=True)
 @as_json
 def command(name, out, resume, quiet, as_json):
-    """Train the weights that kzoo ships under NAME again, as their card says, and compare. Without NAME: list them."""
+    """Train the weights that kzoo ships under NAME again, as their card says, and compare. Without NAME: list them.
+
+    Exit code 1: an accuracy is not within three standard errors of the card's.
+    """
+    if name is None and as_json:
+        print_json(shipped.cards())
+        return
     if name is None:
         for card in shipped.cards().values():
             click.echo(
@@ -27,3 +33,5 @@ def command(name, out, resume, quiet, as_json):
 
     result = reproduce(name, out=out, resume=resume, quiet=quiet)
     print_json(result.to_dict()) if as_json else click.echo(str(result))
+    if not result.agrees:
+        raise click.exceptions.Exit(1)

@@ -34,7 +34,7 @@ def command():
 @click.option("--content-weight", type=float, metavar="X", help="1 by default.")
 @click.option("--tv-weight", type=float, metavar="X", help="Of the total variation; 1e-8 by default.")
 @click.option("--learning-rate", type=float, help="Adam's; 0.001 by default, falling to 0 along a cosine.")
-@click.option("--weights", metavar="TAG|FILE", help="Of the network that looks: imagenet (default), a file, or random.")
+@click.option("--weights", metavar="TAG|FILE", help="For the network that looks: imagenet, a file, cifar10 or random.")
 @click.option("--model", help="The network that looks; vgg19 by default.")
 @click.option("--content-layers", callback=several(str), metavar="A,B", help="block4_conv2 by default.")
 @click.option("--style-layers", callback=several(str), metavar="A,B", help="block1_conv1 to block5_conv1 by default.")

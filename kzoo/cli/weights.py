@@ -37,7 +37,7 @@ def list_command(pattern, as_json):
         return
     widths = {k: max(len(r[k]) for r in rows) for k in ("model", "tag", "source", "licence")}
     for r in rows:
-        size = f"{r['size'] / 2**20:.0f} MB" if r["size"] else ""
+        size = f"{r['size'] / 2**20:.{0 if r['size'] > 2**20 else 1}f} MB" if r["size"] else ""
         accuracy = f"{r['top1']:.1f}/{r['top5']:.1f}" if r["top1"] else ""
         text = "  ".join(f"{r[k]:{n}}" for k, n in widths.items())
         click.echo(f"{text}  {size:>6}  {accuracy:>9}  {shortened(r['hash'])}")

@@ -2,13 +2,13 @@
 
 import keras
 
-from kzoo.errors import unknown
+from kzoo.errors import KzooError, unknown
 
-# Pixels outside the picture are taken from its mirror image, except that digits want the empty border that they have.
+# Outside the picture is black: digits go on as they are, and photos show what is real and what is not.
 _FILL = {"fill_mode": "constant", "fill_value": 0.0}
 
 AUGMENTATIONS = {
-    "flip": lambda p, seed: keras.layers.RandomFlip("horizontal", seed=seed),
+    "flip": lambda share, seed: keras.layers.RandomFlip("horizontal", seed=seed),  # Keras mirrors half of the pictures
     # By whole pixels ("nearest"), as a crop of a padded picture: between them every training picture would be blurred.
     "shift": lambda share, seed: keras.layers.RandomTranslation(
         share, share, interpolation="nearest", seed=seed, **_FILL
@@ -34,6 +34,8 @@ def augmentation(pairs, seed):
     for i, (name, amount) in enumerate(pairs):
         if name not in AUGMENTATIONS:
             raise unknown("augmentation", name, AUGMENTATIONS, f"There are {', '.join(AUGMENTATIONS)}.")
+        if name == "flip" and amount != 0.5:
+            raise KzooError(f"flip mirrors half of the pictures, so its amount is 0.5, not {amount}.")
         layer = AUGMENTATIONS[name](amount, seed + i)
         layer.dtype_policy = keras.dtype_policies.DTypePolicy("float32")
         layers.append(layer)

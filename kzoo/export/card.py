@@ -181,7 +181,7 @@ def markdown(card):
     lines += [f"- {key}: {_plain(value)}" for key, value in facts.items() if value not in (None, "")]
     lines += [
         "", "## Licences", "", f"- Weights: {_plain(licence['weights']) or 'not stated'}",
-        f"- Data: {_plain(licence['data'] or training.get('data_licence')) or 'not stated'}", "",
+        f"- Data: {_plain(licence['data']) or 'not stated'}", "",
         "## Intended use and limits", "",
         "- For images like those it was trained and measured on. It answers with one of its classes whatever the image "
         "shows; probabilities say nothing about images of another kind.",

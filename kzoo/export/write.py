@@ -92,7 +92,10 @@ def export(
     with write_folder(out, replace=lambda: _replaceable(out, force)) as folder:
         try:
             return _export(source, asked, out, folder, wanted, abstain, top, measure, talk, quiet, {
-                "licence": {"weights": licence or source.licence, "data": data_licence or ""},
+                "licence": {
+                    "weights": licence or source.licence,
+                    "data": data_licence or source.facts.get("data_licence", ""),
+                },
                 "command": command or "kzoo.export(...)",
             })  # fmt: skip
         except OSError:

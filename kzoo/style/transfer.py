@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kzoo.catalog import spec
 from kzoo.errors import DataError, KzooError, WeightsError, unknown
 from kzoo.hardware import auto_precision
 from kzoo.pretrained import OFFLINE_STYLE
@@ -213,9 +214,10 @@ def settled(settings):
     """The settings with the weights that are to be had, and the model that they are for."""
     model, weights = settings.model, settings.weights
     if weights == "auto":
-        weights = "imagenet"
+        tags = [w.tag for w in spec(model).weights]
+        weights = "imagenet" if "imagenet" in tags or not tags else tags[0]
         try:
-            fetch(resolve(model, weights))
+            fetch(resolve(model, weights), hurried=model == Settings.model)
         except WeightsError as e:
             if model != Settings.model or settings.content_layers or settings.style_layers:
                 raise

@@ -66,6 +66,8 @@ def train(
         if out is None:
             raise RunError("--resume needs --out, the folder of the run to go on with.")
         before = runs.read_json(Path(out) / runs.CONFIG)
+        if not {*SAME, "data"} <= before.keys():
+            raise RunError(f"{out} was not left by kzoo train, so it can't go on with it.")
         model, data = model or before["model"], data or before["data"]
         seed = before["seed"] if seed is None else seed
         patience = before["patience"] if patience is None else patience

@@ -99,7 +99,8 @@ RECIPES = {
             "smoothing (arXiv:1512.00567), squares of 8 pixels cut out (arXiv:1708.04552)",
             optimizer="sgd", learning_rate=0.1, nesterov=True, weight_decay=5e-4, schedule="cosine", warmup=1,
             epochs=80, label_smoothing=0.1, augment=(("flip", 0.5), ("crop", 0.125), ("cutout", 0.25)),
-            notes="The paper: 182 epochs, the rate divided by 10 after 91 and 137, decay 1e-4, no smoothing, no holes.",
+            notes="The paper: 182 epochs, the rate divided by 10 after 91 and 137, decay 1e-4, no smoothing, no holes. "
+            "The paper of the holes: 16 pixels for 10 classes, partly outside; here they lie whole in the picture.",
         ),
         Recipe(
             "modern_sgd", "Bag of Tricks (arXiv:1812.01187): Nesterov SGD, warm-up and cosine, label smoothing; flips",

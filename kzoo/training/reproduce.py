@@ -5,22 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kzoo import shipped
+from kzoo.data import load_data
+from kzoo.progress import say
 from kzoo.training.evaluation import evaluate
 from kzoo.training.fit import train
+
+OTHER_DATA = "The data are not those of the card: other files of the set, or in another order."
 
 
 @dataclass
 class Comparison:
     """What came of `reproduce`. rows: (what, the card's share, this run's share, images it was measured on).
 
-    same_data: whether the images were those of the card, byte for byte; data_note: what the card says of its own.
+    same_data: whether the images were those of the card, byte for byte.
     """
 
     name: str
     run: str
     rows: list[tuple[str, float, float, int]]
     same_data: bool = True
-    data_note: str = ""
 
     @property
     def agrees(self):
@@ -36,8 +39,7 @@ class Comparison:
         verdict = "within" if self.agrees else "NOT within"
         lines.append(f"{verdict} three standard errors of the difference")
         if not self.same_data:
-            lines.append("The data are not those of the card: other files of the set, or in another order.")
-            lines += [f"The card on its own: {self.data_note}"] if self.data_note else []
+            lines.append(OTHER_DATA)
         return "\n".join(lines)
 
 
@@ -56,10 +58,15 @@ def reproduce(name, *, out=None, resume=False, quiet=False):
 
     out: the run folder; runs/NAME-again by default. resume: go on with it after a kill or Ctrl-C.
     Other hardware and versions round differently, so the result is compared and not expected to be equal; on the same
-    machine with the same versions it is, bit for bit. Returns a Comparison.
+    machine with the same versions the weights are, bit for bit, before the card's were rounded to 16 bits. Returns a
+    Comparison.
     """
     card = shipped.card(name)
     out = out or f"runs/{name}-again"
+    data = load_data(card["data"], seed=card["seed"], val_fraction=card["val_fraction"])
+    same = data.fingerprint() == card["fingerprint"]
+    if not same:
+        say(OTHER_DATA + (f" The card on its own: {card['data_note']}" if card["data_note"] else ""))
     run = train(
         card["trained_as"], card["data"], recipe=card["recipe"], seed=card["seed"], precision=card["precision"],
         input_shape=card["input_shape"], val_fraction=card["val_fraction"], out=out, resume=resume,
@@ -69,5 +76,4 @@ def reproduce(name, *, out=None, resume=False, quiet=False):
     for part in ("val", "test"):
         result = evaluate(run, split=part, quiet=quiet)
         rows.append((f"{part} top-1", card[f"{part}_top1"], result.top1, result.images))
-    same = run.config["fingerprint"] == card["fingerprint"]
-    return Comparison(name, str(run.path), rows, same, card["data_note"])
+    return Comparison(name, str(run.path), rows, same)

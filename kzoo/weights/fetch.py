@@ -16,6 +16,7 @@ from kzoo.files import digest, sync
 
 TRIES = 5  # in a row without a single new byte
 TIMEOUT = 30.0  # seconds without a byte
+HURRY = 5.0  # the same, for who can do without
 PAUSE = 0.2  # seconds before the next try, doubled from try to try
 PIECE = 1 << 18
 LARGEST = 4 << 30  # bytes of a file whose size is not published
@@ -33,13 +34,14 @@ def neighbours(name):
     return [keras / "models" / name, torch / "hub" / "checkpoints" / name]
 
 
-def fetch(weights, progress=None):
+def fetch(weights, progress=None, hurried=False):
     """The local path of a `kzoo.Weights`' file, downloaded if need be and verified.
 
     Looks in the cache, then in Keras' and torch's own; then downloads. A download goes to <name>.part, where a later
     one takes it up, and gets its name only when its hash is right. A file without a published hash is held to the hash
     that it had when it was first downloaded (<name>.sha256): that shows later damage, not a wrong source.
     progress: whether to draw a bar on stderr; None draws it on a terminal.
+    hurried: give up at the first try without an answer, after 5 seconds, in place of about two and a half minutes.
 
     Raises WeightsError, one line that names the file, where to get it and where to put it.
     """
@@ -65,7 +67,7 @@ def fetch(weights, progress=None):
         with locked(folder / f".{name}.lock", name):
             if final.is_file():  # another process was first
                 return ours(final, weights)
-            download(weights, final, sys.stderr.isatty() if progress is None else progress)
+            download(weights, final, sys.stderr.isatty() if progress is None else progress, hurried)
     except OSError as e:
         raise WeightsError(f"Can't store {name} in {folder}: {e.strerror or e}. {advice(weights, final)}") from e
     return final
@@ -124,16 +126,16 @@ def locked(path, name):
         yield
 
 
-def download(weights, final, progress):
+def download(weights, final, progress, hurried=False):
     """Fill <name>.part from where it stopped, verify it, rename it."""
     part = final.with_name(final.name + ".part")
     resumed = part.is_file() and part.stat().st_size > 0
     with bar(final.name, progress) as show:
-        transfer(weights, final, part, show)
+        transfer(weights, final, part, show, hurried)
         if not matches(part, weights.hash) and resumed:
             # The half of yesterday may be of another version of the file: once from the start.
             part.unlink()
-            transfer(weights, final, part, show)
+            transfer(weights, final, part, show, hurried)
     if not matches(part, weights.hash):
         algorithm = weights.hash.partition(":")[0]
         came = digest(part, algorithm)
@@ -149,13 +151,13 @@ def download(weights, final, progress):
     sync(final.parent)
 
 
-def transfer(weights, final, part, show):
+def transfer(weights, final, part, show, hurried=False):
     """Download until the file is whole; after a break go on where it stopped."""
-    failures = 0
+    failures, tries = 0, 1 if hurried else TRIES
     while True:
         start = part.stat().st_size if part.is_file() else 0
         try:
-            if receive(weights, part, start, show):
+            if receive(weights, part, start, show, HURRY if hurried else TIMEOUT):
                 return
             problem = "the connection broke"
         except urllib.error.HTTPError as e:
@@ -165,22 +167,22 @@ def transfer(weights, final, part, show):
                 part.unlink()
             problem = f"the server answers {e.code} {e.reason}"
             if e.code in (401, 403, 404, 410):
-                failures = TRIES
+                failures = tries
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as e:
             problem = str(getattr(e, "reason", e)) or type(e).__name__
         now = part.stat().st_size if part.is_file() else 0
         failures = 0 if now > start else failures + 1
-        if failures >= TRIES:
+        if failures >= tries:
             raise WeightsError(f"Can't download {final.name}: {problem}. {advice(weights, final)}") from None
         time.sleep(PAUSE * 2**failures)
 
 
-def receive(weights, part, start, show):
+def receive(weights, part, start, show, timeout):
     """One request. Returns whether the file is whole."""
     request = urllib.request.Request(weights.file, headers={"User-Agent": "kzoo", "Accept-Encoding": "identity"})
     if start:
         request.add_header("Range", f"bytes={start}-")
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
         if answer.status == 206:
             first = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
             if first != str(start):
