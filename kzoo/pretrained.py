@@ -115,7 +115,7 @@ PRETRAINED = {
     "resnet18": (torch("resnet18-f37072fd.pth", "torch_resnet", 44.661, 69.758, 89.078),),
     "resnet34": (torch("resnet34-b627a593.pth", "torch_resnet", 83.275, 73.314, 91.420),),
     "resnet20": (
-        own("resnet20", "cifar10", 569754, "537a7b9c081ebbb8bbaa5a3c23b6098583586982cd43cc01fb26d2a88130c3f3"),
+        own("resnet20", "cifar10", 569754, "693a49f852687ed6a31c0ea52b0c788e0b83f822e69b452c03294b802340e1a1"),
     ),
     "resnet50": (
         keras(f"resnet/resnet50_{KERNELS}.h5", "2cb95161c43110f7111970584f804107", CAFFE, 98, 74.9, 92.1, HE),
