@@ -50,8 +50,10 @@ def arrays_of(model, fold):
 
 
 def is_jpeg(data):
+    from kzoo.data.header import MAGIC
+
     split = data.splits["test"]
-    return split.files and bytes(split.images[0])[:2] == b"\xff\xd8"
+    return split.files and split.images[0].startswith(MAGIC["JPEG"][1])
 
 
 def command(config, options):

@@ -7,8 +7,15 @@ from kzoo.errors import KzooError, unknown
 # Outside the picture is black: digits go on as they are, and photos show what is real and what is not.
 _FILL = {"fill_mode": "constant", "fill_value": 0.0}
 
+
+def _flip(share, seed):
+    if share != 0.5:  # Keras knows no other
+        raise KzooError(f"flip mirrors half of the pictures, so its amount is 0.5, not {share}.")
+    return keras.layers.RandomFlip("horizontal", seed=seed)
+
+
 AUGMENTATIONS = {
-    "flip": lambda share, seed: keras.layers.RandomFlip("horizontal", seed=seed),  # Keras mirrors half of the pictures
+    "flip": _flip,
     # By whole pixels ("nearest"), as a crop of a padded picture: between them every training picture would be blurred.
     "shift": lambda share, seed: keras.layers.RandomTranslation(
         share, share, interpolation="nearest", seed=seed, **_FILL
@@ -34,8 +41,6 @@ def augmentation(pairs, seed):
     for i, (name, amount) in enumerate(pairs):
         if name not in AUGMENTATIONS:
             raise unknown("augmentation", name, AUGMENTATIONS, f"There are {', '.join(AUGMENTATIONS)}.")
-        if name == "flip" and amount != 0.5:
-            raise KzooError(f"flip mirrors half of the pictures, so its amount is 0.5, not {amount}.")
         layer = AUGMENTATIONS[name](amount, seed + i)
         layer.dtype_policy = keras.dtype_policies.DTypePolicy("float32")
         layers.append(layer)

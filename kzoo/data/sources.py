@@ -304,16 +304,10 @@ def _cifar_binary(path):
     record = 1 + 3 * 32 * 32
     files = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
     found = {}
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                file = member.name.rpartition("/")[2]
-                if member.isfile() and file in {*files["train"], *files["test"]}:
-                    if not member.size or member.size % record or member.size > MAX_BYTES:
-                        raise DataError(f"'{path}' holds a {file} of {member.size:,} bytes, no multiple of {record}.")
-                    found[file] = np.frombuffer(archive.extractfile(member).read(), np.uint8).reshape(-1, record)
-    except (OSError, EOFError, tarfile.TarError, gzip.zlib.error) as e:
-        raise DataError(f"'{path}' is no readable .tar.gz archive ({e}).") from e
+    for pieces, data in _members(path, lambda pieces: pieces[-1] in {*files["train"], *files["test"]}):
+        if not data or len(data) % record:
+            raise DataError(f"'{path}' holds a {pieces[-1]} of {len(data):,} bytes, no multiple of {record}.")
+        found[pieces[-1]] = np.frombuffer(data, np.uint8).reshape(-1, record)
     missing = [f for names in files.values() for f in names if f not in found]
     if missing:
         raise DataError(f"'{path}' lacks {', '.join(missing)}: it should be CIFAR-10's binary version.")
@@ -326,20 +320,8 @@ def _cifar_binary(path):
 
 
 def _tar(path):
-    """A .tar.gz of <part>/<class>/<name>.jpg, read in memory: nothing is unpacked to paths that the archive names."""
-    found, total = {}, 0
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                pieces = member.name.strip("./").split("/")
-                if not member.isfile() or len(pieces) != 3 or pieces[0] not in PARTS:
-                    continue
-                total += member.size
-                if total > MAX_BYTES:
-                    raise DataError(f"'{path}' holds more than {MAX_BYTES:,} bytes of images.")
-                found[tuple(pieces)] = archive.extractfile(member).read()
-    except (OSError, EOFError, tarfile.TarError, gzip.zlib.error) as e:
-        raise DataError(f"'{path}' is no readable .tar.gz archive ({e}).") from e
+    """A .tar.gz of <part>/<class>/<name>.jpg."""
+    found = dict(_members(path, lambda pieces: len(pieces) == 3 and pieces[0] in PARTS))
     classes = tuple(sorted({c for _, c, _ in found}))
     splits = {}
     for part in dict.fromkeys(p for p, _, _ in found):
@@ -347,6 +329,23 @@ def _tar(path):
         labels = np.array([classes.index(k[1]) for k in keys], "int64")
         splits[PARTS[part]] = Split([found[k] for k in keys], labels, ["/".join(k) for k in keys])
     return DataSet(str(path), classes, splits)
+
+
+def _members(path, wanted):
+    """(pieces of its name, bytes) of each wanted file in a .tar.gz: nothing is unpacked to paths that it names."""
+    total = 0
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                pieces = tuple(member.name.strip("./").split("/"))
+                if not member.isfile() or not wanted(pieces):
+                    continue
+                total += member.size
+                if total > MAX_BYTES:
+                    raise DataError(f"'{path}' holds more than {MAX_BYTES:,} bytes of images.")
+                yield pieces, archive.extractfile(member).read()
+    except (OSError, EOFError, tarfile.TarError, gzip.zlib.error) as e:
+        raise DataError(f"'{path}' is no readable .tar.gz archive ({e}).") from e
 
 
 # Where the sets of TensorFlow Datasets lie, for the most part; one that answers is enough to try.

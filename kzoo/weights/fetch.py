@@ -126,7 +126,7 @@ def locked(path, name):
         yield
 
 
-def download(weights, final, progress, hurried=False):
+def download(weights, final, progress, hurried):
     """Fill <name>.part from where it stopped, verify it, rename it."""
     part = final.with_name(final.name + ".part")
     resumed = part.is_file() and part.stat().st_size > 0
@@ -151,7 +151,7 @@ def download(weights, final, progress, hurried=False):
     sync(final.parent)
 
 
-def transfer(weights, final, part, show, hurried=False):
+def transfer(weights, final, part, show, hurried):
     """Download until the file is whole; after a break go on where it stopped."""
     failures, tries = 0, 1 if hurried else TRIES
     while True:
