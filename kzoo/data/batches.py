@@ -124,33 +124,44 @@ def _images_at(split, shape, preprocessing):
     return decoded
 
 
-def batches(split, shape, preprocessing, batch_size, *, num_classes, order=None):
+def batches(split, shape, preprocessing, batch_size, *, num_classes, order=None, alternate_flip=False):
     """A tf.data.Dataset of (uint8 images (B, *shape), one-hot float32 labels (B, num_classes)).
 
     order: None for the stored order; else (seed, epoch): a permutation that depends on these two only, so that a
     resumed run sees the same. epoch may be a tf.Variable (int64), which is read when a pass begins.
+    alternate_flip: mirror each image from left to right in every other epoch; which half of the images begins is drawn
+    with the seed. So two epochs show every image both ways, where a coin for each time shows a half of them twice the
+    same way (Jordan 2024, arXiv:2404.00498, section 3.6). Needs an order.
     """
     if split.files:
         images.check_shape(shape)
     n = len(split)
     rows = _images_at(split, shape, preprocessing)
     labels = tf.constant(split.labels)
+    if alternate_flip:
+        begins = tf.constant(np.random.default_rng(order[0]).random(n) < 0.5)
 
     def one_pass(_):
         if order is None:
-            indices = tf.data.Dataset.range(n)
-        else:
-            seed = tf.stack([tf.constant(order[0], tf.int64), tf.cast(order[1], tf.int64)])
-            permutation = tf.random.experimental.stateless_shuffle(tf.range(n, dtype=tf.int64), seed)
-            indices = tf.data.Dataset.from_tensor_slices(permutation)
-        return indices.batch(batch_size)
+            return tf.data.Dataset.range(n).map(lambda i: (i, False)).batch(batch_size)
+        epoch = tf.cast(order[1], tf.int64)
+        seed = tf.stack([tf.constant(order[0], tf.int64), epoch])
+        permutation = tf.random.experimental.stateless_shuffle(tf.range(n, dtype=tf.int64), seed)
+        flips = tf.zeros(n, bool)
+        if alternate_flip:
+            flips = tf.gather(begins, permutation) ^ (epoch % 2 == 1)
+        return tf.data.Dataset.from_tensor_slices((permutation, flips)).batch(batch_size)
+
+    def one_batch(indices, flips):
+        x = rows(indices)
+        if alternate_flip:
+            x = tf.where(flips[:, None, None, None], tf.reverse(x, [2]), x)
+        return x, tf.one_hot(tf.gather(labels, indices), num_classes)
 
     dataset = (
         tf.data.Dataset.range(1)
-        .flat_map(one_pass)
-        .map(  # flat_map: the permutation is drawn when a pass begins
-            lambda i: (rows(i), tf.one_hot(tf.gather(labels, i), num_classes)), num_parallel_calls=2, deterministic=True
-        )
+        .flat_map(one_pass)  # flat_map: the permutation is drawn when a pass begins
+        .map(one_batch, num_parallel_calls=2, deterministic=True)
     )
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(math.ceil(n / batch_size))).prefetch(2)
     # The tuner sleeps 10 ms, 20 ms, 40 ms, ..., and the end of a pass waits until it wakes: up to twice the time of the

@@ -68,6 +68,7 @@ def train(
         before = runs.read_json(Path(out) / runs.CONFIG)
         if not {*SAME, "data"} <= before.keys():
             raise RunError(f"{out} was not left by kzoo train, so it can't go on with it.")
+        before["recipe"] = find_recipe(before["recipe"]).to_dict()  # with the fields that came since
         model, data = model or before["model"], data or before["data"]
         seed = before["seed"] if seed is None else seed
         patience = before["patience"] if patience is None else patience
@@ -245,7 +246,7 @@ def _fit(network, splits, settings, plan, folder, interrupted, quiet):
     )
     with progress(quiet=quiet) as keeper.bar:
         model.fit(
-            serve(splits["train"], order=(seed, keeper.epoch)),
+            serve(splits["train"], order=(seed, keeper.epoch), alternate_flip=plan.alternate_flip),
             validation_data=serve(splits["val"]) if "val" in splits else None,
             epochs=plan.epochs, initial_epoch=done, callbacks=[keeper], shuffle=False, verbose=0,
         )  # fmt: skip

@@ -18,6 +18,7 @@ class Recipe:
         gamma after `patience` epochs without a better validation accuracy.
     warmup: epochs of linear growth to the rate before that ("cosine" only).
     augment: (name, amount) pairs of `kzoo.data.augment`.
+    alternate_flip: mirror each picture in every other epoch, in place of "flip", a coin for each.
     rubbish: j of LeCun et al. 1998, equation 9: one more class, that no image is of, at logit -j. For logits that are
         minus a distance it pulls the features to their class's code, until the distance falls below j; without it
         small features are enough, and LeNet-5 stays close to a linear classifier.
@@ -39,6 +40,7 @@ class Recipe:
     epochs: int = 10
     label_smoothing: float = 0.0
     augment: tuple[tuple[str, float], ...] = ()
+    alternate_flip: bool = False
     rubbish: float | None = None
     notes: str = ""
 
@@ -96,9 +98,10 @@ RECIPES = {
             "cifar",
             "He et al. 2015, section 4.2 (batches of 128, flips, crops from a border of 4 pixels), with a cosine for "
             "steps (arXiv:1608.03983), Nesterov momentum and weight decay as in Wide ResNets (arXiv:1605.07146), label "
-            "smoothing (arXiv:1512.00567), squares of 8 pixels cut out (arXiv:1708.04552)",
+            "smoothing (arXiv:1512.00567), squares of 8 pixels cut out (arXiv:1708.04552), flips that alternate "
+            "(arXiv:2404.00498)",
             optimizer="sgd", learning_rate=0.1, nesterov=True, weight_decay=5e-4, schedule="cosine", warmup=1,
-            epochs=80, label_smoothing=0.1, augment=(("flip", 0.5), ("crop", 0.125), ("cutout", 0.25)),
+            epochs=80, label_smoothing=0.1, augment=(("crop", 0.125), ("cutout", 0.25)), alternate_flip=True,
             notes="The paper: 182 epochs, the rate divided by 10 after 91 and 137, decay 1e-4, no smoothing, no holes. "
             "The paper of the holes: 16 pixels for 10 classes, partly outside; here they lie whole in the picture.",
         ),
