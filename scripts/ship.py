@@ -4,7 +4,8 @@
     python scripts/ship.py runs/vgg --name vgg_cifar10 --fold
 
 --fold folds each batch norm into the convolution in front of it: NAME is then the model without batch norm. Prints the
-row for kzoo/pretrained.py. The test images are looked at here, once, and not in training.
+row for kzoo/pretrained.py. The test images are looked at here, once, and not in training. A run without a validation
+part (--val-fraction 0, as the papers train on CIFAR-10) is measured on them alone, and is that of its last epoch.
 """
 
 import argparse
@@ -92,7 +93,9 @@ def main():
     config = run.config
     usual = json.loads(json.dumps(known_options(spec(config["model"]))))  # tuples as JSON has them
     options = {k: v for k, v in config["options"].items() if usual[k] != v or k == "aux"}
-    exact = {part: evaluate(run, split=part, quiet=True) for part in ("val", "test")}
+    data = kzoo.load_data(config["data"], seed=config["seed"], val_fraction=config["val_fraction"])
+    parts = [part for part in ("val", "test") if part in data.splits]
+    exact = {part: evaluate(run, split=part, quiet=True) for part in parts}
     small = {k: v.astype("float16") for k, v in arrays_of(run.model, args.fold).items()}
     file = FOLDER / f"{args.name}.npz"
     draft = run.path / "shipped.npz"
@@ -101,7 +104,7 @@ def main():
     model = kzoo.build(args.name, input_shape=run.input_shape, preprocessing=run.preprocessing, weights=str(draft),
                        **options)  # fmt: skip
     rounded = runs.Run(run.path, {**config, "precision": "float32"}, model)
-    after = {part: evaluate(rounded, split=part, quiet=True) for part in ("val", "test")}
+    after = {part: evaluate(rounded, split=part, quiet=True) for part in parts}
     for part in exact:
         a, b = exact[part].top1, after[part].top1
         print(f"{part}: {a:.4%} as trained, {b:.4%} in 16 bits", file=sys.stderr)
@@ -111,16 +114,16 @@ def main():
 
     history = [line.split(",") for line in (run.path / runs.HISTORY).read_text().splitlines()]
     seconds = sum(float(row[history[0].index("seconds")]) for row in history[1:])
-    data = config["data"]
     card = {
-        "name": args.name, "trained_as": config["model"], "data": data, "classes": config["classes"],
+        "name": args.name, "trained_as": config["model"], "data": config["data"], "classes": config["classes"],
         "recipe": config["recipe"], "options": options, "epochs": len(history) - 1, "seed": config["seed"],
         "val_fraction": config["val_fraction"], "precision": config["precision"], "input_shape": config["input_shape"],
-        "val_top1": after["val"].top1, "test_top1": after["test"].top1, "test_images": after["test"].images,
+        "val_top1": after["val"].top1 if "val" in after else None,
+        "test_top1": after["test"].top1, "test_images": after["test"].images,
         "seconds": round(seconds), "hardware": config["hardware"], "versions": config["versions"],
         "fingerprint": config["fingerprint"], "command": command(config, options), "sha256": digest(file, "sha256"),
-        "data_note": NOTE if data == "cifar10" and is_jpeg(kzoo.load_data(data)) else "",
-        "licence": "Apache-2.0 (kzoo)", "data_licence": LICENCES.get(data, "see the data"),
+        "data_note": NOTE if config["data"] == "cifar10" and is_jpeg(data) else "",
+        "licence": "Apache-2.0 (kzoo)", "data_licence": LICENCES.get(config["data"], "see the data"),
         "intended_use": "Teaching, tests, a start for fine-tuning, and demonstrations.",
         "limits": f"Knows {len(config['classes'])} classes and pictures of "
                   f"{'x'.join(map(str, config['input_shape'][:2]))} pixels; says something about any picture.",
@@ -128,7 +131,7 @@ def main():
     with write_atomically(file.with_suffix(".json"), "w") as f:
         json.dump(card, f, indent=2)
         f.write("\n")
-    print(f'    "{args.name}": (own("{args.name}", "{data}", {file.stat().st_size}, "{card["sha256"]}"),),')
+    print(f'    "{args.name}": (own("{args.name}", "{config["data"]}", {file.stat().st_size}, "{card["sha256"]}"),),')
 
 
 main()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from kzoo.data import load_data
 from kzoo.data.batches import batches, prepared
+from kzoo.data.dataset import Split
 from kzoo.data.sources import read_idx, read_npz
 from kzoo.errors import DataError
 from kzoo.spec import Preprocessing
@@ -449,6 +450,30 @@ def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
     for number, expected in ((0, first), (1, second)):
         epoch.assign(number)
         np.testing.assert_array_equal(np.concatenate([x for x, _ in data]), expected)
+
+
+def test_flips_alternate():
+    images = np.random.default_rng(1).integers(0, 256, (50, 4, 6, 3)).astype("uint8")
+    split = Split(images, np.arange(50) % 10, [str(i) for i in range(50)])
+
+    def mirrored(seed, epoch):
+        """For each image whether it came mirrored; every one must come once, with its label."""
+        got = batches(split, (4, 6, 3), PLAIN, 8, num_classes=10, order=(seed, epoch), alternate_flip=True)
+        found = {}
+        for x, y in got:
+            for image, label in zip(x.numpy(), y.numpy().argmax(-1), strict=True):
+                same = (images == image).all((1, 2, 3)), (images[:, :, ::-1] == image).all((1, 2, 3))
+                i = int(np.flatnonzero(same[0] | same[1])[0])
+                assert label == i % 10 and i not in found
+                found[i] = bool(same[1][i])
+        assert len(found) == 50
+        return np.array([found[i] for i in range(50)])
+
+    first = mirrored(0, 0)
+    assert 10 < first.sum() < 40
+    np.testing.assert_array_equal(mirrored(0, 1), ~first)
+    np.testing.assert_array_equal(mirrored(0, 2), first)
+    assert (mirrored(1, 0) != first).any()
 
 
 def test_images_too_large_to_keep_are_prepared_on_the_way(tmp_path, monkeypatch):

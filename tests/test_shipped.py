@@ -118,6 +118,19 @@ def test_from_a_run_to_weights_and_again(tmp_path, monkeypatch):
     assert list(json.loads(CliRunner().invoke(group, ["reproduce", "--json"]).stdout)) == ["mnist_mlp"]
 
 
+def test_weights_trained_without_a_validation_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    kzoo.train("mnist_softmax", "digits", epochs=2, val_fraction=0.0, out="run", quiet=True)
+    monkeypatch.setattr(sys, "argv", ["ship.py", "run", "--name", "mnist_softmax"])
+    runpy.run_path(str(ROOT / "scripts" / "ship.py"))
+    card = shipped.card("mnist_softmax")
+    assert card["val_top1"] is None and 0.5 < card["test_top1"] <= 1 and "--val-fraction 0.0" in card["command"]
+    result = CliRunner().invoke(group, ["reproduce", "mnist_softmax", "--json", "--quiet"])
+    assert result.exit_code == 0, result.output
+    assert [r[0] for r in json.loads(result.stdout)["rows"]] == ["test top-1"]
+
+
 def test_a_wrong_name_and_a_damaged_file(tmp_path, monkeypatch):
     result = CliRunner().invoke(group, ["reproduce", "no_such_name"])
     assert isinstance(result.exception, KzooError) and "kzoo carries" in str(result.exception)

@@ -348,6 +348,14 @@ def test_resuming_with_other_settings_is_refused_and_the_difference_named(traine
     assert (trained / "checkpoint.npz").read_bytes() == before
 
 
+def test_a_run_from_before_a_field_of_recipes_can_be_resumed(tmp_path):
+    kzoo.train("mnist_softmax", "digits", epochs=1, out=tmp_path / "r", quiet=True)
+    config = json.loads((tmp_path / "r" / "config.json").read_text())
+    del config["recipe"]["alternate_flip"]
+    (tmp_path / "r" / "config.json").write_text(json.dumps(config))
+    assert len(history_of(kzoo.train(out=tmp_path / "r", resume=True, quiet=True).path)) == 1
+
+
 def test_nothing_is_overwritten(trained, tmp_path, kzoo_command):
     code, _, err = kzoo_command("train", "mnist_mlp", "--out", trained)
     assert code == 1 and "holds a run already: add --resume" in err

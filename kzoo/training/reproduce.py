@@ -74,6 +74,8 @@ def reproduce(name, *, out=None, resume=False, quiet=False):
     )  # fmt: skip
     rows = []
     for part in ("val", "test"):
-        result = evaluate(run, split=part, quiet=quiet)
-        rows.append((f"{part} top-1", card[f"{part}_top1"], result.top1, result.images))
+        known = card[f"{part}_top1"]
+        if known is not None:  # trained without a validation part
+            result = evaluate(run, split=part, quiet=quiet)
+            rows.append((f"{part} top-1", known, result.top1, result.images))
     return Comparison(name, str(run.path), rows, same)
