@@ -89,13 +89,16 @@ def _stage(job, network, found, number, plan, splits, store, bar, best):
     enforce(done["audit"], found[number].name)
     losses, right = _losses(_logits(network, job, "choose"), job.parts["choose"].labels)
     difference = best[0] - losses
-    gains = difference.mean() > SURE * difference.std() / np.sqrt(len(difference)) and right.sum() >= best[1].sum()
+    gain, sure = difference.mean(), SURE * difference.std() / np.sqrt(len(difference))
+    gains = gain > sure and right.sum() >= best[1].sum()
     trainable = sum(int(np.prod(v.shape)) for v in network.trainable_variables)
     words = "kept" if gains else "not kept"
     text = (
         f"{found[number].name} {words}: log loss {best[0].mean():.4f} to {losses.mean():.4f}, accuracy "
         f"{best[1].mean():.2%} to {right.mean():.2%} on {len(right):,} photos for choosing"
     )
+    if not gains and gain > 0:
+        text += f"; within two standard errors ({sure:.4f})" if gain <= sure else "; fewer are right"
     job.talk(text + ".")
     record = {
         "kept": bool(gains), "losses": losses.tolist(), "right": right.tolist(), "rows": done["rows"],
