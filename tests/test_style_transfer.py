@@ -311,6 +311,16 @@ def test_command_and_like(files, kzoo_command, monkeypatch):
         assert code == 1 and text in err and err.count("\n") == 1
 
 
+def test_other_weights_than_those_of_like_bring_their_model(files, kzoo_command, monkeypatch):
+    monkeypatch.chdir(files)
+    quick = ("--size", 40, "--coarsest", 0, "--evaluations", 1, "--no-report", "--quiet")
+    assert kzoo_command("style", "content.png", "style.png", "--weights", "cifar10", "--out", "a.png", *quick)[0] == 0
+    assert pictures.record("a.png")["settings"]["model"] == "vgg_cifar10"
+    code, _, err = kzoo_command("style", "--like", "a.png", "--weights", "random", "--out", "b.png", "--quiet")
+    assert (code, err) == (0, "")
+    assert pictures.record("b.png")["settings"]["model"] == "vgg19"
+
+
 def test_command_errors(files, kzoo_command, monkeypatch):
     monkeypatch.chdir(files)
     assert kzoo_command("style")[0] == 2

@@ -112,6 +112,7 @@ def command(content, styles, out, like, budget, save_every, resume, from_last, r
     load_keras()
     from kzoo.style import Settings
     from kzoo.style.folder import stylize_folder
+    from kzoo.style.network import model_of
     from kzoo.style.pictures import record
     from kzoo.style.transfer import stylize
 
@@ -120,6 +121,8 @@ def command(content, styles, out, like, budget, save_every, resume, from_last, r
     if like:
         found = record(like)
         settings = Settings.of(found["settings"])
+        if "weights" in given and model_of(Settings.model, settings.weights) == settings.model:
+            given.setdefault("model", Settings.model)  # the model that it names came with its weights
         if budget:
             given.setdefault("evaluations", Settings.evaluations)
         if given.keys() & {"size", "coarsest"} and isinstance(settings.evaluations, tuple):
