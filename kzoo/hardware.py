@@ -63,10 +63,19 @@ def _accelerator():
     return details.get("device_name", devices[0].name), details.get("compute_capability", (8,)) >= (8,)
 
 
+def cores():
+    """How many cores this process may run on: fewer than the machine has under taskset or in many containers.
+
+    >>> 1 <= cores() <= os.cpu_count()
+    True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe():
     """The processor or accelerator, for the record."""
-    found = _accelerator()
-    return found[0] if found else f"{processor()[0]}, {os.cpu_count()} cores"
+    found, mine, all_ = _accelerator(), cores(), os.cpu_count() or 1
+    return found[0] if found else f"{processor()[0]}, {mine}{f' of {all_}' if mine < all_ else ''} cores"
 
 
 def auto_precision(model=None):

@@ -321,6 +321,18 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(trained, tmp_path):
     assert not list(out.glob(".tmp*"))
 
 
+def test_the_record_says_what_was_typed_and_on_what_it_ran(tmp_path, kzoo_command, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    kzoo_command("train", "mnist_softmax", "--epochs", "1", "--quiet", "--out", tmp_path / "my run")
+    config = json.loads((tmp_path / "my run" / "config.json").read_text())
+    assert config["command"] == f"kzoo train mnist_softmax --epochs 1 --quiet --out '{tmp_path}/my run'"
+    assert config["hardware"].endswith(", 1 of 4 cores")
+    monkeypatch.undo()
+    kzoo.train("mnist_softmax", "digits", epochs=1, quiet=True, out=tmp_path / "b")
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["command"] == "kzoo.train(...)"
+
+
 def test_two_processes_do_not_share_a_run(trained):
     fcntl = pytest.importorskip("fcntl")
     with open(trained / ".lock", "a") as other:
@@ -548,6 +560,8 @@ def test_the_demo_runs_and_prints_its_commands(kzoo_command, tmp_path):
     made = tmp_path / "demo"
     assert (made / "digits" / "confusion-test.png").exists() and (made / "saved_model" / "card.md").exists()
     assert json.loads((made / "digits" / "evaluation-test.json").read_text())["top1"] > 0.9
+    said = [json.loads((made / f).read_text())["command"] for f in ("digits/config.json", "saved_model/card.json")]
+    assert said[0].startswith("kzoo finetune digits --model resnet20") and said[1].startswith("kzoo export ")
     with Image.open(made / "painted.png") as picture:
         assert picture.size == (256, 256)
     code, out, err = kzoo_command("demo", "--out", tmp_path / "demo")

@@ -32,6 +32,10 @@ VERBS = {
 
 
 class Verbs(click.Group):
+    def parse_args(self, ctx, args):
+        ctx.meta["kzoo.args"] = tuple(args)  # for the record of a run
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx):
         return list(VERBS)
 

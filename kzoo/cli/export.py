@@ -1,8 +1,5 @@
 """kzoo export: write a trained classifier as a folder that proves itself."""
 
-import shlex
-import sys
-
 import click
 
 from kzoo.cli.options import load_keras
@@ -46,7 +43,6 @@ def command(model, formats, classes, quiet, **options):
     from kzoo.weights.classes import read_names
 
     names = read_names(classes) if classes else None
-    said = shlex.join(["kzoo", "export", *sys.argv[2:]]) if len(sys.argv) > 1 and sys.argv[1] == "export" else None
-    out = export(model, formats, classes=names, quiet=quiet, command=said, **options)
+    out = export(model, formats, classes=names, quiet=quiet, **options)
     if quiet:
         click.echo(str(out))

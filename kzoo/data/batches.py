@@ -14,6 +14,7 @@ from kzoo.data import images
 from kzoo.data.scan import in_order
 from kzoo.data.sources import Split
 from kzoo.errors import DataError
+from kzoo.hardware import cores
 
 MEMORY = 2 << 30  # bytes of prepared images that are kept in memory
 DISK = 32 << 30  # ... and on disk, but at most half of what is free there
@@ -118,7 +119,7 @@ def _images_at(split, shape, preprocessing):
     def decoded(indices):
         return tf.map_fn(
             lambda i: images.prepare(load(stored[i]), shape, preprocessing),
-            indices, fn_output_signature=tf.TensorSpec(shape, tf.uint8), parallel_iterations=os.cpu_count(),
+            indices, fn_output_signature=tf.TensorSpec(shape, tf.uint8), parallel_iterations=cores(),
         )  # fmt: skip
 
     return decoded

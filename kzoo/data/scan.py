@@ -13,10 +13,11 @@ import os
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -24,6 +25,7 @@ from PIL import Image, ImageOps
 from kzoo.data.dataset import DataSet, Split
 from kzoo.data.guards import fault
 from kzoo.errors import DataError
+from kzoo.hardware import cores
 from kzoo.progress import Silent
 
 SIDE = 16  # of the tiny picture
@@ -111,15 +113,24 @@ def scan(splits: dict[str, Split], bar=None) -> Scan:
     return Scan(ids, looks, hashes, tiny, group([k.digest for k in looks], hashes, tiny, usable, least))
 
 
-def in_order(function, items) -> Iterator:
-    """map() over threads with a bounded number of results waiting."""
-    from itertools import islice
+def in_order(function, items, ahead=64):
+    """map() over threads, in order, with at most `ahead` results waiting. The first are begun before it returns."""
+    items, waiting = iter(items), deque()
+    pool = ThreadPoolExecutor(cores())
 
-    workers = os.cpu_count() or 1
-    items = iter(items)
-    with ThreadPoolExecutor(workers) as pool:
-        while chunk := list(islice(items, 32 * workers)):
-            yield from pool.map(function, chunk)
+    def begin(n):
+        waiting.extend(pool.submit(function, item) for item in islice(items, n))
+
+    def results():
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                begin(1)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    begin(ahead)
+    return results()
 
 
 def without_undecodable(data: DataSet, bar=None):

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from kzoo.errors import ExportError
+from kzoo.hardware import cores
 
 # What logits may move by, as a share of the largest reference logit: what the arithmetic rounds, and some room.
 TOLERANCES = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.06, "int8": 0.35}
@@ -162,7 +163,7 @@ def _run_litert(folder, variant):
         from ai_edge_litert.interpreter import Interpreter
 
         network = Interpreter(
-            model_path=str(folder / f"model-{variant.removeprefix('litert_')}.tflite"), num_threads=os.cpu_count()
+            model_path=str(folder / f"model-{variant.removeprefix('litert_')}.tflite"), num_threads=cores()
         )
     into, out = network.get_input_details()[0]["index"], network.get_output_details()[0]["index"]
     sizes = []

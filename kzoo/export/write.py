@@ -28,7 +28,7 @@ from kzoo.hardware import auto_precision, describe
 from kzoo.inference import predictor, softmax
 from kzoo.progress import progress, say
 from kzoo.training.calibration import fit_temperature
-from kzoo.training.run import write_json
+from kzoo.training.run import command, write_json
 
 PACKAGES = Path(__file__).resolve().parents[2]
 LABELS = "labels.txt"
@@ -48,7 +48,7 @@ class Parts:
 
 def export(
     run_or_model, formats=("saved_model",), out=None, precision=None, abstain=None, force=False, quiet=False, *,
-    weights=None, classes=None, top=5, measure=2000, licence=None, data_licence=None, command=None,
+    weights=None, classes=None, top=5, measure=2000, licence=None, data_licence=None,
 ):  # fmt: skip
     """Write a trained classifier as a folder: encoded images in, labels and probabilities out, with its evidence.
 
@@ -96,7 +96,7 @@ def export(
                     "weights": licence or source.licence,
                     "data": data_licence or source.facts.get("data_licence", ""),
                 },
-                "command": command or "kzoo.export(...)",
+                "command": command("export"),
             })  # fmt: skip
         except OSError:
             raise

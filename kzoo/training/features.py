@@ -15,15 +15,13 @@ import shutil
 import struct
 import tempfile
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from kzoo.data.scan import in_order
 from kzoo.errors import DataError, KzooError
 from kzoo.files import write_atomically
 
@@ -212,26 +210,6 @@ def content_hash(image):
         while piece := f.read(1 << 20):
             state.update(piece)
     return state.digest()
-
-
-def in_order(function, items, ahead=64):
-    """map() over threads, in order, with at most `ahead` results waiting. The first are begun before it returns."""
-    items, waiting = iter(items), deque()
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)
-
-    def begin(n):
-        waiting.extend(pool.submit(function, item) for item in islice(items, n))
-
-    def results():
-        try:
-            while waiting:
-                yield waiting.popleft().result()
-                begin(1)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    begin(ahead)
-    return results()
 
 
 def hashes_of(images):

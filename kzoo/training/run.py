@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
+import click
 import numpy as np
 
 from kzoo.catalog import spec
@@ -100,8 +101,10 @@ def locked(folder):
 
 
 def command(verb):
-    """The command line that is running, for the record."""
-    return shlex.join(["kzoo", *sys.argv[1:]]) if Path(sys.argv[0]).name == "kzoo" else f"kzoo.{verb}(...)"
+    """The command line that is running, for the record; also that of a script in scripts/ or a step of kzoo demo."""
+    context = click.get_current_context(silent=True)
+    said = context.meta.get("kzoo.args") if context else None
+    return shlex.join(["kzoo", *said]) if said else f"kzoo.{verb}(...)"
 
 
 def versions():
