@@ -31,9 +31,9 @@ PAGE = Path(__file__).with_name("serve.html")
 class Limits:
     """What a server takes.
 
-    body: bytes of a request. pixels: declared by all images of a request together. images: in a request. queue: images
-    that wait, of all requests. batch: images that are computed at once. connections: at once. timeout: seconds for a
-    client to send a request, and for an answer to wait.
+    body: bytes of a request. pixels: declared by all images of a request together, and by those that are computed at
+    once. images: in a request. queue: images that wait, of all requests. batch: images that are computed at once.
+    connections: at once. timeout: seconds for a client to send a request, and for an answer to wait.
     """
 
     body: int = 16 << 20
@@ -57,30 +57,40 @@ class Batcher:
 
     def __init__(self, classify, limits):
         self.classify, self.limits = classify, limits
-        self.waiting = []  # [(encoded, future)]
+        self.waiting = []  # [(encoded, its pixels, future)]
         self.there = asyncio.Event()
         self.thread = ThreadPoolExecutor(1, "classify")
         self.batches = self.images = 0
 
-    def submit(self, images):
+    def submit(self, images, pixels):
         """A future for each image; Refused (503) if they don't fit into the queue, all or none."""
         if len(self.waiting) + len(images) > self.limits.queue:
             raise Refused(503, "Too many images are waiting; try again.")
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in images]
-        self.waiting += zip(images, futures, strict=True)
+        self.waiting += zip(images, pixels, futures, strict=True)
         self.there.set()
         return futures
+
+    def next(self):
+        """Takes the next batch from what waits; who went away is left out. [(encoded, future)]"""
+        n = total = 0
+        for _, pixels, _ in self.waiting[: self.limits.batch]:
+            total += pixels
+            if n and total > self.limits.pixels:
+                break
+            n += 1
+        batch, self.waiting = self.waiting[:n], self.waiting[n:]
+        return [(image, future) for image, _, future in batch if not future.done()]
 
     async def run(self):
         """Classifies for ever. While one batch is computed the next one gathers, so no time is spent on waiting."""
         loop = asyncio.get_running_loop()
         while True:
             await self.there.wait()
-            batch, self.waiting = self.waiting[: self.limits.batch], self.waiting[self.limits.batch :]
+            batch = self.next()
             if not self.waiting:
                 self.there.clear()
-            batch = [(image, future) for image, future in batch if not future.done()]  # who went away is left out
             if not batch:
                 continue
             try:
@@ -177,26 +187,30 @@ def _decoded(item, i):
 
 
 def check_pixels(images, limits):
-    """Refused (413) where the headers declare more pixels than are taken; other faults are the graph's to name."""
+    """The pixels that each header declares, 0 where none can be read: other faults are the graph's to name.
+
+    Refused (413) where they are more than are taken.
+    """
     import warnings
 
     from PIL import Image
 
-    total = 0
+    found = [0] * len(images)
     for i, data in enumerate(images):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "GIF", "BMP", "WEBP")) as image:
-                    total += image.width * image.height
+                    found[i] = image.width * image.height
         except Image.DecompressionBombError:
-            total += limits.pixels + 1
+            found[i] = limits.pixels + 1
         except Exception:
             continue
-        if total > limits.pixels:
+        if sum(found) > limits.pixels:
             raise Refused(
-                413, f"The images up to number {i} declare {total:,} pixels; at most {limits.pixels:,} are taken."
+                413, f"The images up to number {i} declare {sum(found):,} pixels; at most {limits.pixels:,} are taken."
             )
+    return found
 
 
 # --- the application ---------------------------------------------------------------------------------------
@@ -246,8 +260,8 @@ class Server:
 
     async def _answers(self, images):
         """The rows of a request's images."""
-        await asyncio.to_thread(check_pixels, images, self.limits)
-        futures = self.batcher.submit(images)
+        pixels = await asyncio.to_thread(check_pixels, images, self.limits)
+        futures = self.batcher.submit(images, pixels)
         try:
             return await asyncio.wait_for(asyncio.gather(*futures), self.limits.timeout)
         except asyncio.TimeoutError:

@@ -212,6 +212,26 @@ def test_requests_are_batched_a_full_queue_gets_503_and_all_others_an_answer(ser
     assert model.sizes[0] == 1 and set(model.sizes[1:]) == {LIMITS.batch}
 
 
+def test_large_images_of_several_requests_are_not_computed_at_once(served):
+    model, port, _ = served
+    large = png((900, 900))
+    assert 900 * 900 <= LIMITS.pixels < 2 * 900 * 900
+    model.go.clear()
+    model.sizes.clear()
+    answers = []
+    one = lambda: answers.append(ask(port, body={"instances": [b64(large), b64(png())]}))  # noqa: E731
+    threads = [threading.Thread(target=one) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    model.go.set()
+    for thread in threads:
+        thread.join(20)
+    for status, answer in answers:
+        assert status == 200 and len(answer["predictions"]) == 2 and not any(r["error"] for r in answer["predictions"])
+    assert len(answers) == 3 and model.sizes == [2, 2, 2], "each batch holds one of the large images"
+
+
 def test_a_model_that_hangs_or_fails_frees_the_slots(served):
     model, port, server = served
     model.go.clear()
