@@ -112,14 +112,16 @@ def main():
             raise SystemExit("Rounding to 16 bits costs too much: nothing was shipped.")
     shutil.copyfile(draft, file)
 
-    history = [line.split(",") for line in (run.path / runs.HISTORY).read_text().splitlines()]
-    seconds = sum(float(row[history[0].index("seconds")]) for row in history[1:])
+    history = runs.read_csv(run.path / runs.HISTORY)
+    seconds = sum(float(row["seconds"]) for row in history)
     card = {
         "name": args.name, "trained_as": config["model"], "data": config["data"], "classes": config["classes"],
-        "recipe": config["recipe"], "options": options, "epochs": len(history) - 1, "seed": config["seed"],
+        "recipe": config["recipe"], "options": options, "epochs": len(history), "seed": config["seed"],
         "val_fraction": config["val_fraction"], "precision": config["precision"], "input_shape": config["input_shape"],
         "val_top1": after["val"].top1 if "val" in after else None,
         "test_top1": after["test"].top1, "test_images": after["test"].images,
+        # As the recipe distorts the images, and while the weights moved: the papers' training error.
+        "train_top1": [round(float(row["accuracy"]), 4) for row in history],
         "seconds": round(seconds), "hardware": config["hardware"], "versions": config["versions"],
         "fingerprint": config["fingerprint"], "command": command(config, options), "sha256": digest(file, "sha256"),
         "data_note": NOTE if config["data"] == "cifar10" and is_jpeg(data) else "",
