@@ -273,6 +273,7 @@ def process(export):
     while "Serving" not in line:
         line = p.stderr.readline()
         assert line or p.poll() is None
+    assert "/v1/models/mnist_mlp:predict)" in line
     yield p, int(line.split("127.0.0.1:")[1].split()[0])
     if p.poll() is None:
         p.kill()

@@ -22,13 +22,13 @@ def command(folder, host, port, name, max_body, max_pixels, queue, batch, timeou
     """
     from kzoo.export.reader import read_card
 
-    read_card(folder)  # before TensorFlow is imported: what is no export is told at once
+    card = read_card(folder)  # before TensorFlow is imported: what is no export is told at once
     load_keras()
     from kzoo.serve import Limits, serve
 
     def ready(host, port):
         at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        click.echo(f"Serving {folder} at {at} ({at}/v1/models/NAME:predict). Ctrl-C stops.", err=True)
+        click.echo(f"Serving {folder} at {at} ({at}/v1/models/{name or card['name']}:predict). Ctrl-C stops.", err=True)
 
     limits = Limits(body=max_body << 20, pixels=max_pixels * 10**6, queue=queue, batch=batch, timeout=timeout)
     served = serve(folder, host=host, port=port, name=name, limits=limits, ready=ready)
