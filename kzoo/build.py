@@ -60,8 +60,8 @@ def build(
         Keras policy.
     seed: of the initial weights (it sets Keras' global seed).
     weights: None, a tag of the row ("imagenet"), a path to a file, or a `kzoo.Weights`. They load strictly: all of
-        them, or a WeightsError and no model. Only a classifier for another number of classes stays new, and that is
-        logged.
+        them, or a WeightsError and no model. Only where num_classes is given and theirs is another number the
+        classifier stays new, and that is logged.
     new_classifier: True keeps the classifier new in any case. adapt_input: True fits the first kernel of the weights
         to another number of input channels.
     config: keywords of the architecture in place of the row's.
@@ -82,7 +82,9 @@ def build(
     if weights is not None:
         weights = pretrained.resolve(row, weights)
         config = {**weights.config, **config}
-        if new_classifier is None and num_classes not in ("published", row.num_classes):
+        if new_classifier is None and num_classes == "published":
+            new_classifier = False  # whoever names no number of classes wants those of the weights
+        elif new_classifier is None and num_classes != row.num_classes:
             new_classifier = "if missing"
     num_classes = row.num_classes if num_classes == "published" else num_classes
     if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
@@ -104,7 +106,9 @@ def build(
         x = Preprocess(prep.channel_order, prep.scale, prep.offset, name="preprocessing")(inputs)
         try:
             outputs = architecture(row)(x, num_classes=num_classes, **{**row.config, **config})
-        except ValueError as e:
+        except (ValueError, TypeError) as e:
+            if isinstance(e, TypeError) and not config:  # no value of a user's, but a bug
+                raise
             if "output size" in str(e) or "Exception encountered when calling" in str(e):  # as Keras says it
                 raise _too_small(row, shape) from e
             reason = str(e).strip().splitlines()[0]

@@ -18,6 +18,7 @@ def write_atomically(path, mode="wb", **options):
     The file is written beside the target, flushed to the disk and renamed, so that a reader, a kill or a full disk
     finds the old file or the new one, byte for byte. On any error the temporary file (.tmp-*) is removed and the old
     one stays. For a library that wants a path: `f.name`, which ends in the target's name, hence its suffix.
+    A link keeps pointing where it does; what is no file, such as /dev/stdout or a pipe, is written to as it is.
     options: for open(), such as newline.
 
     Raises KzooError, naming the file and the reason, where the system refuses: disk full, read-only, a size limit.
@@ -28,13 +29,21 @@ def write_atomically(path, mode="wb", **options):
     >>> Path("/tmp/kzoo-doctest.txt").read_text()
     'whole'
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     if path.is_dir():
         raise KzooError(f"Can't write {path}: it is a folder; give the name of a file.")
+    options = {**({} if "b" in mode else {"encoding": "utf-8"}), **options}
+    if path.exists() and not path.is_file():
+        try:
+            with open(path, mode, **options) as f:
+                yield f
+        except OSError as e:
+            raise KzooError(f"Can't write {path}: {e.strerror or e}.") from e
+        return
     # Beside the target: a rename is atomic only within one file system.
     temporary = path.parent / f".tmp-{secrets.token_hex(4)}-{path.name}"
     try:
-        with open(temporary, mode.replace("w", "x"), **({} if "b" in mode else {"encoding": "utf-8"}), **options) as f:
+        with open(temporary, mode.replace("w", "x"), **options) as f:
             yield f
         if path.exists():
             os.chmod(temporary, path.stat().st_mode & 0o777)

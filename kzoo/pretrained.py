@@ -208,3 +208,9 @@ RECOGNISED = {
               "17154246284f555591549ac2c83e127abfbf4307dc4b0060fdaa2931d0fa38da", 3002560, CAFFE_SQUEEZENET, 57.5,
               80.3, "SqueezeNet's authors", "BSD (SqueezeNet's authors)", num_classes=None), (227, 227, 3)),),
 }  # fmt: skip
+
+
+def recognised_shape(weights):
+    """The input shape that a recognised file was trained on, None for all others."""
+    rows = [pair for pairs in RECOGNISED.values() for pair in pairs]
+    return next((shape for w, shape in rows if w.hash and w.hash == weights.hash), None)

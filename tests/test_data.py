@@ -65,6 +65,19 @@ def test_folders_of_splits_keep_them(tmp_path):
     assert all(i.startswith("valid") for i in data.splits["val"].ids)
 
 
+def test_a_class_may_be_called_train(tmp_path):
+    data = load_data(photos(tmp_path, {"bus": 5, "car": 5, "train": 5}))
+    assert data.classes == ("bus", "car", "train") and set(data.splits) == {"train", "val", "test"}
+
+
+def test_two_folders_for_one_part_and_parts_without_classes(tmp_path):
+    for name in ("train", "val", "validation"):
+        photos(tmp_path / "two" / name, {"a": 3, "b": 3})
+    fails(tmp_path / "two", "has val/ and validation/, which mean the same part")
+    photos(tmp_path / "none", {"train": 3, "test": 3})
+    fails(tmp_path / "none", "has no class folders")
+
+
 def test_every_class_keeps_an_image_to_train_on(tmp_path):
     data = load_data(photos(tmp_path, {"many": 20, "one": 1}))
     assert np.bincount(data.splits["train"].labels).tolist()[1] == 1
@@ -173,7 +186,7 @@ def table(root, text, encoding="utf-8", name="photos.csv"):
     return root / name
 
 
-def test_a_table_with_and_without_splits(tmp_path):
+def test_a_table_with_and_without_splits(tmp_path, monkeypatch):
     photos(tmp_path / "p", {"x": 10, "y": 20})
     rows = [(f"p/{c}/{i:03}.png", c) for c, n in (("x", 10), ("y", 20)) for i in range(n)]
     plain = load_data(table(tmp_path, "path,label\n" + "".join(f"{p},{c}\n" for p, c in rows)))
@@ -186,6 +199,8 @@ def test_a_table_with_and_without_splits(tmp_path):
     divided = load_data(table(tmp_path, text, "utf-8-sig"))
     assert {k: len(s) for k, s in divided.splits.items()} == {"train": 10, "val": 10, "test": 10}
     assert divided.drawn == () and divided.splits["val"].ids[0] == os.path.join("p", "x", "001.png")
+    monkeypatch.chdir(tmp_path / "p")
+    assert load_data("../photos.csv").splits.keys() == divided.splits.keys(), "a path with .. in it"
 
 
 def test_rows_of_a_table_that_can_not_be_used_are_skipped_with_the_reason(tmp_path):
@@ -334,6 +349,7 @@ def test_bad_folders(tmp_path):
     (tmp_path / "d.txt").write_text("hello")
     fails(tmp_path / "d.txt", "neither a folder nor an .npz or .csv")
     fails("digits", "val_fraction must be in [0, 1)", val_fraction=1.5)
+    fails("digits", "leave nothing to train on", val_fraction=0.5, test_fraction=0.5)
 
 
 def test_unreadable_images_are_listed_and_left_out_or_refused(tmp_path):

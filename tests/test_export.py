@@ -255,14 +255,46 @@ def test_a_changed_export_is_not_loaded(exported, tmp_path, kzoo_command, fault)
     assert code == 1 and "Traceback" not in err
 
 
-def test_a_graph_that_reads_files_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("spying", "op"),
+    [
+        (lambda x: tf.io.read_file(x), "ReadFile"),
+        # TensorFlow writes every SavedModel's saver with this one: nothing else may call it.
+        (lambda x: tf.raw_ops.RestoreV2(prefix=x, tensor_names=["a"], shape_and_slices=[""], dtypes=[tf.float32])[0],
+         "RestoreV2"),
+        (lambda x: tf.raw_ops.MatchingFilesDataset(patterns=x), "MatchingFilesDataset"),
+        (lambda x: tf.cond(x == "", lambda: x, lambda: tf.io.read_file(x)), "ReadFile"),
+    ],
+)  # fmt: skip
+def test_a_graph_that_reads_files_is_refused(tmp_path, spying, op):
     from kzoo.export.reader import load_saved_model
 
     spy = tf.Module()
-    spy.f = tf.function(lambda x: tf.io.read_file(x), input_signature=[tf.TensorSpec((), tf.string)])
-    tf.saved_model.save(spy, str(tmp_path), signatures=spy.f)
-    with pytest.raises(ExportError, match="its graph would ReadFile"):
+    spy.f = tf.function(spying, input_signature=[tf.TensorSpec((), tf.string)])
+    tf.saved_model.save(spy, str(tmp_path))
+    with pytest.raises(ExportError, match=f"its graph would {op}"):
         load_saved_model(tmp_path)
+
+
+def test_the_features_are_those_below_the_classifier(tmp_path):
+    """LeNet-5's classifier has codes and no kernel; the paper's F6 has 84 values."""
+    assert graph.penultimate(kzoo.build("lenet5")).shape == (None, 84)
+    assert graph.penultimate(kzoo.build("squeezenet1_1", input_shape=(64, 64, 3))).shape == (None, 512)
+    x = keras.Input((4, 4, 3))
+    assert graph.penultimate(keras.Model(x, keras.layers.GlobalAveragePooling2D()(x))).shape == (None, 3)
+
+
+def test_a_classifier_of_other_classes_is_not_exported_as_one_of_imagenet(tmp_path):
+    own = kzoo.build("mnist_softmax", num_classes=4, seed=1)
+    own.save_weights(tmp_path / "own.weights.h5")
+    with pytest.raises(kzoo.KzooError, match=r"wrong shape: predictions/kernel has \(784, 4\)"):
+        kzoo.export("mnist_softmax", weights=tmp_path / "own.weights.h5", out=tmp_path / "x", quiet=True)
+    assert not (tmp_path / "x").exists()
+    from kzoo.export.source import find
+
+    source = find("mnist_softmax", weights=tmp_path / "own.weights.h5", classes=list("abcd"))
+    assert source.classes == tuple("abcd") and "published" not in source.facts
+    np.testing.assert_array_equal(source.model.get_layer("predictions").kernel, own.get_layer("predictions").kernel)
 
 
 def test_an_export_is_not_overwritten_unless_forced(exported, model, tmp_path, monkeypatch):

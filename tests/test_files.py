@@ -1,6 +1,7 @@
 """Files are written whole or not at all."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -41,6 +42,22 @@ def test_an_error_leaves_the_old_file(tmp_path, error):
         f.write(b"new")
         raise error
     assert path.read_bytes() == b"old" and not leftovers(tmp_path)
+
+
+def test_links_and_what_is_no_file(tmp_path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    with write_atomically(tmp_path / "link", "w") as f:
+        f.write("new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
+    with write_atomically(tmp_path / "pipe", "w") as f:
+        f.write("through")
+    assert reader.communicate(timeout=20)[0] == "through" and (tmp_path / "pipe").is_fifo()
+    with write_atomically("/dev/null") as f:
+        f.write(b"nothing")
+    assert not leftovers(tmp_path)
 
 
 def test_an_input_that_is_missing_is_not_our_output(tmp_path):

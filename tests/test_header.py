@@ -88,7 +88,13 @@ def test_a_jpeg_of_endless_scans_is_refused(why):
     usual = buffer.getvalue()
     assert why(usual) == ""
     scan = b"\xff\xda\x00\x08\x01\x01\x00\x3f\x3f\x10"  # of nothing, and libjpeg passes over all pixels for it
-    assert why(usual[:-2] + 300 * scan + usual[-2:]).endswith("scans; at most 100 are accepted")
+    refused = "scans; at most 100 are accepted"
+    assert why(usual[:-2] + 300 * scan + usual[-2:]).endswith(refused)
+    comment = b"\xff\xfe\x00\x04\xff\xd9"  # an end marker that is none
+    assert why(usual[:-2] + comment + 300 * scan + usual[-2:]).endswith(refused)
+    assert why(usual[:2] + 10_000 * comment + usual[2:]).endswith(refused), "of no use, but each costs a turn"
+    for film in (b"\xff\xda" * 500, b"\xff\xd9\xff\xda" * 500):  # phones write one behind the picture
+        assert why(usual + film) == ""
 
 
 def test_of_a_gif_only_the_first_frame_is_decoded():

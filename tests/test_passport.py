@@ -192,6 +192,20 @@ def test_hostile_names_and_pictures(tmp_path, kzoo_command):
     assert code == 0 and "\x1b" not in out and json.loads(out)["unreadable"] == p.unreadable
 
 
+def test_what_follows_a_jpegs_end_is_no_damage(tmp_path):
+    """Phones put a film there, in which any two bytes occur."""
+    data = encoded(scene(5))
+    film = np.random.default_rng(0).integers(0, 256, 200_000).astype("uint8").tobytes() + b"\xff\xda\0"
+    for name in "ab":
+        for i in range(3):
+            put(tmp_path / name / f"{i}.jpg", encoded(scene(ord(name) + i)) + film)
+    put(tmp_path / "a" / "short.jpg", data[: len(data) // 2] + b"\xff\xfe\x00\x04")
+    put(tmp_path / "a" / "cut.jpg", data[:-2])
+    p = passport(tmp_path)
+    assert {f["reason"] for f in p.unreadable} == {"is truncated (the file ends before the picture)"}
+    assert len(p.unreadable) == 2 and p.images == 6
+
+
 def test_plain_pictures_are_equal_or_nothing(tmp_path):
     for name, levels in (("a", (0, 1, 2, 3)), ("b", (250, 252, 120, 121))):
         for level in levels:

@@ -368,6 +368,15 @@ def test_a_run_from_before_a_field_of_recipes_can_be_resumed(tmp_path):
     assert len(history_of(kzoo.train(out=tmp_path / "r", resume=True, quiet=True).path)) == 1
 
 
+def test_options_that_are_none_of_the_network(tmp_path, kzoo_command):
+    for said, reason in (
+        ("epochs=3", "epochs is none: use --epochs"), ("num_classes=5", "Unknown option of mnist_mlp 'num_classes'"),
+        ("droput=0.1", "Did you mean 'dropout'"), ("dropout=high", "mnist_mlp can't be built"),
+    ):  # fmt: skip
+        code, _, err = kzoo_command("train", "mnist_mlp", "--set", said, "--out", tmp_path / "r")
+        assert code == 1 and reason in err and "Traceback" not in err and not (tmp_path / "r").exists(), err
+
+
 def test_nothing_is_overwritten(trained, tmp_path, kzoo_command):
     code, _, err = kzoo_command("train", "mnist_mlp", "--out", trained)
     assert code == 1 and "holds a run already: add --resume" in err

@@ -217,9 +217,17 @@ def test_a_damaged_file_in_the_cache(server, cache):
 
 def test_a_file_without_published_hash_is_held_to_its_first(server, cache):
     path = fetch(weights(server, ""))
-    assert names(cache) == ["net.h5", "net.h5.sha256"] and fetch(weights(server, "")) == path
+    assert names(cache) == [path.name, f"{path.name}.sha256"] and fetch(weights(server, "")) == path
     path.write_bytes(CONTENT[:-1] + b"?")
     fails(weights(server, ""), str(path), SHA)
+
+
+def test_files_of_one_name_from_two_addresses_are_two(server, cache):
+    one = fetch(weights(server, ""))
+    server.content = b"another" * 9
+    other = fetch(Weights("imagenet", server.url.replace("models", "others"), ""))
+    assert other != one and other.read_bytes() == server.content and one.read_bytes() == CONTENT
+    assert one.name.startswith("net-") and one.suffix == ".h5"
 
 
 @pytest.mark.parametrize("folder", ["KERAS_HOME/models", "TORCH_HOME/hub/checkpoints"])

@@ -1,5 +1,7 @@
 """kzoo train: train a model and leave a run folder."""
 
+from inspect import signature
+
 import click
 
 from kzoo.catalog import spec
@@ -74,11 +76,9 @@ def command(model, config, **options):
     load_keras()
     from kzoo.training import train
 
-    try:
-        run = train(model, **options, **config)
-    except TypeError as e:
-        if config and "unexpected keyword" in str(e):
-            raise KzooError(str(e)) from e
-        raise
+    for key in config.keys() & signature(train).parameters.keys():
+        use = f": use --{key.replace('_', '-')}" if key in options else ""
+        raise KzooError(f"--set is for options of the network, and {key} is none{use}.")
+    run = train(model, **options, **config)
     if not options["quiet"]:
         click.echo(f"Wrote {run.path}. Next: kzoo evaluate {run.path}", err=True)

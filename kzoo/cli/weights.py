@@ -53,7 +53,7 @@ def shortened(hash):
 @click.argument("model")
 @click.argument("weights")
 @click.option("--features", is_flag=True, help="Without the classifier: for files that hold none.")
-@click.option("--seed", default=0, show_default=True, help="Of the probe pictures.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the probe pictures.")
 @as_json
 def verify_command(model, weights, features, seed, as_json):
     """Load WEIGHTS (a tag or a file) into MODEL and show what each block makes of fixed probe pictures.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kzoo.data.dataset import DataSet
+from kzoo.errors import DataError
 
 
 def divide(data: DataSet, val_fraction, test_fraction, seed):
@@ -22,6 +23,11 @@ def divide(data: DataSet, val_fraction, test_fraction, seed):
         return _stratified(split, fraction, rng, groups)
 
     if "all" in splits:
+        if val_fraction + test_fraction >= 1:
+            raise DataError(
+                f"val_fraction {val_fraction:g} and test_fraction {test_fraction:g} leave nothing to train on: "
+                "together they must be below 1."
+            )
         rest, splits["test"] = drawn_from(splits.pop("all"), test_fraction)
         splits["train"], splits["val"] = drawn_from(rest, val_fraction / (1 - test_fraction))
         data.drawn = ("train", "val", "test")

@@ -10,6 +10,7 @@ MAX_BLOCKS = 65_536  # of a GIF up to the end of its first frame: 16 MB in block
 # Of a JPEG: each scan of a progressive one may pass over all pixels again, and an empty one takes ten bytes. Usual are
 # ten; two more lie in a thumbnail.
 MAX_SCANS = 100
+MAX_SEGMENTS = 10_000  # of a JPEG, of up to 64 KB: a large profile or depth map has hundreds
 MAGIC = {
     "JPEG": (0, b"\xff\xd8\xff"), "PNG": (0, b"\x89PNG"), "GIF": (0, b"GIF8"), "BMP": (0, b"BM"),
     "WebP": (8, b"WEBP"),
@@ -65,9 +66,32 @@ def _cut(data, start, length):
 
 
 def _scans(data):
-    """How many scans a JPEG has, or a few more: within entropy-coded data 0xFF is followed by 0 or a restart marker."""
+    """How many scans a JPEG has up to its end marker, or more than MAX_SCANS; what follows, as a phone's film, is none.
+
+    From marker to marker, as `kzoo.data.scan` does in Python: segments have a length; in a scan's compressed data 0xFF
+    is followed by 0 or a restart marker (0xD0 to 0xD7), which are no markers here.
+    """
     content = tf.io.decode_raw(data, tf.uint8)
-    return tf.math.count_nonzero((content[:-1] == 0xFF) & (content[1:] == 0xDA), dtype=tf.int32)
+    first, second = content[:-1], content[1:]
+    usual = (second == 0) | (second == 0xFF) | ((second >= 0xD0) & (second <= 0xD7))
+    markers = tf.cast(tf.where((first == 0xFF) & ~usual)[:, 0], tf.int32)
+    n = tf.size(markers)
+    at = lambda i: tf.cast(content[tf.minimum(i, tf.size(content) - 1)], tf.int32)  # noqa: E731
+
+    def step(where, scans, turns, done):
+        k = tf.searchsorted(markers, [where])[0]
+        marker = markers[tf.minimum(k, n - 1)]
+        kind = at(marker + 1)
+        done = (k >= n) | (kind == 0xD9)
+        length = tf.where((kind == 0x01) | (kind == 0xD8), 0, 256 * at(marker + 2) + at(marker + 3))
+        return marker + 2 + length, scans + tf.cast(~done & (kind == 0xDA), tf.int32), turns + 1, done
+
+    _, scans, turns, _ = tf.while_loop(
+        lambda where, scans, turns, done: ~done & (scans <= MAX_SCANS) & (turns < MAX_SEGMENTS),
+        step,
+        [2, 0, 0, n == 0],
+    )
+    return tf.where(turns < MAX_SEGMENTS, scans, MAX_SCANS + 1)
 
 
 def _numbers(data, n):

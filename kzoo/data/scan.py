@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import threading
 import warnings
 import zlib
@@ -31,6 +32,7 @@ from kzoo.progress import Silent
 SIDE = 16  # of the tiny picture
 DECODED = 64  # pixels that the shorter side keeps while an image is looked at
 PLAIN = 3.0  # grey levels of deviation below which a picture has too little in it to be compared
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # of a JPEG, but for restart markers
 MAX_SCANS = 500  # of a progressive JPEG: each costs a pass over the picture, and encoders make about ten
 SUFFIXES = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "PNG": {".png", ".apng"}, "GIF": {".gif"}, "BMP": {".bmp", ".dib"},
@@ -255,10 +257,7 @@ def _jpeg(data, side):
     """
     import simplejpeg
 
-    if data.count(b"\xff\xda") > MAX_SCANS:
-        raise DataError(f"has more than {MAX_SCANS} scans")
-    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # no end marker behind the last scan's start
-        raise DataError("is truncated (the file ends before the picture)")
+    _check_jpeg(data)
     options = dict(colorspace="RGB", min_width=side, min_height=side)
     damage = None
     try:
@@ -271,6 +270,24 @@ def _jpeg(data, side):
             with Image.open(io.BytesIO(data)) as image:
                 return _other(image, Look(), side), damage
     return _small(Image.fromarray(pixels), side), damage
+
+
+def _check_jpeg(data):
+    """DataError for a missing end marker or too many scans; what follows the end, as a phone's film, is not looked at.
+
+    ITU-T T.81, section B.1.1: a marker is 0xFF and a byte; most are followed by a length and so many bytes, the start
+    of a scan by compressed data as well, in which 0xFF is followed by 0 or a restart marker.
+    """
+    at, scans = 2, 0
+    while found := MARKER.search(data, at):
+        at, kind = found.end(), data[found.end() - 1]
+        if kind == 0xD9:
+            return
+        scans += kind == 0xDA
+        if scans > MAX_SCANS:
+            raise DataError(f"has more than {MAX_SCANS} scans")
+        at += 0 if kind in (0x01, 0xD8) else int.from_bytes(data[at : at + 2], "big")
+    raise DataError("is truncated (the file ends before the picture)")
 
 
 def _check_png(data):

@@ -110,9 +110,7 @@ def _check(data):
 
 
 def _folder(root):
-    parts = {PARTS[d.name.lower()]: d for d in _subfolders(root) if d.name.lower() in PARTS}
-    if "train" not in parts:
-        parts = {"all": root}
+    parts = _parts(root)
     classes = sorted({c.name for d in parts.values() for c in _subfolders(d)})
     if not classes:
         raise DataError(f"'{root}' has no class folders: put the images of each class into a folder of its own.")
@@ -129,6 +127,21 @@ def _folder(root):
                     labels.append(label)
         splits[part] = Split(paths, np.array(labels, "int64"), [str(Path(p).relative_to(root)) for p in paths])
     return DataSet(str(root), tuple(classes), splits, skipped)
+
+
+def _parts(root):
+    """{part: folder}: train/, val/, test/ if it has such, else {"all": root}. A class may be called train, too."""
+    inside = _subfolders(root)
+    named = [d for d in inside if d.name.lower() in PARTS]
+    train = [d for d in named if PARTS[d.name.lower()] == "train"]
+    if not train or (len(named) < len(inside) and not any(map(_subfolders, train))):
+        return {"all": root}
+    parts = {}
+    for d in named:
+        other = parts.setdefault(PARTS[d.name.lower()], d)
+        if other is not d:
+            raise DataError(f"'{root}' has {other.name}/ and {d.name}/, which mean the same part: keep one of them.")
+    return parts
 
 
 def _subfolders(folder):

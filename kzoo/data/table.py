@@ -30,7 +30,7 @@ def read_table(path):
         divided |= bool(row["split"])
         rows.append((number, row))
     parts, seen = {}, {}
-    folder = Path(path).absolute().parent
+    folder = Path(os.path.abspath(path)).parent  # without "..", as names are compared with it
     for number, row in rows:
         name = os.path.normpath(row["path"]) if row["path"] else ""
         reason = _wrong(row, divided) or _outside(name, folder) or fault(folder / name)

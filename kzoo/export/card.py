@@ -142,8 +142,8 @@ def markdown(card):
                   "there are more; intervals are Wilson's.", ""]  # fmt: skip
     elif training.get("published"):
         published = training["published"]
-        lines += [f"Nothing was measured here; published for these weights: top-1 {published['top1']}, top-5 "
-                  f"{published['top5']}.", ""]  # fmt: skip
+        lines += [f"Nothing was measured here; published for these weights: top-1 {published['top1']} %, top-5 "
+                  f"{published['top5']} %.", ""]  # fmt: skip
     elif training.get("test_top1"):
         n, share = training["test_images"], training["test_top1"]
         low, high = wilson(round(share * n), n)

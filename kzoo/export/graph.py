@@ -41,9 +41,14 @@ def prepared(encoded, shape, preprocessing):
 
 
 def penultimate(model):
-    """The features that a model's classifier sees: the input of its last layer with a kernel, a (B, D) KerasTensor."""
-    node = [n for n in calls(model.inputs, [model.outputs[0]]) if hasattr(n.operation, "kernel")][-1]
-    x = node.input_tensors[0]
+    """The features that a model's classifier sees, a (B, D) KerasTensor: the input of `predictions`, as kzoo calls it.
+
+    Of a model from elsewhere: the input of the last layer with weights, or what the model itself takes.
+    """
+    nodes = calls(model.inputs, [model.outputs[0]])
+    named = [n for n in nodes if n.operation.name == "predictions"]
+    weighted = [n for n in nodes if getattr(n.operation, "weights", None)]
+    x = (named or weighted[-1:] or nodes[:1])[-1].input_tensors[0]
     x = keras.ops.mean(x, (1, 2)) if len(x.shape) == 4 else x  # SqueezeNet's classifier is a convolution
     return keras.ops.cast(x, "float32")
 

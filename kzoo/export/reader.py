@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 from kzoo.errors import ExportError
@@ -12,18 +13,12 @@ from kzoo.spec import Preprocessing
 
 CARD, KIND = "card.json", "kzoo_export"
 MOST = 1 << 28  # bytes of a card
-# A SavedModel is a program. Those that kzoo writes read and write no files and call no Python.
-FORBIDDEN = (
-    "ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc", "TFRecordDataset",
-    "TFRecordDatasetV2", "TextLineDataset", "FixedLengthRecordDataset", "FixedLengthRecordDatasetV2", "SaveDataset",
-    "SaveDatasetV2", "LoadDataset", "DatasetToTFRecord", "TextLineReader", "TextLineReaderV2", "WholeFileReader",
-    "WholeFileReaderV2", "TFRecordReader", "TFRecordReaderV2", "InitializeTableFromTextFile",
-    "InitializeTableFromTextFileV2", "PrintV2", "DebugIdentity", "DebugIdentityV2", "DebugIdentityV3", "RpcCall",
-    "DataServiceDataset", "DataServiceDatasetV2", "DataServiceDatasetV3", "DataServiceDatasetV4", "CacheDataset",
-    "CacheDatasetV2", "SnapshotDataset", "SnapshotDatasetV2", "CSVDataset", "CSVDatasetV2", "SqlDataset", "LMDBDataset",
-    "ImmutableConst", "Save", "SaveSlices", "Restore", "RestoreSlice", "LookupTableExport", "WriteGraphSummary",
-    "CreateSummaryFileWriter", "CreateSummaryDbWriter", "WriteSummary", "WriteRawProtoSummary", "PrintGraph",
-)  # fmt: skip
+# A SavedModel is a program. Those that kzoo writes read and write no files, call no Python and reach no network.
+FORBIDDEN = re.compile(
+    "File|Reader|Record|TextLine|LMDB|CSV|Sql|Snapshot|Cache|Save|Restore|Checkpoint|Print|Debug|Summary|PyFunc|Rpc|"
+    "DataService|ImmutableConst|Load|VocabRemapping|TableExport|^Abort$"
+)
+SAVER = {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"}  # TensorFlow's own, in functions nobody calls
 
 
 def is_export(path):
@@ -99,18 +94,30 @@ def load_saved_model(folder):
         raise ExportError(f"{folder} holds no saved_model.pb.") from None
     except (OSError, DecodeError) as e:
         raise ExportError(f"{path} can't be read ({e}).") from e
-    used = set()
-    for graph in program.meta_graphs:
-        used.update(node.op for node in graph.graph_def.node)
-        used.update(node.op for f in graph.graph_def.library.function for node in f.node_def)
+    bad = sorted(set().union(*map(_forbidden, program.meta_graphs)))
     del program
-    bad = sorted(used.intersection(FORBIDDEN))
     if bad:
         raise ExportError(f"{path} was refused: its graph would {', '.join(bad)}, which no kzoo export does.")
     try:
         return tf.saved_model.load(str(folder))
     except Exception as e:  # TensorFlow raises nearly anything for a broken file
         raise ExportError(f"{folder} can't be loaded ({str(e).splitlines()[0][:200]}).") from e
+
+
+def _forbidden(meta):
+    """The operations of a graph (a MetaGraphDef) that no export of kzoo has."""
+    ops = lambda nodes: {n.op for n in nodes if FORBIDDEN.search(n.op)}  # noqa: E731
+    functions = meta.graph_def.library.function
+    called = {c for n in meta.object_graph_def.nodes for c in n.function.concrete_functions}
+    called |= {n.bare_concrete_function.concrete_function_name for n in meta.object_graph_def.nodes}
+    for f in functions:
+        for value in (value for node in f.node_def for value in node.attr.values()):
+            called |= {value.func.name, *(g.name for g in value.list.func)}
+    found = ops(meta.graph_def.node)
+    for f in functions:
+        here = ops(f.node_def)
+        found |= here if f.signature.name in called else here - SAVER
+    return found
 
 
 class Export:

@@ -18,6 +18,7 @@ from kzoo.data.images import check_shape, read
 from kzoo.data.sources import Split
 from kzoo.errors import DataError, ExportError, KzooError, RunError
 from kzoo.layers import Preprocess
+from kzoo.pretrained import recognised_shape
 from kzoo.progress import say
 from kzoo.spec import Preprocessing
 from kzoo.training import run as runs
@@ -150,7 +151,8 @@ def _of_name(name, weights, classes):
             raise ExportError(f"No weights are published for {name}: give a file by weights, or a run.")
         weights = row.weights[0].tag
     chosen = resolve(row, weights)
-    model = build(row, weights=weights, precision="float32")
+    model = build(row, weights=weights, precision="float32", num_classes=len(classes) if classes else "published",
+                  new_classifier=False, input_shape=recognised_shape(chosen))  # fmt: skip
     layer = model.get_layer("preprocessing")
     base = chosen.preprocessing or row.preprocessing
     prep = Preprocessing(base.crop, base.interpolation, layer.channel_order, layer.scale, layer.offset)
@@ -160,7 +162,7 @@ def _of_name(name, weights, classes):
         known = ("data", "data_note", "data_licence", "fingerprint", "recipe", "seed", "command", "hardware",
                  "versions", "test_top1", "test_images")  # fmt: skip
         facts.update({k: card[k] for k in known})
-    else:
+    elif chosen.top1 is not None:
         facts["published"] = {"top1": chosen.top1, "top5": chosen.top5}
     classes = classes or class_names(chosen.classes, model.output_shape[-1])
     return Source(name, model, tuple(classes), prep, facts=facts, licence=chosen.licence)

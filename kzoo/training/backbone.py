@@ -24,7 +24,7 @@ from kzoo.catalog import list_models, spec
 from kzoo.errors import KzooError, RunError
 from kzoo.files import sha256, write_atomically
 from kzoo.hardware import auto_precision, backend, describe, load_keras, processor, without_devices
-from kzoo.pretrained import OFFLINE_BACKBONE, RECOGNISED
+from kzoo.pretrained import OFFLINE_BACKBONE, RECOGNISED, recognised_shape
 from kzoo.shipped import path_of
 from kzoo.spec import ModelSpec, Preprocessing, Weights
 from kzoo.training.features import Cache, cache_dir
@@ -124,12 +124,6 @@ def at_hand(model=None):
             if path:
                 found.append((row, replace(w, file=str(path)), path))
     return sorted(found, key=lambda item: -(item[1].top1 or 0))
-
-
-def recognised_shape(weights):
-    """The input shape that a recognised file was trained on, None for all others."""
-    rows = [pair for pairs in RECOGNISED.values() for pair in pairs]
-    return next((shape for w, shape in rows if w.hash and w.hash == weights.hash), None)
 
 
 def download_advice(model=None, better_than=0.0):

@@ -36,9 +36,9 @@ def assign(model, arrays, *, names=None, new_classifier=None, adapt_input=False,
     model: its variables have the paths <layer>/<variable>. arrays: {name: array}, as `kzoo.weights.read` gives them.
     names: the map from foreign names, a key of `kzoo.weights.MAPS`; None takes the one that fits best.
     new_classifier: True: the classifier keeps its initial values. None: only if the file's has another number of
-        classes. "if missing": also if the file has none.
+        classes. "if missing": also if the file has none. False: never.
     adapt_input: fit the first kernel to another number of input channels: summed for one channel, for others repeated
-        and scaled by 3 / channels, so that a picture with equal channels gives the same output.
+        and divided, so that a picture with equal channels gives the same output.
 
     Returns a `Report`. Raises WeightsError that lists, in full, what is missing, unexpected, of a wrong shape or type,
     not finite, or given twice; the model is then unchanged.
@@ -51,9 +51,11 @@ def assign(model, arrays, *, names=None, new_classifier=None, adapt_input=False,
     notes = []
 
     heads = {path for path in variables if is_classifier(path)}
-    new = (
-        heads if new_classifier is True or replaced(heads, found, variables, new_classifier == "if missing") else set()
-    )
+    new = set()
+    if new_classifier is True or (
+        new_classifier is not False and replaced(heads, found, variables, new_classifier == "if missing")
+    ):
+        new = heads
     if new or not heads:
         surplus = [p for p in found if is_classifier(p)]
         left_out += surplus
@@ -81,14 +83,15 @@ def assign(model, arrays, *, names=None, new_classifier=None, adapt_input=False,
 
 def best(arrays, names, variables, layers):
     """The map and what it makes of the arrays; without a given map, that which places most and leaves fewest over."""
-    tried = [(n, placed(arrays, n, layers)) for n in ([names] if names is not None else [None, *MAPS])]
-
-    def fit(item):
-        found, _, problems = item[1]
-        placed = sum(p in variables and found[p].shape == tuple(variables[p].shape) for p in found)
-        return placed - sum(p not in variables and not is_classifier(p) for p in found) - len(problems)
-
-    return max(tried, key=fit)  # the first of equals: our own names before foreign ones
+    chosen, most = None, None
+    for name in [names] if names is not None else [None, *MAPS]:
+        found, _, problems = item = placed(arrays, name, layers)
+        fit = sum(p in variables and found[p].shape == tuple(variables[p].shape) for p in found)
+        fit -= sum(p not in variables and not is_classifier(p) for p in found) + len(problems)
+        if most is None or fit > most:  # the first of equals: our own names before foreign ones
+            chosen, most = (name, item), fit
+        del found, item  # a map may copy the arrays: no more than two are kept
+    return chosen
 
 
 def placed(arrays, names, layers):
@@ -99,7 +102,8 @@ def placed(arrays, names, layers):
         layer, _, variable = name.rpartition("/")
         paths = layers.get(layer, [])
         path = name
-        if variable.isdigit() and int(variable) < len(paths):  # numbered in the order of Keras' layer.weights
+        # Numbered in the order of Keras' layer.weights.
+        if re.fullmatch("[0-9]{1,6}", variable) and int(variable) < len(paths):
             path = paths[int(variable)]
         elif name not in paths and f"{layer}/{ALIASES.get(variable)}" in paths:
             path = f"{layer}/{ALIASES[variable]}"
@@ -129,7 +133,7 @@ def compare(found, variables, new, first):
             elif path == first and only_channels_differ(array.shape, expected):
                 hint = " (adapt_input=True fits it to other input channels)"
             elif is_classifier(path):
-                hint = " (new_classifier=True leaves it new)"
+                hint = " (num_classes of the file takes it, new_classifier=True leaves it new)"
             problems.append(f"wrong shape: {label} has {array.shape}, expected {expected}{hint}")
         if array.dtype.name not in FLOATS:
             problems.append(f"wrong type: {label} is {array.dtype.name}, expected float32")
@@ -169,9 +173,12 @@ def only_channels_differ(a, b):
 
 
 def adapted(kernel, channels):
-    """A first kernel (H, W, C, filters) for other input channels; sums over the input channels are kept."""
+    """A first kernel (H, W, C, filters) for other input channels; sums over the input channels are kept.
+
+    More channels: the old ones again in turn, each divided by how often it comes. Fewer: the rest, shared out equally.
+    """
     before = kernel.shape[2]
-    if channels == 1:
-        return kernel.sum(axis=2, keepdims=True)
-    repeated = kernel[:, :, np.arange(channels) % before]
-    return (repeated * (before / channels)).astype(kernel.dtype)
+    again = np.arange(channels) % before
+    times = np.bincount(again, minlength=before)[again]
+    rest = kernel[:, :, channels:].sum(axis=2, keepdims=True) / channels
+    return (kernel[:, :, again] / times[:, None] + rest).astype(kernel.dtype)

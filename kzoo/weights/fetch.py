@@ -1,5 +1,6 @@
 """Downloads: one cache, resumed after a break, verified before every use, safe for two processes at once."""
 
+import hashlib
 import http.client
 import os
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from kzoo import shipped
 from kzoo.errors import WeightsError
 from kzoo.files import digest, sync
+from kzoo.pretrained import PRETRAINED
 
 TRIES = 5  # in a row without a single new byte
 TIMEOUT = 30.0  # seconds without a byte
@@ -54,6 +56,10 @@ def fetch(weights, progress=None, hurried=False):
         verify(path, weights.hash, "It is not the file that these weights name")
         return path
     name = Path(urllib.parse.unquote(urllib.parse.urlparse(weights.file).path)).name
+    if not weights.hash and not any(weights.file == w.file for rows in PRETRAINED.values() for w in rows):
+        # Every second address from elsewhere ends in model.safetensors, and no hash tells them apart.
+        stem, dot, suffix = name.partition(".")
+        name = f"{stem}-{hashlib.sha256(weights.file.encode()).hexdigest()[:8]}{dot}{suffix}"
     folder = cache_dir()
     final = folder / name
     if final.is_file():

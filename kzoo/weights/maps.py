@@ -76,8 +76,8 @@ INCEPTION_RESNET_V2 = (
 def numbered(layers):
     """Rows for layers that Keras named by kind and number: conv2d_17 (Keras 1: convolution2d_17)."""
     return (
-        (r"(?:conv2d|convolution2d)(?:_(\d+))?", tuple(f"{name}_conv" for name in layers)),
-        (r"(?:batch_normalization|batchnormalization)(?:_(\d+))?", tuple(f"{name}_bn" for name in layers)),
+        (r"(?:conv2d|convolution2d)(?:_(\d{1,6}))?", tuple(f"{name}_conv" for name in layers)),
+        (r"(?:batch_normalization|batchnormalization)(?:_(\d{1,6}))?", tuple(f"{name}_bn" for name in layers)),
     )
 
 
@@ -87,10 +87,10 @@ CLASSIFIER = (r"fc|last_linear", "predictions")
 
 TORCH_RESNET = Names((
     (r"(conv|bn)1", "conv1_{1}"),
-    (r"layer(\d)\.(\d+)\.conv(\d)", "conv{1+1}_block{2+1}_{3}_conv"),
-    (r"layer(\d)\.(\d+)\.bn(\d)", "conv{1+1}_block{2+1}_{3}_bn"),
-    (r"layer(\d)\.(\d+)\.downsample\.0", "conv{1+1}_block{2+1}_0_conv"),
-    (r"layer(\d)\.(\d+)\.downsample\.1", "conv{1+1}_block{2+1}_0_bn"),
+    (r"layer(\d)\.(\d{1,6})\.conv(\d)", "conv{1+1}_block{2+1}_{3}_conv"),
+    (r"layer(\d)\.(\d{1,6})\.bn(\d)", "conv{1+1}_block{2+1}_{3}_bn"),
+    (r"layer(\d)\.(\d{1,6})\.downsample\.0", "conv{1+1}_block{2+1}_0_conv"),
+    (r"layer(\d)\.(\d{1,6})\.downsample\.1", "conv{1+1}_block{2+1}_0_bn"),
     CLASSIFIER,
 ), "torch")  # fmt: skip
 GOOGLENET_BRANCHES = {

@@ -172,7 +172,8 @@ def read_keras(path):
                     f.write(piece)
                     left -= len(piece)
             arrays = read_hdf5(copy)
-    return {named(name, layer_keys(config)): a for name, a in arrays.items()}
+    keys = layer_keys(config)
+    return {named(name, keys): a for name, a in arrays.items()}
 
 
 def check_config(config):
