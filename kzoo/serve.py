@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from kzoo.data.guards import MAGIC
 from kzoo.errors import ExportError
 from kzoo.export.reader import Export
 from kzoo.progress import say
@@ -33,7 +34,8 @@ class Limits:
 
     body: bytes of a request. pixels: declared by all images of a request together, and by those that are computed at
     once. images: in a request. queue: images that wait, of all requests. batch: images that are computed at once.
-    connections: at once. timeout: seconds for a client to send a request, and for an answer to wait.
+    connections: at once. timeout: seconds for a client to send a request, and for an answer to wait. held: bytes of the
+    bodies of all requests that are not answered yet, as declared, or the most for one that declares nothing.
     """
 
     body: int = 16 << 20
@@ -43,6 +45,7 @@ class Limits:
     batch: int = 32
     connections: int = 256
     timeout: float = 30.0
+    held: int = 256 << 20
 
 
 class Refused(Exception):
@@ -127,11 +130,20 @@ def _plain(value):
 # --- requests ----------------------------------------------------------------------------------------------
 
 
-async def body_of(request, limits):
-    """The request's body; Refused if it is too long (413) or too slow (408)."""
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limits.body:
-        raise Refused(413, f"The request has {int(declared):,} bytes; at most {limits.body:,} are taken.")
+async def body_of(request, server):
+    """The request's body; Refused if it is too long (413) or too slow (408), or if too much is held already (503).
+
+    request.state.held: what of server.held is its own, until it is answered.
+    """
+    limits = server.limits
+    declared = request.headers.get("content-length", "")
+    declared = int(declared) if declared.isdigit() else limits.body
+    if declared > limits.body:
+        raise Refused(413, f"The request has {declared:,} bytes; at most {limits.body:,} are taken.")
+    if server.held + declared > limits.held:
+        raise Refused(503, "Too many large requests are waiting; try again.")
+    request.state.held = declared
+    server.held += declared
     pieces, size = [], 0
 
     async def read():
@@ -170,8 +182,9 @@ def images_of(body, limits):
         given = [given] if isinstance(given, dict) else given
     if not isinstance(given, list) or not given:
         raise Refused(400, "The list of images is missing or empty.")
-    if len(given) > limits.images:
-        raise Refused(413, f"The request has {len(given):,} images; at most {limits.images} are taken.")
+    most = min(limits.images, limits.queue)
+    if len(given) > most:
+        raise Refused(413, f"The request has {len(given):,} images; at most {most} are taken.")
     return [_decoded(item, i) for i, item in enumerate(given)], columns
 
 
@@ -205,12 +218,27 @@ def check_pixels(images, limits):
         except Image.DecompressionBombError:
             found[i] = limits.pixels + 1
         except Exception:
-            continue
+            found[i] = _as_the_graph_sees(data)
         if sum(found) > limits.pixels:
             raise Refused(
                 413, f"The images up to number {i} declare {sum(found):,} pixels; at most {limits.pixels:,} are taken."
             )
     return found
+
+
+def _as_the_graph_sees(data):
+    """The pixels that a header declares where Pillow refuses it, as TensorFlow's decoders may not; 0 if they do."""
+    if not any(data[at : at + len(magic)] == magic for at, magic in MAGIC.values()):
+        return 0
+    import tensorflow as tf
+
+    from kzoo.data.header import declared
+
+    try:
+        width, height = declared(tf.constant(data)).numpy().tolist()
+    except tf.errors.OpError:
+        return 0
+    return width * height
 
 
 # --- the application ---------------------------------------------------------------------------------------
@@ -222,6 +250,7 @@ class Server:
     def __init__(self, classify, name, card, limits):
         self.name, self.card, self.limits = name, card, limits
         self.classify, self.batcher, self.ready = classify, None, False
+        self.held = 0  # bytes of bodies that are not answered yet
         self.http = None  # the uvicorn.Server that carries it
 
     def application(self):
@@ -276,6 +305,7 @@ class Server:
         from starlette.requests import ClientDisconnect
         from starlette.responses import JSONResponse, Response
 
+        request.state.held = 0
         try:
             self._named(request)
             return JSONResponse(await work())
@@ -287,10 +317,12 @@ class Server:
             return JSONResponse({"error": reason}, status, headers=more)
         except ClientDisconnect:
             return Response(status_code=499)
+        finally:
+            self.held -= request.state.held
 
     async def predict(self, request):
         async def work():
-            body = await body_of(request, self.limits)
+            body = await body_of(request, self)
             images, columns = await asyncio.to_thread(images_of, body, self.limits)
             rows = await self._answers(images)
             if columns:
@@ -303,7 +335,7 @@ class Server:
         """The page's path: an image as the body; 422 if it can't be read."""
 
         async def work():
-            data = await body_of(request, self.limits)
+            data = await body_of(request, self)
             row = (await self._answers([data]))[0]
             if row["error"]:
                 raise Refused(422, f"The image {row['error']}.")

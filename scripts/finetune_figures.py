@@ -60,9 +60,11 @@ def scratch(photos, out):
 
     for model in MODELS:
         run = kzoo.train(
-            model, photos, epochs=10, batch_size=16, learning_rate=5e-4, out=out / f"new-{model}", quiet=True
-        )
-        print(f"{model} from scratch, 10 epochs: {kzoo.evaluate(run, split='val', quiet=True).top1:.2%}", flush=True)
+            model, photos / "train", epochs=10, batch_size=16, learning_rate=5e-4, test_fraction=0.0,
+            out=out / f"new-{model}", quiet=True,
+        )  # fmt: skip
+        found = kzoo.evaluate(run, photos / "val", split="all", quiet=True)
+        print(f"{model} from scratch, 10 epochs: {found.top1:.2%}", flush=True)
 
 
 def main():

@@ -10,7 +10,6 @@ part (--val-fraction 0, as the papers train on CIFAR-10) is measured on them alo
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def arrays_of(model, fold):
 
 
 def is_jpeg(data):
-    from kzoo.data.header import MAGIC
+    from kzoo.data.guards import MAGIC
 
     split = data.splits["test"]
     return split.files and split.images[0].startswith(MAGIC["JPEG"][1])
@@ -95,6 +94,8 @@ def main():
     options = {k: v for k, v in config["options"].items() if usual[k] != v or k == "aux"}
     data = kzoo.load_data(config["data"], seed=config["seed"], val_fraction=config["val_fraction"])
     parts = [part for part in ("val", "test") if part in data.splits]
+    if "test" not in parts:
+        raise SystemExit(f"{config['data']} has no test part: what is shipped was measured.")
     exact = {part: evaluate(run, split=part, quiet=True) for part in parts}
     small = {k: v.astype("float16") for k, v in arrays_of(run.model, args.fold).items()}
     file = FOLDER / f"{args.name}.npz"
@@ -110,7 +111,6 @@ def main():
         print(f"{part}: {a:.4%} as trained, {b:.4%} in 16 bits", file=sys.stderr)
         if b < a - 0.001:
             raise SystemExit("Rounding to 16 bits costs too much: nothing was shipped.")
-    shutil.copyfile(draft, file)
 
     history = runs.read_csv(run.path / runs.HISTORY)
     seconds = sum(float(row["seconds"]) for row in history)
@@ -123,13 +123,15 @@ def main():
         # As the recipe distorts the images, and while the weights moved: the papers' training error.
         "train_top1": [round(float(row["accuracy"]), 4) for row in history],
         "seconds": round(seconds), "hardware": config["hardware"], "versions": config["versions"],
-        "fingerprint": config["fingerprint"], "command": command(config, options), "sha256": digest(file, "sha256"),
+        "fingerprint": config["fingerprint"], "command": command(config, options), "sha256": digest(draft),
         "data_note": NOTE if config["data"] == "cifar10" and is_jpeg(data) else "",
         "licence": "Apache-2.0 (kzoo)", "data_licence": LICENCES.get(config["data"], "see the data"),
         "intended_use": "Teaching, tests, a start for fine-tuning, and demonstrations.",
         "limits": f"Knows {len(config['classes'])} classes and pictures of "
                   f"{'x'.join(map(str, config['input_shape'][:2]))} pixels; says something about any picture.",
     }  # fmt: skip
+    with write_atomically(file) as f:
+        f.write(draft.read_bytes())
     with write_atomically(file.with_suffix(".json"), "w") as f:
         json.dump(card, f, indent=2)
         f.write("\n")

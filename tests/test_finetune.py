@@ -288,16 +288,76 @@ def test_wrong_options_are_named(world, tmp_path, kzoo_command):
 
 
 def test_an_export_has_the_parts_of_the_run_and_the_licence_of_its_weights(head_only):
-    """What chose is the validation part; what only measured is the test part, whatever their owner called them."""
+    """What only measured is the test part, whatever its owner called it; what chose and then trained is neither."""
     from kzoo.export.source import find
 
     source = find(head_only)
     parts = {name: {row["id"] for row in runs.read_csv(head_only / "splits.csv") if row["split"] == name}
              for name in ("train", "choose", "val", "test")}  # fmt: skip
-    assert parts["choose"] and set(map(str, source.splits["val"].ids)) == parts["choose"]
+    assert parts["choose"] and set(map(str, source.splits["seen"].ids)) == parts["choose"]
+    assert "val" not in source.splits
     assert set(map(str, source.splits["test"].ids)) == parts["test"] | parts["val"]
     assert not parts["train"] & (parts["choose"] | parts["test"] | parts["val"])
     assert source.facts["weights_sha256"] and source.facts["finetune"]["unfreeze"] == "none"
+
+
+def test_nothing_is_calibrated_on_photos_that_the_head_was_fitted_on(head_only, world, tmp_path, kzoo_command):
+    code, _, err = kzoo_command("export", head_only, "--out", tmp_path / "x", "--abstain", "0.8")
+    assert code == 1 and "not trained on" in err and "val/ and test/" in err and not (tmp_path / "x").exists()
+    draw(tmp_path / "photos", {(p, c): n for p, n in (("train", 24), ("val", 6), ("test", 4)) for c in ("red", "blue")})
+    run = tune(world, tmp_path / "r", tmp_path / "photos", unfreeze="none")
+    from kzoo.export.source import find
+
+    assert {k: len(s) for k, s in find(run).splits.items()} == {"val": 12, "test": 8}, "no training on one's own val"
+
+
+def test_evaluate_knows_the_photos_by_another_path_and_says_what_was_trained_on(world, tmp_path, capsys):
+    photos = draw(tmp_path / "photos", {("red", "."): 20, ("blue", "."): 20})
+    folder = tune(world, tmp_path / "r", photos, unfreeze="none")
+    own = kzoo.evaluate(folder, quiet=True)
+    other = kzoo.evaluate(folder, f"{photos}/.", quiet=True)
+    assert (own.split, own.images, own.top1) == (other.split, other.images, other.top1) and own.split == "test"
+    assert "was made with images of this part" not in capsys.readouterr().err
+    kzoo.evaluate(folder, split="choose", quiet=True)
+    assert "was made with images of this part (choose)" in capsys.readouterr().err
+    for name in ("red", "blue"):
+        for n in range(20):
+            (photos / name / f"{n}.png").rename(photos / name / f"new{n}.png")
+    with pytest.raises(DataError, match=r"None of the images .* renamed\?"):
+        kzoo.evaluate(folder, quiet=True)
+
+
+def test_duplicates_stay_together_in_the_same_way_when_the_photos_were_seen_before(world, tmp_path, monkeypatch):
+    """Folds are drawn by the numbers of groups: a scan and what is remembered of it must give the same."""
+    from kzoo.training import finetuning as module
+
+    photos = draw(tmp_path / "photos", {(p, c): n for p, n in (("train", 12), ("val", 4)) for c in ("red", "blue")})
+    for a, b in (("3", "7"), ("9", "10")):
+        shutil.copyfile(photos / "train/red" / f"{a}.png", photos / "train/red" / f"{b}.png")
+    seen, original = [], module.fit_head
+    monkeypatch.setattr(module, "fit_head", lambda *a, **k: seen.append(k.get("groups")) or original(*a, **k))
+    for name in "ab":
+        tune(world, tmp_path / name, photos, unfreeze="none")
+    first, second = [g for g in seen if g is not None]
+    np.testing.assert_array_equal(first, second)
+    assert len(np.unique(first)) == len(first) - 2
+
+
+def test_resuming_takes_published_weights_by_their_name(world, tmp_path, monkeypatch):
+    """By the file alone they would come without their preprocessing."""
+    from dataclasses import replace
+
+    from kzoo import catalog
+
+    own = kzoo.Weights("mine", str(world / "weights.npz"), preprocessing=kzoo.Preprocessing(scale=0.01, offset=0.5))
+    row = replace(kzoo.spec("resnet20"), name="own_resnet", weights=(own,))
+    monkeypatch.setitem(catalog._rows, "own_resnet", row)
+    options = {"weights": "mine", "input_shape": SHAPE, "precision": "float32", "unfreeze": "none", "quiet": True}
+    folder = finetune_folder(world / "photos", "own_resnet", out=tmp_path / "r", **options)
+    before = (folder / "model.keras").stat().st_mtime_ns
+    (folder / "metrics.json").unlink()  # as a kill before the end leaves it
+    finetune_folder(out=folder, resume=True, quiet=True)
+    assert (folder / "metrics.json").exists() and (folder / "model.keras").stat().st_mtime_ns > before
 
 
 def test_a_budget_that_is_too_short_for_deeper_layers(world, tmp_path):

@@ -27,7 +27,9 @@ pytest.importorskip("starlette", reason="needs the serve extra: pip install 'kzo
 from kzoo import serve
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMITS = serve.Limits(body=200_000, pixels=1_000_000, images=8, queue=8, batch=4, connections=40, timeout=1.5)
+LIMITS = serve.Limits(
+    body=200_000, pixels=1_000_000, images=8, queue=8, batch=4, connections=40, timeout=1.5, held=500_000
+)
 
 
 def png(size=(9, 7), colour=(200, 0, 0)):
@@ -210,6 +212,35 @@ def test_requests_are_batched_a_full_queue_gets_503_and_all_others_an_answer(ser
         t.join(20)
     assert results.count(200) == 1 + LIMITS.queue and results.count(503) == 20 - 1 - LIMITS.queue
     assert model.sizes[0] == 1 and set(model.sizes[1:]) == {LIMITS.batch}
+
+
+def test_bodies_are_bounded_together_and_given_back(served):
+    model, port, server = served
+    model.go.clear()
+    big, results = png() + bytes(190_000), []
+    one = lambda: results.append(ask(port, "/classify", big)[0])  # noqa: E731
+    threads = [threading.Thread(target=one) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    model.go.set()
+    for thread in threads:
+        thread.join(20)
+    assert results.count(200) == LIMITS.held // len(big) == 2 and results.count(503) == 4
+    assert server.held == 0 and ask(port, "/classify", big)[0] == 200
+
+
+def test_what_pillow_refuses_counts_as_tensorflow_sees_it():
+    """libjpeg passes over a marker that Pillow does not know."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (900, 800)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    odd = data[:2] + b"\xff\x01" + data[2:]
+    with pytest.raises(OSError):
+        Image.open(io.BytesIO(odd))
+    assert serve.check_pixels([odd, b"no", data[:3], png()], LIMITS) == [900 * 800, 0, 0, 63]
+    with pytest.raises(serve.Refused):
+        serve.check_pixels([odd, odd], LIMITS)
 
 
 def test_large_images_of_several_requests_are_not_computed_at_once(served):

@@ -167,14 +167,19 @@ def test_names_that_do_not_exist():
         network("lenet5", "random", picture=STYLE[0])
 
 
-def test_other_networks_paint_whole_but_not_in_inexact_tiles():
+def test_other_networks_paint_whole_and_in_tiles_where_these_are_exact():
     layers = {"content_layers": ("conv2_block1_out",), "style_layers": ("conv1_relu", "conv3_block1_out")}
     net = network("resnet20", "random", picture=STYLE[0], **layers)
     loss, _, gradient = Objective(Eye(net), CONTENT, [STYLE])(X)
     assert loss > 0 and np.isfinite(gradient).all() and np.abs(gradient).max() > 0
-    if net.halo is None:
-        with pytest.raises(KzooError, match="tiles"):
-            Eye(net, 32)
+    tiled_loss, _, tiled = Objective(Eye(net, 32), CONTENT, [STYLE])(X)
+    np.testing.assert_allclose(tiled_loss, loss, rtol=1e-5)
+    assert np.abs(tiled - gradient).max() < 1e-4 * np.abs(gradient).max()
+    # Its strides pad by "same", so where their grid begins depends on the size.
+    net = network("allcnn_c", "random", picture=STYLE[0], content_layers=("conv4",), style_layers=("conv1",))
+    assert net.halo is None
+    with pytest.raises(KzooError, match="tiles"):
+        Eye(net, 32)
 
 
 def test_the_real_front():

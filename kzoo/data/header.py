@@ -6,15 +6,13 @@ Formats: JPEG (ITU-T T.81), PNG (RFC 2083, 3.2 and 4.1.1), GIF89a (17 to 23), BM
 
 import tensorflow as tf
 
+from kzoo.data.guards import MAGIC
+
 MAX_BLOCKS = 65_536  # of a GIF up to the end of its first frame: 16 MB in blocks of 255 bytes
 # Of a JPEG: each scan of a progressive one may pass over all pixels again, and an empty one takes ten bytes. Usual are
 # ten; two more lie in a thumbnail.
 MAX_SCANS = 100
 MAX_SEGMENTS = 10_000  # of a JPEG, of up to 64 KB: a large profile or depth map has hundreds
-MAGIC = {
-    "JPEG": (0, b"\xff\xd8\xff"), "PNG": (0, b"\x89PNG"), "GIF": (0, b"GIF8"), "BMP": (0, b"BM"),
-    "WebP": (8, b"WEBP"),
-}  # fmt: skip
 
 
 def refusal(data, max_pixels):
@@ -25,16 +23,8 @@ def refusal(data, max_pixels):
     >>> refusal(tf.constant(b"a letter"), 10**8).numpy().decode()
     'is not a JPEG, PNG, GIF, BMP or WebP image'
     """
-    head = _numbers(data, 64)
-    cases = [
-        (_is(data, "JPEG"), lambda: _two(tf.image.extract_jpeg_shape(data, tf.int64)[:2][::-1])),
-        (_is(data, "PNG"), lambda: _two(_big(head, 16, 4), _big(head, 20, 4))),
-        (_is(data, "GIF"), lambda: gif_size(data)),
-        (_is(data, "BMP"), lambda: _two(_signed(_little(head, 18, 4)), _signed(_little(head, 22, 4)))),
-        (_is(data, "WebP"), lambda: _webp_size(head)),
-    ]
-    known = tf.reduce_any([test for test, _ in cases])
-    size = tf.case(cases, default=lambda: tf.zeros(2, tf.int64))
+    known = tf.reduce_any([_is(data, kind) for kind in MAGIC])
+    size = declared(data)
     # Each side by itself, too, so that the product can't overflow.
     large = (tf.reduce_max(size) > max_pixels) | (size[0] * size[1] > max_pixels)
     scans = tf.cond(_is(data, "JPEG"), lambda: _scans(data), lambda: tf.constant(0))
@@ -53,6 +43,22 @@ def refusal(data, max_pixels):
         ],
         default=lambda: tf.constant(""),
     )  # fmt: skip
+
+
+def declared(data):
+    """(width, height) int64 (2,) that encoded bytes, a scalar string tensor, declare in their header; else zeros.
+
+    Raises tf.errors.InvalidArgumentError for a JPEG without a readable frame header.
+    """
+    head = _numbers(data, 64)
+    cases = [
+        (_is(data, "JPEG"), lambda: _two(tf.image.extract_jpeg_shape(data, tf.int64)[:2][::-1])),
+        (_is(data, "PNG"), lambda: _two(_big(head, 16, 4), _big(head, 20, 4))),
+        (_is(data, "GIF"), lambda: gif_size(data)),
+        (_is(data, "BMP"), lambda: _two(_signed(_little(head, 18, 4)), _signed(_little(head, 22, 4)))),
+        (_is(data, "WebP"), lambda: _webp_size(head)),
+    ]
+    return tf.case(cases, default=lambda: tf.zeros(2, tf.int64))
 
 
 def _is(data, format):

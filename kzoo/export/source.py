@@ -120,7 +120,8 @@ def _json(path):
 def _splits(run):
     """The run's validation and test part, its classes in its numbering; nothing if its data has changed or is gone.
 
-    Of a fine-tuned run "val" is the part that it chose by, and "test" the one that it only measured on.
+    Of a fine-tuned run "val" is the part that it chose by, and "test" the one that it only measured on. A head is
+    fitted again on what kzoo took from the training part to choose by: that is "seen", and measures nothing.
     """
     config = run.config
     try:
@@ -137,7 +138,9 @@ def _splits(run):
     if config.get("divided"):
         data = as_divided(data, run)
         if "choose" in data.splits:
-            parts = {"val": data.splits["choose"], "test": data.splits.get("test") or data.splits.get("val")}
+            again = _json(run.path / runs.METRICS).get("winner") == "head"
+            chosen = "seen" if again else "val"
+            parts = {chosen: data.splits["choose"], "test": data.splits.get("test") or data.splits.get("val")}
             return {name: split for name, split in parts.items() if split is not None}
     return {name: data.splits[name] for name in ("val", "test") if name in data.splits}
 
@@ -187,9 +190,9 @@ def _of_model(model, classes):
 
 
 def candidates(source, most=64):
-    """[(name, encoded bytes, label or None)]: validation images (else test), class by class; else photographs."""
-    split = source.splits.get("val") or source.splits.get("test")
-    if split is None or not len(split):
+    """[(name, encoded bytes, label or None)]: images that measure nothing (else test), by class; else photographs."""
+    split = next((source.splits[p] for p in ("val", "seen", "test") if source.splits.get(p)), None)
+    if split is None:
         return drawings(source.shape[-1]) if source.facts.get("source") == "kzoo" else photographs()
     by_class = [np.flatnonzero(split.labels == label) for label in np.unique(split.labels)]
     turns = max(1, most // len(by_class))

@@ -227,8 +227,8 @@ def _read(source, part, most, quiet):
 
 
 def _representative(source, gold):
-    """Prepared images (N, H, W, C) for the ranges of int8: up to 100 of the validation part, else the golden ones."""
-    found = _read(source, "val" if "val" in source.splits else "test", 100, True)
+    """Prepared images (N, H, W, C) for the ranges of int8: up to 100 that measure nothing, else the golden ones."""
+    found = _read(source, next((p for p in ("val", "seen") if p in source.splits), "test"), 100, True)
     return gold["prepared"] if found is None else found[1].images
 
 
@@ -237,7 +237,10 @@ def _calibrate(source, abstain, precision, most, quiet, talk):
     val = _read(source, "val", max(most, 2000), quiet)
     if val is None:
         if abstain is not None:
-            raise ExportError("abstain needs a run whose validation part can be read.")
+            raise ExportError(
+                "abstain needs a run with a validation part that it was not trained on, and that can be read"
+                + (": fine-tune with val/ and test/ folders of your own." if "seen" in source.splits else ".")
+            )
         return source.temperature or 1.0, None
     run = predictor(source.model, precision)
     images, labels = val[1].images, val[1].labels

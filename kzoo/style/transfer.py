@@ -394,9 +394,11 @@ class Job:
                 break  # as low as float32 can tell, or no time to compile another precision
             else:
                 bar.done(f"{size[1]}x{size[0]}: {self.precision} shows no way down any more, going on in float32.")
-                self.precision = "float32"
+                before_, self.precision = self.precision, "float32"
                 self.target = self.objective(self.eye(), side)
                 optimiser.forget()
+                if self.is_over(k):  # compiling took the rest: without a step, later sizes go on as with `like`
+                    self.precision = before_
             if self.interrupted():
                 self.save(optimiser, side)
                 raise Interrupted("")

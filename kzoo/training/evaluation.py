@@ -76,16 +76,19 @@ def evaluate(run, data=None, *, split=None, batch_size=256, quiet=False):
     """
     run = run if isinstance(run, runs.Run) else runs.load_run(run)
     config = run.config
-    own = data is None or os.fspath(data) == config["data"]
+    own = data is None or os.fspath(data) == config["data"]  # or the same in other words, which its fingerprint tells
     data = config["data"] if data is None else os.fspath(data)
     dataset = load_data(
         data, seed=config["seed"], val_fraction=config["val_fraction"], test_fraction=config["test_fraction"]
     )
-    if own and dataset.fingerprint() != config["fingerprint"]:
+    same = dataset.fingerprint() == config["fingerprint"]
+    if own and not same:
         say(f"Note: {data} has changed since {run.path} was trained, so training images may be among these.")
-    if own and config.get("divided"):
+    if (own or same) and config.get("divided"):
         dataset = as_divided(dataset, run)
     name, part = _choose(dataset, split)
+    if same and name in ("train", "all", "choose"):
+        say(f"Note: {run.path} was made with images of this part ({name}), so it may do worse on others.")
     labels = _same_classes(part.labels, dataset.classes, run)
     with progress(quiet=quiet) as bar:
         bar.start("reading", len(part))
@@ -120,6 +123,8 @@ def as_divided(dataset, run):
     names = [part.get(runs.escaped(i)) for i in everything.ids]
     order = dict.fromkeys(row["split"] for row in rows)
     found = {p: everything.take(np.flatnonzero([n == p for n in names])) for p in order}
+    if not any(map(len, found.values())):
+        raise DataError(f"None of the images of '{dataset.name}' is in {run.path / run.config['divided']}: renamed?")
     return replace(dataset, splits={p: split for p, split in found.items() if len(split)})
 
 

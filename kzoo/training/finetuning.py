@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kzoo.catalog import spec
 from kzoo.data.dataset import DataSet
 from kzoo.data.divide import divide
 from kzoo.data.passport import Passport, passport
@@ -109,7 +110,9 @@ def finetune_folder(
             raise RunError(f"{out} was not left by kzoo finetune: kzoo train --resume --out {out} goes on with it.")
         photos = before["data"] if photos is None else photos
         model = before["model"] if model is None else model
-        weights = before["weights"]["file"] if weights is None else weights
+        if weights is None:  # by its tag: a bare file would come without its preprocessing
+            weights, tags = before["weights"]["tag"], {w.tag for w in spec(before["model"]).weights}
+            weights = weights if weights in tags else before["weights"]["file"]
         seed = before["seed"] if seed is None else seed
         precision = before["precision"] if precision in (None, "auto") else precision
         input_shape = before["input_shape"] if input_shape is None else input_shape
@@ -284,7 +287,10 @@ class Job:
             pile = DataSet(self.data.name, self.data.classes, {"train": train}, scan=scan)
             rest = divide(pile, CHOOSE, 0.0, self.seed).splits
             train, choose = rest["train"], rest.get("val")
-        self.groups = np.asarray(scan.groups_of(train.ids))
+        # By their first member: a scan numbers them in another way than what is remembered of one, and folds are drawn
+        # by number.
+        _, first, member = np.unique(scan.groups_of(train.ids), return_index=True, return_inverse=True)
+        self.groups = first[member]
         self.parts = {"train": train, "choose": choose, "test": test}
         self.parts = {k: v for k, v in self.parts.items() if v is not None and len(v)}
 

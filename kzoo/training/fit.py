@@ -96,6 +96,8 @@ def train(
         "test_fraction": 0.2 if test_fraction is None else test_fraction,
     }
     dataset = load_data(data, seed=seed, strict=strict, **fractions)
+    if patience is not None and "val" not in dataset.splits:
+        raise RunError("patience waits for a better validation accuracy, and there is no validation part.")
     shape = tuple(input_shape or row.input_shape)
 
     precision, why = auto_precision() if precision in (None, "auto") else (precision, "as asked")
@@ -239,6 +241,7 @@ def _fit(network, splits, settings, plan, folder, interrupted, quiet):
     keeper = Keeper(network, plan, settings, folder, n, interrupted)
     done = keeper.restore(model)
     if keeper.finished():
+        keeper.finish()  # a kill may have come between the last checkpoint and this
         say(f"{folder} is finished: {done} epochs.")
         return
     if done and not quiet:

@@ -103,7 +103,10 @@ def _predict(classify, files, batch_size, progress):
 def _expand(path):
     path = os.fspath(path)
     if os.path.isdir(path):
-        files = sorted(e.path for e in os.scandir(path) if e.is_file() and not e.name.startswith("."))
+        try:
+            files = sorted(e.path for e in os.scandir(path) if e.is_file() and not e.name.startswith("."))
+        except OSError as e:
+            raise DataError(f"The folder '{images.shown(path)}' can't be read ({e.strerror}).") from e
         if not files:
             raise DataError(f"The folder '{images.shown(path)}' holds no files.")
         return files

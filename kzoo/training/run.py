@@ -92,11 +92,17 @@ def locked(folder):
     except ImportError:  # Windows
         yield
         return
-    with open(Path(folder) / LOCK, "a") as f:
+    try:
+        f = open(Path(folder) / LOCK, "a")  # noqa: SIM115, closed below
+    except OSError as e:
+        raise RunError(f"{folder} can't be written to ({e.strerror}).") from e
+    with f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
+        except BlockingIOError as e:
             raise RunError(f"{folder} is in use by another kzoo process: wait for it, or choose another --out.") from e
+        except OSError as e:
+            raise RunError(f"{folder} can't be locked ({e.strerror}): choose an --out on another file system.") from e
         yield
 
 

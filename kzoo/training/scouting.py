@@ -19,7 +19,7 @@ from kzoo.training.heads import fit_head
 @dataclass
 class Scouting:
     """What `scout` found; rows: the best network first, each a dict of model, weights, accuracy, low, high, loss, head,
-    features, seconds (features and probe)."""
+    features, tested (photos), seconds (features and probe)."""
 
     data: str
     images: int
@@ -30,8 +30,10 @@ class Scouting:
 
     def __str__(self):
         width = max(len(r["model"]) for r in self.rows)
+        most = max(r["tested"] for r in self.rows)
+        tested = f"{most:,} of " if most < self.images else ""
         lines = [
-            f"{self.data}: {self.images:,} training photos, cross-validated",
+            f"{self.data}: cross-validated on {tested}{self.images:,} training photos",
             f"{'model':{width}}  accuracy  95 % interval     log loss  features  seconds",
         ]
         lines += [
@@ -92,7 +94,7 @@ def scout(photos, models=None, *, seed=0, precision=None, quiet=False):
             rows.append({
                 "model": base.name, "weights": str(base.path), "accuracy": right / len(head.tested), "low": low,
                 "high": high, "loss": head.table[0]["loss"], "head": head.kind, "strength": head.strength,
-                "features": int(got.features.shape[1]), "computed": got.computed,
+                "features": int(got.features.shape[1]), "computed": got.computed, "tested": len(np.unique(head.tested)),
                 "seconds": round(time.monotonic() - start, 3),
             })  # fmt: skip
             bar.done(f"{base.name}: {rows[-1]['accuracy']:.2%}")
