@@ -36,3 +36,12 @@ def unknown(kind, name, known, hint):
     near = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     guess = f" Did you mean '{near[0]}'?" if near else ""
     return UnknownName(f"Unknown {kind} '{name}'.{guess} {hint}")
+
+
+def first_line(error, most=200):
+    """The first line of what a library says went wrong, or the error's kind if it says nothing.
+
+    >>> first_line(ValueError("a\\nb")), first_line(MemoryError())
+    ('a', 'MemoryError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:most]

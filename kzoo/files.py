@@ -59,6 +59,23 @@ def write_atomically(path, mode="wb", **options):
             temporary.unlink()
 
 
+def check_writable(path):
+    """KzooError unless `write_atomically` could write a file of that name; leaves nothing behind.
+
+    >>> check_writable("/dev/null/x")
+    Traceback (most recent call last):
+        ...
+    kzoo.errors.KzooError: Can't write /dev/null/x: Not a directory.
+    """
+    path = Path(path)
+    probe = path.parent / f".tmp-{secrets.token_hex(4)}-{path.name}"
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as e:
+        raise KzooError(f"Can't write {path}: {e.strerror}.") from e
+
+
 def make_folder(path):
     """A folder with its parents, if it is not there; KzooError where the system refuses.
 

@@ -402,7 +402,7 @@ def _multiply_adds(op, node):
     known = receptive_field.rule(op)
     if not isinstance(op, keras.Layer) and type(op).__name__ in ("Conv", "DepthwiseConv", "ConvTranspose", "Matmul"):
         factor = node.arguments.args[1]
-        if len(ins) > 1 or not hasattr(factor, "shape"):  # a product of two activations
+        if isinstance(factor, keras.KerasTensor) or not hasattr(factor, "shape"):  # an activation is no weight
             return None
         kernels = prod(factor.shape)
     elif known and (isinstance(op, keras.layers.Dense) or hasattr(op, "kernel_size")):

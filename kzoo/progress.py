@@ -13,8 +13,8 @@ def say(text):
 class Silent:
     """Progress that nobody sees."""
 
-    def start(self, text, total):
-        pass
+    def start(self, text, total, done=0):
+        """done: of the total, before this process: it says nothing of the speed."""
 
     def advance(self, n, **numbers):
         pass
@@ -29,8 +29,8 @@ class Deferred(Silent):
     def __init__(self):
         self.bar, self.text, self.total, self.count = Silent(), "", None, 0
 
-    def start(self, text, total):
-        self.text, self.total, self.count = text, total, 0
+    def start(self, text, total, done=0):
+        self.text, self.total, self.count = text, total, done
 
     def advance(self, n, **numbers):
         self.count += n
@@ -57,10 +57,10 @@ class Live(Silent):
         )  # fmt: skip
         self.task = None
 
-    def start(self, text, total):
+    def start(self, text, total, done=0):
         if self.task is not None:
             self.progress.remove_task(self.task)
-        self.task = self.progress.add_task(text, total=total, speed="", numbers="")
+        self.task = self.progress.add_task(text, total=total, completed=done, speed="", numbers="")
         self.began, self.count = time.monotonic(), 0
 
     def advance(self, n, **numbers):

@@ -132,6 +132,41 @@ def test_unreadable_photos_are_left_out_and_remembered(photos, tmp_path):
     assert set(dict(features(photos, cache(tmp_path), fail).skipped)) == {2, 5, 7}
 
 
+def test_what_cannot_be_read_now_is_not_damaged_nor_remembered(photos, tmp_path, monkeypatch):
+    features(photos[:5], cache(tmp_path), Fake())
+    kept = sorted(cache(tmp_path).folder.iterdir())
+
+    def refuse(*args):
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "read_segment", refuse)
+        assert cache(tmp_path).damaged == [] and sorted(cache(tmp_path).folder.iterdir()) == kept
+    fake = Fake()
+    fake.prepare, whole = lambda image, view=0: refuse(), fake.prepare
+    got = features(photos, cache(tmp_path), fake)
+    assert dict(got.skipped).keys() == {5, 6, 7, 8, 9} and "Too many open files" in got.skipped[0][1]
+    fake.prepare = whole
+    assert not features(photos, cache(tmp_path), fake).skipped
+    (cache(tmp_path).folder / "bad.json").write_text("[1]")
+    assert cache(tmp_path).bad == {}
+
+
+def test_a_cache_of_many_files_holds_none_open(tmp_path):
+    c = cache(tmp_path)
+    for i in range(40):
+        c.add(0, [bytes([i]) * 32, bytes([i, 0]) * 16], np.full((2, 3), i, "float32"))
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    again = cache(tmp_path)
+    found = module.gather(again, 0, [bytes([i]) * 32 for i in (7, 39, 7, 0)])
+    np.testing.assert_array_equal(found[:, 1], [7, 39, 7, 0])
+    assert before == (len(os.listdir("/proc/self/fd")) if before else 0)
+    for path in again.folder.glob("*.features"):
+        path.unlink()
+    with pytest.raises(KzooError, match="gone or can't be read"):
+        module.gather(again, 0, [bytes([7]) * 32])
+
+
 def test_a_file_that_changes_during_the_run_is_named(photos, tmp_path):
     hashes = [content_hash(p) for p in photos]
     Image.new("RGB", (9, 9)).save(photos[4])

@@ -360,7 +360,26 @@ def test_resuming_takes_published_weights_by_their_name(world, tmp_path, monkeyp
     assert (folder / "metrics.json").exists() and (folder / "model.keras").stat().st_mtime_ns > before
 
 
-def test_a_budget_that_is_too_short_for_deeper_layers(world, tmp_path):
+def test_a_broken_download_is_not_at_hand(world, tmp_path, monkeypatch):
+    """Keras may leave half of one under the final name."""
+    from kzoo.files import digest
+
+    good = kzoo.Weights("a", str(world / "weights.npz"), f"sha256:{digest(world / 'weights.npz')}")
+    (tmp_path / "half.npz").write_bytes((world / "weights.npz").read_bytes()[:999])
+    row = kzoo.spec("resnet20")
+    monkeypatch.setattr(backbone, "at_hand", lambda model=None: [
+        (row, good, tmp_path / "half.npz"), (row, good, world / "weights.npz")])  # fmt: skip
+    assert backbone.backbone("resnet20", precision="float32").path == world / "weights.npz"
+
+
+def test_arrays_of_other_channels_are_refused_in_one_line(world, tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 4)).astype("uint8")
+    np.savez(tmp_path / "a.npz", images=x, labels=np.arange(40) % 2)
+    with pytest.raises(DataError, match="have 4 channels, the model takes 3"):
+        tune(world, tmp_path / "r", tmp_path / "a.npz")
+
+
+def test_a_budget_that_is_too_short_for_deeper_layers(world, head_only, tmp_path):  # head_only made the features
     folder = tune(world, tmp_path / "r", budget=1.0)
     assert "budget left no time" in json.loads((folder / "metrics.json").read_text())["outcome"]
 

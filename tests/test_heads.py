@@ -88,6 +88,23 @@ def test_focal_loss_of_lin_et_al():
         np.testing.assert_allclose(Objective(focal=2.0)(z, np.array([0]), np.ones(1))[0], expected, rtol=1e-9)
 
 
+def test_many_photos_and_classes_are_looked_at_in_pieces(monkeypatch):
+    rng = np.random.default_rng(0)
+    z, y, w = rng.normal(size=(101, 7)), rng.integers(0, 7, 101), rng.uniform(0.5, 2, 101)
+    whole = Objective(None, 0.1, 2.0)(z, y, w)
+    monkeypatch.setattr("kzoo.training.heads.CHUNK", 50)
+    loss, gradient = Objective(None, 0.1, 2.0)(z, y, w)
+    np.testing.assert_allclose(loss, whole[0], rtol=1e-12)
+    np.testing.assert_array_equal(gradient, whole[1])
+
+
+def test_the_scale_is_the_root_of_the_mean_square_distance():
+    x = np.random.default_rng(0).normal(size=(2049, 3)).astype("float32")
+    x[-1] *= 50
+    want = np.sqrt(np.square(x - x.mean(0, dtype="float64")).sum(1).mean())
+    np.testing.assert_allclose([Rows(x).scale, Rows(x[::-1]).scale], want, rtol=1e-6)
+
+
 def test_folds_keep_groups_whole_and_classes_even():
     y = np.array([0] * 20 + [1] * 10 + [2])
     groups = np.arange(31)

@@ -43,6 +43,10 @@ def test_palette_animation_grey_sixteen_bits_cmyk():
     palette = Image.fromarray(COLOUR).quantize(16)
     want = np.asarray(palette.convert("RGB"))
     np.testing.assert_array_equal(images.decode(encoded(palette, "PNG")), want)
+    np.testing.assert_array_equal(images.decode(encoded(palette, "BMP")), want)
+    bitmap = encoded(Image.fromarray(COLOUR), "BMP")  # rows of 93 bytes, padded to 96
+    for odd in (bitmap[:-3], bitmap + b"more"):
+        np.testing.assert_array_equal(images.decode(odd), COLOUR)
     frames = [Image.fromarray(COLOUR // k) for k in (1, 2, 3)]
     gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     np.testing.assert_array_equal(images.decode(gif), np.asarray(Image.open(io.BytesIO(gif)).convert("RGB")))

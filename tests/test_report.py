@@ -12,7 +12,6 @@ from PIL import Image
 
 from kzoo.errors import KzooError
 from kzoo.training.calibration import (
-    bootstrap_interval,
     calibration_error,
     class_intervals,
     class_scores,
@@ -21,6 +20,7 @@ from kzoo.training.calibration import (
     negative_log_likelihood,
     reliability,
     suspects,
+    wilson,
 )
 from kzoo.training.report import jsonable, write_report
 
@@ -87,16 +87,12 @@ def test_cross_fitting_uses_no_fold_on_itself():
     np.testing.assert_array_equal(scaled, cross_fitted(z, y, seed=4))
 
 
-def test_bootstrap_intervals_against_scipy_and_theory():
-    from scipy.stats import bootstrap
+def test_wilsons_interval_against_scipy():
+    from scipy.stats import binomtest
 
-    x = np.random.default_rng(1).random(300) < 0.8
-    low, high = bootstrap_interval(x)
-    theirs = bootstrap((x,), np.mean, n_resamples=4000, method="percentile", rng=0).confidence_interval
-    np.testing.assert_allclose([low, high], [theirs.low, theirs.high], atol=0.008)
-    half = 1.96 * np.sqrt(x.mean() * (1 - x.mean()) / 300)
-    np.testing.assert_allclose([low, high], [x.mean() - half, x.mean() + half], atol=0.01)
-    assert bootstrap_interval(x) == (low, high) != bootstrap_interval(x, seed=1)
+    for right, n in ((0, 5), (5, 5), (1, 3), (80, 100), (999, 1000)):
+        theirs = binomtest(right, n).proportion_ci(method="wilson")
+        np.testing.assert_allclose(wilson(right, n), [theirs.low, theirs.high], atol=1e-6)
 
 
 def test_class_scores_are_those_of_scikit_learn_and_their_intervals_those_of_drawn_images():

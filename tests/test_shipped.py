@@ -76,7 +76,7 @@ def test_all_is_small():
     assert sum(f.stat().st_size for f in files if f.is_file()) < 40e6
 
 
-def test_from_a_run_to_weights_and_again(tmp_path, monkeypatch):
+def test_from_a_run_to_weights_and_again(tmp_path, monkeypatch, kzoo_command):
     folder = tmp_path / "shipped"
     folder.mkdir()
     monkeypatch.setattr(shipped, "FOLDER", folder)
@@ -111,6 +111,8 @@ def test_from_a_run_to_weights_and_again(tmp_path, monkeypatch):
 
     assert found["same_data"]
     differs = Comparison("x", "again", [("test top-1", 0.1, found["rows"][1][2], 359)], False)
+    code, _, _ = kzoo_command("reproduce", "mnist_mlp", "--out", "again", "--resume", "--quiet")
+    assert code == 1, "the help promises it"
     assert not differs.agrees and "not those of the card" in str(differs)
     (folder / "mnist_mlp.json").write_text(json.dumps(card | {"fingerprint": "0" * 64, "data_note": "They were JPEG."}))
     again = CliRunner().invoke(group, ["reproduce", "mnist_mlp", "--out", "again", "--resume", "--json"])

@@ -167,6 +167,17 @@ def test_names_that_do_not_exist():
         network("lenet5", "random", picture=STYLE[0])
 
 
+def test_layer_weights_count_where_gradients_are_balanced():
+    net = network("vgg11", "random", picture=STYLE[0])
+    pulls = {}
+    for weights in ((0.8, 0.1, 0.05, 0.05, 0.0), None):
+        objective = Objective(Eye(net), CONTENT, [STYLE], balance="gradient", layer_weights=weights)
+        pulls[weights] = np.array([objective._pull_of(n, CONTENT) for n in net.style])
+    asked = next(w for w in pulls if w)
+    np.testing.assert_allclose(pulls[None] / pulls[None].sum(), 0.2, rtol=1e-3)
+    np.testing.assert_allclose(pulls[asked] / pulls[asked].sum(), asked, rtol=1e-3)
+
+
 def test_other_networks_paint_whole_and_in_tiles_where_these_are_exact():
     layers = {"content_layers": ("conv2_block1_out",), "style_layers": ("conv1_relu", "conv3_block1_out")}
     net = network("resnet20", "random", picture=STYLE[0], **layers)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -359,6 +360,49 @@ def test_a_folder_of_frames(files, kzoo_command):
     assert code == 1 and "f3.png" in err and "1 of 4" in err
     code, _, err = kzoo_command("style", *arguments, "--out", files / "frames")
     assert code == 1 and "overwritten" in err
+
+
+def test_pictures_that_cannot_be_painted_hide_no_others(files, kzoo_command):
+    (files / "some").mkdir()
+    Image.fromarray(CONTENT).save(files / "some" / "a.png")
+    (files / "some" / "b.png").write_bytes((files / "some" / "a.png").read_bytes()[:900])
+    options = (*OPTIONS, "--evaluations", 1, "--no-report", "--json", "--quiet", "--out", files / "painted")
+    code, out, err = kzoo_command("style", files / "some", files / "style.png", *options)
+    assert code == 1 and "1 of 2" in err and [os.path.basename(r["path"]) for r in json.loads(out)] == ["a.png"]
+
+
+def test_ctrl_c_between_two_pictures_ends_a_folder(files, monkeypatch):
+    """A signal that comes while a picture is written is asked about before the next one begins."""
+    from kzoo.style.folder import stylize_folder
+
+    (files / "two").mkdir()
+    for name in "ab":
+        Image.fromarray(CONTENT).save(files / "two" / f"{name}.png")
+    original = pictures.write
+
+    def write(path, *args):
+        original(path, *args)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(pictures, "write", write)
+    with pytest.raises(Interrupted, match="--resume goes on") as e:
+        stylize_folder(files / "two", files / "style.png", files / "painted", weights="random", size=40, coarsest=0,
+                       evaluations=1, report=False, quiet=True)  # fmt: skip
+    assert e.value.exit_code == 130 and [p.name for p in (files / "painted").iterdir()] == ["a.png"]
+
+
+def test_a_result_that_could_not_be_written_is_told_before_the_work(files):
+    (files / "folder.png").mkdir()
+    for name, reason in ((files / "folder.png", "is a folder"), (files / f"{'x' * 245}.png", "Can't write .*too long")):
+        with pytest.raises(KzooError, match=reason):
+            stylize(files / "content.png", files / "style.png", out=name, weights="nonsense/no.npz")
+
+
+def test_like_for_a_picture_of_another_shape(capsys):
+    made = transfer.Settings(weights="random", size=64, coarsest=32, evaluations=(2, 2, 3))
+    wide = np.ascontiguousarray(np.repeat(CONTENT[:12], 2, 1))
+    result = kzoo.stylize(wide, STYLE, settings=made, model="vgg11")
+    assert sum(result.record["settings"]["evaluations"]) >= 7 and "7 are shared out" in capsys.readouterr().err
 
 
 def test_kzoos_own_paintings_are_pictures_and_always_the_same():

@@ -77,6 +77,8 @@ class _Json:
 
         # A name that is no Unicode can't be written; as ASCII every other one can.
         result = {**result, "image": result["image"] if _is_text(result["image"]) else shown(result["image"])}
+        for seen in result.get("top", ()):
+            seen["class"] = seen["class"] if _is_text(seen["class"]) else shown(seen["class"])
         click.echo(self.between + "  " + json.dumps(result, ensure_ascii=False), nl=False)
         self.between = ",\n"
 
@@ -101,10 +103,10 @@ class _Csv:
     def row(self, result):
         from kzoo.data.images import shown
 
-        seen = [x for t in result.get("top", ()) for x in (t["class"], f"{t['probability']:.6f}")]
+        written = lambda name: name if _is_text(name) else shown(name)  # noqa: E731
+        seen = [x for t in result.get("top", ()) for x in (written(t["class"]), f"{t['probability']:.6f}")]
         seen += [""] * (2 * self.top - len(seen))
-        name = result["image"] if _is_text(result["image"]) else shown(result["image"])
-        self.file.writerow([name, result.get("error", ""), *seen, result.get("abstain", "")])
+        self.file.writerow([written(result["image"]), result.get("error", ""), *seen, result.get("abstain", "")])
 
     def end(self):
         sys.stdout.flush()

@@ -1,5 +1,7 @@
 """kzoo reproduce: train shipped weights again and compare."""
 
+import sys
+
 import click
 
 from kzoo import shipped
@@ -34,4 +36,4 @@ def command(name, out, resume, quiet, as_json):
     result = reproduce(name, out=out, resume=resume, quiet=quiet)
     print_json(result.to_dict()) if as_json else click.echo(str(result))
     if not result.agrees:
-        raise click.exceptions.Exit(1)
+        sys.exit(1)

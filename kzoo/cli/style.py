@@ -6,7 +6,7 @@ import click
 
 from kzoo.catalog import spec
 from kzoo.cli.options import as_json, load_keras, print_json, seconds
-from kzoo.errors import KzooError
+from kzoo.errors import DataError, KzooError
 
 
 def several(kind):
@@ -137,8 +137,12 @@ def command(content, styles, out, like, budget, save_every, resume, from_last, r
     name = f"{Path(content).stem}-{Path(styles[0]).stem}"
     if like and not Path(content).is_dir() and Path(out or f"{name}.png").resolve() == Path(like).resolve():
         raise KzooError(f"{like} has the settings, and would be overwritten: give --out.")
+    failed = None
     if Path(content).is_dir():
-        results = stylize_folder(content, styles, out or name, from_last=from_last, **shared, **given)
+        try:
+            results = stylize_folder(content, styles, out or name, from_last=from_last, **shared, **given)
+        except DataError as e:  # some could not be painted; what was is told all the same
+            failed, results = e, getattr(e, "results", [])
     elif from_last:
         raise KzooError(f"--from-last is for a folder of frames; {content} is none.")
     else:
@@ -148,3 +152,5 @@ def command(content, styles, out, like, budget, save_every, resume, from_last, r
     elif not quiet:
         for r in results:
             click.echo(f"Wrote {r.path}.", err=True)
+    if failed:
+        raise failed

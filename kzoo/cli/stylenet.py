@@ -5,6 +5,7 @@ import click
 from kzoo.catalog import spec
 from kzoo.cli.options import load_keras
 from kzoo.cli.style import several
+from kzoo.errors import DataError
 
 
 @click.group(
@@ -69,7 +70,13 @@ def apply(net, images, out, size, quiet):
     load_keras()
     from kzoo.style.stylenet import apply_stylenet
 
-    for path in apply_stylenet(net, images, out=out, size=size, quiet=quiet):
+    try:
+        written = apply_stylenet(net, images, out=out, size=size, quiet=quiet)
+    except DataError as e:  # some could not be painted
+        for path in getattr(e, "results", ()):
+            click.echo(path)
+        raise
+    for path in written:
         click.echo(path)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kzoo.data import images
+from kzoo.data.guards import check_channels
 from kzoo.data.scan import in_order
 from kzoo.data.sources import Split
 from kzoo.errors import DataError
@@ -33,8 +34,7 @@ def prepared(split, shape, preprocessing, progress=None):
     fits = size <= MEMORY
     if not split.files:
         have = split.images.shape[-1]
-        if have != channels and {have, channels} != {1, 3}:
-            raise DataError(f"The images have {have} channels, the model takes {channels}; kzoo converts only 1 and 3.")
+        check_channels(have, channels)
         if split.images.shape[1:] == tuple(shape) or not fits:
             return split, []
         out = np.empty((len(split), *shape), np.uint8)

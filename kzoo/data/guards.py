@@ -64,6 +64,12 @@ def shown(path):
     return str(path).encode("utf-8", "backslashreplace").decode().encode("unicode_escape").decode("ascii")
 
 
+def check_channels(have, wanted):
+    """DataError for images of `have` channels and a model of `wanted` between which kzoo knows no way."""
+    if have != wanted and {have, wanted} != {1, 3}:
+        raise DataError(f"The images have {have} channels, the model takes {wanted}; kzoo converts only 1 and 3.")
+
+
 def as_uint8(images):
     """Arrays to (N, H, W, C) uint8; DataError for other shapes, types or ranges."""
     images = np.asarray(images)

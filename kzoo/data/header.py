@@ -189,3 +189,14 @@ def still_gif(data):
     """A GIF (a scalar string) without what follows its first frame: TensorFlow decodes all of it, whatever its size."""
     end, width, _ = _first_frame(data)
     return tf.where((end > 0) & (width > 0), tf.strings.join([_cut(data, 0, end), b"\x3b"]), b"")
+
+
+def exact_bmp(data):
+    """A BMP (a scalar string) without what follows its pixels, and with its last row's padding: TensorFlow 2.21 takes
+    no other, Pillow and others do.
+    """
+    head = _numbers(data, 32)
+    width, height = (_signed(_little(head, at, 4)) for at in (18, 22))
+    row = (_little(head, 28, 2) * width + 31) // 32 * 4
+    size = tf.clip_by_value(_little(head, 10, 4) + row * height, 0, 2**31 - 1)
+    return tf.strings.substr(tf.strings.join([data, b"\0\0\0"]), 0, tf.cast(size, tf.int32))

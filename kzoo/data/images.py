@@ -15,8 +15,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from kzoo.data.guards import FORMATS, MAX_PIXELS, as_uint8, fault, read, shown
-from kzoo.data.header import is_animated_webp, still_gif
-from kzoo.errors import DataError
+from kzoo.data.header import exact_bmp, is_animated_webp, still_gif
+from kzoo.errors import DataError, KzooError
 
 __all__ = [
     "FORMATS", "MAX_PIXELS", "as_uint8", "check_shape", "decode", "fault", "fit", "orientation", "prepare", "preparer",
@@ -102,15 +102,28 @@ def decode(data):
         # 0 channels means as stored: asked for 4, TensorFlow 2.21 gives images of less than 8 bits a wrong alpha.
         (_starts(data, b"\x89PNG"), lambda: _rgb(tf.io.decode_png(data, channels=0))),
         (_starts(data, b"GIF8"), lambda: tf.io.decode_gif(still_gif(data))[0]),
-        # As stored, too; a fourth channel is padding, not alpha.
-        (_starts(data, b"BM"), lambda: _rgb(_without_fourth(tf.io.decode_bmp(data)))),
+        (_starts(data, b"BM"), lambda: _bmp(data)),
     ]
     image = tf.case(cases, default=lambda: _rgb(tf.io.decode_webp(_still(data), channels=0)[0]))
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def _without_fourth(image):
-    return image[..., : tf.minimum(tf.shape(image)[-1], 3)]
+def _bmp(data):
+    """A BMP as (H, W, 1 or 3): a fourth channel is padding, not alpha; 8 bits are places in the palette.
+
+    TensorFlow 2.21 leaves them as they are. BITMAPINFOHEADER: its length is at byte 14, the palette, blue first and 4
+    bytes a colour, behind it.
+    """
+    image = tf.io.decode_bmp(exact_bmp(data))
+    head = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, 18), tf.uint8), tf.int32)
+    start = tf.minimum(14 + head[14] + 256 * head[15], tf.strings.length(data))
+    palette = tf.io.decode_raw(tf.strings.substr(data, start, 1024), tf.uint8)
+    palette = tf.reshape(tf.concat([palette, tf.zeros(1024, tf.uint8)], 0)[:1024], (256, 4))[:, 2::-1]
+    return tf.cond(
+        tf.shape(image)[-1] == 1,
+        lambda: tf.gather(palette, tf.cast(image[..., 0], tf.int32)),
+        lambda: image[..., :3],
+    )
 
 
 def _still(data):
@@ -180,6 +193,8 @@ def preparer(shape, preprocessing):
         try:
             with tf.device("CPU"):
                 return graph(data).numpy()
+        except tf.errors.ResourceExhaustedError as e:  # no fault of the image
+            raise KzooError("There is not enough memory to decode an image: end other programs and start again.") from e
         except tf.errors.OpError as e:
             raise DataError(f"can't be decoded ({_short(e)})") from e
 

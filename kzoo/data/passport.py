@@ -162,11 +162,23 @@ def _duplicates(seen, place):
     return sorted(found, key=lambda d: (len(set(d["splits"])) == 1, len(set(d["classes"])) == 1))
 
 
+def ends(group):
+    """The places in a group of duplicates of two to show: of different splits, else labels, where there are."""
+    for key in ("splits", "classes"):
+        other = next((i for i, v in enumerate(group[key]) if v != group[key][0]), None)
+        if other is not None:
+            return 0, other
+    return 0, 1
+
+
 def _warnings(p):
     """Sentences on what is wrong, the worst first."""
-    if p.across:
-        who = "kzoo did not keep them together" if p.drawn else "the result will look better than it is"
-        yield f"{_n(len(p.across), 'group')} of duplicates across splits: {who}."
+    ours = sum(set(d["splits"]) <= set(p.drawn) for d in p.across)
+    if len(p.across) > ours:
+        count = _n(len(p.across) - ours, "group")
+        yield f"{count} of duplicates across splits: the result will look better than it is."
+    if ours:
+        yield f"{_n(ours, 'group')} of duplicates across splits: kzoo did not keep them together."
     if p.contradictory:
         yield f"{_n(len(p.contradictory), 'group')} of duplicates with different labels: one of the labels is wrong."
     if p.unreadable:
@@ -283,7 +295,7 @@ def _listings(p):
             id, part = d["ids"][i], d["splits"][i]
             return id if id.startswith(f"{part}/") else f"{part}: {id}"
 
-        last = next((i for i, s in enumerate(d["splits"]) if s != d["splits"][0]), 1)
+        last = ends(d)[1]
         more = f" (and {len(d['ids']) - 2})" if len(d["ids"]) > 2 else ""
         return f"{_fit(where(0), 33)} {'=' if d['exact'] else '~'} {_fit(where(last), 33)}{more}"
 

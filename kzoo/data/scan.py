@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from kzoo.data.dataset import DataSet, Split
-from kzoo.data.guards import fault
+from kzoo.data.guards import MAGIC, fault
 from kzoo.errors import DataError
 from kzoo.hardware import cores
 from kzoo.progress import Silent
@@ -230,21 +230,23 @@ def _file(source, name, side=DECODED):
 def _header(image, data):
     """A Look, from what Pillow read of the header. image: open, not loaded."""
     mode, info = image.mode, image.info
+    # Many cameras add small copies behind a JPEG and an index of them, which Pillow calls a format of its own, MPO.
+    format = "JPEG" if data.startswith(MAGIC["JPEG"][1]) else image.format
     applies = {
         "grey": mode in ("1", "L", "LA", "I", "I;16", "I;16B"),
         "palette": mode in ("P", "PA"),
         "alpha": mode in ("RGBA", "LA", "PA") or "transparency" in info,
         "CMYK": mode == "CMYK",
         # Pillow opens 16-bit colour as 8-bit; byte 24 of a PNG is the depth.
-        "16-bit": mode.startswith("I") or (image.format == "PNG" and data[24:25] == b"\x10"),
-        "animated": getattr(image, "is_animated", False),
+        "16-bit": mode.startswith("I") or (format == "PNG" and data[24:25] == b"\x10"),
+        "animated": format != "JPEG" and getattr(image, "is_animated", False),
     }
     try:
         orientation = int(image.getexif().get(0x0112, 1))
     except Exception:  # broken EXIF is no EXIF
         orientation = 1
     return Look(
-        image.format, image.width, image.height, tuple(k for k, v in applies.items() if v),
+        format, image.width, image.height, tuple(k for k, v in applies.items() if v),
         orientation if 1 <= orientation <= 8 else 1, hashlib.blake2b(data, digest_size=16).digest(),
     )  # fmt: skip
 

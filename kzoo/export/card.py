@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from kzoo.inference import softmax
+from kzoo.training.calibration import wilson
 
 ABOUT = {
     "saved_model": "TensorFlow: signatures serving_default (encoded images), images, tensor, features",
@@ -16,17 +15,6 @@ ABOUT = {
     "litert_float16": "LiteRT, float16 weights: prepared images",
     "litert_int8": "LiteRT, int8 weights and activations: prepared images",
 }
-
-
-def wilson(right, n, z=1.959964):
-    """(low, high): the 95 % interval of a share (Wilson 1927).
-
-    >>> [round(x, 4) for x in wilson(90, 100)]
-    [0.8256, 0.9448]
-    """
-    p, z2 = right / n, z * z
-    centre, half = p + z2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
 
 
 def accuracy(logits, labels):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kzoo.errors import ExportError, KzooError
+from kzoo.errors import ExportError, KzooError, first_line
 from kzoo.export import formats, golden
 from kzoo.export.reader import check_preprocessing, load_saved_model, read_card
 from kzoo.files import sha256
@@ -83,7 +83,7 @@ def _golden(folder, card, preprocessing, shape):
             absent = formats.missing(variant.partition("_")[0]) == str(e)
             checks.append(_check(variant, None if absent else False, f"not checked: {e}" if absent else str(e)))
         except Exception as e:  # whatever a format's library makes of a broken file
-            checks.append(_check(variant, False, f"can't be run ({type(e).__name__}: {str(e).splitlines()[0][:200]})"))
+            checks.append(_check(variant, False, f"can't be run ({type(e).__name__}: {first_line(e)})"))
     return checks
 
 

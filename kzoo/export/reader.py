@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from kzoo.errors import ExportError
+from kzoo.errors import ExportError, first_line
 from kzoo.files import sha256
 from kzoo.spec import Preprocessing
 
@@ -101,7 +101,7 @@ def load_saved_model(folder):
     try:
         return tf.saved_model.load(str(folder))
     except Exception as e:  # TensorFlow raises nearly anything for a broken file
-        raise ExportError(f"{folder} can't be loaded ({str(e).splitlines()[0][:200]}).") from e
+        raise ExportError(f"{folder} can't be loaded ({first_line(e)}).") from e
 
 
 def _forbidden(meta):

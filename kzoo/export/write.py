@@ -17,7 +17,7 @@ import numpy as np
 
 from kzoo.data.batches import batches, prepared
 from kzoo.data.sources import Split, report_skipped
-from kzoo.errors import ExportError, KzooError, unknown
+from kzoo.errors import ExportError, KzooError, first_line, unknown
 from kzoo.export import card as cards
 from kzoo.export import formats as table
 from kzoo.export import golden, graph
@@ -108,8 +108,7 @@ def export(
             if not isinstance(e, (tf.errors.OpError, RuntimeError)):
                 raise
             # A full disk reaches us as whatever the library that wrote makes of it.
-            reason = str(e).strip().splitlines()[0][:200]
-            raise ExportError(f"Can't write {out}: {reason}. What was there before is unchanged.") from e
+            raise ExportError(f"Can't write {out}: {first_line(e)}. What was there before is unchanged.") from e
 
 
 def _chosen(formats):

@@ -207,15 +207,16 @@ class Objective:
 
         w = dict(zip(network.style, layer_weights or [1 / len(network.style)] * len(network.style), strict=True))
         self.alpha = dict.fromkeys(network.content, content_weight / len(network.content))
-        self.beta = {n: style_weight * w[n] for n in network.style}
+        self.beta = dict.fromkeys(network.style, style_weight)
         if balance != "paper":
             zero = {n: float(losses.style_loss(0 * a, a)) for n, a in self.target.items()}
             self.beta = {n: b / max(zero[n], 1e-30) for n, b in self.beta.items()}
             self.alpha = {n: a / max(float(np.sum(self.content[n] ** 2)) / 2, 1e-30) for n, a in self.alpha.items()}
         if balance == "gradient":
             pulls = {n: self._pull_of(n, content) for n in network.style}
-            mean = np.mean(list(pulls.values()))
+            mean = np.mean([pull for n, pull in pulls.items() if w[n]])
             self.beta = {n: b * mean / max(pulls[n], 1e-30) for n, b in self.beta.items()}
+        self.beta = {n: w[n] * b for n, b in self.beta.items()}
 
     def _guides(self, guide, shape):
         """{style layer: (1, h, w, R)}: a guide, averaged over what each unit stands for; None without one."""
@@ -232,7 +233,10 @@ class Objective:
         count = lambda n: np.array([sizes[n][1] * sizes[n][2]]) if guides is None else guides[n].sum((0, 1, 2))  # noqa: E731
         found = {n: count(n).astype("float32") for n in self.eye.network.style}
         if any((used & (m < 1)).any() for m in found.values()):
-            raise KzooError("A mask leaves less than one position of a region at a style layer: make it larger.")
+            raise KzooError(
+                f"At {shape[2]}x{shape[1]} pixels a mask leaves less than one position of a region at a style layer: "
+                "make it larger, or begin with a larger size (--coarsest)."
+            )
         return found
 
     def _pull_of(self, layer, content):

@@ -121,7 +121,7 @@ def loss_curve(path, history):
 
 def listed(folder):
     """The files of a folder that are images by their headers, frames in the order of their numbers: 2 before 10."""
-    numbers = lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", p.name)]  # noqa: E731
+    numbers = lambda p: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.name)]  # noqa: E731
     files = sorted((p for p in Path(folder).iterdir() if p.is_file() and not p.name.startswith(".")), key=numbers)
     found = [p for p in files if images.fault(p) is None]
     if not found:

@@ -162,7 +162,8 @@ def train_stylenet(
     model, weights, content_layers, style_layers: the network that looks at the pictures, as in `kzoo.stylize`.
     seed, precision: as in `kzoo.train`. resume: go on after a kill or Ctrl-C; at most 50 steps are lost.
 
-    Leaves config.json, model.keras, history.csv, example.png and the checkpoint. Returns the folder.
+    Leaves config.json, model.keras, history.csv, the checkpoint and, unless the pictures are too many to be kept
+    prepared, example.png. Returns the folder.
     Raises KzooError: pictures that can't be read, settings that differ on resume, a loss that is NaN.
     """
     for name, value in (("size", size), ("steps", steps), ("batch_size", batch_size), ("width", width)):
@@ -191,7 +192,8 @@ def train_stylenet(
         "command": runs.command("train_stylenet"),
     }  # fmt: skip
     if weights != "random":
-        fetch(resolve(model, weights))  # before anything is written: what is not there is told at once
+        # Before anything is written: what is not there is told at once.
+        fetch(resolve(model, weights), progress=False if quiet else None)
     _claim(folder, settings, resume)
     with runs.locked(folder):
         if not resume:
@@ -286,8 +288,7 @@ def _learn(folder, settings, net, painting, ready, interrupted, quiet):
             v.assign(arrays[key])
     with progress("pictures", quiet) as bar:
         done = history[-1]["step"] if history else 0
-        bar.start("learning", steps * batch)
-        bar.advance(done * batch)
+        bar.start("learning", steps * batch, done * batch)
         while done < steps:
             # The pictures of a round depend on the seed and its first step only, so a resumed run sees the same.
             n = min(ROUND, steps - done)
@@ -346,7 +347,8 @@ def apply_stylenet(net, images, *, out=None, size=None, quiet=False):
     PNGs of the same names (NET's name by default), made if need be. size: the longer side; as it is by default.
 
     Returns the paths written. Pictures that can't be read are named and the others painted; DataError at the end says
-    how many there were. Memory grows with the pixels of one picture: the whole picture decides its instance norms.
+    how many there were, and has the paths written as `results`. Memory grows with the pixels of one picture: the whole
+    picture decides its instance norms.
     """
     from kzoo.style.memory import available
 
@@ -381,7 +383,9 @@ def apply_stylenet(net, images, *, out=None, size=None, quiet=False):
                 say(str(e))
             bar.advance(1)
     if bad:
-        raise DataError(f"{len(bad)} of {len(files)} pictures could not be painted.")
+        error = DataError(f"{len(bad)} of {len(files)} pictures could not be painted.")
+        error.results = written
+        raise error
     return written
 
 

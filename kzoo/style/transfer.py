@@ -13,6 +13,7 @@ import numpy as np
 
 from kzoo.catalog import spec
 from kzoo.errors import DataError, KzooError, WeightsError, unknown
+from kzoo.files import check_writable
 from kzoo.hardware import auto_precision
 from kzoo.pretrained import OFFLINE_STYLE
 from kzoo.progress import progress, say
@@ -184,8 +185,8 @@ def stylize(
     >>> kzoo.stylize(content, style, weights="random", size=48, evaluations=2, quiet=True).picture.shape
     (40, 48, 3)
     """
-    began = time.monotonic()
-    settings = settled(Settings.of({**asdict(settings or Settings()), **changes}))
+    settings = settled(Settings.of({**asdict(settings or Settings()), **changes}), quiet)
+    began = time.monotonic()  # a download is no part of the budget
     styles = list(styles) if isinstance(styles, (list, tuple)) else [styles]
     if out is not None:
         out = Path(out)
@@ -195,6 +196,9 @@ def stylize(
             )
         if not out.parent.is_dir():
             raise KzooError(f"There is no folder {out.parent} to write {out.name} to.")
+        check_writable(beside(out, "compare"))  # the longest name; now, not when hours of work are to be kept
+        if out.is_dir():
+            raise KzooError(f"{out} is a folder: give the name of a PNG.")
         inputs = [content, *styles, *(m for pair in settings.masks for m in pair), settings.init]
         if any(_name(p) is not None and os.path.realpath(p) == os.path.realpath(out) for p in inputs):
             raise KzooError(f"{out} is one of the pictures to read, and would be overwritten: give another out.")
@@ -210,14 +214,14 @@ def stylize(
         return job.run(interrupted, bar, resume, report is not False)
 
 
-def settled(settings):
+def settled(settings, quiet=False):
     """The settings with the weights that are to be had, and the model that they are for."""
     model, weights = settings.model, settings.weights
     if weights == "auto":
         tags = [w.tag for w in spec(model).weights]
         weights = "imagenet" if "imagenet" in tags or not tags else tags[0]
         try:
-            fetch(resolve(model, weights), hurried=model == Settings.model)
+            fetch(resolve(model, weights), progress=False if quiet else None, hurried=model == Settings.model)
         except WeightsError as e:
             if model != Settings.model or settings.content_layers or settings.style_layers:
                 raise
@@ -252,8 +256,10 @@ class Job:
             raise KzooError("With masks each region takes its own style, so style_weights say nothing: leave them out.")
         self.sides = settings.sides(self.content.shape)
         counts = settings.evaluations
-        if isinstance(counts, tuple) and len(counts) != len(self.sides):
-            raise KzooError(f"evaluations has {len(counts)} numbers for the {len(self.sides)} sizes {self.sides}.")
+        if isinstance(counts, tuple) and len(counts) != len(self.sides):  # as `like` has them, for another picture
+            if not quiet:
+                say(f"{len(counts)} numbers of evaluations, {len(self.sides)} sizes: {sum(counts)} are shared out.")
+            counts = sum(counts)
         n = len(self.sides)
         self.quotas = (
             counts
@@ -369,8 +375,7 @@ class Job:
         else:
             self.used = 0
             optimiser = self.optimiser(self.first() if k == 0 else _grown(self.picture, size))
-        bar.start(f"{size[1]}x{size[0]}", None if self.deadline else self.quotas[k])
-        bar.advance(self.used)
+        bar.start(f"{size[1]}x{size[0]}", None if self.deadline else self.quotas[k], self.used)
         while not self.is_over(k):
             before = self.used
             # A line search may take 20 evaluations. The first step is made whole: what it begins with is to be kept.
@@ -524,6 +529,8 @@ class Job:
             pictures.loss_curve(beside(self.out, "loss"), self.history)
         if self.out:
             self.state_path.unlink(missing_ok=True)
+        if self.deadline and self.history[-1]["evaluations"] <= len(self.sides):
+            say("The time was enough for one step at each size, so this is nearly the start: give a longer --budget.")
         return Result(picture, self.record, self.history, self.out)
 
 

@@ -68,7 +68,7 @@ class Backbone:
                 "source": w.source, "top1": w.top1}  # fmt: skip
 
 
-def backbone(model=None, weights=None, *, input_shape=None, precision=None, download=True):
+def backbone(model=None, weights=None, *, input_shape=None, precision=None):
     """The Backbone for what a user named.
 
     model: a name, a ModelSpec, or None for the model of the best weights at hand. weights: a tag, a path, a Weights
@@ -76,11 +76,14 @@ def backbone(model=None, weights=None, *, input_shape=None, precision=None, down
     this machine is fast in. Raises RunError if no weights are at hand, with what a download would give.
     """
     if weights is None:
-        found = at_hand(model)
+        from kzoo.weights import matches
+
+        # Keras may leave half a download under the final name: such a file is not at hand.
+        found = next((item for item in at_hand(model) if matches(item[2], item[1].hash)), None)
         if not found:
             raise RunError(f"No pretrained weights are at hand{f' for {spec(model).name}' if model else ''}. "
                            f"{download_advice(model)}".rstrip())  # fmt: skip
-        row, weights, path = found[0]
+        row, weights, path = found
     else:
         from kzoo.weights import fetch, resolve
 
@@ -116,9 +119,7 @@ def at_hand(model=None):
                     found.append((row, w, path_of(w.file)))
                 continue
             file = w.file.rpartition("/")[2]
-            path = next((p for p in (downloads() / file, *neighbours(file)) if p.is_file()), None)
-            if path:
-                found.append((row, w, path))
+            found += [(row, w, p) for p in (downloads() / file, *neighbours(file)) if p.is_file()]
         for w, _ in RECOGNISED.get(name, ()):
             path = next((p / "weights" / w.file for p in places() if (p / "weights" / w.file).is_file()), None)
             if path:

@@ -15,6 +15,7 @@ from kzoo.training.backbone import array_hash, with_head
 from kzoo.training.stages import HEAD, SECONDS_LEFT, Plan, Store, chosen, train_stage, value_of
 
 SURE = 2.0  # standard errors
+FEWEST = 10  # photos that can tell a gain from chance
 
 
 def deepen(job, head):
@@ -89,7 +90,8 @@ def _stage(job, network, found, number, plan, splits, store, bar, best):
     enforce(done["audit"], found[number].name)
     losses, right = _losses(_logits(network, job, "choose"), job.parts["choose"].labels)
     difference = best[0] - losses
-    gain, sure = difference.mean(), SURE * difference.std() / np.sqrt(len(difference))
+    gain, n = difference.mean(), len(difference)
+    sure = SURE * difference.std(ddof=1) / np.sqrt(n) if n >= FEWEST else np.inf
     gains = gain > sure and right.sum() >= best[1].sum()
     trainable = sum(int(np.prod(v.shape)) for v in network.trainable_variables)
     words = "kept" if gains else "not kept"
@@ -98,7 +100,8 @@ def _stage(job, network, found, number, plan, splits, store, bar, best):
         f"{best[1].mean():.2%} to {right.mean():.2%} on {len(right):,} photos for choosing"
     )
     if not gains and gain > 0:
-        text += f"; within two standard errors ({sure:.4f})" if gain <= sure else "; fewer are right"
+        chance = f"within two standard errors ({sure:.4f})" if n >= FEWEST else f"fewer than {FEWEST} can't tell"
+        text += f"; {chance}" if gain <= sure else "; fewer are right"
     job.talk(text + ".")
     record = {
         "kept": bool(gains), "losses": losses.tolist(), "right": right.tolist(), "rows": done["rows"],

@@ -25,7 +25,7 @@ from kzoo.data.scan import in_order
 from kzoo.errors import DataError, KzooError
 from kzoo.files import write_atomically
 
-VERSION = 1  # of the numbers: raise it when decoding, resizing or the inference form changes
+VERSION = 2  # of the numbers: raise it when decoding, resizing or the inference form changes
 MAGIC = b"kzoofeat"
 HEAD = struct.Struct("<8sIIII")  # magic, version, view, rows, values in a row
 SEGMENT = 512  # images in a segment, at most
@@ -89,7 +89,8 @@ class Cache:
         text = json.dumps(self.key, sort_keys=True)
         self.root = Path(folder or cache_dir())
         self.folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:24]
-        self.index = {}  # (view, hash) -> (rows of a segment, number)
+        self.index = {}  # (view, hash) -> (a segment's file, number of the row)
+        self.places = {}  # a segment's file -> (where its rows begin, their number, values in each)
         self.bad = {}  # hash in hex -> why it can't be decoded
         self.damaged = []  # segments that were thrown away
         self._open(text)
@@ -108,26 +109,38 @@ class Cache:
             ) from e
         for path in sorted(self.folder.glob("*.features")):
             self._read(path)
-        with suppress(OSError, ValueError):
-            self.bad = dict(json.loads((self.folder / "bad.json").read_text("utf-8")))
+        with suppress(OSError, ValueError, TypeError):
+            self.bad = {str(k): str(v) for k, v in dict(json.loads((self.folder / "bad.json").read_text())).items()}
 
     def _read(self, path):
         try:
             view, hashes, rows = read_segment(path)
-        except FileNotFoundError:  # another process threw it away
+        except OSError:  # thrown away by another process, or not to be read now: no reason to throw it away
             return
-        except (OSError, ValueError, struct.error):
+        except (ValueError, struct.error):
             self.damaged.append(path.name)
             with suppress(OSError):
                 path.unlink()
             return
+        self._place(path, view, hashes, rows.shape)
+
+    def _place(self, path, view, hashes, shape):
+        self.places[path] = (HEAD.size + 32 * shape[0], *shape)
         for i, name in enumerate(hashes):
-            self.index[view, name] = (rows, i)
+            self.index[view, name] = (path, i)
+
+    def rows(self, path):
+        """Features (N, D) of a segment, paged from its file: not for keeps, since each holds a file open."""
+        start, n, width = self.places[path]
+        try:
+            return np.memmap(path, "<f4", "r", start, (n, width)) if n * width else np.zeros((n, width), "<f4")
+        except (OSError, ValueError) as e:
+            raise KzooError(f"{path} of the feature cache is gone or can't be read ({e}): start again.") from e
 
     def find(self, view, name):
         """The features (D,) of an image by its hash, or None."""
-        rows, i = self.index.get((view, name), (None, 0))
-        return None if rows is None else rows[i]
+        path, i = self.index.get((view, name), (None, 0))
+        return None if path is None else np.array(self.rows(path)[i])
 
     def add(self, view, hashes, rows):
         """Write a segment; KzooError if the disk is full. Earlier segments stay."""
@@ -146,10 +159,11 @@ class Cache:
                 f"The feature cache {self.root} can't be written ({e}). The features computed before are kept, and the "
                 "next run goes on from there: make room, or set KZOO_FEATURES to another folder."
             ) from e
-        self._read(path)
+        self._place(path, view, hashes, rows.shape)
 
     def note_bad(self, reasons):
-        """Remember what can't be decoded, so that the next run need not try."""
+        """Remember what can't be decoded, so that the next run need not try; what can't be read may be next time."""
+        reasons = {name: reason for name, reason in reasons.items() if not reason.startswith("can't be read")}
         if reasons:
             self.bad.update(reasons)
             with write_atomically(self.folder / "bad.json", "w") as f:
@@ -341,11 +355,25 @@ def gather(cache, view, names):
     if not names:
         return np.zeros((0, 0), "float32")
     width = len(cache.find(view, names[0]))
-    if len(names) * width * 4 <= IN_MEMORY:
+    size = len(names) * width * 4
+    if size <= IN_MEMORY:
         out = np.empty((len(names), width), "float32")
     else:
         with tempfile.NamedTemporaryFile(dir=cache.root, prefix=".tmp-") as f:  # unlinked at once, kept by the map
-            out = np.memmap(f, "float32", "w+", shape=(len(names), width))
-    for i, name in enumerate(names):
-        out[i] = cache.find(view, name)
+            if hasattr(os, "posix_fallocate"):  # else a disk that fills later would kill without a word
+                try:
+                    os.posix_fallocate(f.fileno(), 0, size)
+                except OSError as e:
+                    raise KzooError(
+                        f"The features take {size / 1e9:.1f} GB in {cache.root}: {e.strerror}. Make room there, or set "
+                        "KZOO_FEATURES to another folder."
+                    ) from e
+            out = np.memmap(f, "float32", "r+", shape=(len(names), width))
+    places = {}
+    for k, name in enumerate(names):
+        path, i = cache.index[view, name]
+        places.setdefault(path, []).append((k, i))
+    for path, pairs in places.items():
+        to, of = np.array(pairs).T
+        out[to] = cache.rows(path)[of]
     return out

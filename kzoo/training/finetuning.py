@@ -27,6 +27,7 @@ import numpy as np
 from kzoo.catalog import spec
 from kzoo.data.dataset import DataSet
 from kzoo.data.divide import divide
+from kzoo.data.guards import check_channels
 from kzoo.data.passport import Passport, passport
 from kzoo.data.sources import load_data, report_skipped
 from kzoo.errors import DataError, KzooError, RunError, unknown
@@ -178,6 +179,9 @@ class Job:
         self.deadline = None if budget is None else began + budget
         self.seconds, self.phases, self.history = {}, [], []
         self.data = load_data(photos, val_fraction=0.0, test_fraction=0.0, seed=seed, strict=strict)
+        for split in self.data.splits.values():
+            if not split.files:
+                check_channels(split.images.shape[-1], base.input_shape[2])
         self.fingerprint = self.data.fingerprint()
         self.network = Network(base)
         self.cache = base.cache()
@@ -258,7 +262,7 @@ class Job:
 
     def _memo(self):
         key = {
-            "version": 1, "seed": self.seed, "shots": self.how["shots"], "name": self.photos,
+            "version": 2, "seed": self.seed, "shots": self.how["shots"], "name": self.photos,
             "classes": self.data.classes, "skipped": self.data.skipped, "fingerprint": self.fingerprint,
             "hashes": [h and h.hex() for h in self.hashes.values()],
         }  # fmt: skip

@@ -21,6 +21,7 @@ LOGISTIC = (0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # how weak
 RIDGE = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # penalty in per cent of the number of photos
 FOLDS = 5
 SMALL = 4_000_000  # features in all
+CHUNK = 1 << 22  # numbers that an objective looks at together
 MOST = 2000  # photos that the cross-validation looks at
 REPEATED = 500  # with no more photos than this it is repeated, REPEATS times in all, as one draw of the folds is noisy
 REPEATS = 3
@@ -72,7 +73,11 @@ class Objective:
 
     def __call__(self, logits, y, w):
         """(loss, its gradient by the logits (N, K)), float64."""
-        k = logits.shape[1]
+        n, k = logits.shape
+        if n * k > CHUNK and n > 1:  # half a dozen arrays of that size, with many photos and classes gigabytes
+            parts = [slice(i, i + max(1, CHUNK // k)) for i in range(0, n, max(1, CHUNK // k))]
+            losses, gradients = zip(*(self(logits[p], y[p], w[p]) for p in parts), strict=True)
+            return sum(losses), np.concatenate(gradients)
         z = logits - logits.max(1, keepdims=True)
         log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
         p = np.exp(log_p)
@@ -100,7 +105,7 @@ class Rows:
         n, d = x.shape
         # NumPy's sum over a memory-mapped array runs through it page by page.
         mean = x.mean(0, dtype="float64")
-        spread = np.mean([np.square(x[i : i + 1024] - mean).sum() / len(x[i : i + 1024]) for i in range(0, n, 1024)])
+        spread = sum(np.square(x[i : i + 1024] - mean).sum() for i in range(0, n, 1024)) / n
         self.mean, self.scale = mean, float(np.sqrt(spread)) or 1.0
         self.basis = None
         if n < d:
@@ -279,7 +284,9 @@ def cross_validate(rows, y, classes, groups=None, seed=0, objective=None):
     found.sort(key=lambda item: item[0]["loss"])
     best = next(item for item in found if item[0]["kind"] == "logistic")
     if found[0] is not best:
-        gain = np.bincount(tested, best[1] - found[0][1], len(y))[np.unique(tested)]  # one number for each photo
+        # One number for each photo; what stays together, copies and views of a photo, is one.
+        _, one = np.unique(groups[tested], return_inverse=True)
+        gain = np.bincount(one, best[1] - found[0][1])
         if gain.mean() > gain.std() / np.sqrt(len(gain)):
             best = found[0]
     found = [best] + [item for item in found if item is not best]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from kzoo.data.passport import ends
 from kzoo.errors import KzooError
 from kzoo.files import write_atomically
 from kzoo.training.calibration import (
-    bootstrap_interval,
     calibration_error,
     class_intervals,
     class_scores,
@@ -22,6 +22,7 @@ from kzoo.training.calibration import (
     fit_temperature,
     reliability,
     suspects,
+    wilson,
 )
 
 GALLERY = 24  # pictures of a kind
@@ -122,6 +123,10 @@ def _part(name, part, classes, temperature, seed):
     confusion = np.bincount(labels * n + predicted, minlength=n * n).reshape(n, n)
     scores, intervals = class_scores(confusion), class_intervals(confusion, seed=seed)
     keys = ("precision", "recall", "f1")
+    for i in range(n):  # the bootstrap's would have no width where nothing, or everything, is right
+        for j, count in enumerate((confusion[:, i].sum(), confusion[i].sum())):
+            if count:
+                intervals[i, j] = wilson(int(confusion[i, i]), int(count))
     per_class = [
         {"class": c, "images": int(confusion[i].sum()), **{k: scores[i, j] for j, k in enumerate(keys)},
          **{f"{k}_interval": intervals[i, j] for j, k in enumerate(keys)}}
@@ -138,7 +143,7 @@ def _part(name, part, classes, temperature, seed):
     pairs = np.argwhere((confusion > 0) & ~np.eye(n, dtype=bool))
     pairs = sorted(pairs.tolist(), key=lambda ij: -confusion[ij[0], ij[1]])
     return {
-        "images": len(labels), "accuracy": right.mean(), "accuracy_interval": bootstrap_interval(right, seed=seed),
+        "images": len(labels), "accuracy": right.mean(), "accuracy_interval": wilson(int(right.sum()), len(right)),
         "per_class": per_class, "confusion": confusion,
         "confused": [{"label": classes[i], "predicted": classes[j], "images": confusion[i, j]} for i, j in pairs],
         "calibration": _calibration(name, logits, labels, probabilities, temperature, seed), "mistakes": mistakes,
@@ -216,13 +221,8 @@ def _html(data, pictures):
 
 
 def _ends(group):
-    """The two images of a group of duplicates to show: of different splits, else labels, where there are."""
-    ids = group["ids"]
-    for key in ("splits", "classes"):
-        other = next((i for i, v in zip(ids, group[key], strict=True) if v != group[key][0]), None)
-        if other is not None:
-            return [ids[0], other]
-    return ids[:2]
+    """The two images of a group of duplicates to show."""
+    return [group["ids"][i] for i in ends(group)]
 
 
 def _gallery(rows, pictures):

@@ -20,7 +20,7 @@ import click
 import numpy as np
 
 from kzoo.catalog import spec
-from kzoo.errors import RunError
+from kzoo.errors import RunError, first_line
 from kzoo.files import write_atomically
 from kzoo.spec import Preprocessing
 
@@ -200,7 +200,7 @@ def read_model(file):
     except RunError:
         raise
     except Exception as e:  # zipfile, json, h5py and Keras each have their own ways to fail on a broken file
-        raise RunError(f"{file} can't be read ({str(e).splitlines()[0] if str(e) else type(e).__name__}).") from e
+        raise RunError(f"{file} can't be read ({first_line(e)}).") from e
     return model
 
 

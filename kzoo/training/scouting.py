@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kzoo.data.guards import check_channels
 from kzoo.data.sources import load_data, report_skipped
 from kzoo.errors import DataError, RunError
 from kzoo.progress import progress, say
 from kzoo.training.backbone import Network, at_hand, backbone, download_advice
+from kzoo.training.calibration import wilson
 from kzoo.training.features import features, hashes_of
 from kzoo.training.heads import fit_head
 
@@ -44,34 +46,32 @@ class Scouting:
         return "\n".join(lines)
 
 
-def interval(right, n):
-    """The 95 % interval of a share, by Wilson's score (1927): it holds for shares near 1, too.
-
-    >>> [round(v, 3) for v in interval(95, 100)]
-    [0.888, 0.978]
-    """
-    z = 1.959964
-    p = right / n
-    centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
-    return max(0.0, float(low)), min(1.0, float(high))  # rounding
-
-
 def scout(photos, models=None, *, seed=0, precision=None, quiet=False):
     """Rank networks by a linear classifier on their features of the training photos, cross-validated.
 
     photos: what `kzoo.load_data` takes; only its training part is looked at. models: names; by default all whose
     weights are at hand without a download. seed: of the folds. Returns a Scouting. Raises KzooError.
 
-    >>> interval(0, 10)[0]
-    0.0
+    >>> scout("photos", ["no_such_model"])
+    Traceback (most recent call last):
+        ...
+    kzoo.errors.DataError: There is no data set 'photos'...
     """
     data = load_data(photos, seed=seed, val_fraction=0.0, test_fraction=0.0)
     split = data.splits["train"]
     names = list(dict.fromkeys(row.name for row, _, _ in at_hand())) if models is None else list(models)
-    if not names:
+    bases = []
+    for name in names:  # wrong names, and missing weights, before the work
+        try:
+            bases.append(backbone(name, precision=precision))
+        except RunError as e:
+            if models is not None:
+                raise
+            say(f"Left out {name}: {e}")  # a broken file
+    if not bases:
         raise RunError(f"No pretrained weights are at hand. {download_advice()}")
-    bases = [backbone(name, precision=precision) for name in names]  # wrong names, and missing weights, before the work
+    for base in bases if not split.files else ():
+        check_channels(split.images.shape[-1], base.input_shape[2])
     hashes, _ = hashes_of(split.images)
     rows = []
     with progress(quiet=quiet) as bar:
@@ -90,7 +90,7 @@ def scout(photos, models=None, *, seed=0, precision=None, quiet=False):
             if head.folded is None:
                 raise DataError(f"'{photos}' has one photo of each class: nothing can be compared.")
             right = int((head.folded.argmax(1) == y[head.tested]).sum())
-            low, high = interval(right, len(head.tested))
+            low, high = wilson(right, len(head.tested))
             rows.append({
                 "model": base.name, "weights": str(base.path), "accuracy": right / len(head.tested), "low": low,
                 "high": high, "loss": head.table[0]["loss"], "head": head.kind, "strength": head.strength,

@@ -204,7 +204,6 @@ def train_stage(network, stage_list, number, plan, splits, shape, preprocessing,
         split, shape, preprocessing, plan.batch, num_classes=classes, **kw
     )
     if plan.deadline is not None and not saved:
-        left = plan.deadline - time.monotonic()
         step, check = _measured(network, model, serve(splits["train"], order=(plan.seed, 0)), splits)
         left = plan.deadline - time.monotonic()
         epochs = min(epochs, int(left / max(step * steps + check, 1e-9)))
