@@ -98,6 +98,14 @@ def test_the_readmes_first_two_commands_are_those_of_ci():
     assert commands == ["pip install . && kzoo demo", "pip install '.[test]' && pytest"]
 
 
+def test_whoever_reads_no_further_is_no_error():
+    code = "from kzoo.cli import entry; entry()"
+    p = subprocess.Popen([sys.executable, "-c", code, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    p.stdout.close()  # as head does
+    assert p.stderr.read() == b"" and p.wait(30) == 0
+    p.stderr.close()
+
+
 def test_errors_are_one_line_and_exit_codes_are_kept(kzoo_command):
     assert kzoo_command("info", "resnet5")[0] == 1
     code, out, err = kzoo_command("train", "resnet5")

@@ -399,8 +399,8 @@ def test_a_result_that_could_not_be_written_is_told_before_the_work(files):
 
 
 def test_like_for_a_picture_of_another_shape(capsys):
-    made = transfer.Settings(weights="random", size=64, coarsest=32, evaluations=(2, 2, 3))
-    wide = np.ascontiguousarray(np.repeat(CONTENT[:12], 2, 1))
+    made = transfer.Settings(weights="random", size=96, coarsest=32, evaluations=(2, 2, 3))
+    wide = np.ascontiguousarray(np.repeat(CONTENT[:60], 2, 1))
     result = kzoo.stylize(wide, STYLE, settings=made, model="vgg11")
     assert sum(result.record["settings"]["evaluations"]) >= 7 and "7 are shared out" in capsys.readouterr().err
 

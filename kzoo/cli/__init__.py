@@ -81,7 +81,7 @@ def main(args=None, prog_name="kzoo"):
         click.echo("Stopped.", err=True)
         sys.exit(130)
     except SystemExit:
-        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # kzoo list | head: click's mark; it says 1
+        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):  # kzoo list | head: click marks it so, and says 1
             sys.exit(0)
         raise
 
