@@ -29,7 +29,7 @@ def write_atomically(path, mode="wb", **options):
     >>> Path("/tmp/kzoo-doctest.txt").read_text()
     'whole'
     """
-    path = Path(os.path.realpath(path))
+    path = Path(path)
     if path.is_dir():
         raise KzooError(f"Can't write {path}: it is a folder; give the name of a file.")
     options = {**({} if "b" in mode else {"encoding": "utf-8"}), **options}
@@ -40,6 +40,7 @@ def write_atomically(path, mode="wb", **options):
         except OSError as e:
             raise KzooError(f"Can't write {path}: {e.strerror or e}.") from e
         return
+    path = Path(os.path.realpath(path))
     # Beside the target: a rename is atomic only within one file system.
     temporary = path.parent / f".tmp-{secrets.token_hex(4)}-{path.name}"
     try:

@@ -179,7 +179,7 @@ def _without_scale(layer):
 def _is_affine(layer, rank):
     """Whether a layer is a scale and an offset for each of the last axis' channels."""
     if isinstance(layer, layers.BatchNormalization):
-        return layer.axis in (-1, rank - 1) and not layer.renorm
+        return layer.axis in (-1, rank - 1) and not getattr(layer, "renorm", False)
     return type(layer) is layers.Rescaling and np.ndim(layer.scale) <= 1 and np.ndim(layer.offset) <= 1
 
 

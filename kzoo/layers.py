@@ -100,7 +100,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and self.axis in (-1, 3)
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "bfloat16", "float16")
             and mask is None
-            and not (self.renorm or self.synchronized)
+            and not (getattr(self, "renorm", False) or self.synchronized)  # Keras before 3.14 has no renorm
         )
         if not fused:
             return super().call(inputs, training=training, mask=mask)

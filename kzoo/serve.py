@@ -140,7 +140,7 @@ async def body_of(request, server):
     declared = int(declared) if declared.isdigit() else limits.body
     if declared > limits.body:
         raise Refused(413, f"The request has {declared:,} bytes; at most {limits.body:,} are taken.")
-    if server.held + declared > limits.held:
+    if server.held + declared > max(limits.held, limits.body):
         raise Refused(503, "Too many large requests are waiting; try again.")
     request.state.held = declared
     server.held += declared

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 
-RULES = 1  # the version of decode, resize and crop in kzoo.data.images; another one gives other pixels
+# The version of decode, resize and crop in kzoo.data.images; another one gives other pixels. (Not raised when BMP files
+# began to be read with their palettes, which was a fault of few files: every run and export would be refused.)
+RULES = 1
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def main():
     run = kzoo.load_run(args.run)
     config = run.config
     usual = json.loads(json.dumps(known_options(spec(config["model"]))))  # tuples as JSON has them
-    options = {k: v for k, v in config["options"].items() if usual[k] != v or k == "aux"}
+    options = {k: v for k, v in config["options"].items() if usual[k] != v and k != "aux"}
     data = kzoo.load_data(config["data"], seed=config["seed"], val_fraction=config["val_fraction"])
     parts = [part for part in ("val", "test") if part in data.splits]
     if "test" not in parts:

@@ -65,6 +65,27 @@ def test_folders_of_splits_keep_them(tmp_path):
     assert all(i.startswith("valid") for i in data.splits["val"].ids)
 
 
+def test_names_that_are_no_utf_8_have_a_fingerprint(tmp_path):
+    data = load_data(photos(tmp_path, {os.fsdecode(b"caf\xe9"): 3, "b": 3}))
+    assert len(data.fingerprint()) == 64
+
+
+def test_folders_that_cannot_be_read_are_said(tmp_path, monkeypatch):
+    photos(tmp_path, {"a": 4, "b": 4})
+    (tmp_path / "a" / "inner").mkdir()
+    real = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("inner"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert load_data(tmp_path).skipped == [("a/inner", "can't be read (Permission denied)")]
+    with pytest.raises(DataError, match="a/inner"):
+        load_data(tmp_path, strict=True)
+
+
 def test_a_class_may_be_called_train(tmp_path):
     data = load_data(photos(tmp_path, {"bus": 5, "car": 5, "train": 5}))
     assert data.classes == ("bus", "car", "train") and set(data.splits) == {"train", "val", "test"}

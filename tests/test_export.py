@@ -264,6 +264,7 @@ def test_a_changed_export_is_not_loaded(exported, tmp_path, kzoo_command, fault)
          "RestoreV2"),
         (lambda x: tf.raw_ops.MatchingFilesDataset(patterns=x), "MatchingFilesDataset"),
         (lambda x: tf.cond(x == "", lambda: x, lambda: tf.io.read_file(x)), "ReadFile"),
+        (lambda x: tf.raw_ops.DatasetFromGraph(graph_def=x), "DatasetFromGraph"),
     ],
 )  # fmt: skip
 def test_a_graph_that_reads_files_is_refused(tmp_path, spying, op):
@@ -281,6 +282,9 @@ def test_the_features_are_those_below_the_classifier(tmp_path):
     assert graph.penultimate(kzoo.build("lenet5")).shape == (None, 84)
     assert graph.penultimate(kzoo.build("squeezenet1_1", input_shape=(64, 64, 3))).shape == (None, 512)
     x = keras.Input((4, 4, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(x)
+    logits = keras.layers.Activation("linear", name="predictions")(keras.layers.Dense(5)(pooled))
+    assert graph.penultimate(keras.Model(x, logits)).shape == (None, 3), "as Keras' MobileNets end"
     assert graph.penultimate(keras.Model(x, keras.layers.GlobalAveragePooling2D()(x))).shape == (None, 3)
 
 

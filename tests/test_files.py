@@ -55,6 +55,9 @@ def test_links_and_what_is_no_file(tmp_path):
     with write_atomically(tmp_path / "pipe", "w") as f:
         f.write("through")
     assert reader.communicate(timeout=20)[0] == "through" and (tmp_path / "pipe").is_fifo()
+    code = "from kzoo.files import write_atomically\nwith write_atomically('/dev/stdout', 'w') as f: f.write('piped')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout == "piped"
     with write_atomically("/dev/null") as f:
         f.write(b"nothing")
     assert not leftovers(tmp_path)

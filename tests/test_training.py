@@ -341,6 +341,21 @@ def test_a_kill_before_the_last_file_and_a_folder_that_takes_none(tmp_path):
         pass
 
 
+def test_what_a_kill_at_the_start_leaves_is_no_obstacle(tmp_path):
+    out = tmp_path / "r"
+    out.mkdir()
+    (out / ".tmp-0123abcd-config.json").write_text("{")
+    kzoo.train("mnist_softmax", "digits", epochs=1, quiet=True, out=out)
+    assert not list(out.glob(".tmp-*"))
+    (out / "splits.csv").unlink()
+    kzoo.train(out=out, resume=True, quiet=True)
+    assert len(runs.read_csv(out / "splits.csv")) == 1797
+    for text in ("{}", "[1]", '{"model": "mnist_softmax"}'):
+        (out / "config.json").write_text(text)
+        with pytest.raises(RunError, match="is no run"):
+            kzoo.load_run(out)
+
+
 def test_patience_needs_a_validation_part(tmp_path):
     with pytest.raises(RunError, match="there is no validation part"):
         kzoo.train("mnist_softmax", "digits", epochs=1, val_fraction=0.0, patience=1, out=tmp_path / "r", quiet=True)

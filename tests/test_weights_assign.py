@@ -200,6 +200,31 @@ def test_resolve():
         kzoo.build("lenet5", weights="no/such.h5")
 
 
+def test_a_published_file_is_known_by_its_hash(arrays, tmp_path):
+    """Whatever it is called, it brings its preprocessing."""
+    from dataclasses import replace
+
+    from kzoo.files import digest
+
+    np.savez(tmp_path / "a.npz", **arrays)
+    own = kzoo.Preprocessing(channel_order="bgr", scale=1.0, offset=(-1.0, -2.0, -3.0))
+    size, hash = (tmp_path / "a.npz").stat().st_size, f"sha256:{digest(tmp_path / 'a.npz')[:8]}"
+    published = kzoo.Weights("imagenet", "https://example.org/published.npz", hash, own, size=size + 99)
+    row = replace(kzoo.spec("resnet20"), weights=(published,))
+    found = resolve(row, tmp_path / "a.npz")
+    assert found.preprocessing == own and found.tag == "imagenet" and found.file == str(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", **{**arrays, "more": np.ones(1)})
+    assert resolve(row, tmp_path / "b.npz").preprocessing is None
+
+
+def test_arrays_of_other_dimensions_fit_no_map(tmp_path):
+    np.savez(
+        tmp_path / "a.npz", **{"classifier.0.kernel": np.ones(3), "fc.scale": np.float32(2), "conv1.weight": np.ones(2)}
+    )
+    with pytest.raises(WeightsError, match="does not fit"):
+        kzoo.build("resnet20", depth=8, weights=tmp_path / "a.npz")
+
+
 def test_preprocessing_comes_with_the_weights(arrays, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     own = kzoo.Preprocessing(channel_order="bgr", scale=1.0, offset=(-1.0, -2.0, -3.0))

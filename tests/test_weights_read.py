@@ -117,13 +117,39 @@ def test_pth(tmp_path, legacy):
     state = {
         "a.weight": torch.arange(6.0).reshape(2, 3).T, "a.half": torch.ones(3).half(),
         "a.bfloat": torch.tensor([1.0, 3.140625]).bfloat16(), "a.num_batches_tracked": torch.tensor(5),
+        "a.bias": torch.nn.Parameter(torch.ones(2)),
     }  # fmt: skip
     for content in (state, {"state_dict": state, "epoch": 3}):
         torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
         same(read(tmp_path / "a.pth"), {
             "a.weight": np.float32([[0, 3], [1, 4], [2, 5]]), "a.half": np.ones(3, "float16"),
             "a.bfloat": np.float32([1, 3.140625]), "a.num_batches_tracked": np.array(5),
+            "a.bias": np.ones(2, "float32"),
         })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ["{'descr': '<f4', (", "{[]: 1}", "{'descr': '<f4', 'fortran_order': False, 'shape': (True,)}"]
+)
+def test_npy_headers_that_are_no_python(tmp_path, text):
+    header = text.encode().ljust(117) + b"\n"
+    member = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as z:
+        z.writestr("w.npy", member)
+    refused(tmp_path / "a.npz")
+
+
+def test_what_an_archive_may_unpack_to_is_bounded_by_the_archive(tmp_path):
+    """A small .keras with a large .h5 with much larger arrays."""
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        group = f.create_group("layers/dense/vars")
+        group.create_dataset("0", data=np.zeros(8_000_000, "float32"))
+        group.create_dataset("1", shape=(25_000_000,), dtype="float32", chunks=(1_000_000,), compression="gzip")[:] = 0
+    with zipfile.ZipFile(tmp_path / "a.keras", "w", zipfile.ZIP_DEFLATED) as z:
+        z.writestr("config.json", "{}")
+        z.write(tmp_path / "a.h5", "model.weights.h5")
+    assert (tmp_path / "a.keras").stat().st_size < 1 << 20 and (tmp_path / "a.h5").stat().st_size > 30 << 20
+    refused(tmp_path / "a.keras")
 
 
 def test_pth_without_torch(tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ class DataSet:
 
     def fingerprint(self):
         """A hash of names, labels and contents (for files: their sizes) of all splits."""
-        digest = hashlib.sha256("\n".join(self.classes).encode())
+        digest = hashlib.sha256("\n".join(self.classes).encode("utf-8", "surrogateescape"))
         for name, split in sorted(self.splits.items()):
             digest.update(f"{name}:{len(split)}".encode())
             digest.update(np.ascontiguousarray(split.labels, "<i8").tobytes())

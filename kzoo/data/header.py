@@ -10,7 +10,7 @@ from kzoo.data.guards import MAGIC
 
 MAX_BLOCKS = 65_536  # of a GIF up to the end of its first frame: 16 MB in blocks of 255 bytes
 # Of a JPEG: each scan of a progressive one may pass over all pixels again, and an empty one takes ten bytes. Usual are
-# ten; two more lie in a thumbnail.
+# ten.
 MAX_SCANS = 100
 MAX_SEGMENTS = 10_000  # of a JPEG, of up to 64 KB: a large profile or depth map has hundreds
 

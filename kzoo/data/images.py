@@ -109,7 +109,7 @@ def decode(data):
 
 
 def _bmp(data):
-    """A BMP as (H, W, 1 or 3): a fourth channel is padding, not alpha; 8 bits are places in the palette.
+    """A BMP as (H, W, 3): a fourth channel is padding, not alpha; 8 bits are places in the palette.
 
     TensorFlow 2.21 leaves them as they are. BITMAPINFOHEADER: its length is at byte 14, the palette, blue first and 4
     bytes a colour, behind it.

@@ -115,9 +115,9 @@ def scan(splits: dict[str, Split], bar=None) -> Scan:
     return Scan(ids, looks, hashes, tiny, group([k.digest for k in looks], hashes, tiny, usable, least))
 
 
-def in_order(function, items, ahead=64):
+def in_order(function, items, ahead=None):
     """map() over threads, in order, with at most `ahead` results waiting. The first are begun before it returns."""
-    items, waiting = iter(items), deque()
+    items, waiting, ahead = iter(items), deque(), ahead or max(64, 2 * cores())
     pool = ThreadPoolExecutor(cores())
 
     def begin(n):
@@ -289,7 +289,9 @@ def _check_jpeg(data):
         if scans > MAX_SCANS:
             raise DataError(f"has more than {MAX_SCANS} scans")
         at += 0 if kind in (0x01, 0xD8) else int.from_bytes(data[at : at + 2], "big")
-    raise DataError("is truncated (the file ends before the picture)")
+    # Damage within a scan may look like a segment that leads past the end: then libjpeg's word counts.
+    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise DataError("is truncated (the file ends before the picture)")
 
 
 def _check_png(data):

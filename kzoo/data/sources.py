@@ -115,10 +115,11 @@ def _folder(root):
     if not classes:
         raise DataError(f"'{root}' has no class folders: put the images of each class into a folder of its own.")
     skipped, splits, seen = [], {}, set()
+    lost = lambda e: skipped.append((os.path.relpath(e.filename, root), f"can't be read ({e.strerror})"))  # noqa: E731
     for part, folder in parts.items():
         paths, labels = [], []
         for label, name in enumerate(classes):
-            for path in _files(folder / name, seen):
+            for path in _files(folder / name, seen, lost):
                 reason = fault(path)
                 if reason:
                     skipped.append((str(path.relative_to(root)), reason))
@@ -151,10 +152,13 @@ def _subfolders(folder):
         raise DataError(f"The folder '{folder}' can't be read ({e.strerror}).") from e
 
 
-def _files(folder, seen):
-    """Files below a folder, in order of name, each real file once: links to folders aren't followed."""
+def _files(folder, seen, lost=None):
+    """Files below a folder, in order of name, each real file once: links to folders aren't followed.
+
+    lost: called with the OSError of each folder that can't be read.
+    """
     found = []
-    for where, folders, names in os.walk(folder, followlinks=False):
+    for where, folders, names in os.walk(folder, onerror=lost, followlinks=False):
         folders[:] = sorted(d for d in folders if not d.startswith("."))
         for name in names:
             if name.startswith(".") or name in IGNORED:
@@ -170,8 +174,8 @@ def _files(folder, seen):
 # --- files that hold arrays --------------------------------------------------------------------------------
 
 
-def read_npz(path):
-    """The arrays of an .npz, by name. Never unpickles; sizes are checked against the headers before reading."""
+def read_npz(path, most=MAX_BYTES):
+    """The arrays of an .npz, by name, at most `most` bytes. Never unpickles; sizes are checked before reading."""
     arrays, total = {}, 0
     try:
         with zipfile.ZipFile(path) as archive:
@@ -189,7 +193,7 @@ def read_npz(path):
                 if dtype.hasobject:
                     raise DataError(f"'{path}' holds pickled objects ({info.filename}); kzoo reads plain arrays only.")
                 total += math.prod(shape) * dtype.itemsize
-                if total > MAX_BYTES or math.prod(shape) * dtype.itemsize > info.file_size:
+                if total > most or math.prod(shape) * dtype.itemsize > info.file_size:
                     raise DataError(
                         f"'{path}' declares arrays of {total:,} bytes, more than it holds or than is accepted."
                     )

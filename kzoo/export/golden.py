@@ -81,7 +81,7 @@ def save(path, golden):
 def load(path):
     """(encoded images, the arrays) of a golden.npz; ExportError if it is none."""
     try:
-        golden = read_npz(path)
+        golden = read_npz(path, 1 << 28)
         lengths = golden["lengths"]
         n = len(lengths)
         if golden["logits"].ndim != 2 or golden["prepared"].ndim != 4 or n < 1:

@@ -46,8 +46,8 @@ def penultimate(model):
     Of a model from elsewhere: the input of the last layer with weights, or what the model itself takes.
     """
     nodes = calls(model.inputs, [model.outputs[0]])
-    named = [n for n in nodes if n.operation.name == "predictions"]
     weighted = [n for n in nodes if getattr(n.operation, "weights", None)]
+    named = [n for n in weighted if n.operation.name == "predictions"]
     x = (named or weighted[-1:] or nodes[:1])[-1].input_tensors[0]
     x = keras.ops.mean(x, (1, 2)) if len(x.shape) == 4 else x  # SqueezeNet's classifier is a convolution
     return keras.ops.cast(x, "float32")

@@ -16,7 +16,8 @@ MOST = 1 << 28  # bytes of a card
 # A SavedModel is a program. Those that kzoo writes read and write no files, call no Python and reach no network.
 FORBIDDEN = re.compile(
     "File|Reader|Record|TextLine|LMDB|CSV|Sql|Snapshot|Cache|Save|Restore|Checkpoint|Print|Debug|Summary|PyFunc|Rpc|"
-    "DataService|ImmutableConst|Load|VocabRemapping|TableExport|^Abort$"
+    "DataService|ImmutableConst|Load|VocabRemapping|TableExport|FromGraph|RegisterDataset|codeProto|UnigramCandidate|"
+    "^Abort$"
 )
 SAVER = {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"}  # TensorFlow's own, in functions nobody calls
 
@@ -94,7 +95,9 @@ def load_saved_model(folder):
         raise ExportError(f"{folder} holds no saved_model.pb.") from None
     except (OSError, DecodeError) as e:
         raise ExportError(f"{path} can't be read ({e}).") from e
-    bad = sorted(set().union(*map(_forbidden, program.meta_graphs)))
+    if len(program.meta_graphs) != 1 or not program.meta_graphs[0].HasField("object_graph_def"):
+        raise ExportError(f"{path} is not as TensorFlow 2 writes it.")  # what else is there would be run by other rules
+    bad = sorted(_forbidden(program.meta_graphs[0]))
     del program
     if bad:
         raise ExportError(f"{path} was refused: its graph would {', '.join(bad)}, which no kzoo export does.")
@@ -110,6 +113,7 @@ def _forbidden(meta):
     functions = meta.graph_def.library.function
     called = {c for n in meta.object_graph_def.nodes for c in n.function.concrete_functions}
     called |= {n.bare_concrete_function.concrete_function_name for n in meta.object_graph_def.nodes}
+    called |= {n.op for f in functions for n in f.node_def}  # a function's name may stand for an operation's
     for f in functions:
         for value in (value for node in f.node_def for value in node.attr.values()):
             called |= {value.func.name, *(g.name for g in value.list.func)}

@@ -111,10 +111,9 @@ def _of_run(run, classes):
 
 def _json(path):
     try:
-        data = runs.read_json(path)
+        return runs.read_json(path)
     except RunError:
         return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _splits(run):
@@ -138,7 +137,7 @@ def _splits(run):
     if config.get("divided"):
         data = as_divided(data, run)
         if "choose" in data.splits:
-            again = _json(run.path / runs.METRICS).get("winner") == "head"
+            again = _json(run.path / runs.METRICS).get("winner", "head") == "head"  # which is written first
             chosen = "seen" if again else "val"
             parts = {chosen: data.splits["choose"], "test": data.splits.get("test") or data.splits.get("val")}
             return {name: split for name, split in parts.items() if split is not None}

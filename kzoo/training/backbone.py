@@ -23,7 +23,7 @@ import numpy as np
 from kzoo.catalog import list_models, spec
 from kzoo.errors import KzooError, RunError
 from kzoo.files import sha256, write_atomically
-from kzoo.hardware import auto_precision, backend, describe, load_keras, processor, without_devices
+from kzoo.hardware import auto_precision, backend, cores, describe, load_keras, processor, without_devices
 from kzoo.pretrained import OFFLINE_BACKBONE, RECOGNISED, recognised_shape
 from kzoo.shipped import path_of
 from kzoo.spec import ModelSpec, Preprocessing, Weights
@@ -154,7 +154,8 @@ def machine():
         return {"precision": precision, "why": why, "hardware": describe()}
     names = ("keras", "tensorflow", "jax", "jaxlib")
     cpu, flags = processor()
-    facts = [cpu, sorted(flags), os.cpu_count(), sorted(glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/accel*")),
+    devices = sorted(glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/accel*"))
+    facts = [cpu, sorted(flags), cores(), os.cpu_count(), devices,
              os.environ.get("CUDA_VISIBLE_DEVICES"), backend(), [package(n) for n in names]]  # fmt: skip
     path = cache_dir() / f"machine-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.json"
     try:

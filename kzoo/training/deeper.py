@@ -22,9 +22,10 @@ def deepen(job, head):
     """Train the stages that job.how["unfreeze"] names, one after the other, each from the best so far.
 
     A stage is kept if the choosing part gains by it: the mean log loss falls by more than two standard errors of its
-    photo-by-photo differences, and no fewer photos are right. Two, because each stage's epoch was chosen by the same
-    photos: on ants and bees, gains of 1.3 and 1.9 standard errors on 49 photos were none on the 153 others (94.8 %
-    right, 96.7 % with the head alone). "auto" ends at the first stage that does not gain.
+    photo-by-photo differences, and no fewer photos are right; fewer than FEWEST photos are not believed. Two, because
+    each stage's epoch was chosen by the same photos: on ants and bees, gains of 1.3 and 1.9 standard errors on 49
+    photos were none on the 153 others (94.8 % right, 96.7 % with the head alone). "auto" ends at the first stage that
+    does not gain.
     job: a `kzoo.training.finetuning.Job`, whose phases and history grow. head: the head on the training part.
 
     Returns ((name of the best phase, logits by part or None for the head's), a sentence). Overwrites the run's model

@@ -19,7 +19,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -111,9 +111,12 @@ def finetune_folder(
             raise RunError(f"{out} was not left by kzoo finetune: kzoo train --resume --out {out} goes on with it.")
         photos = before["data"] if photos is None else photos
         model = before["model"] if model is None else model
-        if weights is None:  # by its tag: a bare file would come without its preprocessing
-            weights, tags = before["weights"]["tag"], {w.tag for w in spec(before["model"]).weights}
-            weights = weights if weights in tags else before["weights"]["file"]
+        if weights is None:
+            # The tag's row, since a bare file would come without its preprocessing, but that very file if it is there.
+            weights, tags = before["weights"]["file"], {w.tag: w for w in spec(before["model"]).weights}
+            if before["weights"]["tag"] in tags:
+                row = tags[before["weights"]["tag"]]
+                weights = replace(row, file=weights) if os.path.isfile(weights) else row
         seed = before["seed"] if seed is None else seed
         precision = before["precision"] if precision in (None, "auto") else precision
         input_shape = before["input_shape"] if input_shape is None else input_shape

@@ -139,7 +139,7 @@ def train(
         folder = runs.new_folder(out, row.name, data)
 
     with runs.locked(folder):
-        if not before:
+        if not before or not (folder / runs.SPLITS).is_file():  # a kill may have come in between
             runs.record(folder, settings, dataset)
         if not quiet:
             sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 import zipfile
@@ -26,6 +27,8 @@ from kzoo.spec import Preprocessing
 
 CONFIG, MODEL, LABELS, SPLITS = "config.json", "model.keras", "labels.txt", "splits.csv"
 HISTORY, METRICS, CHECKPOINT, LOCK = "history.csv", "metrics.json", "checkpoint.npz", ".lock"
+
+LEFT = re.compile(r"\.tmp-[0-9a-f]{8}-")  # what a kill inside `write_atomically` leaves
 
 
 @dataclass
@@ -56,12 +59,16 @@ def write_json(path, data):
 
 
 def read_json(path):
+    """A file of a run that holds a JSON object; RunError."""
     try:
-        return json.loads(Path(path).read_text("utf-8"))
+        data = json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError:
         raise RunError(f"{Path(path).parent} is no run: it has no {Path(path).name}.") from None
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise RunError(f"{path} can't be read ({e}).") from e
+    if not isinstance(data, dict):
+        raise RunError(f"{Path(path).parent} is no run: {Path(path).name} holds no JSON object.")
+    return data
 
 
 def write_csv(path, rows, columns):
@@ -103,6 +110,9 @@ def locked(folder):
             raise RunError(f"{folder} is in use by another kzoo process: wait for it, or choose another --out.") from e
         except OSError as e:
             raise RunError(f"{folder} can't be locked ({e.strerror}): choose an --out on another file system.") from e
+        for path in Path(folder).iterdir():  # of a process that was killed: the lock is ours
+            if LEFT.match(path.name) and path.is_file():
+                path.unlink()
         yield
 
 
@@ -172,6 +182,8 @@ def load_run(path):
     if not path.is_dir():
         raise RunError(f"There is no run '{path}': kzoo train writes one.")
     config = read_json(path / CONFIG)
+    if not {"model", "classes", "input_shape", "preprocessing"} <= config.keys():
+        raise RunError(f"{path} is no run: its {CONFIG} was not written by kzoo.")
     row = spec(config["model"])
     import_module(row.architecture.partition(":")[0])  # its layers register themselves with Keras
     import_module("kzoo.layers")
@@ -282,7 +294,7 @@ def new_folder(out, model, data):
     out = Path(out)
     if (out / CONFIG).exists():
         raise RunError(f"{out} holds a run already: add --resume to go on with it, or choose another --out.")
-    if out.exists() and (not out.is_dir() or any(p.name != LOCK for p in out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(p.name != LOCK and not LEFT.match(p.name) for p in out.iterdir())):
         raise RunError(f"{out} exists and is no run: choose another --out.")
     try:
         os.makedirs(out, exist_ok=True)

@@ -284,7 +284,7 @@ def rename(arrays, names):
             if change:
                 kind, *arguments = change.split(" ")
                 placed = CHANGES[kind](target, variable, array, *arguments)
-        except ValueError as e:
+        except (ValueError, IndexError) as e:  # an array of other dimensions than this map knows
             result.problems.append(f"{shown(name)}: {e}")
             continue
         for key, value in placed.items():

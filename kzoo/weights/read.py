@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -33,8 +34,8 @@ UNSAFE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", 
           "IndexLookup", "TextVectorization", "Hashing"}  # fmt: skip
 
 # What the libraries raise on a damaged file.
-DAMAGE = (OSError, EOFError, ValueError, KeyError, OverflowError, NotImplementedError, RecursionError, struct.error,
-          zipfile.BadZipFile, zlib.error)  # fmt: skip
+DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, OverflowError, NotImplementedError, RecursionError,
+          MemoryError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 def bound(path):
@@ -84,9 +85,11 @@ def shown(text, length=200):
 # --- Through the worker ----------------------------------------------------------------------------------
 
 
-def worker(kind, path, budget, seconds):
-    """Run worker.py on a file and take over what it left: (arrays, the file's model_config or None)."""
-    limit = bound(path)
+def worker(kind, path, budget, seconds, limit):
+    """Run worker.py on a file and take over what it left: (arrays, the file's model_config or None).
+
+    budget: bytes of memory. limit: bytes of all arrays.
+    """
     script = Path(__file__).with_name("worker.py")
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_PLUGIN_PATH": ""}
     with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
@@ -143,12 +146,15 @@ def seconds_for(path, start):
 # --- HDF5, .keras ----------------------------------------------------------------------------------------
 
 
-def read_hdf5(path):
-    """Keras' weights in HDF5: legacy (Keras 1 and 2, weights or whole models) and .weights.h5 of Keras 3."""
+def read_hdf5(path, limit=None):
+    """Keras' weights in HDF5: legacy (Keras 1 and 2, weights or whole models) and .weights.h5 of Keras 3.
+
+    limit: bytes of all arrays, in place of what the file's own size allows.
+    """
     with open(path, "rb") as f:
         if f.read(8) != b"\x89HDF\r\n\x1a\n":
             raise WeightsError("it is no HDF5 file.")
-    arrays, config = worker("hdf5", path, budget=768 << 20, seconds=seconds_for(path, 30))
+    arrays, config = worker("hdf5", path, 768 << 20, seconds_for(path, 30), limit or bound(path))
     if config is not None:
         check_config(parse_json(config))
     return arrays
@@ -171,7 +177,7 @@ def read_keras(path):
                 while left and (piece := source.read(min(left, 1 << 20))):
                     f.write(piece)
                     left -= len(piece)
-            arrays = read_hdf5(copy)
+            arrays = read_hdf5(copy, bound(path))  # of the archive: it may be small and unpack to much
     keys = layer_keys(config)
     return {named(name, keys): a for name, a in arrays.items()}
 
@@ -375,5 +381,5 @@ def read_pth(path):
             # torch stores its members as they are; a packed one is no work of torch's and unpacks inside its C++ code.
             if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
                 raise WeightsError("it holds packed members; torch.save writes none.")
-    arrays, _ = worker("torch", path, budget=(512 << 20) + 3 * os.path.getsize(path), seconds=seconds_for(path, 120))
+    arrays, _ = worker("torch", path, (512 << 20) + 3 * os.path.getsize(path), seconds_for(path, 120), bound(path))
     return arrays

@@ -245,10 +245,11 @@ def read_torch(path, write, budget):
             raise Refused(f"it holds {name!r}: {type(t).__name__}, not only names and tensors")
         if t.layout != torch.strided or t.is_quantized or t.device.type != "cpu" or t.is_complex():
             raise Refused(f"'{name}' is not a plain dense tensor")
+        t = t.detach()  # a Parameter, which NumPy does not take
         nbytes = size(t.shape, t.element_size())
         dtype = "bfloat16" if t.dtype == torch.bfloat16 else None
         write.declare(name, dtype or t[()].flatten()[:0].numpy().dtype.newbyteorder("<").str, t.shape, nbytes)
-        t = t.detach().contiguous()
+        t = t.contiguous()
         write.out.write((t.view(torch.int16) if dtype else t).numpy().tobytes())
 
 
