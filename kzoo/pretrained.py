@@ -115,7 +115,10 @@ PRETRAINED = {
     "resnet18": (torch("resnet18-f37072fd.pth", "torch_resnet", 44.661, 69.758, 89.078),),
     "resnet34": (torch("resnet34-b627a593.pth", "torch_resnet", 83.275, 73.314, 91.420),),
     "resnet20": (
-        own("resnet20", "cifar10", 569754, "693a49f852687ed6a31c0ea52b0c788e0b83f822e69b452c03294b802340e1a1"),
+        own("resnet20", "cifar10", 569754, "e706528f94faee85fe6b0956b4f964711245ac97e4bcb9c39af05a5bcc949dd7"),
+    ),
+    "plain20": (
+        own("plain20", "cifar10", 569754, "c722a7b63f78e27f33a6733c8e19e4256c4988f99411ad7b4130cf23a3d4432f"),
     ),
     "resnet50": (
         keras(f"resnet/resnet50_{KERNELS}.h5", "2cb95161c43110f7111970584f804107", CAFFE, 98, 74.9, 92.1, HE),
