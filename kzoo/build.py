@@ -46,6 +46,14 @@ def options(row):
     }
 
 
+def check_options(row, config):
+    """UnknownName for a keyword that a row's architecture does not take."""
+    known = options(row)
+    for key in config:
+        if key not in known:
+            raise unknown(f"option of {row.name}", key, known, f"It has: {', '.join(known) or 'none'}.")
+
+
 def build(
     name, *, num_classes="published", input_shape=None, preprocessing=None, precision=None, seed=None, weights=None,
     new_classifier=None, adapt_input=False, **config,
@@ -75,10 +83,7 @@ def build(
     (None, 5)
     """
     row = spec(name)
-    known = options(row)
-    for key in config:
-        if key not in known:
-            raise unknown(f"option of {row.name}", key, known, f"It has: {', '.join(known) or 'none'}.")
+    check_options(row, config)
     if weights is not None:
         weights = pretrained.resolve(row, weights)
         config = {**weights.config, **config}

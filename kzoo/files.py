@@ -3,12 +3,20 @@
 import ctypes
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kzoo.errors import KzooError
+
+LEFT = re.compile(r"\.tmp-[0-9a-f]{8}-")  # how the names begin of what a kill leaves of the writers below
+
+
+def _temporary(path):
+    """Where something is written before it is renamed to `path`."""
+    return path.parent / f".tmp-{secrets.token_hex(4)}-{path.name}"
 
 
 @contextmanager
@@ -42,7 +50,7 @@ def write_atomically(path, mode="wb", **options):
         return
     path = Path(os.path.realpath(path))
     # Beside the target: a rename is atomic only within one file system.
-    temporary = path.parent / f".tmp-{secrets.token_hex(4)}-{path.name}"
+    temporary = _temporary(path)
     try:
         with open(temporary, mode.replace("w", "x"), **options) as f:
             yield f
@@ -69,7 +77,7 @@ def check_writable(path):
     kzoo.errors.KzooError: Can't write /dev/null/x: Not a directory.
     """
     path = Path(path)
-    probe = path.parent / f".tmp-{secrets.token_hex(4)}-{path.name}"
+    probe = _temporary(path)
     try:
         probe.touch(exist_ok=False)
         probe.unlink()
@@ -107,7 +115,7 @@ def write_folder(path, replace=None):
     'whole'
     """
     path = Path(path)
-    temporary = path.parent / f".tmp-{secrets.token_hex(4)}-{path.name}"
+    temporary = _temporary(path)
 
     def allowed():
         if path.is_symlink() or (path.exists() and not path.is_dir()):

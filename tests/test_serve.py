@@ -93,6 +93,18 @@ def b64(data):
     return {"b64": base64.b64encode(data).decode()}
 
 
+def at_once(model, one, n):
+    """Call `one` in n threads while the model is held up, then let it go."""
+    model.go.clear()
+    threads = [threading.Thread(target=one) for _ in range(n)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    model.go.set()
+    for thread in threads:
+        thread.join(20)
+
+
 def raw(port, data, wait=10):
     """All that the server answers to bytes on the wire, until it hangs up."""
     with socket.create_connection(("127.0.0.1", port), timeout=wait) as s:
@@ -216,16 +228,9 @@ def test_requests_are_batched_a_full_queue_gets_503_and_all_others_an_answer(ser
 
 def test_bodies_are_bounded_together_and_given_back(served):
     model, port, server = served
-    model.go.clear()
     big, results = png() + bytes(190_000), []
     one = lambda: results.append(ask(port, "/classify", big)[0])  # noqa: E731
-    threads = [threading.Thread(target=one) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.5)
-    model.go.set()
-    for thread in threads:
-        thread.join(20)
+    at_once(model, one, 6)
     assert results.count(200) == LIMITS.held // len(big) == 2 and results.count(503) == 4
     assert server.held == 0 and ask(port, "/classify", big)[0] == 200
 
@@ -247,17 +252,10 @@ def test_large_images_of_several_requests_are_not_computed_at_once(served):
     model, port, _ = served
     large = png((900, 900))
     assert 900 * 900 <= LIMITS.pixels < 2 * 900 * 900
-    model.go.clear()
     model.sizes.clear()
     answers = []
     one = lambda: answers.append(ask(port, body={"instances": [b64(large), b64(png())]}))  # noqa: E731
-    threads = [threading.Thread(target=one) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.5)
-    model.go.set()
-    for thread in threads:
-        thread.join(20)
+    at_once(model, one, 3)
     for status, answer in answers:
         assert status == 200 and len(answer["predictions"]) == 2 and not any(r["error"] for r in answer["predictions"])
     assert len(answers) == 3 and model.sizes == [2, 2, 2], "each batch holds one of the large images"

@@ -73,12 +73,10 @@ class _Json:
         self.between = "[\n"
 
     def row(self, result):
-        from kzoo.data.images import shown
-
         # A name that is no Unicode can't be written; as ASCII every other one can.
-        result = {**result, "image": result["image"] if _is_text(result["image"]) else shown(result["image"])}
+        result = {**result, "image": _written(result["image"])}
         for seen in result.get("top", ()):
-            seen["class"] = seen["class"] if _is_text(seen["class"]) else shown(seen["class"])
+            seen["class"] = _written(seen["class"])
         click.echo(self.between + "  " + json.dumps(result, ensure_ascii=False), nl=False)
         self.between = ",\n"
 
@@ -86,12 +84,15 @@ class _Json:
         click.echo("[]" if self.between == "[\n" else "\n]")
 
 
-def _is_text(name):
+def _written(name):
+    """A name that can be written: one that is no Unicode escaped."""
+    from kzoo.data.guards import shown
+
     try:
         name.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return shown(name)
+    return name
 
 
 class _Csv:
@@ -101,12 +102,9 @@ class _Csv:
         self.file.writerow(["image", "error", *columns, "abstain"])
 
     def row(self, result):
-        from kzoo.data.images import shown
-
-        written = lambda name: name if _is_text(name) else shown(name)  # noqa: E731
-        seen = [x for t in result.get("top", ()) for x in (written(t["class"]), f"{t['probability']:.6f}")]
+        seen = [x for t in result.get("top", ()) for x in (_written(t["class"]), f"{t['probability']:.6f}")]
         seen += [""] * (2 * self.top - len(seen))
-        self.file.writerow([written(result["image"]), result.get("error", ""), *seen, result.get("abstain", "")])
+        self.file.writerow([_written(result["image"]), result.get("error", ""), *seen, result.get("abstain", "")])
 
     def end(self):
         sys.stdout.flush()

@@ -65,7 +65,5 @@ def stylize_folder(contents, styles, out, *, from_last=False, budget=None, resum
                 bad.append(file)
                 say(str(e))
     if bad:
-        error = DataError(f"{len(bad)} of {len(files)} pictures could not be painted.")
-        error.results = results
-        raise error
+        raise pictures.unpainted(bad, files, results)
     return results

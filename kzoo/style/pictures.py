@@ -119,6 +119,13 @@ def loss_curve(path, history):
         figure.savefig(f, format="png", dpi=120)
 
 
+def unpainted(bad, files, results):
+    """The DataError that tells how many pictures could not be painted; `results` has what was made of the others."""
+    error = DataError(f"{len(bad)} of {len(files)} pictures could not be painted.")
+    error.results = results
+    return error
+
+
 def listed(folder):
     """The files of a folder that are images by their headers, frames in the order of their numbers: 2 before 10."""
     numbers = lambda p: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.name)]  # noqa: E731

@@ -383,9 +383,7 @@ def apply_stylenet(net, images, *, out=None, size=None, quiet=False):
                 say(str(e))
             bar.advance(1)
     if bad:
-        error = DataError(f"{len(bad)} of {len(files)} pictures could not be painted.")
-        error.results = written
-        raise error
+        raise pictures.unpainted(bad, files, written)
     return written
 
 

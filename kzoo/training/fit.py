@@ -11,13 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kzoo.build import build, options
+from kzoo.build import build, check_options, options
 from kzoo.catalog import spec
 from kzoo.data import load_data
 from kzoo.data.augment import augmentation
 from kzoo.data.batches import batches, prepared
 from kzoo.data.sources import report_skipped
-from kzoo.errors import RunError, unknown
+from kzoo.errors import RunError
 from kzoo.hardware import auto_precision, describe
 from kzoo.ledger import ledger
 from kzoo.models.inception import LOSS_WEIGHTS
@@ -83,9 +83,7 @@ def train(
         raise RunError("Say which model to train; kzoo list shows all.")
     row = spec(spec(model).name)  # also a ModelSpec must be registered: whoever reads the run will look it up
     known = options(row)
-    for key in config:
-        if key not in known:
-            raise unknown(f"option of {row.name}", key, known, f"It has: {', '.join(known) or 'none'}.")
+    check_options(row, config)
     if "aux" in known:
         config = {"aux": True, **config}
     data = "digits" if data is None else os.fspath(data)

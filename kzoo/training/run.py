@@ -8,7 +8,6 @@ import io
 import json
 import os
 import platform
-import re
 import shlex
 import sys
 import zipfile
@@ -22,13 +21,11 @@ import numpy as np
 
 from kzoo.catalog import spec
 from kzoo.errors import RunError, first_line
-from kzoo.files import write_atomically
+from kzoo.files import LEFT, write_atomically
 from kzoo.spec import Preprocessing
 
 CONFIG, MODEL, LABELS, SPLITS = "config.json", "model.keras", "labels.txt", "splits.csv"
 HISTORY, METRICS, CHECKPOINT, LOCK = "history.csv", "metrics.json", "checkpoint.npz", ".lock"
-
-LEFT = re.compile(r"\.tmp-[0-9a-f]{8}-")  # what a kill inside `write_atomically` leaves
 
 
 @dataclass
