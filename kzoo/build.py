@@ -55,9 +55,18 @@ def check_options(row, config):
 
 
 def build(
-    name, *, num_classes="published", input_shape=None, preprocessing=None, precision=None, seed=None, weights=None,
-    new_classifier=None, adapt_input=False, **config,
-):  # fmt: skip
+    name,
+    *,
+    num_classes="published",
+    input_shape=None,
+    preprocessing=None,
+    precision=None,
+    seed=None,
+    weights=None,
+    new_classifier=None,
+    adapt_input=False,
+    **config,
+):
     """Build a model of the catalog.
 
     name: a name of `kzoo.list_models()`, or a ModelSpec.
@@ -101,7 +110,9 @@ def build(
     per_channel = {len(v) for v in (prep.scale, prep.offset) if isinstance(v, tuple)}
     if per_channel - {shape[2]}:
         # Means for three colours have no meaning for another number of channels; their average is the nearest thing.
-        mean = lambda v: sum(v) / len(v) if isinstance(v, tuple) else v  # noqa: E731
+        def mean(v):
+            return sum(v) / len(v) if isinstance(v, tuple) else v
+
         prep = type(prep)(prep.crop, prep.interpolation, prep.channel_order, mean(prep.scale), mean(prep.offset))
 
     if seed is not None:

@@ -16,7 +16,10 @@ def processor():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine(), frozenset()
-    get = lambda key: next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")  # noqa: E731
+
+    def get(key):
+        return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+
     return get("model name") or platform.machine(), frozenset(get("flags").split())
 
 

@@ -14,9 +14,12 @@ from kzoo.layers import GroupedConv2D, Preprocess
 
 # What can take in a scale and an offset: the variable to scale, and its axes of output channels.
 KERNELS = {
-    layers.Conv2D: ("kernel", (3,)), GroupedConv2D: ("kernel", (3,)), layers.Dense: ("kernel", (1,)),
-    layers.SeparableConv2D: ("pointwise_kernel", (3,)), layers.DepthwiseConv2D: ("kernel", (2, 3)),
-}  # fmt: skip
+    layers.Conv2D: ("kernel", (3,)),
+    GroupedConv2D: ("kernel", (3,)),
+    layers.Dense: ("kernel", (1,)),
+    layers.SeparableConv2D: ("pointwise_kernel", (3,)),
+    layers.DepthwiseConv2D: ("kernel", (2, 3)),
+}
 # What hands on its input when nobody trains.
 IDENTITIES = (layers.Identity, layers.Dropout, layers.SpatialDropout2D, layers.GaussianDropout, layers.GaussianNoise)
 
@@ -185,7 +188,10 @@ def _is_affine(layer, rank):
 
 def _affine(layer):
     """(scale, offset) in float64."""
-    number = lambda v: np.asarray(keras.ops.convert_to_numpy(v), "float64")  # noqa: E731
+
+    def number(v):
+        return np.asarray(keras.ops.convert_to_numpy(v), "float64")
+
     if isinstance(layer, layers.Rescaling):
         return number(layer.scale), number(layer.offset)
     scale = 1 / np.sqrt(number(layer.moving_variance) + layer.epsilon)

@@ -107,15 +107,23 @@ class BatchNormalization(keras.layers.BatchNormalization):
         import tensorflow as tf
 
         channels = inputs.shape[-1]
+
         # Variables are float32, but for a policy such as "bfloat16", which stores them in 16 bits.
-        value = lambda v, default: tf.fill([channels], default) if v is None else ops.cast(v, "float32")  # noqa: E731
+        def value(v, default):
+            return tf.fill([channels], default) if v is None else ops.cast(v, "float32")
+
         gamma, beta = value(self.gamma, 1.0), value(self.beta, 0.0)
         mean, variance = value(self.moving_mean, 0.0), value(self.moving_variance, 1.0)
         train = bool(training and self.trainable)
         y, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs, scale=gamma, offset=beta, epsilon=self.epsilon, is_training=train,
-            mean=tf.zeros([0]) if train else mean, variance=tf.zeros([0]) if train else variance,
-        )  # fmt: skip
+            x=inputs,
+            scale=gamma,
+            offset=beta,
+            epsilon=self.epsilon,
+            is_training=train,
+            mean=tf.zeros([0]) if train else mean,
+            variance=tf.zeros([0]) if train else variance,
+        )
         if train:
             # The kernel gives the variance of a sample, sum / (n - 1); Keras keeps that of the batch, sum / n.
             n = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), "float32")
@@ -136,9 +144,9 @@ class GroupedConv2D(keras.layers.Conv2D):
     """
 
     def call(self, x):
-        convolve = lambda x, w: ops.conv(  # noqa: E731
-            x, w, strides=self.strides, padding=self.padding, dilation_rate=self.dilation_rate
-        )
+        def convolve(x, w):
+            return ops.conv(x, w, strides=self.strides, padding=self.padding, dilation_rate=self.dilation_rate)
+
         xs = ops.split(x, self.groups, axis=-1)
         ws = ops.split(ops.convert_to_tensor(self.kernel), self.groups, axis=-1)
         y = ops.concatenate([convolve(x, w) for x, w in zip(xs, ws, strict=True)], axis=-1)

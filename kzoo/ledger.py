@@ -217,7 +217,9 @@ class Ledger:
         return f"<Ledger of {self.name}: {len(self.rows)} rows, {self.totals.params:,} parameters>"
 
     def _repr_html_(self):
-        line = lambda row, tag: "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in row) + "</tr>"  # noqa: E731
+        def line(row, tag):
+            return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in row) + "</tr>"
+
         head, *body = self._cells()
         notes = "<br>".join(map(html.escape, self.notes()))
         return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in body)}</table><p>{notes}</p>"
@@ -248,15 +250,22 @@ def _shorten(name, width):
 
 
 def _totals(rows):
-    add = lambda key: sum(getattr(r, key) for r in rows)  # noqa: E731
+    def add(key):
+        return sum(getattr(r, key) for r in rows)
+
     known = [r.multiply_adds for r in rows if r.multiply_adds is not None]
     return Totals(
-        params=add("params"), weights=add("weights"), biases=add("biases"), trainable=add("trainable"),
+        params=add("params"),
+        weights=add("weights"),
+        biases=add("biases"),
+        trainable=add("trainable"),
         parameter_bytes=add("parameter_bytes"),
         trainable_bytes=sum(r.parameter_bytes * r.trainable // r.params for r in rows if r.params),
-        multiply_adds=sum(known) if len(known) == len(rows) else None, known_multiply_adds=sum(known),
-        values=add("values"), bytes=add("bytes"),
-    )  # fmt: skip
+        multiply_adds=sum(known) if len(known) == len(rows) else None,
+        known_multiply_adds=sum(known),
+        values=add("values"),
+        bytes=add("bytes"),
+    )
 
 
 # --- Walking the graph -----------------------------------------------------------------------------------
@@ -320,19 +329,28 @@ def _row(op, prefix, node, outs, seen, owned):
     mine = {id(v): v for v in getattr(op, "weights", ())}
     new = [v for i, v in mine.items() if i not in owned]
     owned.update(mine)
-    elements = lambda vs: sum(prod(v.shape) for v in vs)  # noqa: E731
+
+    def elements(vs):
+        return sum(prod(v.shape) for v in vs)
+
     biases = elements(v for v in new if v.name in ("bias", "beta"))
     view = isinstance(op, receptive_field.IDENTITIES + receptive_field.RESHAPES)
     fresh = [] if view or type(op).__name__ in receptive_field.RESHAPE_OPS else outs
     return Row(
-        name=prefix + op.name, kind=type(op).__name__, output=tuple(outs[0].shape[1:]),
-        weights=elements(new) - biases, biases=biases, trainable=elements(v for v in new if v.trainable),
+        name=prefix + op.name,
+        kind=type(op).__name__,
+        output=tuple(outs[0].shape[1:]),
+        weights=elements(new) - biases,
+        biases=biases,
+        trainable=elements(v for v in new if v.trainable),
         parameter_bytes=sum(prod(v.shape) * _bytes(v.dtype) for v in new),
-        multiply_adds=cost, values=sum(prod(t.shape[1:]) for t in fresh),
+        multiply_adds=cost,
+        values=sum(prod(t.shape[1:]) for t in fresh),
         bytes=sum(prod(t.shape[1:]) * _bytes(t.dtype) for t in fresh),
         receptive_field=None if isinstance(sights, str) else ReceptiveField(sights),
-        shared=bool(mine) and not new, unknown="; ".join(reasons),
-    )  # fmt: skip
+        shared=bool(mine) and not new,
+        unknown="; ".join(reasons),
+    )
 
 
 def _as_shared(row):

@@ -39,9 +39,18 @@ OXFORD, HE, GOOGLE = "CC BY 4.0 (VGG, Oxford)", "MIT (K. He)", "Apache-2.0 (Goog
 
 def keras(file, md5, preprocessing, mib, top1, top5, licence, *, tag="imagenet", names="keras", **more):
     return Weights(
-        tag, KERAS + file, f"md5:{md5}" if md5 else "", preprocessing, mib * MIB or None, names,
-        licence=licence, top1=top1, top5=top5, source="keras.applications", **more,
-    )  # fmt: skip
+        tag,
+        KERAS + file,
+        f"md5:{md5}" if md5 else "",
+        preprocessing,
+        mib * MIB or None,
+        names,
+        licence=licence,
+        top1=top1,
+        top5=top5,
+        source="keras.applications",
+        **more,
+    )
 
 
 def keras_mobilenet(version, alpha):
@@ -53,9 +62,16 @@ def keras_mobilenet(version, alpha):
         file, mib, top1, top5 = f"mobilenet_v2/mobilenet_v2_{KERNELS}_{alpha}_224.h5", 14, 71.3, 90.1
     full = alpha == 1.0
     return keras(
-        file, None, TF, mib if full else 0, top1 if full else None, top5 if full else None, GOOGLE,
-        tag="imagenet" if full else f"imagenet_alpha_{alpha}", config={"alpha": alpha},
-    )  # fmt: skip
+        file,
+        None,
+        TF,
+        mib if full else 0,
+        top1 if full else None,
+        top5 if full else None,
+        GOOGLE,
+        tag="imagenet" if full else f"imagenet_alpha_{alpha}",
+        config={"alpha": alpha},
+    )
 
 
 # --- torchvision, timm -----------------------------------------------------------------------------------
@@ -64,14 +80,31 @@ TORCH = "https://download.pytorch.org/models/"
 
 
 def torch(
-    file, names, mib, top1, top5, *, tag="imagenet", preprocessing=TORCH_INPUT, base=TORCH, source="torchvision",
+    file,
+    names,
+    mib,
+    top1,
+    top5,
+    *,
+    tag="imagenet",
+    preprocessing=TORCH_INPUT,
+    base=TORCH,
+    source="torchvision",
     licence="BSD-3-Clause (torchvision)",
-):  # fmt: skip
+):
     digits = file.rpartition("-")[2].partition(".")[0]
     return Weights(
-        tag, base + file, f"sha256:{digits}", preprocessing, int(mib * MIB), names,
-        licence=licence, top1=top1, top5=top5, source=source,
-    )  # fmt: skip
+        tag,
+        base + file,
+        f"sha256:{digits}",
+        preprocessing,
+        int(mib * MIB),
+        names,
+        licence=licence,
+        top1=top1,
+        top5=top5,
+        source=source,
+    )
 
 
 # --- kzoo's own, in the package (kzoo/shipped has their cards) ---------------------------------------------
@@ -80,9 +113,17 @@ def torch(
 def own(name, data, size, sha256):
     """data: what they were trained on, also their tag. Their accuracy is not ImageNet's: the card has it."""
     return Weights(
-        data, f"{PREFIX}{name}.npz", f"sha256:{sha256}", None, size, None, num_classes=10, classes=data,
-        licence="Apache-2.0 (kzoo)", source="kzoo",
-    )  # fmt: skip
+        data,
+        f"{PREFIX}{name}.npz",
+        f"sha256:{sha256}",
+        None,
+        size,
+        None,
+        num_classes=10,
+        classes=data,
+        licence="Apache-2.0 (kzoo)",
+        source="kzoo",
+    )
 
 
 # What fine-tuning and style transfer fall back on where nothing better is at hand: (model, tag).
@@ -117,9 +158,7 @@ PRETRAINED = {
     "resnet20": (
         own("resnet20", "cifar10", 569754, "e706528f94faee85fe6b0956b4f964711245ac97e4bcb9c39af05a5bcc949dd7"),
     ),
-    "plain20": (
-        own("plain20", "cifar10", 569754, "c722a7b63f78e27f33a6733c8e19e4256c4988f99411ad7b4130cf23a3d4432f"),
-    ),
+    "plain20": (own("plain20", "cifar10", 569754, "c722a7b63f78e27f33a6733c8e19e4256c4988f99411ad7b4130cf23a3d4432f"),),
     "resnet50": (
         keras(f"resnet/resnet50_{KERNELS}.h5", "2cb95161c43110f7111970584f804107", CAFFE, 98, 74.9, 92.1, HE),
     ),
@@ -131,18 +170,39 @@ PRETRAINED = {
     ),
     "resnet50_v1_5": (
         torch("resnet50-0676ba61.pth", "torch_resnet", 97.781, 76.130, 92.862),
-        torch("resnet50-11ad3fa6.pth", "torch_resnet", 97.790, 80.858, 95.434,
-              tag="imagenet_v2", preprocessing=TORCH_LATER),
+        torch(
+            "resnet50-11ad3fa6.pth",
+            "torch_resnet",
+            97.790,
+            80.858,
+            95.434,
+            tag="imagenet_v2",
+            preprocessing=TORCH_LATER,
+        ),
     ),
     "resnet101_v1_5": (
         torch("resnet101-63fe2227.pth", "torch_resnet", 170.511, 77.374, 93.546),
-        torch("resnet101-cd907fc2.pth", "torch_resnet", 170.530, 81.886, 95.780,
-              tag="imagenet_v2", preprocessing=TORCH_LATER),
+        torch(
+            "resnet101-cd907fc2.pth",
+            "torch_resnet",
+            170.530,
+            81.886,
+            95.780,
+            tag="imagenet_v2",
+            preprocessing=TORCH_LATER,
+        ),
     ),
     "resnet152_v1_5": (
         torch("resnet152-394f9c45.pth", "torch_resnet", 230.434, 78.312, 94.046),
-        torch("resnet152-f82ba261.pth", "torch_resnet", 230.474, 82.284, 96.002,
-              tag="imagenet_v2", preprocessing=TORCH_LATER),
+        torch(
+            "resnet152-f82ba261.pth",
+            "torch_resnet",
+            230.474,
+            82.284,
+            96.002,
+            tag="imagenet_v2",
+            preprocessing=TORCH_LATER,
+        ),
     ),
     "resnet50_v2": (
         keras(f"resnet/resnet50v2_{KERNELS}.h5", "3ef43a0b657b3be2300d5770ece849e0", TF, 98, 76.0, 93.0, GOOGLE),
@@ -155,17 +215,41 @@ PRETRAINED = {
     ),
     "googlenet_bn": (torch("googlenet-1378be20.pth", "torch_googlenet", 49.731, 69.778, 89.530, preprocessing=TF),),
     "inception_v3": (
-        keras(f"inception_v3/inception_v3_{KERNELS}.h5", "9a0d58056eeedaa3f26cb7ebd46da564", TF, 92, 77.9, 93.7, GOOGLE,
-              names="keras_inception_v3"),
+        keras(
+            f"inception_v3/inception_v3_{KERNELS}.h5",
+            "9a0d58056eeedaa3f26cb7ebd46da564",
+            TF,
+            92,
+            77.9,
+            93.7,
+            GOOGLE,
+            names="keras_inception_v3",
+        ),
     ),
     "inception_v4": (
-        torch("inceptionv4-8e4777a0.pth", "timm_inception_v4", 163, 80.2, 95.2, licence=GOOGLE, source="timm",
-              base="https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/",
-              preprocessing=Preprocessing(crop=0.875, interpolation="bicubic")),
+        torch(
+            "inceptionv4-8e4777a0.pth",
+            "timm_inception_v4",
+            163,
+            80.2,
+            95.2,
+            licence=GOOGLE,
+            source="timm",
+            base="https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/",
+            preprocessing=Preprocessing(crop=0.875, interpolation="bicubic"),
+        ),
     ),
     "inception_resnet_v2": (
-        keras(f"inception_resnet_v2/inception_resnet_v2_{KERNELS}.h5", "e693bd0210a403b3192acc6073ad2e96", TF, 215,
-              80.3, 95.3, GOOGLE, names="keras_inception_resnet_v2"),
+        keras(
+            f"inception_resnet_v2/inception_resnet_v2_{KERNELS}.h5",
+            "e693bd0210a403b3192acc6073ad2e96",
+            TF,
+            215,
+            80.3,
+            95.3,
+            GOOGLE,
+            names="keras_inception_resnet_v2",
+        ),
     ),
     "mobilenet_v1": tuple(keras_mobilenet(1, alpha) for alpha in (1.0, 0.75, 0.5, 0.25)),
     "mobilenet_v2": tuple(keras_mobilenet(2, alpha) for alpha in (1.0, 1.4, 1.3, 0.75, 0.5, 0.35)),
@@ -174,10 +258,8 @@ PRETRAINED = {
     "nasnet_mobile": (
         keras("nasnet/NASNet-mobile.h5", "020fb642bf7360b370c678b08e0adf61", TF, 23, 74.4, 91.9, GOOGLE),
     ),
-    "nasnet_large": (
-        keras("nasnet/NASNet-large.h5", "11577c9a518f0070763c2b964a382f17", TF, 343, 82.5, 96.0, GOOGLE),
-    ),
-}  # fmt: skip
+    "nasnet_large": (keras("nasnet/NASNet-large.h5", "11577c9a518f0070763c2b964a382f17", TF, 343, 82.5, 96.0, GOOGLE),),
+}
 
 # --- Files without an address ------------------------------------------------------------------------------
 
@@ -190,27 +272,85 @@ CAFFE_SQUEEZENET = Preprocessing(crop=0.875, channel_order="bgr", scale=1.0, off
 
 def known(file, digits, size, preprocessing, top1, top5, source, licence, config=None, num_classes=1000):
     return Weights(
-        Path(file).stem, file, f"sha256:{digits}", preprocessing, size, num_classes=num_classes, config=config or {},
-        licence=licence, top1=top1, top5=top5, source=source,
-    )  # fmt: skip
+        Path(file).stem,
+        file,
+        f"sha256:{digits}",
+        preprocessing,
+        size,
+        num_classes=num_classes,
+        config=config or {},
+        licence=licence,
+        top1=top1,
+        top5=top5,
+        source=source,
+    )
 
 
 RECOGNISED = {
-    "mobilenet_v1": ((
-        known("mobilenet_v1_0.25_128_imagenet.npz", "06639fca543ba19e8828678ffc54695e127cfa1fc2e8d1aa8cdce2e26b0c7778",
-              618616, SLIM, 41.5, 66.3, "TF-slim", GOOGLE, {"alpha": 0.25}), (128, 128, 3)),),
-    "mobilenet_v2": ((
-        known("mobilenet_v2_1.0_224_imagenet.npz", "d18a54434572a9b31ab86c082d239dc5316b309a157b2620af6cd9da89cc6385",
-              4531327, SLIM, 71.9, 91.0, "TF-slim", GOOGLE), (224, 224, 3)),),
-    "squeezenet1_0": ((
-        known("squeezenet_v1.0_imagenet.npz", "f4114036a1f62e5b575e718e8841f65b0e8d27b80911fbd33096b5c875905ea1",
-              928997, CAFFE_SQUEEZENET, 57.5, 80.3, "SqueezeNet's authors", "BSD (SqueezeNet's authors)",
-              {"conv10_padding": 1}), (227, 227, 3)),),
-    "squeezenet1_1": ((
-        known("squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5",
-              "17154246284f555591549ac2c83e127abfbf4307dc4b0060fdaa2931d0fa38da", 3002560, CAFFE_SQUEEZENET, 57.5,
-              80.3, "SqueezeNet's authors", "BSD (SqueezeNet's authors)", num_classes=None), (227, 227, 3)),),
-}  # fmt: skip
+    "mobilenet_v1": (
+        (
+            known(
+                "mobilenet_v1_0.25_128_imagenet.npz",
+                "06639fca543ba19e8828678ffc54695e127cfa1fc2e8d1aa8cdce2e26b0c7778",
+                618616,
+                SLIM,
+                41.5,
+                66.3,
+                "TF-slim",
+                GOOGLE,
+                {"alpha": 0.25},
+            ),
+            (128, 128, 3),
+        ),
+    ),
+    "mobilenet_v2": (
+        (
+            known(
+                "mobilenet_v2_1.0_224_imagenet.npz",
+                "d18a54434572a9b31ab86c082d239dc5316b309a157b2620af6cd9da89cc6385",
+                4531327,
+                SLIM,
+                71.9,
+                91.0,
+                "TF-slim",
+                GOOGLE,
+            ),
+            (224, 224, 3),
+        ),
+    ),
+    "squeezenet1_0": (
+        (
+            known(
+                "squeezenet_v1.0_imagenet.npz",
+                "f4114036a1f62e5b575e718e8841f65b0e8d27b80911fbd33096b5c875905ea1",
+                928997,
+                CAFFE_SQUEEZENET,
+                57.5,
+                80.3,
+                "SqueezeNet's authors",
+                "BSD (SqueezeNet's authors)",
+                {"conv10_padding": 1},
+            ),
+            (227, 227, 3),
+        ),
+    ),
+    "squeezenet1_1": (
+        (
+            known(
+                "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5",
+                "17154246284f555591549ac2c83e127abfbf4307dc4b0060fdaa2931d0fa38da",
+                3002560,
+                CAFFE_SQUEEZENET,
+                57.5,
+                80.3,
+                "SqueezeNet's authors",
+                "BSD (SqueezeNet's authors)",
+                num_classes=None,
+            ),
+            (227, 227, 3),
+        ),
+    ),
+}
 
 
 def recognised_shape(weights):

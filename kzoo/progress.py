@@ -51,10 +51,15 @@ class Live(Silent):
 
         self.unit = unit
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(20), TaskProgressColumn(),
-            TextColumn("{task.fields[speed]}"), TimeRemainingColumn(compact=True), TextColumn("{task.fields[numbers]}"),
-            console=Console(stderr=True), transient=True,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(20),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[numbers]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
         self.task = None
 
     def start(self, text, total, done=0):

@@ -178,11 +178,17 @@ def merge(op, node, befores, ins, out):
                 raise Unknown("branches of different strides meet here")
         period = lcm(*(len(s.first) for s in sights)) if units > 1 else 1
         ends = [[s.window(i) for s in sights] for i in range(period)]
-        merged.append(replace(
-            sights[0], dim=dim, units=units, everything=everything,
-            first=tuple(min(a for a, _ in e) for e in ends), last=tuple(max(b for _, b in e) for e in ends),
-            shift=sights[0].window(period)[0] - sights[0].window(0)[0],
-        ))  # fmt: skip
+        merged.append(
+            replace(
+                sights[0],
+                dim=dim,
+                units=units,
+                everything=everything,
+                first=tuple(min(a for a, _ in e) for e in ends),
+                last=tuple(max(b for _, b in e) for e in ends),
+                shift=sights[0].window(period)[0] - sights[0].window(0)[0],
+            )
+        )
     return tuple(merged)
 
 
@@ -257,8 +263,10 @@ def transposed(op, node, before, shape, out):
         start = _padding(op, extent, stride, out[s.dim], shape[s.dim])
         return s.through(
             lambda i: (-((extent - 1 - start - i) // stride), (i + start) // stride),
-            Fraction(1, stride), units=out[s.dim], dim=s.dim,
-        )  # fmt: skip
+            Fraction(1, stride),
+            units=out[s.dim],
+            dim=s.dim,
+        )
 
     return _slide(op, node, before, shape, along)
 
@@ -366,30 +374,110 @@ def _axes(axis, rank):
 
 # When nobody trains, the first few hand on what they get.
 IDENTITIES = (
-    layers.Identity, layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D,
-    layers.GaussianDropout, layers.GaussianNoise, layers.AlphaDropout, layers.ActivityRegularization,
-    layers.RandomFlip, layers.RandomRotation, layers.RandomTranslation, layers.RandomZoom, layers.RandomContrast,
+    layers.Identity,
+    layers.Dropout,
+    layers.SpatialDropout1D,
+    layers.SpatialDropout2D,
+    layers.SpatialDropout3D,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+    layers.AlphaDropout,
+    layers.ActivityRegularization,
+    layers.RandomFlip,
+    layers.RandomRotation,
+    layers.RandomTranslation,
+    layers.RandomZoom,
+    layers.RandomContrast,
     layers.RandomBrightness,
-)  # fmt: skip
+)
 RESHAPES = (layers.Flatten, layers.Reshape)
 RESHAPE_OPS = {"Reshape", "Squeeze", "ExpandDims", "Ravel"}
 POINTWISE = (
-    layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.BatchNormalization,
-    layers.Normalization, layers.Rescaling, layers.Masking, layers.Dense, layers.Add, layers.Subtract,
-    layers.Multiply, layers.Average, layers.Maximum, layers.Minimum,
-)  # fmt: skip
+    layers.Activation,
+    layers.ReLU,
+    layers.LeakyReLU,
+    layers.PReLU,
+    layers.ELU,
+    layers.BatchNormalization,
+    layers.Normalization,
+    layers.Rescaling,
+    layers.Masking,
+    layers.Dense,
+    layers.Add,
+    layers.Subtract,
+    layers.Multiply,
+    layers.Average,
+    layers.Maximum,
+    layers.Minimum,
+)
 POINTWISE_OPS = {
-    "Abs", "Absolute", "Add", "BatchNorm", "Cast", "Celu", "Clip", "ConvertToTensor", "Divide", "DivideNoNan", "Elu",
-    "Exp", "Expm1", "Gelu", "Greater", "GreaterEqual", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "Less",
-    "LessEqual", "Log", "Log1p", "LogSigmoid", "Maximum", "Minimum", "Mod", "Multiply", "Negative", "OnesLike",
-    "Power", "Reciprocal", "Relu", "Relu6", "Round", "Selu", "Sigmoid", "Sign", "Silu", "Softplus", "Softsign",
-    "Sqrt", "Square", "StopGradient", "Subtract", "Tanh", "TrueDivide", "Where", "ZerosLike",
-}  # fmt: skip
+    "Abs",
+    "Absolute",
+    "Add",
+    "BatchNorm",
+    "Cast",
+    "Celu",
+    "Clip",
+    "ConvertToTensor",
+    "Divide",
+    "DivideNoNan",
+    "Elu",
+    "Exp",
+    "Expm1",
+    "Gelu",
+    "Greater",
+    "GreaterEqual",
+    "HardSigmoid",
+    "HardSilu",
+    "HardTanh",
+    "LeakyRelu",
+    "Less",
+    "LessEqual",
+    "Log",
+    "Log1p",
+    "LogSigmoid",
+    "Maximum",
+    "Minimum",
+    "Mod",
+    "Multiply",
+    "Negative",
+    "OnesLike",
+    "Power",
+    "Reciprocal",
+    "Relu",
+    "Relu6",
+    "Round",
+    "Selu",
+    "Sigmoid",
+    "Sign",
+    "Silu",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Square",
+    "StopGradient",
+    "Subtract",
+    "Tanh",
+    "TrueDivide",
+    "Where",
+    "ZerosLike",
+}
 REDUCTIONS = {"All", "Amax", "Amin", "Any", "Max", "Mean", "Min", "Prod", "Std", "Sum", "Var"}
-NORMALISERS = (layers.Softmax, layers.LayerNormalization, layers.UnitNormalization, layers.RMSNormalization,
-               layers.GroupNormalization)  # fmt: skip
-POOL_ALL = (layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D,
-            layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D)  # fmt: skip
+NORMALISERS = (
+    layers.Softmax,
+    layers.LayerNormalization,
+    layers.UnitNormalization,
+    layers.RMSNormalization,
+    layers.GroupNormalization,
+)
+POOL_ALL = (
+    layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D,
+    layers.GlobalAveragePooling3D,
+    layers.GlobalMaxPooling1D,
+    layers.GlobalMaxPooling2D,
+    layers.GlobalMaxPooling3D,
+)
 HOW = (  # layers, names of the operations that keras.ops make of symbolic tensors, what they look at
     (POINTWISE + IDENTITIES, POINTWISE_OPS, merge),
     (layers.Concatenate, {"Concatenate", "Split"}, concatenate),
@@ -400,9 +488,19 @@ HOW = (  # layers, names of the operations that keras.ops make of symbolic tenso
     ((layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), {"ConvTranspose"}, transposed),
     ((), {"Conv", "DepthwiseConv", "MaxPool", "AveragePool"}, window),
     ((layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D), (), upsample),
-    ((layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D, layers.Cropping1D, layers.Cropping2D,
-      layers.Cropping3D), {"Pad"}, pad),
+    (
+        (
+            layers.ZeroPadding1D,
+            layers.ZeroPadding2D,
+            layers.ZeroPadding3D,
+            layers.Cropping1D,
+            layers.Cropping2D,
+            layers.Cropping3D,
+        ),
+        {"Pad"},
+        pad,
+    ),
     ((), {"GetItem"}, cut),
     (layers.Permute, {"Transpose"}, permute),
     (layers.RNN, (), None),  # a ConvLSTM has a kernel_size, and sees all the times before
-)  # fmt: skip
+)

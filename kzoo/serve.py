@@ -346,9 +346,11 @@ class Server:
     async def status(self, request):
         async def work():
             state = "AVAILABLE" if self.ready else "UNLOADING"
-            return {"model_version_status": [
-                {"version": "1", "state": state, "status": {"error_code": "OK", "error_message": ""}}
-            ]}  # fmt: skip
+            return {
+                "model_version_status": [
+                    {"version": "1", "state": state, "status": {"error_code": "OK", "error_message": ""}}
+                ]
+            }
 
         return await self._answered(request, work)
 
@@ -359,9 +361,11 @@ class Server:
             signature = {"inputs": {"image": {"dtype": "DT_STRING"}}, "outputs": {n: {} for n in outputs}}
             return {
                 "model_spec": {"name": self.name, "signature_name": "", "version": "1"},
-                "metadata": {"signature_def": {"signature_def": {"serving_default": signature}},
-                             "card": {k: v for k, v in self.card.items() if k not in ("files", "training")}},
-            }  # fmt: skip
+                "metadata": {
+                    "signature_def": {"signature_def": {"serving_default": signature}},
+                    "card": {k: v for k, v in self.card.items() if k not in ("files", "training")},
+                },
+            }
 
         return await self._answered(request, work)
 
@@ -474,10 +478,17 @@ def run(server, host, port, ready=None):
                     signal.signal(s, handler)
 
     config = uvicorn.Config(
-        server.application(), http=_protocol(limits), ws="none", log_level="warning", access_log=False,
-        server_header=False, timeout_keep_alive=5, limit_concurrency=limits.connections,
-        timeout_graceful_shutdown=max(1, math.ceil(limits.timeout)), h11_max_incomplete_event_size=32 << 10,
-    )  # fmt: skip
+        server.application(),
+        http=_protocol(limits),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=5,
+        limit_concurrency=limits.connections,
+        timeout_graceful_shutdown=max(1, math.ceil(limits.timeout)),
+        h11_max_incomplete_event_size=32 << 10,
+    )
     server.http = Http(config)
     began = time.monotonic()
     with listening:

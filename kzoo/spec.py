@@ -67,11 +67,19 @@ class Preprocessing:
         >>> Preprocessing().fingerprint((224, 224, 3)) == Preprocessing(crop=0.875).fingerprint((224, 224, 3))
         False
         """
-        numbers = lambda v: [float(x) for x in v] if isinstance(v, (list, tuple)) else float(v)  # noqa: E731
+
+        def numbers(v):
+            return [float(x) for x in v] if isinstance(v, (list, tuple)) else float(v)
+
         facts = [
-            RULES, [int(n) for n in shape], float(self.crop), self.interpolation, self.channel_order,
-            numbers(self.scale), numbers(self.offset),
-        ]  # fmt: skip
+            RULES,
+            [int(n) for n in shape],
+            float(self.crop),
+            self.interpolation,
+            self.channel_order,
+            numbers(self.scale),
+            numbers(self.offset),
+        ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -66,7 +66,10 @@ def machine(bench, options):
         from bench.common import peak
 
         found["peak"] = peak()
-        built = lambda name: kzoo.load_run(name).model if os.path.isdir(name) else kzoo.build(name)  # noqa: E731
+
+        def built(name):
+            return kzoo.load_run(name).model if os.path.isdir(name) else kzoo.build(name)
+
         found["flops"] = {m: bench.flops(kzoo.ledger(built(m))) for m in options.model}
     return found
 
@@ -96,8 +99,12 @@ def summary(bench, found):
     for name, results in found.items():
         values = [r["value"] for r in results]
         facts = {k: v for k, v in results[-1].items() if k not in ("value", "peak_mib")}
-        table[name] = {"median": statistics.median(values), "best": best(values),
-                       "peak_mib": max(r["peak_mib"] for r in results), **facts}  # fmt: skip
+        table[name] = {
+            "median": statistics.median(values),
+            "best": best(values),
+            "peak_mib": max(r["peak_mib"] for r in results),
+            **facts,
+        }
     if bench.BASE in table:
         for row in table.values():
             for key, of in (("ratio", "median"), ("ratio_of_bests", "best")):
@@ -124,8 +131,9 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     for what in WHAT:
         bench = import_module(f"bench.{what}")
-        p = commands.add_parser(what, help=bench.HELP, description=bench.__doc__,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+        p = commands.add_parser(
+            what, help=bench.HELP, description=bench.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         bench.arguments(p)
         p.add_argument("--only", nargs="+", metavar="NAME", help="these contenders only")
         p.add_argument("--rounds", type=int, default=3)
@@ -141,8 +149,13 @@ def main():
     models = getattr(options, "model", None) or [None]
     # Not in this process: what it holds would count as the peak memory of those that it starts.
     known = ask("machine", models if models[0] else [])
-    record = {"command": "python scripts/benchmark.py " + " ".join(sys.argv[1:]), "unit": bench.UNIT,
-              "load_before": os.getloadavg()[0], **known, "results": {}}  # fmt: skip
+    record = {
+        "command": "python scripts/benchmark.py " + " ".join(sys.argv[1:]),
+        "unit": bench.UNIT,
+        "load_before": os.getloadavg()[0],
+        **known,
+        "results": {},
+    }
     print(f"{record['hardware']}; load {record['load_before']:.1f}; {options.rounds} rounds; {bench.UNIT}")
     if "peak" in record:
         print("Matrix product: {float32:,} GFLOP/s in float32, {bfloat16:,} in bfloat16".format(**record["peak"]))

@@ -60,9 +60,15 @@ def scratch(photos, out):
 
     for model in MODELS:
         run = kzoo.train(
-            model, photos / "train", epochs=10, batch_size=16, learning_rate=5e-4, test_fraction=0.0,
-            out=out / f"new-{model}", quiet=True,
-        )  # fmt: skip
+            model,
+            photos / "train",
+            epochs=10,
+            batch_size=16,
+            learning_rate=5e-4,
+            test_fraction=0.0,
+            out=out / f"new-{model}",
+            quiet=True,
+        )
         found = kzoo.evaluate(run, photos / "val", split="all", quiet=True)
         print(f"{model} from scratch, 10 epochs: {found.top1:.2%}", flush=True)
 

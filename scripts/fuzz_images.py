@@ -31,15 +31,21 @@ def seeds(rng):
     image = Image.fromarray(pixels).resize((96, 64), Image.Resampling.BICUBIC)
     frames = [image, image.rotate(90), image.rotate(180)]
     kinds = {
-        "jpeg": (image, "JPEG", {}), "progressive": (image, "JPEG", {"progressive": True}),
-        "cmyk": (image.convert("CMYK"), "JPEG", {}), "grey": (image.convert("L"), "JPEG", {}),
+        "jpeg": (image, "JPEG", {}),
+        "progressive": (image, "JPEG", {"progressive": True}),
+        "cmyk": (image.convert("CMYK"), "JPEG", {}),
+        "grey": (image.convert("L"), "JPEG", {}),
         "png": (image, "PNG", {}),
-        "rgba": (image.convert("RGBA"), "PNG", {}), "palette": (image.convert("P"), "PNG", {}),
-        "deep": (image.convert("L").convert("I;16"), "PNG", {}), "gif": (image, "GIF", {}),
-        "film": (image, "GIF", {"save_all": True, "append_images": frames[1:]}), "bmp": (image, "BMP", {}),
-        "webp": (image, "WEBP", {}), "lossless": (image, "WEBP", {"lossless": True}),
+        "rgba": (image.convert("RGBA"), "PNG", {}),
+        "palette": (image.convert("P"), "PNG", {}),
+        "deep": (image.convert("L").convert("I;16"), "PNG", {}),
+        "gif": (image, "GIF", {}),
+        "film": (image, "GIF", {"save_all": True, "append_images": frames[1:]}),
+        "bmp": (image, "BMP", {}),
+        "webp": (image, "WEBP", {}),
+        "lossless": (image, "WEBP", {"lossless": True}),
         "moving": (image, "WEBP", {"save_all": True, "append_images": frames[1:]}),
-    }  # fmt: skip
+    }
     found = {}
     for name, (picture, format, options) in kinds.items():
         buffer = io.BytesIO()
@@ -93,7 +99,10 @@ def main():
     export, kinds = Export(options.export), seeds(rng)
     good = kinds["jpeg"]
     want = export.run([good] * (options.batch + 1))["logits"][0]
-    held = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10  # noqa: E731
+
+    def held():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
     before, slowest, reasons, answered = held(), 0.0, {}, 0
     for start in range(0, options.n, options.batch):
         names = rng.choice(list(kinds), options.batch)
@@ -113,8 +122,18 @@ def main():
         for error in out["error"][:-1]:
             reason = error.decode().split(" pixels")[0] if b"declares" not in error else "declares too many pixels"
             reasons[reason or "decoded"] = reasons.get(reason or "decoded", 0) + 1
-    print(json.dumps({"answered": answered, "reasons": reasons, "slowest_batch_s": round(slowest, 2),
-                      "peak_mib_before": before, "peak_mib": held()}, indent=2))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "answered": answered,
+                "reasons": reasons,
+                "slowest_batch_s": round(slowest, 2),
+                "peak_mib_before": before,
+                "peak_mib": held(),
+            },
+            indent=2,
+        )
+    )
 
 
 if __name__ == "__main__":

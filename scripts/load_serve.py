@@ -98,15 +98,21 @@ def main():
     ms = 1000 * np.array([s for s, _ in answers])
     good = sum(status == 200 for _, status in answers)
     half, most = np.percentile(ms, (50, 99))
-    print(f"{good:,} of {options.requests:,} answered, {options.at_once} at a time: {seconds:.1f} s, "
-          f"{good / seconds:,.0f} requests/s, p50 {half:.0f} ms, p99 {most:.0f} ms")  # fmt: skip
+    print(
+        f"{good:,} of {options.requests:,} answered, {options.at_once} at a time: {seconds:.1f} s, "
+        f"{good / seconds:,.0f} requests/s, p50 {half:.0f} ms, p99 {most:.0f} ms"
+    )
 
-    stop = lambda: server.send_signal(signal.SIGTERM)  # noqa: E731
+    def stop():
+        return server.send_signal(signal.SIGTERM)
+
     answers, _ = fire(port, name, options.requests, options.at_once, after=stop)
     lost = [status for _, status in answers if status != 200]
     code = server.wait(60)
-    print(f"SIGTERM in the middle: {len(answers):,} requests taken, {len(answers) - len(lost):,} answered, lost: "
-          f"{lost or 'none'}; exit code {code}")  # fmt: skip
+    print(
+        f"SIGTERM in the middle: {len(answers):,} requests taken, {len(answers) - len(lost):,} answered, lost: "
+        f"{lost or 'none'}; exit code {code}"
+    )
     raise SystemExit(1 if lost or good < options.requests or code else 0)
 
 

@@ -60,9 +60,13 @@ def command(config, options):
     """The command that trains a run again."""
     recipe = config["recipe"]
     said = {
-        "data": config["data"], "recipe": recipe["name"], "epochs": recipe["epochs"],
-        "val-fraction": config["val_fraction"], "seed": config["seed"], "precision": config["precision"],
-    }  # fmt: skip
+        "data": config["data"],
+        "recipe": recipe["name"],
+        "epochs": recipe["epochs"],
+        "val-fraction": config["val_fraction"],
+        "seed": config["seed"],
+        "precision": config["precision"],
+    }
     usual = json.loads(json.dumps(RECIPES[recipe["name"]].to_dict()))
     said |= {k.replace("_", "-"): recipe[k] for k in ("batch_size", "learning_rate") if recipe[k] != usual[k]}
     if tuple(config["input_shape"]) != tuple(spec(config["model"]).input_shape):
@@ -102,8 +106,9 @@ def main():
     draft = run.path / "shipped.npz"
     with write_atomically(draft) as f:
         np.savez(f, **small)
-    model = kzoo.build(args.name, input_shape=run.input_shape, preprocessing=run.preprocessing, weights=str(draft),
-                       **options)  # fmt: skip
+    model = kzoo.build(
+        args.name, input_shape=run.input_shape, preprocessing=run.preprocessing, weights=str(draft), **options
+    )
     rounded = runs.Run(run.path, {**config, "precision": "float32"}, model)
     after = {part: evaluate(rounded, split=part, quiet=True) for part in parts}
     for part in exact:
@@ -115,21 +120,35 @@ def main():
     history = runs.read_csv(run.path / runs.HISTORY)
     seconds = sum(float(row["seconds"]) for row in history)
     card = {
-        "name": args.name, "trained_as": config["model"], "data": config["data"], "classes": config["classes"],
-        "recipe": config["recipe"], "options": options, "epochs": len(history), "seed": config["seed"],
-        "val_fraction": config["val_fraction"], "precision": config["precision"], "input_shape": config["input_shape"],
+        "name": args.name,
+        "trained_as": config["model"],
+        "data": config["data"],
+        "classes": config["classes"],
+        "recipe": config["recipe"],
+        "options": options,
+        "epochs": len(history),
+        "seed": config["seed"],
+        "val_fraction": config["val_fraction"],
+        "precision": config["precision"],
+        "input_shape": config["input_shape"],
         "val_top1": after["val"].top1 if "val" in after else None,
-        "test_top1": after["test"].top1, "test_images": after["test"].images,
+        "test_top1": after["test"].top1,
+        "test_images": after["test"].images,
         # As the recipe distorts the images, and while the weights moved: the papers' training error.
         "train_top1": [round(float(row["accuracy"]), 4) for row in history],
-        "seconds": round(seconds), "hardware": config["hardware"], "versions": config["versions"],
-        "fingerprint": config["fingerprint"], "command": command(config, options), "sha256": digest(draft),
+        "seconds": round(seconds),
+        "hardware": config["hardware"],
+        "versions": config["versions"],
+        "fingerprint": config["fingerprint"],
+        "command": command(config, options),
+        "sha256": digest(draft),
         "data_note": NOTE if config["data"] == "cifar10" and is_jpeg(data) else "",
-        "licence": "Apache-2.0 (kzoo)", "data_licence": LICENCES.get(config["data"], "see the data"),
+        "licence": "Apache-2.0 (kzoo)",
+        "data_licence": LICENCES.get(config["data"], "see the data"),
         "intended_use": "Teaching, tests, a start for fine-tuning, and demonstrations.",
         "limits": f"Knows {len(config['classes'])} classes and pictures of "
-                  f"{'x'.join(map(str, config['input_shape'][:2]))} pixels; says something about any picture.",
-    }  # fmt: skip
+        f"{'x'.join(map(str, config['input_shape'][:2]))} pixels; says something about any picture.",
+    }
     with write_atomically(file) as f:
         f.write(draft.read_bytes())
     with write_atomically(file.with_suffix(".json"), "w") as f:

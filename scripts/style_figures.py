@@ -43,23 +43,33 @@ def compare(options):
 
     eye = Eye(network("vgg19", options.vgg, content_layers=FRONT[-1:], style_layers=FRONT, precision="float32"))
     ways = {
-        "content as it is": None, "random": {"weights": "random"}, "cifar10": {"weights": "cifar10"},
+        "content as it is": None,
+        "random": {"weights": "random"},
+        "cifar10": {"weights": "cifar10"},
         "cifar10, relative": {"weights": "cifar10", "balance": "relative"},
-        "cifar10, block1 to block3": {"weights": "cifar10", "balance": "relative", "style_layers": FRONT,
-                                      "content_layers": FRONT[-1:]},
+        "cifar10, block1 to block3": {
+            "weights": "cifar10",
+            "balance": "relative",
+            "style_layers": FRONT,
+            "content_layers": FRONT[-1:],
+        },
         "VGG-19's front": {"weights": options.vgg},
-    }  # fmt: skip
+    }
     print(f"{'':28}{'Gram distance':>15}{'content distance':>18}   mean of all pairs at {options.size} px")
     for name, how in ways.items():
         found = []
         for content_name, content in photographs().items():
             for style_name, style in paintings().items():
-                fitted = lambda p: pictures.resized(p, pictures.fitted(p.shape, options.size)).astype("float32")[None]  # noqa: E731
+
+                def fitted(p):
+                    return pictures.resized(p, pictures.fitted(p.shape, options.size)).astype("float32")[None]
+
                 objective = Objective(eye, fitted(content), [fitted(style)], range_weight=0)
                 picture = fitted(content)
                 if how is not None:
-                    result = kzoo.stylize(content, style, size=options.size, evaluations=options.evaluations,
-                                          quiet=True, **how)  # fmt: skip
+                    result = kzoo.stylize(
+                        content, style, size=options.size, evaluations=options.evaluations, quiet=True, **how
+                    )
                     picture = result.picture[None].astype("float32")
                     if options.out:
                         file = Path(options.out) / f"{content_name}-{style_name}-{name.replace(' ', '_')}.png"

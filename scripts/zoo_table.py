@@ -21,7 +21,10 @@ def line(row, totals):
     paper = f"{row.paper.authors} {row.paper.year}"
     if row.paper.arxiv:
         paper = f"[{paper}](https://arxiv.org/abs/{row.paper.arxiv})"
-    figure = lambda v: "" if v is None else f"{v:,}" if isinstance(v, int) else v  # noqa: E731
+
+    def figure(v):
+        return "" if v is None else f"{v:,}" if isinstance(v, int) else v
+
     costs = "?" if totals.multiply_adds is None else count(totals.multiply_adds)
     size = "×".join(map(str, row.input_shape))
     params = (f"{totals.trainable:,}", figure(row.params))

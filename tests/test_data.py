@@ -53,8 +53,10 @@ def test_a_folder_of_classes(tmp_path):
     data = load_data(photos(tmp_path, {"cat": 10, "dog": 20}))
     assert data.classes == ("cat", "dog")
     assert {k: np.bincount(s.labels).tolist() for k, s in data.splits.items()} == {
-        "train": [7, 14], "val": [1, 2], "test": [2, 4],
-    }  # fmt: skip
+        "train": [7, 14],
+        "val": [1, 2],
+        "test": [2, 4],
+    }
 
 
 def test_folders_of_splits_keep_them(tmp_path):
@@ -238,8 +240,9 @@ def test_rows_of_a_table_that_can_not_be_used_are_skipped_with_the_reason(tmp_pa
     )
     data = load_data(table(inside, text))
     assert {k: s.ids for k, s in data.splits.items()} == {
-        "train": ["a/000.png", "b/000.png", "b/001.png"], "val": ["a/001.png"],
-    }  # fmt: skip
+        "train": ["a/000.png", "b/000.png", "b/001.png"],
+        "val": ["a/001.png"],
+    }
     reasons = [reason for _, reason in data.skipped]
     assert reasons[:2] == ["leads out of the table's folder"] * 2
     assert "No such file" in reasons[2] and "not a JPEG" in reasons[3]
@@ -479,7 +482,10 @@ def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
 
     first, second = seen(0, 0), seen(0, 1)
     assert not np.array_equal(first, second)
-    key = lambda a: sorted(im.tobytes() for im in a)  # noqa: E731
+
+    def key(a):
+        return sorted(im.tobytes() for im in a)
+
     assert key(first) == key(second) == key(split.images)
     assert not np.array_equal(seen(1, 0), first)
     epoch = tf.Variable(0, dtype=tf.int64)
@@ -524,7 +530,10 @@ def test_images_too_large_to_keep_are_prepared_on_the_way(tmp_path, monkeypatch)
     monkeypatch.setattr(module, "DISK", 10)
     on_the_way, bad = prepared(data, (8, 8, 3), PLAIN)
     assert on_the_way.files and not bad
-    get = lambda s: np.concatenate([x for x, _ in batches(s, (8, 8, 3), PLAIN, 5, num_classes=2)])  # noqa: E731
+
+    def get(s):
+        return np.concatenate([x for x, _ in batches(s, (8, 8, 3), PLAIN, 5, num_classes=2)])
+
     np.testing.assert_array_equal(get(kept), get(on_disk))
     np.testing.assert_array_equal(get(kept), get(on_the_way))
 

@@ -80,11 +80,19 @@ def prepare():
 EXIF = Image.Exif()
 EXIF[0x0112] = 6
 KINDS = {
-    "odd": {}, "tall": {"size": (13, 101)}, "tiny": {"size": (1, 1), "format": "PNG"}, "exif": {"exif": EXIF},
-    "cmyk": {"mode": "CMYK"}, "grey": {"mode": "L"}, "alpha": {"mode": "RGBA", "format": "PNG"},
-    "palette": {"mode": "P", "format": "PNG"}, "16 bit": {"mode": "I;16", "format": "PNG"},
-    "gif": {"format": "GIF"}, "bmp": {"format": "BMP"}, "webp": {"format": "WEBP"},
-}  # fmt: skip
+    "odd": {},
+    "tall": {"size": (13, 101)},
+    "tiny": {"size": (1, 1), "format": "PNG"},
+    "exif": {"exif": EXIF},
+    "cmyk": {"mode": "CMYK"},
+    "grey": {"mode": "L"},
+    "alpha": {"mode": "RGBA", "format": "PNG"},
+    "palette": {"mode": "P", "format": "PNG"},
+    "16 bit": {"mode": "I;16", "format": "PNG"},
+    "gif": {"format": "GIF"},
+    "bmp": {"format": "BMP"},
+    "webp": {"format": "WEBP"},
+}
 
 
 def test_pixels_and_logits_are_those_of_training_on_odd_sizes_and_kinds(model, serve):
@@ -133,9 +141,13 @@ def test_bad_images_in_a_batch_are_marked_and_the_others_answered(serve):
     out = {k: v.numpy() for k, v in serve["serving_default"](image=tf.constant(batch)).items()}
     alone = serve["serving_default"](image=tf.constant([good]))
     assert [e.decode() for e in out["error"]] == [
-        "", "is empty", "is not a JPEG, PNG, GIF, BMP or WebP image", "can't be decoded",
-        "declares 50000x50000 pixels; at most 100,000,000 are accepted", "",
-    ]  # fmt: skip
+        "",
+        "is empty",
+        "is not a JPEG, PNG, GIF, BMP or WebP image",
+        "can't be decoded",
+        "declares 50000x50000 pixels; at most 100,000,000 are accepted",
+        "",
+    ]
     for k in ("logits", "labels", "probabilities"):
         for i in (0, 5):
             if k == "labels":
@@ -193,7 +205,7 @@ def test_the_folder_holds_what_it_says(exported):
     report = kzoo.verify(out)
     assert report["ok"] and {"files", "pixels", "saved_model", "encoded images", "keras"} <= {
         c["check"] for c in report["checks"]
-    }  # fmt: skip
+    }
     for name in set(card["formats"]):
         assert next(c for c in report["checks"] if c["check"] == name)["flips"] == 0
 
@@ -260,13 +272,15 @@ def test_a_changed_export_is_not_loaded(exported, tmp_path, kzoo_command, fault)
     [
         (lambda x: tf.io.read_file(x), "ReadFile"),
         # TensorFlow writes every SavedModel's saver with this one: nothing else may call it.
-        (lambda x: tf.raw_ops.RestoreV2(prefix=x, tensor_names=["a"], shape_and_slices=[""], dtypes=[tf.float32])[0],
-         "RestoreV2"),
+        (
+            lambda x: tf.raw_ops.RestoreV2(prefix=x, tensor_names=["a"], shape_and_slices=[""], dtypes=[tf.float32])[0],
+            "RestoreV2",
+        ),
         (lambda x: tf.raw_ops.MatchingFilesDataset(patterns=x), "MatchingFilesDataset"),
         (lambda x: tf.cond(x == "", lambda: x, lambda: tf.io.read_file(x)), "ReadFile"),
         (lambda x: tf.raw_ops.DatasetFromGraph(graph_def=x), "DatasetFromGraph"),
     ],
-)  # fmt: skip
+)
 def test_a_graph_that_reads_files_is_refused(tmp_path, spying, op):
     from kzoo.export.reader import load_saved_model
 
@@ -304,7 +318,10 @@ def test_a_classifier_of_other_classes_is_not_exported_as_one_of_imagenet(tmp_pa
 def test_an_export_is_not_overwritten_unless_forced(exported, model, tmp_path, monkeypatch):
     out = changed(exported, tmp_path)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    same = lambda: {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before  # noqa: E731
+
+    def same():
+        return {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
     with pytest.raises(ExportError, match="exists: --force"):
         kzoo.export(model, out=out, quiet=True)
     assert same()
@@ -418,9 +435,12 @@ def test_loading_needs_tensorflow_alone(exported, tmp_path):
         "print(out['labels'][0, 0].numpy().decode(), out['error'][0].numpy())\n"
     )
     out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": "", "PYTHONIOENCODING": "utf-8", "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )  # fmt: skip
+    )
     assert out.returncode == 0, out.stderr[-500:]
     assert out.stdout.split()[0] in CLASSES and out.stdout.strip().endswith("b''")
 

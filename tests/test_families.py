@@ -64,8 +64,11 @@ def test_auxiliary_classifiers_are_for_training_only():
     x = numbers(2, 96, 96, 3)
     np.testing.assert_array_equal(with_aux(x, training=False)[0], without(x, training=False))
 
-    with_aux.compile("sgd", [keras.losses.SparseCategoricalCrossentropy(from_logits=True)] * 3,
-                     loss_weights=list(inception.LOSS_WEIGHTS))  # fmt: skip
+    with_aux.compile(
+        "sgd",
+        [keras.losses.SparseCategoricalCrossentropy(from_logits=True)] * 3,
+        loss_weights=list(inception.LOSS_WEIGHTS),
+    )
     before = {v.path: np.asarray(v) for v in with_aux.trainable_weights}
     logs = with_aux.train_on_batch(x, [np.array([0, 1])] * 3, return_dict=True)
     parts = [logs[f"{n}_loss"] for n in with_aux.output_names]
@@ -103,12 +106,15 @@ def test_depthwise_separable_is_the_other_outer_product():
     np.testing.assert_allclose(linear, dense, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "alpha", "first", "features"), [
-    ("mobilenet_v1", 0.25, 8, 256),
-    ("mobilenet_v1", 1.3, 41, 1331),
-    ("mobilenet_v2", 0.35, 16, 1280),  # 11.2 becomes 16: 8 would be more than a tenth too few
-    ("mobilenet_v2", 1.4, 48, 1792),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "alpha", "first", "features"),
+    [
+        ("mobilenet_v1", 0.25, 8, 256),
+        ("mobilenet_v1", 1.3, 41, 1331),
+        ("mobilenet_v2", 0.35, 16, 1280),  # 11.2 becomes 16: 8 would be more than a tenth too few
+        ("mobilenet_v2", 1.4, 48, 1792),
+    ],
+)
 def test_mobilenet_takes_any_width(name, alpha, first, features):
     model = kzoo.build(name, num_classes=None, input_shape=(32, 32, 3), alpha=alpha)
     assert model.layers[2].filters == first
@@ -120,7 +126,10 @@ def test_mobilenet_takes_any_width(name, alpha, first, features):
 
 def test_stride_of_a_bottleneck():
     """v1: on the first 1x1, as published; v1.5: on the 3x3; v2: on the 3x3 of a stage's last block."""
-    sizes = lambda model, block: [model.get_layer(f"{block}_{i}_conv").output.shape[1] for i in (1, 2)]  # noqa: E731
+
+    def sizes(model, block):
+        return [model.get_layer(f"{block}_{i}_conv").output.shape[1] for i in (1, 2)]
+
     config = {"blocks": (1, 2), "width": 8}
     assert sizes(small("resnet50", **config), "conv3_block1") == [8, 8]
     assert sizes(small("resnet50_v1_5", **config), "conv3_block1") == [16, 8]
@@ -141,7 +150,10 @@ def test_zero_padding_shortcut():
 def test_plain_networks_are_residual_ones_without_shortcuts(pair):
     plain, residual = (kzoo.build(name) for name in pair)
     assert not [l for l in plain.layers if isinstance(l, layers.Add)]
-    convolutions = lambda m: [(l.name, l.filters) for l in m.layers if isinstance(l, layers.Conv2D)]  # noqa: E731
+
+    def convolutions(m):
+        return [(l.name, l.filters) for l in m.layers if isinstance(l, layers.Conv2D)]
+
     branches = [c for c in convolutions(residual) if "_0_conv" not in c[0]]
     assert convolutions(plain) == branches
 
@@ -175,14 +187,17 @@ def test_any_wide_resnet():
     assert len([l for l in dropped.layers if isinstance(l, layers.Dropout)]) == 3
 
 
-@pytest.mark.parametrize(("name", "config", "says"), [
-    ("wrn_16_8", {"depth": 18}, "6n + 4"),
-    ("resnet20", {"depth": 18}, "6n + 2"),
-    ("resnet18", {"block": "neck"}, "Unknown block 'neck'. Did you mean 'bottleneck'"),
-    ("resnet18", {"shortcut": "zero"}, "Unknown shortcut"),
-    ("nasnet_mobile", {"penultimate": 1000}, "multiple of 96"),
-    ("nasnet_mobile", {"input_shape": (None, None, 3)}, "height and a width"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "config", "says"),
+    [
+        ("wrn_16_8", {"depth": 18}, "6n + 4"),
+        ("resnet20", {"depth": 18}, "6n + 2"),
+        ("resnet18", {"block": "neck"}, "Unknown block 'neck'. Did you mean 'bottleneck'"),
+        ("resnet18", {"shortcut": "zero"}, "Unknown shortcut"),
+        ("nasnet_mobile", {"penultimate": 1000}, "multiple of 96"),
+        ("nasnet_mobile", {"input_shape": (None, None, 3)}, "height and a width"),
+    ],
+)
 def test_wrong_options_are_explained(name, config, says):
     with pytest.raises(KzooError) as e:
         kzoo.build(name, **config)
@@ -216,8 +231,15 @@ def test_he_initialisation_lets_the_signal_through_nineteen_layers():
 def test_batch_norm_of_vgg_sits_before_the_relu():
     model = small("vgg11_bn", width=4, units=8)
     order = [l.name for l in model.layers if l.name.startswith("block3")]
-    assert order == ["block3_conv1", "block3_bn1", "block3_relu1", "block3_conv2", "block3_bn2", "block3_relu2",
-                     "block3_pool"]  # fmt: skip
+    assert order == [
+        "block3_conv1",
+        "block3_bn1",
+        "block3_relu1",
+        "block3_conv2",
+        "block3_bn2",
+        "block3_relu2",
+        "block3_pool",
+    ]
     assert model.get_layer("block3_conv1").activation is keras.activations.linear
 
 
@@ -235,26 +257,29 @@ def test_allcnn_averages_over_six_by_six():
     assert not [l for l in model.layers if isinstance(l, layers.MaxPooling2D)]
 
 
-@pytest.mark.parametrize(("name", "size", "features", "config"), [
-    ("vgg11_bn", 32, 16, {"width": 4, "units": 16}),
-    ("resnet18", 32, 64, {"width": 8}),
-    ("resnet50", 32, 256, {"width": 8}),
-    ("resnet50_v2", 32, 256, {"width": 8}),
-    ("resnet20", 32, 64, {}),
-    ("wrn_16_8", 32, 64, {"k": 1}),
-    ("googlenet", 64, 1024, {"aux": True}),
-    ("googlenet_bn", 64, 1024, {}),
-    ("inception_v3", 75, 2048, {}),
-    ("inception_v4", 75, 1536, {"blocks": (1, 1, 1)}),
-    ("inception_resnet_v1", 75, 1792, {"blocks": (1, 1, 1)}),
-    ("inception_resnet_v2", 75, 1536, {"blocks": (1, 1, 1)}),
-    ("mobilenet_v1", 32, 256, {"alpha": 0.25}),
-    ("mobilenet_v2", 32, 1280, {"alpha": 0.35}),
-    ("squeezenet1_0", 64, 512, {}),
-    ("squeezenet1_1", 64, 512, {}),
-    ("allcnn_c", 32, 32, {"width": 16}),
-    ("nasnet_mobile", 32, 96, {"penultimate": 96, "blocks": 1}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "size", "features", "config"),
+    [
+        ("vgg11_bn", 32, 16, {"width": 4, "units": 16}),
+        ("resnet18", 32, 64, {"width": 8}),
+        ("resnet50", 32, 256, {"width": 8}),
+        ("resnet50_v2", 32, 256, {"width": 8}),
+        ("resnet20", 32, 64, {}),
+        ("wrn_16_8", 32, 64, {"k": 1}),
+        ("googlenet", 64, 1024, {"aux": True}),
+        ("googlenet_bn", 64, 1024, {}),
+        ("inception_v3", 75, 2048, {}),
+        ("inception_v4", 75, 1536, {"blocks": (1, 1, 1)}),
+        ("inception_resnet_v1", 75, 1792, {"blocks": (1, 1, 1)}),
+        ("inception_resnet_v2", 75, 1536, {"blocks": (1, 1, 1)}),
+        ("mobilenet_v1", 32, 256, {"alpha": 0.25}),
+        ("mobilenet_v2", 32, 1280, {"alpha": 0.35}),
+        ("squeezenet1_0", 64, 512, {}),
+        ("squeezenet1_1", 64, 512, {}),
+        ("allcnn_c", 32, 32, {"width": 16}),
+        ("nasnet_mobile", 32, 96, {"penultimate": 96, "blocks": 1}),
+    ],
+)
 def test_features(name, size, features, config):
     """num_classes=None: one vector for each image, below the classifier, whose layers keep their names."""
     model = kzoo.build(name, num_classes=None, input_shape=(size, size, 3), **config)

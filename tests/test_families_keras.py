@@ -65,22 +65,25 @@ def check(ours, theirs, pairs, size):
     return errors[worst]
 
 
-@pytest.mark.parametrize(("ours", "theirs", "pair", "sizes"), [
-    ("vgg16", "VGG16", same_names, ((64, 64), (75, 67))),
-    ("vgg19", "VGG19", same_names, ((64, 64), (75, 67))),
-    ("resnet50", "ResNet50", same_names, ((64, 64), (75, 67))),
-    ("resnet101", "ResNet101", same_names, ((64, 64), (75, 67))),
-    ("resnet152", "ResNet152", same_names, ((64, 64), (75, 67))),
-    ("resnet50_v2", "ResNet50V2", same_names, ((64, 64), (75, 67))),
-    ("resnet101_v2", "ResNet101V2", same_names, ((64, 64), (75, 67))),
-    ("resnet152_v2", "ResNet152V2", same_names, ((64, 64), (75, 67))),
-    ("inception_v3", "InceptionV3", same_order, ((96, 96), (107, 89))),
-    ("inception_resnet_v2", "InceptionResNetV2", same_order, ((96, 96), (107, 89))),
-    ("mobilenet_v1", "MobileNet", same_names, ((64, 64), (75, 67))),
-    ("mobilenet_v2", "MobileNetV2", same_names, ((64, 64), (75, 67))),
-    ("nasnet_mobile", "NASNetMobile", same_names, ((64, 64), (75, 67))),
-    pytest.param("nasnet_large", "NASNetLarge", same_names, ((64, 64), (75, 67)), marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ours", "theirs", "pair", "sizes"),
+    [
+        ("vgg16", "VGG16", same_names, ((64, 64), (75, 67))),
+        ("vgg19", "VGG19", same_names, ((64, 64), (75, 67))),
+        ("resnet50", "ResNet50", same_names, ((64, 64), (75, 67))),
+        ("resnet101", "ResNet101", same_names, ((64, 64), (75, 67))),
+        ("resnet152", "ResNet152", same_names, ((64, 64), (75, 67))),
+        ("resnet50_v2", "ResNet50V2", same_names, ((64, 64), (75, 67))),
+        ("resnet101_v2", "ResNet101V2", same_names, ((64, 64), (75, 67))),
+        ("resnet152_v2", "ResNet152V2", same_names, ((64, 64), (75, 67))),
+        ("inception_v3", "InceptionV3", same_order, ((96, 96), (107, 89))),
+        ("inception_resnet_v2", "InceptionResNetV2", same_order, ((96, 96), (107, 89))),
+        ("mobilenet_v1", "MobileNet", same_names, ((64, 64), (75, 67))),
+        ("mobilenet_v2", "MobileNetV2", same_names, ((64, 64), (75, 67))),
+        ("nasnet_mobile", "NASNetMobile", same_names, ((64, 64), (75, 67))),
+        pytest.param("nasnet_large", "NASNetLarge", same_names, ((64, 64), (75, 67)), marks=pytest.mark.slow),
+    ],
+)
 def test_equals_keras_applications(ours, theirs, pair, sizes):
     for size in sizes:
         keras.backend.clear_session()

@@ -57,7 +57,10 @@ def check(model, network, place, flat=None):
     assert sorted(place(name) for name in layers) == sorted(l.name for l in model.layers if l.weights)
     for theirs in layers:
         layer = model.get_layer(place(theirs))
-        array = lambda name: arrays[f"{theirs}.{name}"].numpy()  # noqa: B023, E731
+
+        def array(name):
+            return arrays[f"{theirs}.{name}"].numpy()  # noqa: B023  # noqa: B023
+
         if isinstance(layer, keras.layers.BatchNormalization):
             values = [array(n) for n in ("weight", "bias", "running_mean", "running_var")]
         else:
@@ -95,11 +98,14 @@ LARGER = ((96, 96), (107, 89))
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("name", "blocks", "bottleneck"), [
-    ("resnet18", (2, 2, 2, 2), False),
-    ("resnet34", (3, 4, 6, 3), False),
-    ("resnet50_v1_5", (3, 4, 6, 3), True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "blocks", "bottleneck"),
+    [
+        ("resnet18", (2, 2, 2, 2), False),
+        ("resnet34", (3, 4, 6, 3), False),
+        ("resnet50_v1_5", (3, 4, 6, 3), True),
+    ],
+)
 def test_resnet(name, blocks, bottleneck, size):
     model = kzoo.build(name, num_classes=7, input_shape=(*size, 3), preprocessing=AS_IS)
     print(name, size, check(model, torch_models.ResNet(blocks, bottleneck, 7), by_map("torch_resnet")))

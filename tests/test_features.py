@@ -67,7 +67,10 @@ def test_a_second_run_computes_nothing_also_from_another_folder(photos, tmp_path
     for i, path in enumerate(photos):
         moved.append(str(other / f"renamed{i}.img"))
         Path(moved[-1]).write_bytes(Path(path).read_bytes())
-    fail = lambda: pytest.fail("the network was asked for")  # noqa: E731
+
+    def fail():
+        return pytest.fail("the network was asked for")
+
     second = features(moved, cache(tmp_path), fail)
     np.testing.assert_array_equal(first.features, second.features)
     expected = np.asarray(Image.open(photos[3]).convert("RGB").resize((4, 4)), "float32").mean((0, 1))
@@ -128,7 +131,10 @@ def test_unreadable_photos_are_left_out_and_remembered(photos, tmp_path):
     reasons = dict(got.skipped)
     assert set(reasons) == {2, 5, 7} and "broken" in reasons[2] and "is not a JPEG" in reasons[5]
     assert "No such file" in reasons[7] and list(got.kept) == [0, 1, 3, 4, 6, 8, 9] and len(got.features) == 7
-    fail = lambda: pytest.fail("the network was asked for")  # noqa: E731
+
+    def fail():
+        return pytest.fail("the network was asked for")
+
     assert set(dict(features(photos, cache(tmp_path), fail).skipped)) == {2, 5, 7}
 
 

@@ -67,8 +67,17 @@ def head_only(world, tmp_path_factory):
 
 def test_a_run_is_complete_and_serves(world, head_only, kzoo_command):
     names = {p.name for p in head_only.iterdir()}
-    assert {"config.json", "labels.txt", "splits.csv", "history.csv", "metrics.json", "model.keras", "passport.json",
-            "report.html", "report.json"} <= names  # fmt: skip
+    assert {
+        "config.json",
+        "labels.txt",
+        "splits.csv",
+        "history.csv",
+        "metrics.json",
+        "model.keras",
+        "passport.json",
+        "report.html",
+        "report.json",
+    } <= names
     metrics = json.loads((head_only / "metrics.json").read_text())
     result = kzoo.evaluate(head_only, quiet=True)
     assert result.images == 16 and result.split == "val"
@@ -197,7 +206,9 @@ def test_keras_loss_is_the_heads(objective):
 
 
 def test_stages_of_the_families():
-    first = lambda name, n: [s.name for s in stages.stages(kzoo.build(name, num_classes=3))][:n]  # noqa: E731
+    def first(name, n):
+        return [s.name for s in stages.stages(kzoo.build(name, num_classes=3))][:n]
+
     assert first("mobilenet_v2", 2) == ["7x7", "14x14"]
     assert first("squeezenet1_1", 2) == ["14x14", "28x28"] or first("squeezenet1_1", 1) == ["13x13"]
     model = kzoo.build("resnet20", num_classes=3)
@@ -292,8 +303,10 @@ def test_an_export_has_the_parts_of_the_run_and_the_licence_of_its_weights(head_
     from kzoo.export.source import find
 
     source = find(head_only)
-    parts = {name: {row["id"] for row in runs.read_csv(head_only / "splits.csv") if row["split"] == name}
-             for name in ("train", "choose", "val", "test")}  # fmt: skip
+    parts = {
+        name: {row["id"] for row in runs.read_csv(head_only / "splits.csv") if row["split"] == name}
+        for name in ("train", "choose", "val", "test")
+    }
     assert parts["choose"] and set(map(str, source.splits["seen"].ids)) == parts["choose"]
     assert "val" not in source.splits
     assert set(map(str, source.splits["test"].ids)) == parts["test"] | parts["val"]
@@ -367,8 +380,9 @@ def test_a_broken_download_is_not_at_hand(world, tmp_path, monkeypatch):
     good = kzoo.Weights("a", str(world / "weights.npz"), f"sha256:{digest(world / 'weights.npz')}")
     (tmp_path / "half.npz").write_bytes((world / "weights.npz").read_bytes()[:999])
     row = kzoo.spec("resnet20")
-    monkeypatch.setattr(backbone, "at_hand", lambda model=None: [
-        (row, good, tmp_path / "half.npz"), (row, good, world / "weights.npz")])  # fmt: skip
+    monkeypatch.setattr(
+        backbone, "at_hand", lambda model=None: [(row, good, tmp_path / "half.npz"), (row, good, world / "weights.npz")]
+    )
     assert backbone.backbone("resnet20", precision="float32").path == world / "weights.npz"
 
 
@@ -387,9 +401,9 @@ def test_a_budget_that_is_too_short_for_deeper_layers(world, head_only, tmp_path
 def test_scout_ranks(world, monkeypatch):
     from kzoo.training import scouting
 
-    named = lambda name, **_: backbone.backbone(  # noqa: E731
-        name, str(world / "weights.npz"), input_shape=SHAPE, precision="float32"
-    )
+    def named(name, **_):
+        return backbone.backbone(name, str(world / "weights.npz"), input_shape=SHAPE, precision="float32")
+
     monkeypatch.setattr(scouting, "backbone", named)
     found = kzoo.scout(world / "photos", ["resnet20"], quiet=True)
     row = found.rows[0]
@@ -472,8 +486,24 @@ def test_resuming_with_other_settings_is_refused(world, head_only):
 @pytest.mark.slow
 def test_kill_9_and_ctrl_c_for_real(world, tmp_path):
     out = tmp_path / "r"
-    args = ["finetune", world / "photos", "--model", "resnet20", "--weights", world / "weights.npz", "--input-shape",
-            "16", "--precision", "float32", "--unfreeze", "all", "--epochs", "40", "--out", out]  # fmt: skip
+    args = [
+        "finetune",
+        world / "photos",
+        "--model",
+        "resnet20",
+        "--weights",
+        world / "weights.npz",
+        "--input-shape",
+        "16",
+        "--precision",
+        "float32",
+        "--unfreeze",
+        "all",
+        "--epochs",
+        "40",
+        "--out",
+        out,
+    ]
     command = [sys.executable, "-c", "from kzoo.cli import main; main()"]
     for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
         extra = ["--resume"] if out.exists() else []

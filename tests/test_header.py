@@ -37,8 +37,16 @@ def encoded(format, size=(31, 20), **options):
     return buffer.getvalue()
 
 
-KINDS = [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("GIF", {}), ("BMP", {}), ("WEBP", {}),
-         ("WEBP", {"lossless": True}), ("WEBP", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"})]  # fmt: skip
+KINDS = [
+    ("JPEG", {}),
+    ("JPEG", {"progressive": True}),
+    ("PNG", {}),
+    ("GIF", {}),
+    ("BMP", {}),
+    ("WEBP", {}),
+    ("WEBP", {"lossless": True}),
+    ("WEBP", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}),
+]
 
 
 @pytest.mark.parametrize(("format", "options"), KINDS)

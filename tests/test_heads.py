@@ -58,10 +58,16 @@ def test_prototypes_are_the_nearest_class_means(n):
     np.testing.assert_allclose(logits - logits[:, :1], -(distance - distance[:, :1]), atol=2e-3)
 
 
-@pytest.mark.parametrize("objective", [
-    Objective(), Objective((1.0, 2.0, 0.5)), Objective(smoothing=0.2), Objective(focal=2.0),
-    Objective((0.5, 1.0, 2.0), 0.1, 0.5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Objective(),
+        Objective((1.0, 2.0, 0.5)),
+        Objective(smoothing=0.2),
+        Objective(focal=2.0),
+        Objective((0.5, 1.0, 2.0), 0.1, 0.5),
+    ],
+)
 def test_objective_and_its_gradient(objective):
     rng = np.random.default_rng(1)
     z, y = rng.normal(size=(5, 3)) * 2, np.array([0, 1, 2, 1, 0])
@@ -153,10 +159,16 @@ def test_the_polish_serves_the_asked_objective():
     x, y = blobs(80, 30, 2, apart=0.4)
     plain = fit_head(x, y, 2)
     smooth = fit_head(x, y, 2, objective=Objective(smoothing=0.2))
-    top = lambda h: np.exp(h.logits(x).max(1) - np.logaddexp.reduce(h.logits(x), 1)).mean()  # noqa: E731
+
+    def top(h):
+        return np.exp(h.logits(x).max(1) - np.logaddexp.reduce(h.logits(x), 1)).mean()
+
     assert top(smooth) < top(plain), "smoothed labels make a less certain head"
     noisy = np.random.default_rng(0).integers(0, 2, 80)  # nothing to learn: the weight decides
-    said = lambda o: (fit_head(x, noisy, 2, objective=o).logits(x).argmax(1) == 1).sum()  # noqa: E731
+
+    def said(o):
+        return (fit_head(x, noisy, 2, objective=o).logits(x).argmax(1) == 1).sum()
+
     assert said(Objective((1.0, 20.0))) > said(Objective((20.0, 1.0)))
 
 

@@ -118,9 +118,13 @@ def test_fit_resizes_the_shorter_side_and_crops_the_centre():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    h=st.integers(1, 70), w=st.integers(1, 70), height=st.integers(1, 40), width=st.integers(1, 40),
-    crop=st.sampled_from([1.0, 0.875, 0.5]), interpolation=st.sampled_from(["bilinear", "bicubic"]),
-)  # fmt: skip
+    h=st.integers(1, 70),
+    w=st.integers(1, 70),
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    crop=st.sampled_from([1.0, 0.875, 0.5]),
+    interpolation=st.sampled_from(["bilinear", "bicubic"]),
+)
 def test_fit_gives_the_size_asked_for_and_keeps_a_flat_colour(h, w, height, width, crop, interpolation):
     flat = np.full((h, w, 3), (7, 130, 251), "uint8")
     got = np.asarray(images.fit(flat, height, width, Preprocessing(crop=crop, interpolation=interpolation)))
@@ -129,10 +133,12 @@ def test_fit_gives_the_size_asked_for_and_keeps_a_flat_colour(h, w, height, widt
 
 
 WHOLE = {
-    "jpg": encoded(Image.fromarray(COLOUR), "JPEG"), "png": encoded(Image.fromarray(COLOUR), "PNG"),
-    "gif": encoded(Image.fromarray(COLOUR), "GIF"), "bmp": encoded(Image.fromarray(COLOUR), "BMP"),
+    "jpg": encoded(Image.fromarray(COLOUR), "JPEG"),
+    "png": encoded(Image.fromarray(COLOUR), "PNG"),
+    "gif": encoded(Image.fromarray(COLOUR), "GIF"),
+    "bmp": encoded(Image.fromarray(COLOUR), "BMP"),
     "webp": encoded(Image.fromarray(COLOUR), "WEBP"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

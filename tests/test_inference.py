@@ -133,27 +133,30 @@ def shared_norm(x):
     return b(layers.Add()([x, b(layers.Conv2D(5, 3, padding="same")(y))]))
 
 
-@pytest.mark.parametrize(("function", "left"), [
-    (lambda x: BatchNormalization()(conv()(x)), 0),
-    (lambda x: BatchNormalization()(conv(use_bias=False)(x)), 0),
-    (lambda x: BatchNormalization(scale=False)(conv()(x)), 0),
-    (lambda x: BatchNormalization(center=False)(conv()(x)), 0),
-    (lambda x: layers.BatchNormalization()(conv()(x)), 0),  # Keras' own
-    (lambda x: BatchNormalization(name="b")(BatchNormalization(name="a")(conv()(x))), 0),
-    (lambda x: BatchNormalization()(layers.Rescaling(0.3, offset=2)(conv()(x))), 0),
-    (lambda x: BatchNormalization()(layers.Dense(3)(x)), 0),
-    (lambda x: BatchNormalization()(layers.Dense(3)(layers.Flatten()(x))), 0),
-    (lambda x: BatchNormalization()(layers.DepthwiseConv2D(3, depth_multiplier=2)(x)), 0),
-    (lambda x: BatchNormalization()(layers.SeparableConv2D(6, 3, depth_multiplier=2)(x)), 0),
-    (lambda x: BatchNormalization()(GroupedConv2D(10, 3, groups=5)(x)), 0),
-    (lambda x: BatchNormalization()(conv(activation="relu")(x)), 1),
-    (lambda x: BatchNormalization(axis=1)(conv()(x)), 1),
-    (lambda x: BatchNormalization()(layers.Conv2DTranspose(4, 3)(x)), 1),
-    (two_consumers, 1),
-    (an_output, 0),  # the second output, with its batch norm, is left out
-    (shared_conv, 2),
-    (shared_norm, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("function", "left"),
+    [
+        (lambda x: BatchNormalization()(conv()(x)), 0),
+        (lambda x: BatchNormalization()(conv(use_bias=False)(x)), 0),
+        (lambda x: BatchNormalization(scale=False)(conv()(x)), 0),
+        (lambda x: BatchNormalization(center=False)(conv()(x)), 0),
+        (lambda x: layers.BatchNormalization()(conv()(x)), 0),  # Keras' own
+        (lambda x: BatchNormalization(name="b")(BatchNormalization(name="a")(conv()(x))), 0),
+        (lambda x: BatchNormalization()(layers.Rescaling(0.3, offset=2)(conv()(x))), 0),
+        (lambda x: BatchNormalization()(layers.Dense(3)(x)), 0),
+        (lambda x: BatchNormalization()(layers.Dense(3)(layers.Flatten()(x))), 0),
+        (lambda x: BatchNormalization()(layers.DepthwiseConv2D(3, depth_multiplier=2)(x)), 0),
+        (lambda x: BatchNormalization()(layers.SeparableConv2D(6, 3, depth_multiplier=2)(x)), 0),
+        (lambda x: BatchNormalization()(GroupedConv2D(10, 3, groups=5)(x)), 0),
+        (lambda x: BatchNormalization()(conv(activation="relu")(x)), 1),
+        (lambda x: BatchNormalization(axis=1)(conv()(x)), 1),
+        (lambda x: BatchNormalization()(layers.Conv2DTranspose(4, 3)(x)), 1),
+        (two_consumers, 1),
+        (an_output, 0),  # the second output, with its batch norm, is left out
+        (shared_conv, 2),
+        (shared_norm, 1),
+    ],
+)
 def test_folds_what_nothing_else_sees(function, left):
     model = by_hand(function)
     x = np.random.default_rng(0).normal(size=(3, 6, 7, 5)).astype("float32")
@@ -172,11 +175,14 @@ def test_a_layer_used_elsewhere_is_still_folded_here():
     assert norms(inference_form(model)) == 0
 
 
-@pytest.mark.parametrize(("order", "scale", "offset"), [
-    ("rgb", 1 / 127.5, -1.0),
-    ("bgr", (0.1, 0.2, 0.3), (1.0, -2.0, 3.0)),
-    ("bgr", 1.0, (-103.9, -116.8, -123.7)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("order", "scale", "offset"),
+    [
+        ("rgb", 1 / 127.5, -1.0),
+        ("bgr", (0.1, 0.2, 0.3), (1.0, -2.0, 3.0)),
+        ("bgr", 1.0, (-103.9, -116.8, -123.7)),
+    ],
+)
 @pytest.mark.parametrize("name", ["vgg11", "resnet18"])  # a convolution padded with zeros, and padding of its own
 def test_preprocessing_goes_into_the_first_convolution(name, order, scale, offset):
     prep = kzoo.Preprocessing(channel_order=order, scale=scale, offset=offset)

@@ -53,14 +53,17 @@ def close(a, b, tolerance):
 
 @tensorflow_only
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("shape", "options"), [
-    ((4, 7, 5, 16), {}),
-    ((2, 1, 1, 3), {"momentum": 0.9, "epsilon": 1e-5}),  # n = 2: the two variances differ by a factor of 2
-    ((1, 1, 1, 8), {}),
-    ((3, 8, 8, 33), {"scale": False}),
-    ((3, 8, 8, 4), {"center": False}),
-    ((3, 8, 8, 4), {"center": False, "scale": False, "axis": 3}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((4, 7, 5, 16), {}),
+        ((2, 1, 1, 3), {"momentum": 0.9, "epsilon": 1e-5}),  # n = 2: the two variances differ by a factor of 2
+        ((1, 1, 1, 8), {}),
+        ((3, 8, 8, 33), {"scale": False}),
+        ((3, 8, 8, 4), {"center": False}),
+        ((3, 8, 8, 4), {"center": False, "scale": False, "axis": 3}),
+    ],
+)
 def test_equals_keras_layer(shape, options, training):
     ours, theirs = pair(shape, **options)
     x = picture(*shape)
@@ -138,8 +141,9 @@ def test_compiles_with_xla_and_has_second_derivatives():
         close(np.asarray(second(ours, training)), np.asarray(second(theirs, training)), 1e-4)
 
 
-@pytest.mark.parametrize(("shape", "options"), [((4, 6), {}), ((4, 5, 6), {}), ((4, 3, 5, 6), {"axis": 1}),
-                                                ((2, 3, 3, 3, 4), {})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shape", "options"), [((4, 6), {}), ((4, 5, 6), {}), ((4, 3, 5, 6), {"axis": 1}), ((2, 3, 3, 3, 4), {})]
+)
 def test_other_ranks_and_axes_go_keras_way(shape, options):
     ours, theirs = pair(shape, **options)
     x = picture(*shape)
@@ -161,14 +165,18 @@ def test_open_sizes_and_safe_saving(tmp_path):
 
 def test_trains_as_a_network_with_keras_layer_does():
     model = kzoo.build("resnet20", depth=8, input_shape=(16, 16, 3), seed=0)
-    kind = lambda l: keras.layers.BatchNormalization if isinstance(l, BatchNormalization) else type(l)  # noqa: E731
+
+    def kind(l):
+        return keras.layers.BatchNormalization if isinstance(l, BatchNormalization) else type(l)
+
     other = keras.models.clone_model(model, clone_function=lambda l: kind(l).from_config(l.get_config()))
     other.set_weights(model.get_weights())
     assert {type(l) for l in model.layers if "bn" in l.name} == {BatchNormalization}
     x, y = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3)).astype("float32"), np.arange(8)
     for m in (model, other):
-        m.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-                  jit_compile=False)  # fmt: skip
+        m.compile(
+            keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
+        )
         m.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
     for a, b in zip(model.weights, other.weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4, err_msg=a.path)

@@ -99,7 +99,10 @@ def test_multiply_adds_of_the_papers():
     assert kzoo.ledger("vgg19").totals.multiply_adds == 19_632_062_464  # "19.6G", He et al. 2015, Figure 3
     # LeCun et al. 1998, section II.B: connections, which count the bias of each output too.
     table = kzoo.ledger("lenet5")
-    connections = lambda name: table[name].multiply_adds + table[name].values  # noqa: E731
+
+    def connections(name):
+        return table[name].multiply_adds + table[name].values
+
     assert connections("C1") == 122_304
     assert connections("C3") == 151_600
     assert connections("C5") == 48_120

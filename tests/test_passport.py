@@ -106,8 +106,10 @@ def test_everything_planted_is_found(found):
 def test_duplicates_across_splits_and_with_other_labels(found):
     groups = [(sorted(os.path.basename(i) for i in d["ids"]), d["exact"]) for d in found.duplicates]
     assert sorted(groups) == [
-        (["00.jpg", "cat.jpg"], True), (["00.jpg", "copy.jpg"], True), (["01.jpg", "again.png"], False),
-    ]  # fmt: skip
+        (["00.jpg", "cat.jpg"], True),
+        (["00.jpg", "copy.jpg"], True),
+        (["01.jpg", "again.png"], False),
+    ]
     assert len(found.across) == 2 and found.duplicates[:2] == found.across
     (contradiction,) = found.contradictory
     assert sorted(contradiction["classes"]) == ["cat", "dog"] and contradiction["exact"]
@@ -185,8 +187,9 @@ def test_hostile_names_and_pictures(tmp_path, kzoo_command):
     text = str(p)
     assert "\x1b" not in text and text.isascii() and max(map(len, text.splitlines())) <= 80
     assert {f["reason"] for f in p.unreadable} == {
-        "is not a JPEG, PNG, GIF, BMP or WebP image", "has more than 500 scans"
-    }  # fmt: skip
+        "is not a JPEG, PNG, GIF, BMP or WebP image",
+        "has more than 500 scans",
+    }
     assert "Few training images" in text
     code, out, _ = kzoo_command("data", "check", tmp_path, "--json")
     assert code == 0 and "\x1b" not in out and json.loads(out)["unreadable"] == p.unreadable
@@ -259,10 +262,14 @@ def all_pairs(digests, hashes, tiny, usable, least):
     for i in range(n):
         for j in range(i):
             alike = max(least[i], least[j]) <= 1 and bin(int(hashes[i] ^ hashes[j])).count("1") <= 6
-            if usable[i] and usable[j] and (
-                digests[i] == digests[j]
-                or (alike and np.corrcoef(flat[i], flat[j])[0, 1] >= max(least[i], least[j]))
-            ):  # fmt: skip
+            if (
+                usable[i]
+                and usable[j]
+                and (
+                    digests[i] == digests[j]
+                    or (alike and np.corrcoef(flat[i], flat[j])[0, 1] >= max(least[i], least[j]))
+                )
+            ):
                 parent[root(i)] = root(j)
     roots = [root(i) for i in range(n)]
     return [roots.index(r) for r in roots]

@@ -154,26 +154,70 @@ def record(n=60, names=EVIL, **more):
     files = {f"{names[i % c]}/{i}.jpg": rng.integers(0, 256, (90, 120, 3)).astype("uint8") for i in range(2 * n)}
     ids = list(files)
     passport = {
-        "classes": names, "counts": {"train": dict.fromkeys(names, n), "val": dict.fromkeys(names, n)}, "images": 2 * n,
-        "class_weights": dict.fromkeys(names, 1.0), "warnings": [f"odd {names[0]}"], "drawn": [], "seed": 0,
-        "fingerprint": "ab", "formats": {"JPEG": n}, "modes": {}, "orientations": {}, "damaged": [],
+        "classes": names,
+        "counts": {"train": dict.fromkeys(names, n), "val": dict.fromkeys(names, n)},
+        "images": 2 * n,
+        "class_weights": dict.fromkeys(names, 1.0),
+        "warnings": [f"odd {names[0]}"],
+        "drawn": [],
+        "seed": 0,
+        "fingerprint": "ab",
+        "formats": {"JPEG": n},
+        "modes": {},
+        "orientations": {},
+        "damaged": [],
         "unreadable": [{"id": ids[0], "reason": "is empty"}],
         "duplicates": [{"ids": ids[:3], "splits": ["train", "train", "val"], "classes": [names[0]] * 3, "exact": True}],
-    }  # fmt: skip
+    }
     return {
-        "title": f"A {names[0]}", "command": "kzoo finetune 'x' <y>", "run": "runs/x", "model": "m", "data": "d",
-        "classes": names, "seed": 3, "outcome": f"It is {names[1]}", "weights": {"tag": names[2]}, "passport": passport,
-        "phases": [{"name": "head", "seconds": 1.5, "trainable": ["predictions"], "trainable_parameters": 9,
-                    "frozen_parameters": 10, "val_accuracy": 0.5, "text": names[0],
-                    "audit": {"ok": True, "frozen_checked": 3, "moved": 2, "text": "all <identical>"}}],
-        "history": [{"phase": names[0], "epoch": e, "loss": 1.0 / (e + 1), "accuracy": 0.5, "val_loss": float("nan"),
-                     "val_accuracy": 0.4, "learning_rate": 1e-3, "seconds": 1.0} for e in range(5)],
-        "head": {"kind": "ridge", "strength": 0.1,
-                 "cross_validation": [{"kind": "ridge", "strength": 0.1, "accuracy": 0.5, "loss": 1.0}]},
+        "title": f"A {names[0]}",
+        "command": "kzoo finetune 'x' <y>",
+        "run": "runs/x",
+        "model": "m",
+        "data": "d",
+        "classes": names,
+        "seed": 3,
+        "outcome": f"It is {names[1]}",
+        "weights": {"tag": names[2]},
+        "passport": passport,
+        "phases": [
+            {
+                "name": "head",
+                "seconds": 1.5,
+                "trainable": ["predictions"],
+                "trainable_parameters": 9,
+                "frozen_parameters": 10,
+                "val_accuracy": 0.5,
+                "text": names[0],
+                "audit": {"ok": True, "frozen_checked": 3, "moved": 2, "text": "all <identical>"},
+            }
+        ],
+        "history": [
+            {
+                "phase": names[0],
+                "epoch": e,
+                "loss": 1.0 / (e + 1),
+                "accuracy": 0.5,
+                "val_loss": float("nan"),
+                "val_accuracy": 0.4,
+                "learning_rate": 1e-3,
+                "seconds": 1.0,
+            }
+            for e in range(5)
+        ],
+        "head": {
+            "kind": "ridge",
+            "strength": 0.1,
+            "cross_validation": [{"kind": "ridge", "strength": 0.1, "accuracy": 0.5, "loss": 1.0}],
+        },
         "parts": {"val": {"ids": ids[n:], "labels": y, "logits": z}},
         "train_features": {"ids": ids[:n], "labels": rng.integers(0, c, n), "features": rng.normal(0, 1, (n, 4))},
-        "picture": files.__getitem__, "versions": {"kzoo": "1"}, "hardware": "cpu", "precision": "float32", **more,
-    }  # fmt: skip
+        "picture": files.__getitem__,
+        "versions": {"kzoo": "1"},
+        "hardware": "cpu",
+        "precision": "float32",
+        **more,
+    }
 
 
 class Page(HTMLParser):
@@ -200,9 +244,17 @@ def test_a_whole_report_with_hostile_names(tmp_path):
     assert all(link.startswith("data:image/") for link in page.links), "nothing is loaded from anywhere"
     assert not re.search(r"url\(|@import|https?://", html)
     expected = [
-        '<script>alert("1")</script>', "caf\\udce9", "kzoo finetune 'x' <y>", "Suspect labels", "all <identical>",
-        "Most confident mistakes", "Learning curves", "in train and val", "Calibration", "it does not flatter",
-    ]  # fmt: skip
+        '<script>alert("1")</script>',
+        "caf\\udce9",
+        "kzoo finetune 'x' <y>",
+        "Suspect labels",
+        "all <identical>",
+        "Most confident mistakes",
+        "Learning curves",
+        "in train and val",
+        "Calibration",
+        "it does not flatter",
+    ]
     for words in expected:
         assert words in page.text, words
     assert json.loads((tmp_path / "report.json").read_text("utf-8")) == data

@@ -52,10 +52,14 @@ class Model:
             raise RuntimeError("no more memory")
         bad = [not e.startswith(b"\x89PNG") for e in encoded]
         return [
-            {"labels": ["" if b else f"{len(e)}", "<b>x</b>"], "probabilities": [0.75, 0.25], "logits": [1.0, 0.0],
-             "error": "is no image" if b else ""}
+            {
+                "labels": ["" if b else f"{len(e)}", "<b>x</b>"],
+                "probabilities": [0.75, 0.25],
+                "logits": [1.0, 0.0],
+                "error": "is no image" if b else "",
+            }
             for e, b in zip(encoded, bad, strict=True)
-        ]  # fmt: skip
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,10 @@ def served():
     server = serve.Server(model, "toy", {"name": "toy", "classes": ["a", "b"]}, LIMITS)
     at = []
     up = threading.Event()
-    ready = lambda host, port: (at.append(port), up.set())  # noqa: E731
+
+    def ready(host, port):
+        return (at.append(port), up.set())
+
     thread = threading.Thread(target=serve.run, args=(server, "127.0.0.1", 0, ready))
     thread.start()
     assert up.wait(20)
@@ -141,15 +148,25 @@ def test_tensorflow_servings_paths_in_rows_and_columns(served):
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
-        ("", 400, "no JSON"), ("{", 400, "no JSON"), ("[" * 100_000, 400, "no JSON"), (b"\xff\xfe", 400, "no JSON"),
-        ([], 400, "must be"), ({}, 400, "must be"), ({"instances": [], "inputs": []}, 400, "must be"),
-        ({"instances": []}, 400, "empty"), ({"instances": {}}, 400, "empty"), ({"inputs": {"x": []}}, 400, "empty"),
-        ({"instances": ["x"]}, 400, "Image 0 must be"), ({"instances": [{"b64": 3}]}, 400, "Image 0 must be"),
-        ({"instances": [{"b64": "a?b"}]}, 400, "no base64"), ({"instances": [{"b64": "ä"}]}, 400, "no base64"),
-        ({"instances": [{"b64": ""}] * 9}, 413, "at most 8"), ("x" * 300_000, 413, "at most 200,000"),
+        ("", 400, "no JSON"),
+        ("{", 400, "no JSON"),
+        ("[" * 100_000, 400, "no JSON"),
+        (b"\xff\xfe", 400, "no JSON"),
+        ([], 400, "must be"),
+        ({}, 400, "must be"),
+        ({"instances": [], "inputs": []}, 400, "must be"),
+        ({"instances": []}, 400, "empty"),
+        ({"instances": {}}, 400, "empty"),
+        ({"inputs": {"x": []}}, 400, "empty"),
+        ({"instances": ["x"]}, 400, "Image 0 must be"),
+        ({"instances": [{"b64": 3}]}, 400, "Image 0 must be"),
+        ({"instances": [{"b64": "a?b"}]}, 400, "no base64"),
+        ({"instances": [{"b64": "ä"}]}, 400, "no base64"),
+        ({"instances": [{"b64": ""}] * 9}, 413, "at most 8"),
+        ("x" * 300_000, 413, "at most 200,000"),
         ({"instances": [{"b64": ""}], "signature_name": "features"}, 400, "serving_default"),
     ],
-)  # fmt: skip
+)
 def test_bad_bodies_get_4xx_and_a_reason(served, body, status, said):
     found = ask(served[1], body=body)
     assert found[0] == status and said in found[1]["error"] and "Traceback" not in str(found)
@@ -229,7 +246,10 @@ def test_requests_are_batched_a_full_queue_gets_503_and_all_others_an_answer(ser
 def test_bodies_are_bounded_together_and_given_back(served):
     model, port, server = served
     big, results = png() + bytes(190_000), []
-    one = lambda: results.append(ask(port, "/classify", big)[0])  # noqa: E731
+
+    def one():
+        return results.append(ask(port, "/classify", big)[0])
+
     at_once(model, one, 6)
     assert results.count(200) == LIMITS.held // len(big) == 2 and results.count(503) == 4
     assert server.held == 0 and ask(port, "/classify", big)[0] == 200
@@ -254,7 +274,10 @@ def test_large_images_of_several_requests_are_not_computed_at_once(served):
     assert 900 * 900 <= LIMITS.pixels < 2 * 900 * 900
     model.sizes.clear()
     answers = []
-    one = lambda: answers.append(ask(port, body={"instances": [b64(large), b64(png())]}))  # noqa: E731
+
+    def one():
+        return answers.append(ask(port, body={"instances": [b64(large), b64(png())]}))
+
     at_once(model, one, 3)
     for status, answer in answers:
         assert status == 200 and len(answer["predictions"]) == 2 and not any(r["error"] for r in answer["predictions"])
@@ -295,9 +318,12 @@ def process(export):
     """A running `kzoo serve`: (process, port)."""
     code = "from kzoo.cli import main; main()"
     p = subprocess.Popen(
-        [sys.executable, "-c", code, "serve", str(export), "--port", "0"], stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        [sys.executable, "-c", code, "serve", str(export), "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )  # fmt: skip
+    )
     line = ""
     while "Serving" not in line:
         line = p.stderr.readline()
@@ -368,11 +394,14 @@ def test_the_page_in_a_browser(served, tmp_path):
         page.set_input_files("#file", str(tmp_path / "bad.png"))
         page.get_by_text("is no image").wait_for()
         # A file that is dropped.
-        page.evaluate("""data => {
+        page.evaluate(
+            """data => {
             const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0)), transfer = new DataTransfer();
             transfer.items.add(new File([bytes], "dropped.png", {type: "image/png"}));
             dispatchEvent(new DragEvent("drop", {dataTransfer: transfer}));
-        }""", base64.b64encode(png((50, 50))).decode())  # fmt: skip
+        }""",
+            base64.b64encode(png((50, 50))).decode(),
+        )
         page.get_by_text(str(len(png((50, 50)))), exact=True).wait_for()
         assert not wrong
         window.close()

@@ -18,10 +18,33 @@ from kzoo.training.recipes import recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 FIELDS = {
-    "name", "trained_as", "data", "classes", "recipe", "options", "epochs", "seed", "val_fraction", "precision",
-    "input_shape", "train_top1", "val_top1", "test_top1", "test_images", "seconds", "hardware", "versions",
-    "fingerprint", "command", "sha256", "data_note", "licence", "data_licence", "intended_use", "limits",
-}  # fmt: skip
+    "name",
+    "trained_as",
+    "data",
+    "classes",
+    "recipe",
+    "options",
+    "epochs",
+    "seed",
+    "val_fraction",
+    "precision",
+    "input_shape",
+    "train_top1",
+    "val_top1",
+    "test_top1",
+    "test_images",
+    "seconds",
+    "hardware",
+    "versions",
+    "fingerprint",
+    "command",
+    "sha256",
+    "data_note",
+    "licence",
+    "data_licence",
+    "intended_use",
+    "limits",
+}
 
 
 @pytest.mark.parametrize("name", shipped.cards())

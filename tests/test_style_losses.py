@@ -65,7 +65,10 @@ def test_style_loss_takes_m_for_each_picture():
 def test_style_slope_is_the_derivative():
     g, a = (rng.normal(size=(2, 3, 3)) for _ in "ga")
     positions = np.array([7.0, 11.0])
-    value = lambda g: float(losses.style_loss(g / positions[:, None, None], a))  # noqa: E731
+
+    def value(g):
+        return float(losses.style_loss(g / positions[:, None, None], a))
+
     ours = losses.style_slope(g / positions[:, None, None], a, positions)
     np.testing.assert_allclose(ours, by_differences(value, g), rtol=1e-6, atol=1e-9)
 

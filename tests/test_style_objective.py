@@ -58,10 +58,14 @@ def test_tiles_give_the_gradient_of_the_whole(options, guided):
 
 
 def test_paper_balance_is_the_papers(net):
-    objective = Objective(Eye(net), CONTENT, [STYLE], content_weight=2.0, style_weight=5.0, balance="paper",
-                          layer_weights=(0.5, 0.3, 0.2))  # fmt: skip
+    objective = Objective(
+        Eye(net), CONTENT, [STYLE], content_weight=2.0, style_weight=5.0, balance="paper", layer_weights=(0.5, 0.3, 0.2)
+    )
     f, p, a = (dict(zip(net.layers, map(np.asarray, net.model(x)), strict=True)) for x in (X, CONTENT, STYLE))
-    mean = lambda f: np.einsum("bhwn,bhwm->nm", f.astype("float64"), f) / (f.shape[1] * f.shape[2])  # noqa: E731
+
+    def mean(f):
+        return np.einsum("bhwn,bhwm->nm", f.astype("float64"), f) / (f.shape[1] * f.shape[2])
+
     content = 0.5 * np.sum((f["block2_conv1"] - p["block2_conv1"]).astype("float64") ** 2)
     style = [np.sum((mean(f[n]) - mean(a[n])) ** 2) / (4 * f[n].shape[-1] ** 2) for n in net.style]
     loss, parts, gradient = objective(X)
@@ -98,8 +102,9 @@ def test_a_region_takes_its_own_style(net):
     left = np.zeros((90, 130, 2), "float32")
     left[:, :64, 0] = left[:, 64:, 1] = 1
     everywhere = np.ones((70, 85, 2), "float32")
-    objective = Objective(Eye(net), X, [X, STYLE], style_weights=np.eye(2), guides=(left, [left, everywhere]),
-                          content_weight=0.0)  # fmt: skip
+    objective = Objective(
+        Eye(net), X, [X, STYLE], style_weights=np.eye(2), guides=(left, [left, everywhere]), content_weight=0.0
+    )
     gradient = np.abs(objective(X)[2][0]).max((0, 2))
     assert gradient[:32].max() < 1e-3 * gradient[80:].max()
 
@@ -119,7 +124,10 @@ def test_random_layers_are_equally_loud(net):
 def test_replicated_borders_are_not_seen():
     """A flat picture has flat features, up to the border; with zeros around it has not."""
     flat = np.full((1, 32, 32, 3), 200, "float32")
-    spread = lambda padding: np.ptp(np.asarray(make(padding=padding).model(flat)[0]), axis=(1, 2)).max()  # noqa: E731
+
+    def spread(padding):
+        return np.ptp(np.asarray(make(padding=padding).model(flat)[0]), axis=(1, 2)).max()
+
     assert spread("replicate") < 1e-4 and spread("zeros") > 0.01
 
 
@@ -224,8 +232,12 @@ def test_jax_agrees_with_tensorflow(tmp_path):
     loss, _, gradient = Objective(Eye(network("vgg11", weights)), CONTENT, [STYLE])(X)
     program = PROGRAM.format(tests=str(Path(__file__).parent), weights=weights, out=str(tmp_path / "out"))
     root = str(Path(__file__).parents[1])
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=root,
-                   env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": root})  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        cwd=root,
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": root},
+    )
     for tile in (0, 48):
         other = np.load(tmp_path / f"out{tile}.npz")
         np.testing.assert_allclose(other["loss"], loss, rtol=1e-4)

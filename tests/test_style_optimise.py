@@ -43,7 +43,10 @@ def test_lbfgs_stops_where_nothing_is_left():
 
 def test_a_step_that_is_no_descent_is_not_taken():
     """A gradient that points the wrong way, as a rounded one may: x stays where it was."""
-    wrong = lambda x: (quadratic(x)[0], {}, -quadratic(x)[2])  # noqa: E731
+
+    def wrong(x):
+        return (quadratic(x)[0], {}, -quadratic(x)[2])
+
     optimiser = LBFGS(np.ones(5, "float32"))
     assert not optimiser.step(wrong)
     np.testing.assert_array_equal(optimiser.x, 1)

@@ -22,11 +22,31 @@ from kzoo.training.fit import Interrupted
 
 # A small network without any download; 64 pixels from 45 on.
 SMALL = {
-    "model": "vgg11", "weights": "random", "content_layers": ("block2_conv1",), "precision": "float32",
-    "style_layers": ("block1_conv1", "block2_conv1"), "size": 64, "coarsest": 45, "evaluations": 12,
-}  # fmt: skip
-OPTIONS = ["--model", "vgg11", "--weights", "random", "--content-layers", "block2_conv1", "--style-layers",
-           "block1_conv1,block2_conv1", "--size", "64", "--coarsest", "64", "--precision", "float32"]  # fmt: skip
+    "model": "vgg11",
+    "weights": "random",
+    "content_layers": ("block2_conv1",),
+    "precision": "float32",
+    "style_layers": ("block1_conv1", "block2_conv1"),
+    "size": 64,
+    "coarsest": 45,
+    "evaluations": 12,
+}
+OPTIONS = [
+    "--model",
+    "vgg11",
+    "--weights",
+    "random",
+    "--content-layers",
+    "block2_conv1",
+    "--style-layers",
+    "block1_conv1,block2_conv1",
+    "--size",
+    "64",
+    "--coarsest",
+    "64",
+    "--precision",
+    "float32",
+]
 EYES = {}  # compiled once for most tests
 
 
@@ -64,12 +84,22 @@ def test_deterministic_and_monotone(tmp_path):
     assert Image.open(tmp_path / "a-compare.png").height == 62
 
 
-@pytest.mark.parametrize("options", [
-    {"optimizer": "adam", "evaluations": 40}, {"init": "noise", "seed": 3}, {"preserve_color": "luminance"},
-    {"preserve_color": "histogram"}, {"style_scale": 0.6, "pooling": "max"}, {"average": True}, {"tv_weight": 1e-5},
-    {"range_weight": 0.0},
-    {"balance": "paper", "style_weight": 10.0}, {"coarsest": 0}, {"precision": "bfloat16"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "adam", "evaluations": 40},
+        {"init": "noise", "seed": 3},
+        {"preserve_color": "luminance"},
+        {"preserve_color": "histogram"},
+        {"style_scale": 0.6, "pooling": "max"},
+        {"average": True},
+        {"tv_weight": 1e-5},
+        {"range_weight": 0.0},
+        {"balance": "paper", "style_weight": 10.0},
+        {"coarsest": 0},
+        {"precision": "bfloat16"},
+    ],
+)
 def test_options_lower_the_loss(options):
     result = stylize(CONTENT, STYLE, **options)
     losses = [r["loss"] for r in result.history if r["size"] == 64]
@@ -99,7 +129,10 @@ def test_luminance_keeps_the_colours():
 
     result = stylize(CONTENT, STYLE, preserve_color="luminance", coarsest=0).picture
     content = np.clip(pictures.resized(CONTENT, result.shape[:2]), 0, 255)
-    colours = lambda p: (p.astype("float64") @ colour.YIQ.T)[..., 1:].ravel()  # noqa: E731
+
+    def colours(p):
+        return (p.astype("float64") @ colour.YIQ.T)[..., 1:].ravel()
+
     assert np.corrcoef(colours(result), colours(content))[0, 1] > 0.95
     assert not np.allclose(colour.luminance(result), colour.luminance(content), atol=5)
 
@@ -132,7 +165,10 @@ def test_resumes_bit_for_bit(tmp_path, monkeypatch, after, options):
         stylize(CONTENT, OTHER, out=out, resume=True, **options)
     resumed = stylize(CONTENT, STYLE, out=out, resume=True, **options)
     np.testing.assert_array_equal(resumed.picture, whole.picture)
-    key = lambda h: [(r["size"], r["evaluations"], r["loss"]) for r in h]  # noqa: E731
+
+    def key(h):
+        return [(r["size"], r["evaluations"], r["loss"]) for r in h]
+
     assert key(resumed.history) == key(whole.history)
     assert not (tmp_path / "a.state").exists()
     with pytest.raises(KzooError, match="go on from"):
@@ -214,20 +250,39 @@ def test_masks(files):
         stylize(CONTENT, STYLE, masks=(("-", "-"),))
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"size": 0}, "size must be"), ({"size": "big"}, "size must be"), ({"style_scale": float("nan")}, "style_scale"),
-    ({"content_weight": -1}, "content_weight"), ({"evaluations": 0}, "evaluations"),
-    ({"evaluations": 2.5}, "evaluations"),
-    ({"optimizer": "sgd"}, "optimizer 'sgd'"),
-    ({"model": 5}, "model must"), ({"weights": None}, "weights must"), ({"seed": 1.5}, "seed must"),
-    ({"masks": (("a",),)}, "pairs"), ({"style_layers": (1,)}, "style_layers"), ({"style_weights": 3}, "can't be used"),
-    ({"colour": 1}, "Unknown setting"), ({"style_weights": (1, 2)}, "2 numbers"),
-    ({"style_weights": (0,)}, "not all 0"),
-    ({"layer_weights": (1,)}, "layer_weights"), ({"size": 20}, "would be 20x19"), ({"tile": -1}, "tile"),
-    ({"model": "vgg"}, "Unknown model"), ({"style_layers": ("fc9",)}, "Unknown layer"), ({"weights": "nix"}, "weights"),
-    ({"weights": "no/such.npz"}, "no weights file"), ({"init": "no.png"}, "no.png"), ({"out": "a.jpg"}, "PNG"),
-    ({"out": "no/such/a.png"}, "no folder"), ({"resume": True}, "need out"), ({"masks": (("no.png", "-"),)}, "no.png"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, "size must be"),
+        ({"size": "big"}, "size must be"),
+        ({"style_scale": float("nan")}, "style_scale"),
+        ({"content_weight": -1}, "content_weight"),
+        ({"evaluations": 0}, "evaluations"),
+        ({"evaluations": 2.5}, "evaluations"),
+        ({"optimizer": "sgd"}, "optimizer 'sgd'"),
+        ({"model": 5}, "model must"),
+        ({"weights": None}, "weights must"),
+        ({"seed": 1.5}, "seed must"),
+        ({"masks": (("a",),)}, "pairs"),
+        ({"style_layers": (1,)}, "style_layers"),
+        ({"style_weights": 3}, "can't be used"),
+        ({"colour": 1}, "Unknown setting"),
+        ({"style_weights": (1, 2)}, "2 numbers"),
+        ({"style_weights": (0,)}, "not all 0"),
+        ({"layer_weights": (1,)}, "layer_weights"),
+        ({"size": 20}, "would be 20x19"),
+        ({"tile": -1}, "tile"),
+        ({"model": "vgg"}, "Unknown model"),
+        ({"style_layers": ("fc9",)}, "Unknown layer"),
+        ({"weights": "nix"}, "weights"),
+        ({"weights": "no/such.npz"}, "no weights file"),
+        ({"init": "no.png"}, "no.png"),
+        ({"out": "a.jpg"}, "PNG"),
+        ({"out": "no/such/a.png"}, "no folder"),
+        ({"resume": True}, "need out"),
+        ({"masks": (("no.png", "-"),)}, "no.png"),
+    ],
+)
 def test_bad_settings_are_refused(options, message):
     with pytest.raises(KzooError, match=message):
         stylize(CONTENT, STYLE, **options)
@@ -386,8 +441,17 @@ def test_ctrl_c_between_two_pictures_ends_a_folder(files, monkeypatch):
 
     monkeypatch.setattr(pictures, "write", write)
     with pytest.raises(Interrupted, match="--resume goes on") as e:
-        stylize_folder(files / "two", files / "style.png", files / "painted", weights="random", size=40, coarsest=0,
-                       evaluations=1, report=False, quiet=True)  # fmt: skip
+        stylize_folder(
+            files / "two",
+            files / "style.png",
+            files / "painted",
+            weights="random",
+            size=40,
+            coarsest=0,
+            evaluations=1,
+            report=False,
+            quiet=True,
+        )
     assert e.value.exit_code == 130 and [p.name for p in (files / "painted").iterdir()] == ["a.png"]
 
 

@@ -62,20 +62,36 @@ def test_the_objective_is_that_of_style_transfer():
     terms = stylenet.Perceptual(net, style, 2.0, 3.0, 0.5)
     got = np.asarray(terms([np.concatenate([painted, content]), np.concatenate([content, content])]))
     f = {k: net.named(net.model(x)) for k, x in (("style", style), ("painted", painted), ("content", content))}
-    gram = lambda k, n: np.asarray(losses.gram(f[k][n])[0]) / np.prod(f[k][n].shape[1:3])  # noqa: E731
+
+    def gram(k, n):
+        return np.asarray(losses.gram(f[k][n])[0]) / np.prod(f[k][n].shape[1:3])
+
     p, q = (np.asarray(f[k]["block2_conv1"]) for k in ("painted", "content"))
     expected = [
         2 * np.sum((p - q) ** 2) / np.sum(q**2),
-        3 * np.mean([np.sum((gram("painted", n) - gram("style", n)) ** 2) / np.sum(gram("style", n) ** 2)
-                     for n in layers["style_layers"]]),
+        3
+        * np.mean(
+            [
+                np.sum((gram("painted", n) - gram("style", n)) ** 2) / np.sum(gram("style", n) ** 2)
+                for n in layers["style_layers"]
+            ]
+        ),
         0.5 * (np.sum(np.diff(painted[0], axis=0) ** 2) + np.sum(np.diff(painted[0], axis=1) ** 2)),
-    ]  # fmt: skip
+    ]
     np.testing.assert_allclose(got[0], expected, rtol=2e-4)
     assert got[1, 0] == 0
 
 
-NET = {"size": 64, "batch-size": 2, "width": 4, "precision": "float32", "weights": "random", "model": "vgg11",
-       "style-layers": "block1_conv1,block2_conv1", "content-layers": "block2_conv1"}  # fmt: skip
+NET = {
+    "size": 64,
+    "batch-size": 2,
+    "width": 4,
+    "precision": "float32",
+    "weights": "random",
+    "model": "vgg11",
+    "style-layers": "block1_conv1,block2_conv1",
+    "content-layers": "block2_conv1",
+}
 SMALL = [str(x) for option, value in NET.items() for x in (f"--{option}", value)]
 
 
@@ -89,7 +105,10 @@ def run(*args, code=0):
 
 def test_pieces_depend_on_the_seed_and_the_number_of_the_picture_only():
     x = np.arange(4 * 8 * 8 * 3, dtype="uint8").reshape(4, 8, 8, 3)
-    cut = lambda seed, i, x: stylenet.pieces(4, seed)(i, (x, 0))[0].numpy()  # noqa: E731
+
+    def cut(seed, i, x):
+        return stylenet.pieces(4, seed)(i, (x, 0))[0].numpy()
+
     whole = cut((1, 10), 0, x)
     np.testing.assert_array_equal(whole[2:], cut((1, 10), 1, x[2:]), "the second batch of two")
     np.testing.assert_array_equal(whole[1:], cut((1, 11), 0, x[1:]), "resumed after one more")

@@ -24,9 +24,18 @@ from kzoo.training.recipes import RECIPES, Recipe, recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = Recipe(
-    "quick", "a test", optimizer="adamw", learning_rate=2e-3, weight_decay=0.01, schedule="cosine", warmup=0.5,
-    batch_size=64, epochs=3, label_smoothing=0.1, augment=(("shift", 0.1), ("rotate", 5.0)),
-)  # fmt: skip
+    "quick",
+    "a test",
+    optimizer="adamw",
+    learning_rate=2e-3,
+    weight_decay=0.01,
+    schedule="cosine",
+    warmup=0.5,
+    batch_size=64,
+    epochs=3,
+    label_smoothing=0.1,
+    augment=(("shift", 0.1), ("rotate", 5.0)),
+)
 
 
 def weights_of(run):
@@ -162,9 +171,15 @@ def test_every_recipe_builds_its_optimiser_and_survives_json():
 def test_a_run_holds_what_the_design_says(trained):
     names = {p.name for p in trained.iterdir()}
     assert names >= {
-        "config.json", "model.keras", "labels.txt", "metrics.json", "history.csv", "checkpoint.npz", "splits.csv",
+        "config.json",
+        "model.keras",
+        "labels.txt",
+        "metrics.json",
+        "history.csv",
+        "checkpoint.npz",
+        "splits.csv",
         "logs",
-    }  # fmt: skip
+    }
     assert not [n for n in names if n.startswith(".tmp")]
     config = json.loads((trained / "config.json").read_text())
     assert config["seed"] == 0 and config["recipe"]["name"] == "quick" and config["versions"]["keras"]
@@ -217,9 +232,15 @@ def test_a_network_with_auxiliary_classifiers_leaves_them_out(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "x.npz", images=rng.integers(0, 256, (20, 96, 96, 3)).astype("uint8"), labels=np.arange(20) % 2)
     run = kzoo.train(
-        "googlenet", tmp_path / "x.npz", input_shape=(96, 96, 3), epochs=1, batch_size=8, precision="float32",
-        out=tmp_path / "r", quiet=True,
-    )  # fmt: skip
+        "googlenet",
+        tmp_path / "x.npz",
+        input_shape=(96, 96, 3),
+        epochs=1,
+        batch_size=8,
+        precision="float32",
+        out=tmp_path / "r",
+        quiet=True,
+    )
     assert run.model.output_shape == (None, 2) and not [x.name for x in run.model.layers if x.name.startswith("aux")]
     arrays, _ = runs.load_checkpoint(tmp_path / "r" / "checkpoint.npz")
     assert [k for k in arrays if k.startswith("model/aux")], "to resume, they are kept"
@@ -310,7 +331,10 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(trained, tmp_path):
     arrays, state = runs.load_checkpoint(out / "checkpoint.npz")
     runs.save_checkpoint(out / "checkpoint.npz", arrays, {"history": state["history"][:1]})  # as if stopped after one
     kept = {name: (out / name).read_bytes() for name in ("checkpoint.npz", "model.keras")}
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # noqa: E731
+
+    def limit():
+        return resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
     process = started("train", "--resume", "--out", out, preexec_fn=limit)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
@@ -399,9 +423,11 @@ def test_a_run_from_before_a_field_of_recipes_can_be_resumed(tmp_path):
 
 def test_options_that_are_none_of_the_network(tmp_path, kzoo_command):
     for said, reason in (
-        ("epochs=3", "epochs is none: use --epochs"), ("num_classes=5", "Unknown option of mnist_mlp 'num_classes'"),
-        ("droput=0.1", "Did you mean 'dropout'"), ("dropout=high", "mnist_mlp can't be built"),
-    ):  # fmt: skip
+        ("epochs=3", "epochs is none: use --epochs"),
+        ("num_classes=5", "Unknown option of mnist_mlp 'num_classes'"),
+        ("droput=0.1", "Did you mean 'dropout'"),
+        ("dropout=high", "mnist_mlp can't be built"),
+    ):
         code, _, err = kzoo_command("train", "mnist_mlp", "--set", said, "--out", tmp_path / "r")
         assert code == 1 and reason in err and "Traceback" not in err and not (tmp_path / "r").exists(), err
 
@@ -572,9 +598,7 @@ def test_mnist_shift_is_less_sensitive_to_shifts_than_mnist_cnn(shared, tmp_path
         pytest.skip("needs MNIST in the shared data")
     data = kzoo.load_data("mnist")
     train, test = data.splits["train"].take(np.arange(10_000)), data.splits["test"].take(np.arange(2000))
-    np.savez(
-        tmp_path / "m.npz", x_train=train.images, y_train=train.labels, x_test=test.images, y_test=test.labels
-    )  # fmt: skip
+    np.savez(tmp_path / "m.npz", x_train=train.images, y_train=train.labels, x_test=test.images, y_test=test.labels)
     accuracy = {}
     for name in ("mnist_shift", "mnist_cnn"):
         run = kzoo.train(name, tmp_path / "m.npz", epochs=3, out=tmp_path / name, quiet=True)

@@ -46,28 +46,39 @@ def nan(a, value=np.nan):
     return a
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda a: without(a, "conv1_bn/beta"), "missing: conv1_bn/beta, shape (16,)"),
-    (lambda a: {**a, "extra/kernel": np.ones((2, 2), "float32")}, "unexpected: extra/kernel, shape (2, 2)"),
-    (lambda a: {**a, "predictions/kernel": a["predictions/kernel"].T},
-     "wrong shape: predictions/kernel has (4, 64), expected (64, 4) (transposed?)"),
-    (lambda a: {**a, "conv1_conv/kernel": a["conv1_conv/kernel"][..., :5]}, "wrong shape: conv1_conv/kernel"),
-    (lambda a: {**a, "conv1_conv/kernel": a["conv1_conv/kernel"][:, :, :1]}, "(adapt_input=True fits it"),
-    (lambda a: {**a, "conv1_bn/beta": nan(a["conv1_bn/beta"])},
-     "not finite: conv1_bn/beta holds 1 NaN or infinite values of 16"),
-    (lambda a: {**a, "conv1_bn/beta": nan(a["conv1_bn/beta"], -np.inf)}, "not finite: conv1_bn/beta"),
-    (lambda a: {**a, "conv1_bn/beta": a["conv1_bn/beta"].astype("float64")},
-     "wrong type: conv1_bn/beta is float64, expected float32"),
-    (lambda a: {**a, "conv1_bn/beta": np.ones(16, "int32")}, "wrong type: conv1_bn/beta is int32"),
-    (lambda a: {**a, "conv1_bn/beta": np.ones(16, "complex64")}, "wrong type: conv1_bn/beta is complex64"),
-    (lambda a: {**a, "conv1_bn/1": a["conv1_bn/beta"]}, "conv1_bn/beta: given twice"),
-    (lambda a: {**without(a, "conv1_bn/beta"), "conv1_bn/4": np.ones(16, "float32")}, "unexpected: conv1_bn/4"),
-    (lambda a: without(without(a, "predictions/kernel"), "predictions/bias"),
-     "missing: predictions/kernel, shape (64, 4) (new_classifier=True"),
-    (lambda a: without(a, "predictions/bias"), "missing: predictions/bias"),
-    (lambda a: {"\n\x1b[2Jevil": np.ones(1, "float32"), **a}, "unexpected: \\n\\x1b[2Jevil"),
-    (lambda a: {}, "missing: conv1_conv/kernel"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: without(a, "conv1_bn/beta"), "missing: conv1_bn/beta, shape (16,)"),
+        (lambda a: {**a, "extra/kernel": np.ones((2, 2), "float32")}, "unexpected: extra/kernel, shape (2, 2)"),
+        (
+            lambda a: {**a, "predictions/kernel": a["predictions/kernel"].T},
+            "wrong shape: predictions/kernel has (4, 64), expected (64, 4) (transposed?)",
+        ),
+        (lambda a: {**a, "conv1_conv/kernel": a["conv1_conv/kernel"][..., :5]}, "wrong shape: conv1_conv/kernel"),
+        (lambda a: {**a, "conv1_conv/kernel": a["conv1_conv/kernel"][:, :, :1]}, "(adapt_input=True fits it"),
+        (
+            lambda a: {**a, "conv1_bn/beta": nan(a["conv1_bn/beta"])},
+            "not finite: conv1_bn/beta holds 1 NaN or infinite values of 16",
+        ),
+        (lambda a: {**a, "conv1_bn/beta": nan(a["conv1_bn/beta"], -np.inf)}, "not finite: conv1_bn/beta"),
+        (
+            lambda a: {**a, "conv1_bn/beta": a["conv1_bn/beta"].astype("float64")},
+            "wrong type: conv1_bn/beta is float64, expected float32",
+        ),
+        (lambda a: {**a, "conv1_bn/beta": np.ones(16, "int32")}, "wrong type: conv1_bn/beta is int32"),
+        (lambda a: {**a, "conv1_bn/beta": np.ones(16, "complex64")}, "wrong type: conv1_bn/beta is complex64"),
+        (lambda a: {**a, "conv1_bn/1": a["conv1_bn/beta"]}, "conv1_bn/beta: given twice"),
+        (lambda a: {**without(a, "conv1_bn/beta"), "conv1_bn/4": np.ones(16, "float32")}, "unexpected: conv1_bn/4"),
+        (
+            lambda a: without(without(a, "predictions/kernel"), "predictions/bias"),
+            "missing: predictions/kernel, shape (64, 4) (new_classifier=True",
+        ),
+        (lambda a: without(a, "predictions/bias"), "missing: predictions/bias"),
+        (lambda a: {"\n\x1b[2Jevil": np.ones(1, "float32"), **a}, "unexpected: \\n\\x1b[2Jevil"),
+        (lambda a: {}, "missing: conv1_conv/kernel"),
+    ],
+)
 def test_nothing_or_all(model, arrays, change, message):
     before = values(model)
     with pytest.raises(WeightsError) as e:
@@ -103,8 +114,11 @@ def test_any_mix_of_faults(model, data):
         a = arrays.pop(name)
         if fault != "drop":
             arrays[name + "x" * (fault == "rename")] = {
-                "rename": a, "cut": a[:-1], "nan": nan(a), "type": a.astype("int64")
-            }[fault]  # fmt: skip
+                "rename": a,
+                "cut": a[:-1],
+                "nan": nan(a),
+                "type": a.astype("int64"),
+            }[fault]
     try:
         report = assign(model, arrays)
     except WeightsError:
@@ -229,7 +243,10 @@ def test_preprocessing_comes_with_the_weights(arrays, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     own = kzoo.Preprocessing(channel_order="bgr", scale=1.0, offset=(-1.0, -2.0, -3.0))
     row = kzoo.Weights("mine", str(tmp_path / "a.npz"), preprocessing=own, config={"depth": 8})
-    build = lambda **more: kzoo.build("resnet20", num_classes=4, weights=row, **more).get_layer("preprocessing")  # noqa: E731
+
+    def build(**more):
+        return kzoo.build("resnet20", num_classes=4, weights=row, **more).get_layer("preprocessing")
+
     assert (build().channel_order, build().offset) == ("bgr", (-1.0, -2.0, -3.0))
     assert build(preprocessing=kzoo.Preprocessing(scale=2.0)).scale == 2.0
     path = kzoo.build("resnet20", num_classes=4, depth=8, weights=tmp_path / "a.npz")

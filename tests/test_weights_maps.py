@@ -58,19 +58,22 @@ def from_one(name):
     return f"{match[1]}_{int(match[2] or 0) + 1}" if match else name
 
 
-@pytest.mark.parametrize(("ours", "theirs", "size", "options", "rename"), [
-    ("vgg16", "VGG16", 32, {}, None),
-    pytest.param("vgg19", "VGG19", 32, {}, None, marks=pytest.mark.slow),
-    ("resnet50", "ResNet50", 64, {}, lambda n: "probs" if n == "predictions" else n),
-    ("resnet50_v2", "ResNet50V2", 64, {}, lambda n: "probs" if n == "predictions" else n),
-    ("inception_v3", "InceptionV3", 75, {}, from_one),
-    ("mobilenet_v1", "MobileNet", 64, {"alpha": 0.25}, None),
-    ("mobilenet_v2", "MobileNetV2", 64, {"alpha": 0.35}, lambda n: "Logits" if n == "predictions" else n),
-    pytest.param("nasnet_mobile", "NASNetMobile", 64, {}, None, marks=pytest.mark.slow),
-    pytest.param("inception_resnet_v2", "InceptionResNetV2", 75, {}, from_one, marks=pytest.mark.slow),
-    pytest.param("resnet101", "ResNet101", 64, {}, None, marks=pytest.mark.slow),
-    pytest.param("resnet152_v2", "ResNet152V2", 64, {}, None, marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ours", "theirs", "size", "options", "rename"),
+    [
+        ("vgg16", "VGG16", 32, {}, None),
+        pytest.param("vgg19", "VGG19", 32, {}, None, marks=pytest.mark.slow),
+        ("resnet50", "ResNet50", 64, {}, lambda n: "probs" if n == "predictions" else n),
+        ("resnet50_v2", "ResNet50V2", 64, {}, lambda n: "probs" if n == "predictions" else n),
+        ("inception_v3", "InceptionV3", 75, {}, from_one),
+        ("mobilenet_v1", "MobileNet", 64, {"alpha": 0.25}, None),
+        ("mobilenet_v2", "MobileNetV2", 64, {"alpha": 0.35}, lambda n: "Logits" if n == "predictions" else n),
+        pytest.param("nasnet_mobile", "NASNetMobile", 64, {}, None, marks=pytest.mark.slow),
+        pytest.param("inception_resnet_v2", "InceptionResNetV2", 75, {}, from_one, marks=pytest.mark.slow),
+        pytest.param("resnet101", "ResNet101", 64, {}, None, marks=pytest.mark.slow),
+        pytest.param("resnet152_v2", "ResNet152V2", 64, {}, None, marks=pytest.mark.slow),
+    ],
+)
 def test_keras_applications(ours, theirs, size, options, rename, tmp_path):
     shape = (size, size, 3)
     model = getattr(applications, theirs)(
@@ -113,15 +116,18 @@ def vgg(torch, batch_norm):
     return network
 
 
-@pytest.mark.parametrize(("name", "make", "size", "options"), [
-    pytest.param("resnet18", lambda t, m: m.ResNet((2, 2, 2, 2), False, 7), 64, {}, marks=pytest.mark.slow),
-    ("resnet50_v1_5", lambda t, m: m.ResNet((3, 4, 6, 3), True, 7), 64, {}),
-    ("googlenet_bn", lambda t, m: m.GoogLeNet(7), 96, {}),
-    ("squeezenet1_1", lambda t, m: m.SqueezeNet("1_1", 7), 96, {}),
-    ("vgg11", lambda t, m: vgg(t, False), 224, {"width": 8, "units": 20}),
-    ("vgg11_bn", lambda t, m: vgg(t, True), 224, {"width": 8, "units": 20}),
-    pytest.param("inception_v4", lambda t, m: m.InceptionV4(7), 96, {}, marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "make", "size", "options"),
+    [
+        pytest.param("resnet18", lambda t, m: m.ResNet((2, 2, 2, 2), False, 7), 64, {}, marks=pytest.mark.slow),
+        ("resnet50_v1_5", lambda t, m: m.ResNet((3, 4, 6, 3), True, 7), 64, {}),
+        ("googlenet_bn", lambda t, m: m.GoogLeNet(7), 96, {}),
+        ("squeezenet1_1", lambda t, m: m.SqueezeNet("1_1", 7), 96, {}),
+        ("vgg11", lambda t, m: vgg(t, False), 224, {"width": 8, "units": 20}),
+        ("vgg11_bn", lambda t, m: vgg(t, True), 224, {"width": 8, "units": 20}),
+        pytest.param("inception_v4", lambda t, m: m.InceptionV4(7), 96, {}, marks=pytest.mark.slow),
+    ],
+)
 def test_torch(name, make, size, options, tmp_path):
     torch = pytest.importorskip("torch")
     import torch_models
@@ -160,11 +166,14 @@ SQUEEZENET = kzoo.Preprocessing(channel_order="bgr", scale=1.0, offset=(-104.0, 
 
 
 @real
-@pytest.mark.parametrize(("name", "file", "size", "options", "preprocessing", "top1", "top5"), [
-    ("squeezenet1_0", "squeezenet_v1.0_imagenet.npz", 227, {"conv10_padding": 1}, SQUEEZENET, 63, 83),
-    ("mobilenet_v1", "mobilenet_v1_0.25_128_imagenet.npz", 128, {"alpha": 0.25}, MOBILENET, 53, 75),
-    ("mobilenet_v2", "mobilenet_v2_1.0_224_imagenet.npz", 224, {}, MOBILENET, 80, 96),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "file", "size", "options", "preprocessing", "top1", "top5"),
+    [
+        ("squeezenet1_0", "squeezenet_v1.0_imagenet.npz", 227, {"conv10_padding": 1}, SQUEEZENET, 63, 83),
+        ("mobilenet_v1", "mobilenet_v1_0.25_128_imagenet.npz", 128, {"alpha": 0.25}, MOBILENET, 53, 75),
+        ("mobilenet_v2", "mobilenet_v2_1.0_224_imagenet.npz", 224, {}, MOBILENET, 80, 96),
+    ],
+)
 def test_real_weights_on_photos(name, file, size, options, preprocessing, top1, top5):
     """Within 3 points of the accuracies in the data's README (of 100 samples; here are 50, 2 points each)."""
     index = {

@@ -97,8 +97,10 @@ def test_npz(tmp_path):
 
 def test_legacy_h5(tmp_path):
     legacy_h5(tmp_path / "a.h5")
-    same(read(tmp_path / "a.h5"), {"conv1/kernel": ARRAYS["conv1/kernel"], "conv1/bias": ARRAYS["conv1/bias"],
-                                   "top/scale": ARRAYS["scale"]})  # fmt: skip
+    same(
+        read(tmp_path / "a.h5"),
+        {"conv1/kernel": ARRAYS["conv1/kernel"], "conv1/bias": ARRAYS["conv1/bias"], "top/scale": ARRAYS["scale"]},
+    )
 
 
 def test_h5_in_pieces_and_packed(tmp_path):
@@ -115,17 +117,24 @@ def test_h5_in_pieces_and_packed(tmp_path):
 def test_pth(tmp_path, legacy):
     torch = pytest.importorskip("torch")
     state = {
-        "a.weight": torch.arange(6.0).reshape(2, 3).T, "a.half": torch.ones(3).half(),
-        "a.bfloat": torch.tensor([1.0, 3.140625]).bfloat16(), "a.num_batches_tracked": torch.tensor(5),
+        "a.weight": torch.arange(6.0).reshape(2, 3).T,
+        "a.half": torch.ones(3).half(),
+        "a.bfloat": torch.tensor([1.0, 3.140625]).bfloat16(),
+        "a.num_batches_tracked": torch.tensor(5),
         "a.bias": torch.nn.Parameter(torch.ones(2)),
-    }  # fmt: skip
+    }
     for content in (state, {"state_dict": state, "epoch": 3}):
         torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
-        same(read(tmp_path / "a.pth"), {
-            "a.weight": np.float32([[0, 3], [1, 4], [2, 5]]), "a.half": np.ones(3, "float16"),
-            "a.bfloat": np.float32([1, 3.140625]), "a.num_batches_tracked": np.array(5),
-            "a.bias": np.ones(2, "float32"),
-        })  # fmt: skip
+        same(
+            read(tmp_path / "a.pth"),
+            {
+                "a.weight": np.float32([[0, 3], [1, 4], [2, 5]]),
+                "a.half": np.ones(3, "float16"),
+                "a.bfloat": np.float32([1, 3.140625]),
+                "a.num_batches_tracked": np.array(5),
+                "a.bias": np.ones(2, "float32"),
+            },
+        )
 
 
 @pytest.mark.parametrize(
@@ -246,15 +255,21 @@ def model_config(*layers):
     }
 
 
-@pytest.mark.parametrize(("layer", "match"), [
-    ({"class_name": "Lambda", "module": "keras.layers", "config": {"name": "l"}}, "Lambda, which can run code"),
-    ({"class_name": "__lambda__", "config": {}}, "__lambda__"),
-    ({"class_name": "TFSMLayer", "module": "keras.layers"}, "TFSMLayer"),
-    ({"class_name": "StringLookup", "module": "keras.layers"}, "StringLookup"),
-    ({"class_name": "Dense", "module": "keras.layers", "config": {"activation": {"class_name": "Lambda"}}}, "Lambda"),
-    ({"class_name": "system", "module": "os", "config": {}}, "os.system, which is not Keras'"),
-    ({"class_name": "X", "module": None, "registered_name": "evil>X", "config": {}}, "foreign object evil>X"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("layer", "match"),
+    [
+        ({"class_name": "Lambda", "module": "keras.layers", "config": {"name": "l"}}, "Lambda, which can run code"),
+        ({"class_name": "__lambda__", "config": {}}, "__lambda__"),
+        ({"class_name": "TFSMLayer", "module": "keras.layers"}, "TFSMLayer"),
+        ({"class_name": "StringLookup", "module": "keras.layers"}, "StringLookup"),
+        (
+            {"class_name": "Dense", "module": "keras.layers", "config": {"activation": {"class_name": "Lambda"}}},
+            "Lambda",
+        ),
+        ({"class_name": "system", "module": "os", "config": {}}, "os.system, which is not Keras'"),
+        ({"class_name": "X", "module": None, "registered_name": "evil>X", "config": {}}, "foreign object evil>X"),
+    ],
+)
 def test_models_that_could_run_code(tmp_path, layer, match):
     keras_file(tmp_path / "a.keras", model_config(layer))
     refused(tmp_path / "a.keras", match)
@@ -360,23 +375,26 @@ def test_h5_links(tmp_path):
 # --- Sizes that lie --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("entries", "data", "match"), [
-    ({"a": ("F32", [2], [0, 8]), "b": ("F32", [2], [4, 12])}, 12, "overlaps"),
-    ({"a": ("F32", [2], [0, 8]), "b": ("F32", [2], [0, 8])}, 8, "overlaps"),
-    ({"a": ("F32", [1], [0, 4]), "b": ("F32", [1], [8, 12])}, 12, "leaves a gap"),
-    ({"a": ("F32", [2**32, 2**32], [0, 0])}, 0, "which is not the 0 bytes"),
-    ({"a": ("F32", [2**62], [0, 0])}, 0, "which is not the 0 bytes"),
-    ({"a": ("F32", [2**40], [0, 2**42])}, 8, "the file stores 8"),
-    ({"a": ("F32", [-2], [0, 8])}, 8, "not one of a plain array"),
-    ({"a": ("F32", [True], [0, 4])}, 4, "not one of a plain array"),
-    ({"a": ("F32", [1.0], [0, 4])}, 4, "not one of a plain array"),
-    ({"a": ("F4", [1], [0, 4])}, 4, "not one of a plain array"),
-    ({"a": (["F32"], [1], [0, 4])}, 4, "not one of a plain array"),
-    ({"a": ("F32", [1], [4, 0])}, 4, "bytes it gets"),
-    ({"a": ("F32", [1], [0, 4, 8])}, 8, "not one of a plain array"),
-    ({"a": ("F32", [1], [0, 4])}, 12, "the file stores 12"),
-    ({"a": ("F32", [1] * 9, [0, 4])}, 4, "not one of a plain array"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("entries", "data", "match"),
+    [
+        ({"a": ("F32", [2], [0, 8]), "b": ("F32", [2], [4, 12])}, 12, "overlaps"),
+        ({"a": ("F32", [2], [0, 8]), "b": ("F32", [2], [0, 8])}, 8, "overlaps"),
+        ({"a": ("F32", [1], [0, 4]), "b": ("F32", [1], [8, 12])}, 12, "leaves a gap"),
+        ({"a": ("F32", [2**32, 2**32], [0, 0])}, 0, "which is not the 0 bytes"),
+        ({"a": ("F32", [2**62], [0, 0])}, 0, "which is not the 0 bytes"),
+        ({"a": ("F32", [2**40], [0, 2**42])}, 8, "the file stores 8"),
+        ({"a": ("F32", [-2], [0, 8])}, 8, "not one of a plain array"),
+        ({"a": ("F32", [True], [0, 4])}, 4, "not one of a plain array"),
+        ({"a": ("F32", [1.0], [0, 4])}, 4, "not one of a plain array"),
+        ({"a": ("F4", [1], [0, 4])}, 4, "not one of a plain array"),
+        ({"a": (["F32"], [1], [0, 4])}, 4, "not one of a plain array"),
+        ({"a": ("F32", [1], [4, 0])}, 4, "bytes it gets"),
+        ({"a": ("F32", [1], [0, 4, 8])}, 8, "not one of a plain array"),
+        ({"a": ("F32", [1], [0, 4])}, 12, "the file stores 12"),
+        ({"a": ("F32", [1] * 9, [0, 4])}, 4, "not one of a plain array"),
+    ],
+)
 def test_safetensors_that_lie(tmp_path, entries, data, match):
     header = {k: dict(zip(("dtype", "shape", "data_offsets"), v, strict=True)) for k, v in entries.items()}
     safetensors(tmp_path / "a.safetensors", header, b"\0" * data)
@@ -393,16 +411,19 @@ def test_safetensors_headers(tmp_path, header):
     refused(tmp_path / "b.safetensors", "header declares")
 
 
-@pytest.mark.parametrize(("header", "data"), [
-    ({"descr": "<f4", "fortran_order": False, "shape": (10**12,)}, 4),
-    ({"descr": "<f4", "fortran_order": False, "shape": (2**32, 2**32)}, 0),
-    ({"descr": "<f4", "fortran_order": False, "shape": (-1, -2)}, 8),
-    ({"descr": "<f4", "fortran_order": False, "shape": (2,)}, 4),
-    ({"descr": "<f4", "fortran_order": False, "shape": (2,)}, 12),
-    ({"descr": "|V9999", "fortran_order": False, "shape": (1,)}, 9999),
-    ({"descr": "<c8", "fortran_order": False, "shape": (1,)}, 8),
-    ({"descr": "|S4", "fortran_order": False, "shape": (1,)}, 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("header", "data"),
+    [
+        ({"descr": "<f4", "fortran_order": False, "shape": (10**12,)}, 4),
+        ({"descr": "<f4", "fortran_order": False, "shape": (2**32, 2**32)}, 0),
+        ({"descr": "<f4", "fortran_order": False, "shape": (-1, -2)}, 8),
+        ({"descr": "<f4", "fortran_order": False, "shape": (2,)}, 4),
+        ({"descr": "<f4", "fortran_order": False, "shape": (2,)}, 12),
+        ({"descr": "|V9999", "fortran_order": False, "shape": (1,)}, 9999),
+        ({"descr": "<c8", "fortran_order": False, "shape": (1,)}, 8),
+        ({"descr": "|S4", "fortran_order": False, "shape": (1,)}, 4),
+    ],
+)
 def test_npy_that_lies(tmp_path, header, data):
     zipped(tmp_path / "a.npz", [("a.npy", npy(header=header, data=b"\0" * data))])
     refused(tmp_path / "a.npz")

@@ -52,9 +52,15 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("name", "source"), [
-    ("resnet18", "photos"), ("mobilenet_v2", "photos"), ("inception_v3", "paintings"), ("resnet20", "paintings"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("resnet18", "photos"),
+        ("mobilenet_v2", "photos"),
+        ("inception_v3", "paintings"),
+        ("resnet20", "paintings"),
+    ],
+)
 def test_check_stem(name, source, caplog):
     if source == "photos" and not (DATA / "hymenoptera").is_dir():
         pytest.skip(f"needs the photos in {DATA} (set KZOO_DATA)")

@@ -18,10 +18,29 @@ JAX = keras.backend.backend() == "jax"
 SIDES = {"alexnet": 67, "inception_v3": 75, "inception_v4": 75, "inception_resnet_v1": 75, "inception_resnet_v2": 75}
 # Deeper or wider rows of a family: test_zoo_table.py builds and counts them; KZOO_DEEP=1 puts them through this, too.
 DEEP = {
-    "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn", "vgg13", "vgg19", "plain34", "resnet34", "resnet101", "resnet152",
-    "resnet101_v1_5", "resnet152_v1_5", "resnet101_v2", "resnet152_v2", "resnet56", "resnet110", "resnet44", "plain56",
-    "wrn_28_10", "wrn_40_4", "inception_resnet_v2", "nasnet_large",
-}  # fmt: skip
+    "vgg11_bn",
+    "vgg13_bn",
+    "vgg16_bn",
+    "vgg19_bn",
+    "vgg13",
+    "vgg19",
+    "plain34",
+    "resnet34",
+    "resnet101",
+    "resnet152",
+    "resnet101_v1_5",
+    "resnet152_v1_5",
+    "resnet101_v2",
+    "resnet152_v2",
+    "resnet56",
+    "resnet110",
+    "resnet44",
+    "plain56",
+    "wrn_28_10",
+    "wrn_40_4",
+    "inception_resnet_v2",
+    "nasnet_large",
+}
 ROWS = [name for name in kzoo.list_models() if os.environ.get("KZOO_DEEP") or name not in DEEP]
 if JAX and not os.environ.get("KZOO_DEEP"):  # one for each architecture: XLA compiles for seconds to a minute
     ROWS = list({kzoo.spec(name).architecture: name for name in reversed(ROWS)}.values())
@@ -72,7 +91,10 @@ def test_every_trainable_variable_has_a_finite_gradient(name):
         import jax
 
         fixed = [v.value for v in model.non_trainable_variables]
-        loss = lambda t: loss_of(y, model.stateless_call(t, fixed, x, training=True)[0])  # noqa: E731
+
+        def loss(t):
+            return loss_of(y, model.stateless_call(t, fixed, x, training=True)[0])
+
         trainable = [v.value for v in model.trainable_variables]
         if sum(v.size for v in trainable) > 1e6:  # XLA compiles for minutes: shapes and types only
             shapes = jax.eval_shape(jax.grad(loss), trainable)
@@ -138,8 +160,11 @@ def test_the_whole_catalog_on_jax():
     pytest.importorskip("jax")
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", __file__],
-        env={**os.environ, "KERAS_BACKEND": "jax"}, cwd=Path(__file__).parents[1], capture_output=True, text=True,
-    )  # fmt: skip
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stdout[-3000:]
 
 
@@ -185,9 +210,13 @@ def test_bgr_and_means_sit_inside_the_model():
 
 def test_a_users_own_model_registers_and_builds():
     row = kzoo.ModelSpec(
-        "tiny_vgg_of_a_test", "kzoo.models.vgg:vgg", (16, 16, 3), 4, kzoo.Paper("Test", "Me", 2026),
+        "tiny_vgg_of_a_test",
+        "kzoo.models.vgg:vgg",
+        (16, 16, 3),
+        4,
+        kzoo.Paper("Test", "Me", 2026),
         config={"blocks": (1, 1), "width": 4, "units": 8},
-    )  # fmt: skip
+    )
     kzoo.register(row)
     try:
         assert kzoo.build("tiny_vgg_of_a_test").output_shape == (None, 4)
@@ -232,8 +261,13 @@ def test_lenet_has_the_papers_count_in_every_layer():
     model = kzoo.build("lenet5")
     counts = {layer.name: sum(int(np.prod(v.shape)) for v in layer.trainable_weights) for layer in model.layers}
     assert {k: n for k, n in counts.items() if n} == {
-        "C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "F6": 10_164,
-    }  # fmt: skip
+        "C1": 156,
+        "S2": 12,
+        "C3": 1_516,
+        "S4": 32,
+        "C5": 48_120,
+        "F6": 10_164,
+    }
 
 
 def test_lenets_rbf_is_minus_the_squared_distance():

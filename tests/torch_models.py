@@ -70,8 +70,12 @@ class WideResNet(nn.Module):
             for i in range((depth - 4) // 6):
                 name, width, stride = f"conv{stage + 2}_block{i + 1}", 16 * k * 2**stage, 2 if stage and not i else 1
                 self.blocks.append((name, channels != width))
-                parts = {"1_bn": nn.BatchNorm2d(channels), "1_conv": conv(channels, width, 3, stride),
-                         "2_bn": nn.BatchNorm2d(width), "2_conv": conv(width, width, 3)}  # fmt: skip
+                parts = {
+                    "1_bn": nn.BatchNorm2d(channels),
+                    "1_conv": conv(channels, width, 3, stride),
+                    "2_bn": nn.BatchNorm2d(width),
+                    "2_conv": conv(width, width, 3),
+                }
                 if channels != width:
                     parts["0_conv"] = conv(channels, width, 1, stride)
                 for part, module in parts.items():
@@ -83,7 +87,10 @@ class WideResNet(nn.Module):
     def forward(self, x):
         x = self.conv1_conv(x)
         for name, project in self.blocks:
-            part = lambda p: getattr(self, f"{name}_{p}")  # noqa: B023, E731
+
+            def part(p):
+                return getattr(self, f"{name}_{p}")  # noqa: B023  # noqa: B023
+
             pre = F.relu(part("1_bn")(x))
             y = part("2_conv")(F.relu(part("2_bn")(part("1_conv")(pre))))
             x = y + (part("0_conv")(pre) if project else x)
@@ -146,12 +153,16 @@ class GoogLeNet(nn.Module):
         self.conv2 = Conv(64, 64, 1, published=published)
         self.conv3 = Conv(64, 192, 3, padding=1, published=published)
         sizes = {
-            "3a": (192, 64, 96, 128, 16, 32, 32), "3b": (256, 128, 128, 192, 32, 96, 64),
-            "4a": (480, 192, 96, 208, 16, 48, 64), "4b": (512, 160, 112, 224, 24, 64, 64),
-            "4c": (512, 128, 128, 256, 24, 64, 64), "4d": (512, 112, 144, 288, 32, 64, 64),
-            "4e": (528, 256, 160, 320, 32, 128, 128), "5a": (832, 256, 160, 320, 32, 128, 128),
+            "3a": (192, 64, 96, 128, 16, 32, 32),
+            "3b": (256, 128, 128, 192, 32, 96, 64),
+            "4a": (480, 192, 96, 208, 16, 48, 64),
+            "4b": (512, 160, 112, 224, 24, 64, 64),
+            "4c": (512, 128, 128, 256, 24, 64, 64),
+            "4d": (512, 112, 144, 288, 32, 64, 64),
+            "4e": (528, 256, 160, 320, 32, 128, 128),
+            "5a": (832, 256, 160, 320, 32, 128, 128),
             "5b": (832, 384, 192, 384, 48, 128, 128),
-        }  # fmt: skip
+        }
         for name, numbers in sizes.items():
             setattr(self, f"inception{name}", Inception(*numbers, published))
         self.aux1 = Auxiliary(512, aux, num_classes) if aux else None
@@ -221,10 +232,17 @@ class InceptionC(nn.Module):
 
     def forward(self, x):
         a, b = self.branch1_0(x), self.branch2_2(self.branch2_1(self.branch2_0(x)))
-        return torch.cat([
-            self.branch0(x), self.branch1_1a(a), self.branch1_1b(a), self.branch2_3a(b), self.branch2_3b(b),
-            self.branch3(x),
-        ], 1)  # fmt: skip
+        return torch.cat(
+            [
+                self.branch0(x),
+                self.branch1_1a(a),
+                self.branch1_1b(a),
+                self.branch2_3a(b),
+                self.branch2_3b(b),
+                self.branch3(x),
+            ],
+            1,
+        )
 
 
 class InceptionV4(nn.Module):
@@ -240,22 +258,38 @@ class InceptionV4(nn.Module):
             ),
             Branches(conv=chain(192, (192, 3, 2)), maxpool=pool),
         ]
-        features += [Branches(
-            branch0=chain(384, (96, 1)), branch1=chain(384, (64, 1), (96, 3)),
-            branch2=chain(384, (64, 1), (96, 3), (96, 3)), branch3=pooled(384, 96),
-        ) for _ in range(4)]  # fmt: skip
-        features += [Branches(
-            branch0=chain(384, (384, 3, 2)), branch1=chain(384, (192, 1), (224, 3), (256, 3, 2)), branch2=pool,
-        )]  # fmt: skip
-        features += [Branches(
-            branch0=chain(1024, (384, 1)), branch1=chain(1024, (192, 1), (224, (1, 7)), (256, (7, 1))),
-            branch2=chain(1024, (192, 1), (192, (7, 1)), (224, (1, 7)), (224, (7, 1)), (256, (1, 7))),
-            branch3=pooled(1024, 128),
-        ) for _ in range(7)]  # fmt: skip
-        features += [Branches(
-            branch0=chain(1024, (192, 1), (192, 3, 2)),
-            branch1=chain(1024, (256, 1), (256, (1, 7)), (320, (7, 1)), (320, 3, 2)), branch2=pool,
-        )]  # fmt: skip
+        features += [
+            Branches(
+                branch0=chain(384, (96, 1)),
+                branch1=chain(384, (64, 1), (96, 3)),
+                branch2=chain(384, (64, 1), (96, 3), (96, 3)),
+                branch3=pooled(384, 96),
+            )
+            for _ in range(4)
+        ]
+        features += [
+            Branches(
+                branch0=chain(384, (384, 3, 2)),
+                branch1=chain(384, (192, 1), (224, 3), (256, 3, 2)),
+                branch2=pool,
+            )
+        ]
+        features += [
+            Branches(
+                branch0=chain(1024, (384, 1)),
+                branch1=chain(1024, (192, 1), (224, (1, 7)), (256, (7, 1))),
+                branch2=chain(1024, (192, 1), (192, (7, 1)), (224, (1, 7)), (224, (7, 1)), (256, (1, 7))),
+                branch3=pooled(1024, 128),
+            )
+            for _ in range(7)
+        ]
+        features += [
+            Branches(
+                branch0=chain(1024, (192, 1), (192, 3, 2)),
+                branch1=chain(1024, (256, 1), (256, (1, 7)), (320, (7, 1)), (320, 3, 2)),
+                branch2=pool,
+            )
+        ]
         self.features = nn.Sequential(*features, *(InceptionC() for _ in range(3)))
         self.last_linear = nn.Linear(1536, num_classes)
 
@@ -280,10 +314,19 @@ class Fire(nn.Module):
 class SqueezeNet(nn.Module):
     def __init__(self, version, num_classes):
         super().__init__()
-        fires = [Fire(*sizes) for sizes in (
-            (96 if version == "1_0" else 64, 16, 64), (128, 16, 64), (128, 32, 128), (256, 32, 128),
-            (256, 48, 192), (384, 48, 192), (384, 64, 256), (512, 64, 256),
-        )]  # fmt: skip
+        fires = [
+            Fire(*sizes)
+            for sizes in (
+                (96 if version == "1_0" else 64, 16, 64),
+                (128, 16, 64),
+                (128, 32, 128),
+                (256, 32, 128),
+                (256, 48, 192),
+                (384, 48, 192),
+                (384, 64, 256),
+                (512, 64, 256),
+            )
+        ]
         pool = nn.MaxPool2d(3, 2, ceil_mode=True)
         if version == "1_0":
             features = [nn.Conv2d(3, 96, 7, 2), nn.ReLU(), pool, *fires[:3], pool, *fires[3:7], pool, fires[7]]
@@ -313,7 +356,9 @@ class AlexNet(nn.Module):
         self.predictions = nn.Linear(4096, num_classes)
 
     def forward(self, x):
-        norm = lambda x: F.local_response_norm(x, 5, alpha=5e-4, beta=0.75, k=2.0)  # noqa: E731
+        def norm(x):
+            return F.local_response_norm(x, 5, alpha=5e-4, beta=0.75, k=2.0)
+
         x = F.max_pool2d(norm(F.relu(self.conv1(x))), 3, 2)
         x = F.max_pool2d(norm(F.relu(self.conv2(x))), 3, 2)
         x = F.relu(self.conv5(F.relu(self.conv4(F.relu(self.conv3(x))))))

@@ -59,8 +59,7 @@ def steps(folder):
         "resnet20 knows CIFAR-10's ships and frogs. Now it learns 1,438 real handwritten digits, which come with "
         "scikit-learn: its features once, then a new head, then all layers, stage by stage from the top.",
     )
-    kzoo("finetune", "digits", "--model", "resnet20", "--unfreeze", "all", "--epochs", "5", "--seed", "0",
-         "--out", run)  # fmt: skip
+    kzoo("finetune", "digits", "--model", "resnet20", "--unfreeze", "all", "--epochs", "5", "--seed", "0", "--out", run)
 
     say("5. Test it", "359 digits that it has never seen: how many it gets right, and which it takes for which.")
     kzoo("evaluate", run)
@@ -73,8 +72,18 @@ def steps(folder):
     kzoo("predict", model, *write_pictures(pictures), "--top", "3")
 
     say("8. Paint", "One of kzoo's own drawings, in the style of another, by a small VGG that kzoo trained.")
-    kzoo("style", *write_paintings(pictures), "--weights", OFFLINE_STYLE[1], "--size", "256", "--evaluations", "60",
-         "--out", str(folder / "painted.png"))  # fmt: skip
+    kzoo(
+        "style",
+        *write_paintings(pictures),
+        "--weights",
+        OFFLINE_STYLE[1],
+        "--size",
+        "256",
+        "--evaluations",
+        "60",
+        "--out",
+        str(folder / "painted.png"),
+    )
 
     click.echo(f"\nDone in {time.monotonic() - began:.0f} s. Now with your own pictures, a folder for each class:")
     click.echo("  kzoo finetune my-pictures/")

@@ -13,22 +13,33 @@ def names(ctx, param, value):
 @click.command("export", epilog="Example: kzoo export runs/mnist --out saved_models/mnist")
 @click.argument("model", metavar="RUN|MODEL")
 @click.option(
-    "--format", "formats", default="saved_model", show_default=True, callback=names, metavar="NAMES",
+    "--format",
+    "formats",
+    default="saved_model",
+    show_default=True,
+    callback=names,
+    metavar="NAMES",
     help="Of saved_model, keras, onnx, litert, with commas.",
-)  # fmt: skip
+)
 @click.option("--out", metavar="DIR", help="saved_models/NAME by default.")
 @click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16", "float16", "auto"]), default="float32", show_default=True,
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
+    default="float32",
+    show_default=True,
     help="Of the SavedModel; auto: what this machine is fast in.",
-)  # fmt: skip
+)
 @click.option("--abstain", type=float, metavar="LEVEL", help="Say when to abstain, at a level such as 0.99.")
 @click.option("--weights", help="For a model of the catalog: a tag or a file; the first published set by default.")
 @click.option("--classes", metavar="FILE", help="Names of the classes, a line each, for weights that bring none.")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="How many labels an answer has.")
 @click.option(
-    "--measure", type=click.IntRange(0), default=2000, show_default=True,
+    "--measure",
+    type=click.IntRange(0),
+    default=2000,
+    show_default=True,
     help="Of how many images the accuracy of each format is measured; 0 for none.",
-)  # fmt: skip
+)
 @click.option("--licence", help="Of the weights, for the card.")
 @click.option("--data-licence", help="Of the data, for the card.")
 @click.option("--force", is_flag=True, help="Replace an export that is there.")

@@ -23,16 +23,26 @@ def command(model, input_shape, num_classes, as_json):
     table = ledger(row, input_shape=input_shape, num_classes=num_classes or row.num_classes)
     if as_json:
         published = {
-            "paper": str(row.paper), "input_shape": row.input_shape, "num_classes": row.num_classes,
-            "params": row.params, "multiply_adds": row.multiply_adds, "deviations": row.deviations,
-        }  # fmt: skip
+            "paper": str(row.paper),
+            "input_shape": row.input_shape,
+            "num_classes": row.num_classes,
+            "params": row.params,
+            "multiply_adds": row.multiply_adds,
+            "deviations": row.deviations,
+        }
         print_json({**table.to_dict(), "published": published})
         return
     width = min(shutil.get_terminal_size((80, 24)).columns, 120)
     totals = table.totals
-    say = lambda text, indent="": click.echo(fill(text, width, subsequent_indent=indent))  # noqa: E731
+
+    def say(text, indent=""):
+        return click.echo(fill(text, width, subsequent_indent=indent))
+
     say(f"{row.name}: {row.paper}", "  ")
-    figure = lambda v: "none" if v is None else f"{v:,}" if isinstance(v, int) else v  # noqa: E731
+
+    def figure(v):
+        return "none" if v is None else f"{v:,}" if isinstance(v, int) else v
+
     ours = "?" if totals.multiply_adds is None else f"{totals.multiply_adds:,} ({count(totals.multiply_adds)})"
     published = "x".join(map(str, row.input_shape))
     click.echo(f"  input          {'x'.join(map(str, table.rows[0].output))}, published {published}")

@@ -16,11 +16,21 @@ def command(pattern, as_json):
     if not rows:
         raise UnknownName(f"No model's name matches '{pattern}'. kzoo list shows all.")
     if as_json:
-        print_json([
-            {"name": r.name, "input_shape": r.input_shape, "num_classes": r.num_classes, "params": r.params,
-             "multiply_adds": r.multiply_adds, "paper": str(r.paper), "deviations": r.deviations,
-             "weights": [w.tag for w in r.weights]} for r in rows
-        ])  # fmt: skip
+        print_json(
+            [
+                {
+                    "name": r.name,
+                    "input_shape": r.input_shape,
+                    "num_classes": r.num_classes,
+                    "params": r.params,
+                    "multiply_adds": r.multiply_adds,
+                    "paper": str(r.paper),
+                    "deviations": r.deviations,
+                    "weights": [w.tag for w in r.weights],
+                }
+                for r in rows
+            ]
+        )
         return
     width = max(len(r.name) for r in rows)
     for r in rows:

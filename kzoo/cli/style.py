@@ -46,9 +46,12 @@ def counts(ctx, param, value):
 @click.option(
     "--budget", callback=seconds, metavar="TIME", help="Take so long, such as 2m, in place of a number of evaluations."
 )
-@click.option("--weights", metavar="TAG|FILE",
-              help="imagenet (default), a file (the first layers are enough), cifar10 (kzoo's own small network, also "
-              "where imagenet can't be had), or random: colours and strokes, without any idea of objects.")  # fmt: skip
+@click.option(
+    "--weights",
+    metavar="TAG|FILE",
+    help="imagenet (default), a file (the first layers are enough), cifar10 (kzoo's own small network, also "
+    "where imagenet can't be had), or random: colours and strokes, without any idea of objects.",
+)
 @click.option("--model", help="Any of kzoo list; vgg19 by default.")
 @click.option("--content-layers", callback=several(str), metavar="A,B", help="block4_conv2 by default.")
 @click.option("--style-layers", callback=several(str), metavar="A,B", help="block1_conv1 to block5_conv1 by default.")
@@ -62,8 +65,11 @@ def counts(ctx, param, value):
     "--tv-weight", type=float, metavar="X", help="Of the total variation; 0 by default, 1e-7 smooths a little."
 )
 @click.option("--range-weight", type=float, metavar="X", help="Keeps pixels within 0..255; 1e-6 by default.")
-@click.option("--balance", type=click.Choice(["relative", "gradient", "paper"]),
-              help="What weights are relative to: each term's size, also the layers' pull; as published.")  # fmt: skip
+@click.option(
+    "--balance",
+    type=click.Choice(["relative", "gradient", "paper"]),
+    help="What weights are relative to: each term's size, also the layers' pull; as published.",
+)
 @click.option("--optimizer", type=click.Choice(["lbfgs", "adam"]), help="lbfgs by default.")
 @click.option("--learning-rate", type=float, metavar="X", help="Adam's, in grey levels; 5 by default.")
 @click.option("--init", metavar="WHAT", help="content (default), noise, or a picture to start from.")
@@ -73,9 +79,15 @@ def counts(ctx, param, value):
 @click.option(
     "--preserve-color", type=click.Choice(["none", "luminance", "histogram"]), help="Keep the content's colours."
 )
-@click.option("--mask", "masks", type=(str, str), multiple=True, metavar="CONTENT STYLE",
-              help="Black and white pictures: this region of the content takes its texture from that of the style (- "
-              "for all of it). Again for each region; with several styles, one for each.")  # fmt: skip
+@click.option(
+    "--mask",
+    "masks",
+    type=(str, str),
+    multiple=True,
+    metavar="CONTENT STYLE",
+    help="Black and white pictures: this region of the content takes its texture from that of the style (- "
+    "for all of it). Again for each region; with several styles, one for each.",
+)
 @click.option("--average", is_flag=True, default=None, help="Give the average of the last iterates: smoother.")
 @click.option(
     "--tile", type=click.IntRange(1), metavar="N", help="Compute in tiles of N pixels: the same result in less memory."

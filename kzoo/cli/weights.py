@@ -25,10 +25,21 @@ def list_command(pattern, as_json):
     if not names:
         raise UnknownName(f"No model's name matches '{pattern}'. kzoo list shows all.")
     rows = [
-        {"model": name, "tag": w.tag, "source": w.source, "licence": w.licence, "size": w.size, "hash": w.hash,
-         "top1": w.top1, "top5": w.top5, "classes": w.num_classes, "file": w.file}
-        for name in names for w in spec(name).weights
-    ]  # fmt: skip
+        {
+            "model": name,
+            "tag": w.tag,
+            "source": w.source,
+            "licence": w.licence,
+            "size": w.size,
+            "hash": w.hash,
+            "top1": w.top1,
+            "top5": w.top5,
+            "classes": w.num_classes,
+            "file": w.file,
+        }
+        for name in names
+        for w in spec(name).weights
+    ]
     if as_json:
         print_json(rows)
         return

@@ -119,8 +119,10 @@ def _images_at(split, shape, preprocessing):
     def decoded(indices):
         return tf.map_fn(
             lambda i: images.prepare(load(stored[i]), shape, preprocessing),
-            indices, fn_output_signature=tf.TensorSpec(shape, tf.uint8), parallel_iterations=cores(),
-        )  # fmt: skip
+            indices,
+            fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+            parallel_iterations=cores(),
+        )
 
     return decoded
 

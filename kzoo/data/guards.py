@@ -15,9 +15,12 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 MAX_FILE = 1 << 30  # bytes of one image file, which is read whole
 # How files begin: (position, bytes).
 MAGIC = {
-    "JPEG": (0, b"\xff\xd8\xff"), "PNG": (0, b"\x89PNG"), "GIF": (0, b"GIF8"), "BMP": (0, b"BM"),
+    "JPEG": (0, b"\xff\xd8\xff"),
+    "PNG": (0, b"\x89PNG"),
+    "GIF": (0, b"GIF8"),
+    "BMP": (0, b"BM"),
     "WebP": (8, b"WEBP"),
-}  # fmt: skip
+}
 
 
 def fault(file):

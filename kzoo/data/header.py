@@ -34,15 +34,21 @@ def refusal(data, max_pixels):
         [
             (tf.strings.length(data) == 0, lambda: tf.constant("is empty")),
             (~known, lambda: tf.constant("is not a JPEG, PNG, GIF, BMP or WebP image")),
-            (_is(data, "WebP") & is_animated_webp(data), lambda: tf.constant(
-                "is an animated WebP; only still ones can be read")),
+            (
+                _is(data, "WebP") & is_animated_webp(data),
+                lambda: tf.constant("is an animated WebP; only still ones can be read"),
+            ),
             (large, lambda: too_large),
-            (scans > MAX_SCANS, lambda: tf.strings.join(
-                ["has ", tf.strings.as_string(scans), f" scans; at most {MAX_SCANS} are accepted"])),
+            (
+                scans > MAX_SCANS,
+                lambda: tf.strings.join(
+                    ["has ", tf.strings.as_string(scans), f" scans; at most {MAX_SCANS} are accepted"]
+                ),
+            ),
             (tf.reduce_min(size) < 1, lambda: tf.constant("has a broken header")),
         ],
         default=lambda: tf.constant(""),
-    )  # fmt: skip
+    )
 
 
 def declared(data):
@@ -82,7 +88,9 @@ def _scans(data):
     usual = (second == 0) | (second == 0xFF) | ((second >= 0xD0) & (second <= 0xD7))
     markers = tf.cast(tf.where((first == 0xFF) & ~usual)[:, 0], tf.int32)
     n = tf.size(markers)
-    at = lambda i: tf.cast(content[tf.minimum(i, tf.size(content) - 1)], tf.int32)  # noqa: E731
+
+    def at(i):
+        return tf.cast(content[tf.minimum(i, tf.size(content) - 1)], tf.int32)
 
     def step(where, scans, turns, done):
         k = tf.searchsorted(markers, [where])[0]
@@ -146,9 +154,16 @@ def _first_frame(data):
     """
     content = tf.io.decode_raw(data, tf.uint8)
     n = tf.size(content)
-    at = lambda i: tf.cast(content[tf.minimum(i, n - 1)], tf.int32)  # noqa: E731
-    palette = lambda flags: tf.where(flags >= 128, 6 * 2 ** (flags % 8), 0)  # noqa: E731
-    u16 = lambda i: at(i) + 256 * at(i + 1)  # noqa: E731
+
+    def at(i):
+        return tf.cast(content[tf.minimum(i, n - 1)], tf.int32)
+
+    def palette(flags):
+        return tf.where(flags >= 128, 6 * 2 ** (flags % 8), 0)
+
+    def u16(i):
+        return at(i) + 256 * at(i + 1)
+
     block, pieces, last, done = range(4)
 
     def step(where, state, width, height, turns):

@@ -19,9 +19,21 @@ from kzoo.data.header import exact_bmp, is_animated_webp, still_gif
 from kzoo.errors import DataError, KzooError
 
 __all__ = [
-    "FORMATS", "MAX_PIXELS", "as_uint8", "check_shape", "decode", "fault", "fit", "orientation", "prepare", "preparer",
-    "read", "shown", "upright", "with_channels",
-]  # fmt: skip
+    "FORMATS",
+    "MAX_PIXELS",
+    "as_uint8",
+    "check_shape",
+    "decode",
+    "fault",
+    "fit",
+    "orientation",
+    "prepare",
+    "preparer",
+    "read",
+    "shown",
+    "upright",
+    "with_channels",
+]
 
 LONGEST = 16
 
@@ -59,9 +71,15 @@ def orientation(data):
         start = tf.cast(tf.argmax(tf.cast(matches, tf.int32)), tf.int32) + 6
         tiff = tf.cast(head[start:], tf.int32)
         tiff = tf.concat([tiff, tf.zeros(64 * 12 + 32, tf.int32)], 0)  # room to read past the end
-        at = lambda i: tf.gather(tiff, tf.clip_by_value(i, 0, tf.size(tiff) - 1))  # noqa: E731
+
+        def at(i):
+            return tf.gather(tiff, tf.clip_by_value(i, 0, tf.size(tiff) - 1))
+
         little = at(0) == 0x49
-        u16 = lambda i: tf.where(little, at(i) + 256 * at(i + 1), 256 * at(i) + at(i + 1))  # noqa: E731
+
+        def u16(i):
+            return tf.where(little, at(i) + 256 * at(i + 1), 256 * at(i) + at(i + 1))
+
         # Real directories begin right behind the header; the lower 16 bits of the offset are enough for 64 KiB.
         directory = tf.where(little, u16(4), u16(6))
         entries = directory + 2 + 12 * tf.range(64)
@@ -93,10 +111,11 @@ def upright(image, orientation):
 def decode(data):
     """Encoded bytes, a scalar string tensor, to RGB (H, W, 3) uint8. Raises tf.errors.InvalidArgumentError."""
     jpeg = _starts(data, b"\xff\xd8\xff")
+
     # Not the default, so that every build of the library gives the same pixels.
-    read_jpeg = lambda: upright(  # noqa: E731
-        tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), orientation(data)
-    )
+    def read_jpeg():
+        return upright(tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), orientation(data))
+
     cases = [
         (jpeg, read_jpeg),
         # 0 channels means as stored: asked for 4, TensorFlow 2.21 gives images of less than 8 bits a wrong alpha.
@@ -185,9 +204,10 @@ def preparer(shape, preprocessing):
     check_shape(shape)
     # Without AutoGraph, whose rewriting of Python would take longer than decoding a hundred photos, for nothing.
     graph = tf.function(
-        lambda data: prepare(data, shape, preprocessing), input_signature=[tf.TensorSpec((), tf.string)],
+        lambda data: prepare(data, shape, preprocessing),
+        input_signature=[tf.TensorSpec((), tf.string)],
         autograph=False,
-    )  # fmt: skip
+    )
 
     def one(data):
         try:

@@ -38,7 +38,10 @@ def _partners(n, seed):
 
 def mixup(x, y, seed):
     x, share, other = tf.cast(x, tf.float32), _share(ALPHA["mixup"], seed), _partners(tf.shape(x)[0], seed)
-    mix = lambda v: share * v + (1 - share) * tf.gather(v, other)  # noqa: E731
+
+    def mix(v):
+        return share * v + (1 - share) * tf.gather(v, other)
+
     return mix(x), mix(y)
 
 
@@ -47,7 +50,10 @@ def cutmix(x, y, seed):
     height, width = x.shape[1:3]
     side = tf.sqrt(1 - share)
     centre = tf.random.stateless_uniform([2], seed + 2)
-    inside = lambda n, c: tf.abs((tf.range(n, dtype=tf.float32) + 0.5) / n - c) < side / 2  # noqa: E731
+
+    def inside(n, c):
+        return tf.abs((tf.range(n, dtype=tf.float32) + 0.5) / n - c) < side / 2
+
     box = inside(height, centre[0])[:, None] & inside(width, centre[1])
     left = 1 - tf.reduce_mean(tf.cast(box, tf.float32))
     x = tf.where(box[..., None], tf.gather(x, other), x)

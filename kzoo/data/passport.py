@@ -112,16 +112,24 @@ def passport(source, *, seed=0, val_fraction=0.1, test_fraction=0.2, bar=None):
     weights = {c: len(training) / (len(counted) * n) if n else 0.0 for c, n in zip(data.classes, counted, strict=True)}
     faults = [(id, seen.looks[seen.row[id]].fault) for s in data.splits.values() for id in s.ids if id not in place]
     found = Passport(
-        name=data.name, seed=seed, images=len(place), classes=list(data.classes),
-        counts={part: {c: 0 for c in data.classes} for part in data.splits}, drawn=list(data.drawn),
-        fingerprint=data.fingerprint(), sizes=_sizes(looks),
-        formats=_count(k.format for k in looks.values()), modes=_count(m for k in looks.values() for m in k.modes),
+        name=data.name,
+        seed=seed,
+        images=len(place),
+        classes=list(data.classes),
+        counts={part: {c: 0 for c in data.classes} for part in data.splits},
+        drawn=list(data.drawn),
+        fingerprint=data.fingerprint(),
+        sizes=_sizes(looks),
+        formats=_count(k.format for k in looks.values()),
+        modes=_count(m for k in looks.values() for m in k.modes),
         orientations=_count(f"{k.format} {k.orientation}" for k in looks.values() if k.orientation > 1),
         unreadable=[{"id": id, "reason": reason} for id, reason in [*data.skipped, *faults]],
         damaged=[{"id": id, "reason": k.damage} for id, k in looks.items() if k.damage],
         wrong_suffix=[{"id": id, "format": k.format} for id, k in looks.items() if k.wrong_suffix],
-        duplicates=_duplicates(seen, place), imbalance=max(counted) / max(min(counted), 1), class_weights=weights,
-    )  # fmt: skip
+        duplicates=_duplicates(seen, place),
+        imbalance=max(counted) / max(min(counted), 1),
+        class_weights=weights,
+    )
     for part, name in place.values():
         found.counts[part][name] += 1
     found.warnings = list(_warnings(found))
@@ -266,7 +274,10 @@ def _facts(p):
             "size",
             (f"{w['min']}x{h['min']} at least, {w['median']:g}x{h['median']:g} median, {w['max']}x{h['max']} at most"),
         )
-    listed = lambda counts: ", ".join(f"{name} {n:,}" for name, n in counts.items())  # noqa: E731
+
+    def listed(counts):
+        return ", ".join(f"{name} {n:,}" for name, n in counts.items())
+
     yield "formats", listed(p.formats) or "none"
     if p.modes:
         yield "modes", listed(p.modes)

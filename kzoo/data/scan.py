@@ -35,9 +35,12 @@ PLAIN = 3.0  # grey levels of deviation below which a picture has too little in 
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # of a JPEG, but for restart markers
 MAX_SCANS = 500  # of a progressive JPEG: each costs a pass over the picture, and encoders make about ten
 SUFFIXES = {
-    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"}, "PNG": {".png", ".apng"}, "GIF": {".gif"}, "BMP": {".bmp", ".dib"},
+    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
+    "PNG": {".png", ".apng"},
+    "GIF": {".gif"},
+    "BMP": {".bmp", ".dib"},
     "WEBP": {".webp"},
-}  # fmt: skip
+}
 LARGE = 16_000_000  # pixels from which on pictures are decoded one at a time: one may take some 400 MB
 _large = threading.Lock()
 
@@ -246,9 +249,13 @@ def _header(image, data):
     except Exception:  # broken EXIF is no EXIF
         orientation = 1
     return Look(
-        format, image.width, image.height, tuple(k for k, v in applies.items() if v),
-        orientation if 1 <= orientation <= 8 else 1, hashlib.blake2b(data, digest_size=16).digest(),
-    )  # fmt: skip
+        format,
+        image.width,
+        image.height,
+        tuple(k for k, v in applies.items() if v),
+        orientation if 1 <= orientation <= 8 else 1,
+        hashlib.blake2b(data, digest_size=16).digest(),
+    )
 
 
 def _jpeg(data, side):

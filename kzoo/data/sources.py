@@ -115,7 +115,10 @@ def _folder(root):
     if not classes:
         raise DataError(f"'{root}' has no class folders: put the images of each class into a folder of its own.")
     skipped, splits, seen = [], {}, set()
-    lost = lambda e: skipped.append((os.path.relpath(e.filename, root), f"can't be read ({e.strerror})"))  # noqa: E731
+
+    def lost(e):
+        return skipped.append((os.path.relpath(e.filename, root), f"can't be read ({e.strerror})"))
+
     for part, folder in parts.items():
         paths, labels = [], []
         for label, name in enumerate(classes):
@@ -302,9 +305,14 @@ def _mnist(name):
         ]
         if all(f.is_file() for f in files):
             x_train, y_train, x_test, y_test = map(read_idx, files)
-            return DataSet(name, classes, {
-                "train": _part(x_train, y_train, "train", name), "test": _part(x_test, y_test, "test", name),
-            })  # fmt: skip
+            return DataSet(
+                name,
+                classes,
+                {
+                    "train": _part(x_train, y_train, "train", name),
+                    "test": _part(x_test, y_test, "test", name),
+                },
+            )
     return _tfds(name)
 
 

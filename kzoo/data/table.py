@@ -53,10 +53,11 @@ def read_table(path):
     classes = sorted({label for part in parts.values() for _, label in part})
     number_of = {c: i for i, c in enumerate(classes)}
     splits = {
-        part: Split([str(folder / f) for f, _ in rows], np.array([number_of[c] for _, c in rows], "int64"),
-                    [f for f, _ in rows])
+        part: Split(
+            [str(folder / f) for f, _ in rows], np.array([number_of[c] for _, c in rows], "int64"), [f for f, _ in rows]
+        )
         for part, rows in parts.items()
-    }  # fmt: skip
+    }
     return DataSet(str(path), tuple(classes), splits, skipped)
 
 
@@ -75,8 +76,10 @@ def _rows(path):
             columns = [c.strip().lower() for c in next(reader, [])]
             if not {"path", "label"} <= set(columns):
                 have = ", ".join(shown(c)[:40] for c in columns[:8])
-                raise DataError(f"'{path}' must name the columns path and label (and perhaps split) in its first line; "
-                                f"it has {have or 'none'}.")  # fmt: skip
+                raise DataError(
+                    f"'{path}' must name the columns path and label (and perhaps split) in its first line; "
+                    f"it has {have or 'none'}."
+                )
             at = {c: columns.index(c) for c in ("path", "label", "split") if c in columns}
             for row in reader:
                 if any(row):

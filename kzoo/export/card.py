@@ -31,19 +31,24 @@ def accuracy(logits, labels):
 
 def measured(part, labels, original, logits, temperature, conformal):
     """Accuracies of the unchanged network and of every format on the same images, and what abstaining gives."""
-    found = {"part": part, "original": accuracy(original, labels), "formats": {
-        variant: {**accuracy(z, labels), "agree": float((z.argmax(-1) == original.argmax(-1)).mean())}
-        for variant, z in logits.items()
-    }}  # fmt: skip
+    found = {
+        "part": part,
+        "original": accuracy(original, labels),
+        "formats": {
+            variant: {**accuracy(z, labels), "agree": float((z.argmax(-1) == original.argmax(-1)).mean())}
+            for variant, z in logits.items()
+        },
+    }
     if conformal:
         p = softmax(original / temperature)
         inside = (p >= 1 - conformal["threshold"]) | (p == p.max(-1, keepdims=True))
         alone = inside.sum(-1) == 1
         right = original.argmax(-1) == labels
         found["abstain"] = {
-            "covered": float(inside[np.arange(len(labels)), labels].mean()), "abstained": float(1 - alone.mean()),
+            "covered": float(inside[np.arange(len(labels)), labels].mean()),
+            "abstained": float(1 - alone.mean()),
             "top1_of_the_rest": float(right[alone].mean()) if alone.any() else None,
-        }  # fmt: skip
+        }
     return found
 
 
@@ -55,16 +60,27 @@ def start(source, precision, top, temperature, conformal, written, facts):
     import kzoo
 
     return {
-        "kzoo_export": 1, "name": source.name, "input_shape": list(source.shape),
+        "kzoo_export": 1,
+        "name": source.name,
+        "input_shape": list(source.shape),
         "preprocessing": source.preprocessing.to_dict(),
         "preprocessing_sha256": source.preprocessing.fingerprint(source.shape),
-        "precision": precision, "top": top, "temperature": temperature, "conformal": conformal,
+        "precision": precision,
+        "top": top,
+        "temperature": temperature,
+        "conformal": conformal,
         "formats": {k: {**v, "about": ABOUT[k]} for k, v in written.items()},
-        "training": source.facts, "licence": facts["licence"], "command": facts["command"],
-        "versions": {"kzoo": kzoo.__version__, "tensorflow": tf.__version__, "keras": keras.__version__,
-                     "numpy": np.__version__},
+        "training": source.facts,
+        "licence": facts["licence"],
+        "command": facts["command"],
+        "versions": {
+            "kzoo": kzoo.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+        },
         "classes": list(source.classes),
-    }  # fmt: skip
+    }
 
 
 def percent(row, key="top1"):
@@ -102,19 +118,28 @@ def markdown(card):
     known, conformal = card.get("measured"), card["conformal"]
     licence = card["licence"]
     lines = [
-        f"# {_plain(card['name'])}", "",
+        f"# {_plain(card['name'])}",
+        "",
         f"An image classifier, {len(card['classes'])} classes: {_plain(', '.join(card['classes'][:10]))}"
-        f"{', ...' if len(card['classes']) > 10 else ''}. Written by kzoo {card['versions']['kzoo']}.", "",
-        "## Use", "",
-        "`kzoo predict DIR photo.jpg`, `kzoo serve DIR`, `kzoo verify DIR`; without kzoo, with TensorFlow alone:", "",
-        "```python", "import tensorflow as tf", 'model = tf.saved_model.load("DIR")',
+        f"{', ...' if len(card['classes']) > 10 else ''}. Written by kzoo {card['versions']['kzoo']}.",
+        "",
+        "## Use",
+        "",
+        "`kzoo predict DIR photo.jpg`, `kzoo serve DIR`, `kzoo verify DIR`; without kzoo, with TensorFlow alone:",
+        "",
+        "```python",
+        "import tensorflow as tf",
+        'model = tf.saved_model.load("DIR")',
         'out = model.signatures["serving_default"](image=tf.constant([open("photo.jpg", "rb").read()]))',
-        'print(out["labels"][0], out["probabilities"][0], out["error"][0])', "```", "",
+        'print(out["labels"][0], out["probabilities"][0], out["error"][0])',
+        "```",
+        "",
         "serving_default and features take encoded images, a string for each; JPEG, PNG, GIF, BMP and WebP of any "
         "size, EXIF orientation and CMYK in JPEG, grey, palette, alpha (on white) and 16 bits included. One that "
         "can't be read has the reason in `error`, the others are answered. images takes uint8 RGB (B, H, W, 3); "
-        f"tensor takes float32 (B, {height}, {width}, {channels}), 0..255.", "",
-    ]  # fmt: skip
+        f"tensor takes float32 (B, {height}, {width}, {channels}), 0..255.",
+        "",
+    ]
     if set(card["formats"]) - {"saved_model"}:
         lines += [
             "The other formats can't decode, resize and crop: the caller does. Decode to RGB, upright, alpha on white"
@@ -122,16 +147,23 @@ def markdown(card):
             f"{prep['interpolation']}) so that the picture covers {height / prep['crop']:.0f} x "
             f"{width / prep['crop']:.0f}; take the central {height} x {width}; give float32 in 0..255. Scaling and "
             "channel order are inside. `kzoo.data.images.preparer` does this; `golden.npz` holds pixels (`prepared`) "
-            "and `logits` to compare with.", "",
-        ]  # fmt: skip
+            "and `logits` to compare with.",
+            "",
+        ]
     lines += ["## Formats", "", table(card), ""]
     if known:
-        lines += [f"Measured on {known['original']['images']:,} images of the {known['part']} part, drawn at random if "
-                  "there are more; intervals are Wilson's.", ""]  # fmt: skip
+        lines += [
+            f"Measured on {known['original']['images']:,} images of the {known['part']} part, drawn at random if "
+            "there are more; intervals are Wilson's.",
+            "",
+        ]
     elif training.get("published"):
         published = training["published"]
-        lines += [f"Nothing was measured here; published for these weights: top-1 {published['top1']} %, top-5 "
-                  f"{published['top5']} %.", ""]  # fmt: skip
+        lines += [
+            f"Nothing was measured here; published for these weights: top-1 {published['top1']} %, top-5 "
+            f"{published['top5']} %.",
+            "",
+        ]
     elif training.get("test_top1"):
         n, share = training["test_images"], training["test_top1"]
         low, high = wilson(round(share * n), n)
@@ -152,31 +184,47 @@ def markdown(card):
         if known:
             a = known["abstain"]
             rest = f", top-1 of the rest {a['top1_of_the_rest']:.2%}" if a["top1_of_the_rest"] is not None else ""
-            lines.append(f"- On the {known['part']} part: the set holds the true class for {a['covered']:.2%}, "
-                         f"abstained {a['abstained']:.2%}{rest}.")  # fmt: skip
+            lines.append(
+                f"- On the {known['part']} part: the set holds the true class for {a['covered']:.2%}, "
+                f"abstained {a['abstained']:.2%}{rest}."
+            )
     lines += ["", "## Where it comes from", ""]
     facts = {
-        "Network": training.get("model"), "Weights": training.get("weights"), "Source": training.get("source"),
+        "Network": training.get("model"),
+        "Weights": training.get("weights"),
+        "Source": training.get("source"),
         "Data": training.get("data"),
         "Fine-tuned": ", ".join(f"{k} {v}" for k, v in (training.get("finetune") or {}).items() if v),
-         "Data fingerprint": training.get("fingerprint"),
-        "Recipe": recipe.get("name") and f"{recipe['name']} ({recipe.get('source', '')})", "Seed": training.get("seed"),
-        "Trained with": training.get("command"), "Trained on": training.get("hardware"),
-        "Exported with": card["command"], "Precision": card["precision"], "Preprocessing": card["preprocessing_sha256"],
-        "Versions": ", ".join(f"{k} {v}" for k, v in card["versions"].items()), "Created": card.get("created"),
+        "Data fingerprint": training.get("fingerprint"),
+        "Recipe": recipe.get("name") and f"{recipe['name']} ({recipe.get('source', '')})",
+        "Seed": training.get("seed"),
+        "Trained with": training.get("command"),
+        "Trained on": training.get("hardware"),
+        "Exported with": card["command"],
+        "Precision": card["precision"],
+        "Preprocessing": card["preprocessing_sha256"],
+        "Versions": ", ".join(f"{k} {v}" for k, v in card["versions"].items()),
+        "Created": card.get("created"),
         "Colours of the network": colour,
-    }  # fmt: skip
+    }
     lines += [f"- {key}: {_plain(value)}" for key, value in facts.items() if value not in (None, "")]
     lines += [
-        "", "## Licences", "", f"- Weights: {_plain(licence['weights']) or 'not stated'}",
-        f"- Data: {_plain(licence['data']) or 'not stated'}", "",
-        "## Intended use and limits", "",
+        "",
+        "## Licences",
+        "",
+        f"- Weights: {_plain(licence['weights']) or 'not stated'}",
+        f"- Data: {_plain(licence['data']) or 'not stated'}",
+        "",
+        "## Intended use and limits",
+        "",
         "- For images like those it was trained and measured on. It answers with one of its classes whatever the image "
         "shows; probabilities say nothing about images of another kind.",
         "- The numbers above hold for the images that they were measured on, not for another camera, place or time.",
         "- Not tested for decisions about people, or where an error does harm.",
-        "", "Hashes of all files are in card.json; `kzoo verify` checks them.", "",
-    ]  # fmt: skip
+        "",
+        "Hashes of all files are in card.json; `kzoo verify` checks them.",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -76,8 +76,13 @@ def _golden(folder, card, preprocessing, shape, bad):
     prepare = preparer(shape, preprocessing)
     moved = sum(not np.array_equal(prepare(e), p) for e, p in zip(encoded, arrays["prepared"], strict=True))
     n = len(encoded)
-    checks = [_check("pixels", not moved, f"{moved} of {n} images become other pixels than in training" if moved
-                     else f"{n} images, equal")]  # fmt: skip
+    checks = [
+        _check(
+            "pixels",
+            not moved,
+            f"{moved} of {n} images become other pixels than in training" if moved else f"{n} images, equal",
+        )
+    ]
     for variant, facts in card["formats"].items():
         if bad.keys() & set(facts["files"]):  # its library might not survive it
             checks.append(_check(variant, False, "not run: its files are not those of the card"))

@@ -60,9 +60,11 @@ def _onnx(folder, parts):
         import tf2onnx
 
         tf2onnx.convert.from_function(
-            parts.logits, input_signature=parts.logits.input_signature, opset=OPSET,
+            parts.logits,
+            input_signature=parts.logits.input_signature,
+            opset=OPSET,
             output_path=str(folder / "model.onnx"),
-        )  # fmt: skip
+        )
     return {"onnx": {"files": ["model.onnx"], "precision": "float32"}}
 
 
@@ -81,8 +83,9 @@ def _litert(folder, parts):
             if kind == "int8":
                 converter.representative_dataset = lambda: ([x[None].astype("float32")] for x in parts.representative)
                 converter.target_spec.supported_ops = [
-                    tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS,
-                ]  # fmt: skip
+                    tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+                    tf.lite.OpsSet.TFLITE_BUILTINS,
+                ]
             content = converter.convert()
         name = f"model-{kind}.tflite"
         (folder / name).write_bytes(content)

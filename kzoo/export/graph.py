@@ -80,8 +80,11 @@ def answer(logits, classes, top, temperature=1.0, threshold=None):
     """
     p = tf.nn.softmax(logits / temperature)
     best = tf.math.top_k(p, min(top, len(classes)))
-    found = {"labels": tf.gather(tf.constant(list(classes)), best.indices), "probabilities": best.values,
-             "logits": logits}  # fmt: skip
+    found = {
+        "labels": tf.gather(tf.constant(list(classes)), best.indices),
+        "probabilities": best.values,
+        "logits": logits,
+    }
     if threshold is not None:
         found["set_size"] = tf.maximum(tf.reduce_sum(tf.cast(p >= 1 - threshold, tf.int32), -1), 1)
         found["abstain"] = found["set_size"] > 1
@@ -95,8 +98,12 @@ def module(function, shape, preprocessing, classes, top=5, temperature=1.0, thre
     and zeros. images: image (B, H, W, 3), uint8 RGB, any one size. tensor: tensor (B, *shape), prepared, 0..255.
     features: image (B,), encoded, to features (B, D) and error.
     """
-    blank = lambda good, x: tf.where(tf.reshape(good, [-1] + [1] * (len(x.shape) - 1)), x, tf.zeros_like(x))  # noqa: E731
-    out = lambda logits: answer(logits, classes, top, temperature, threshold)  # noqa: E731
+
+    def blank(good, x):
+        return tf.where(tf.reshape(good, [-1] + [1] * (len(x.shape) - 1)), x, tf.zeros_like(x))
+
+    def out(logits):
+        return answer(logits, classes, top, temperature, threshold)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image")], autograph=False)
     def serving_default(image):

@@ -56,15 +56,20 @@ def _texts(values):
 
 
 def _facts(values, key, kind):
-    fits = lambda v: isinstance(v, dict) and isinstance(v.get(key), kind)  # noqa: E731
+    def fits(v):
+        return isinstance(v, dict) and isinstance(v.get(key), kind)
+
     return isinstance(values, dict) and all(map(fits, values.values()))
 
 
 FIELDS = {
-    "name": lambda v: isinstance(v, str), "classes": _texts, "input_shape": lambda v: isinstance(v, list),
-    "files": lambda v: _facts(v, "sha256", str), "formats": lambda v: bool(v) and _facts(v, "files", list),
+    "name": lambda v: isinstance(v, str),
+    "classes": _texts,
+    "input_shape": lambda v: isinstance(v, list),
+    "files": lambda v: _facts(v, "sha256", str),
+    "formats": lambda v: bool(v) and _facts(v, "files", list),
     "temperature": lambda v: isinstance(v, (int, float)) and 0 < v < float("inf"),
-}  # fmt: skip
+}
 
 
 def check_preprocessing(card, folder):
@@ -109,7 +114,10 @@ def load_saved_model(folder):
 
 def _forbidden(meta):
     """The operations of a graph (a MetaGraphDef) that no export of kzoo has."""
-    ops = lambda nodes: {n.op for n in nodes if FORBIDDEN.search(n.op)}  # noqa: E731
+
+    def ops(nodes):
+        return {n.op for n in nodes if FORBIDDEN.search(n.op)}
+
     functions = meta.graph_def.library.function
     called = {c for n in meta.object_graph_def.nodes for c in n.function.concrete_functions}
     called |= {n.bare_concrete_function.concrete_function_name for n in meta.object_graph_def.nodes}

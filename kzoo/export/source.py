@@ -26,8 +26,19 @@ from kzoo.training.evaluation import as_divided
 from kzoo.weights import resolve
 from kzoo.weights.classes import class_names
 
-FACTS = ("model", "options", "recipe", "seed", "precision", "data", "fingerprint", "command", "versions", "hardware",
-         "started")  # fmt: skip
+FACTS = (
+    "model",
+    "options",
+    "recipe",
+    "seed",
+    "precision",
+    "data",
+    "fingerprint",
+    "command",
+    "versions",
+    "hardware",
+    "started",
+)
 
 
 @dataclass
@@ -84,8 +95,9 @@ def _refuse_probabilities(source):
     """ExportError for a network that ends in a softmax or sigmoid: the signatures apply their own."""
     last = source.model.outputs[0]._keras_history.operation
     if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (
-        keras.activations.softmax, keras.activations.sigmoid,
-    ):  # fmt: skip
+        keras.activations.softmax,
+        keras.activations.sigmoid,
+    ):
         raise ExportError(
             f"{source.name} ends in probabilities ({last.name}); kzoo exports networks that give logits. Build it "
             "without that activation (keras.applications: classifier_activation=None)."
@@ -125,9 +137,11 @@ def _splits(run):
     config = run.config
     try:
         data = load_data(
-            config["data"], seed=config["seed"], val_fraction=config["val_fraction"],
+            config["data"],
+            seed=config["seed"],
+            val_fraction=config["val_fraction"],
             test_fraction=config["test_fraction"],
-        )  # fmt: skip
+        )
     except (KzooError, KeyError, OSError) as e:
         say(f"Note: the data of {run.path} can't be read ({e}); nothing is measured on it.")
         return {}
@@ -153,16 +167,33 @@ def _of_name(name, weights, classes):
             raise ExportError(f"No weights are published for {name}: give a file by weights, or a run.")
         weights = row.weights[0].tag
     chosen = resolve(row, weights)
-    model = build(row, weights=weights, precision="float32", num_classes=len(classes) if classes else "published",
-                  new_classifier=False, input_shape=recognised_shape(chosen))  # fmt: skip
+    model = build(
+        row,
+        weights=weights,
+        precision="float32",
+        num_classes=len(classes) if classes else "published",
+        new_classifier=False,
+        input_shape=recognised_shape(chosen),
+    )
     layer = model.get_layer("preprocessing")
     base = chosen.preprocessing or row.preprocessing
     prep = Preprocessing(base.crop, base.interpolation, layer.channel_order, layer.scale, layer.offset)
     facts = {"model": name, "weights": chosen.tag, "source": chosen.source, "hash": chosen.hash}
     if chosen.source == "kzoo":  # kzoo/shipped has their card
         card = shipped.card(name)
-        known = ("data", "data_note", "data_licence", "fingerprint", "recipe", "seed", "command", "hardware",
-                 "versions", "test_top1", "test_images")  # fmt: skip
+        known = (
+            "data",
+            "data_note",
+            "data_licence",
+            "fingerprint",
+            "recipe",
+            "seed",
+            "command",
+            "hardware",
+            "versions",
+            "test_top1",
+            "test_images",
+        )
         facts.update({k: card[k] for k in known})
     elif chosen.top1 is not None:
         facts["published"] = {"top1": chosen.top1, "top5": chosen.top5}
@@ -175,9 +206,10 @@ def _of_model(model, classes):
     n = model.output_shape[-1] if isinstance(model.output_shape, tuple) else 0
     # A foreign model takes 0..255 as it comes and scales inside, as kzoo's do.
     prep = Preprocessing(
-        channel_order=layer.channel_order if layer else "rgb", scale=layer.scale if layer else 1.0,
+        channel_order=layer.channel_order if layer else "rgb",
+        scale=layer.scale if layer else 1.0,
         offset=layer.offset if layer else 0.0,
-    )  # fmt: skip
+    )
     with suppress(KzooError):  # a model of the catalog, by its name
         row = spec(model.name).preprocessing
         prep = replace(prep, crop=row.crop, interpolation=row.interpolation)

@@ -47,9 +47,21 @@ class Parts:
 
 
 def export(
-    run_or_model, formats=("saved_model",), out=None, precision=None, abstain=None, force=False, quiet=False, *,
-    weights=None, classes=None, top=5, measure=2000, licence=None, data_licence=None,
-):  # fmt: skip
+    run_or_model,
+    formats=("saved_model",),
+    out=None,
+    precision=None,
+    abstain=None,
+    force=False,
+    quiet=False,
+    *,
+    weights=None,
+    classes=None,
+    top=5,
+    measure=2000,
+    licence=None,
+    data_licence=None,
+):
     """Write a trained classifier as a folder: encoded images in, labels and probabilities out, with its evidence.
 
     run_or_model: a Run or its folder, a name of the catalog (with weights), or a keras.Model of the TensorFlow backend.
@@ -91,13 +103,25 @@ def export(
     talk = (lambda text: None) if quiet else say
     with write_folder(out, replace=lambda: _replaceable(out, force)) as folder:
         try:
-            return _export(source, asked, out, folder, wanted, abstain, top, measure, talk, quiet, {
-                "licence": {
-                    "weights": licence or source.licence,
-                    "data": data_licence or source.facts.get("data_licence", ""),
+            return _export(
+                source,
+                asked,
+                out,
+                folder,
+                wanted,
+                abstain,
+                top,
+                measure,
+                talk,
+                quiet,
+                {
+                    "licence": {
+                        "weights": licence or source.licence,
+                        "data": data_licence or source.facts.get("data_licence", ""),
+                    },
+                    "command": command("export"),
                 },
-                "command": command("export"),
-            })  # fmt: skip
+            )
         except OSError:
             raise
         except KzooError:
@@ -283,9 +307,10 @@ def _fresh_process(folder, tested):
             more = [os.path.join(temporary, "pixels.npy"), temporary]
         paths = os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH")]))
         done = subprocess.run(
-            [sys.executable, "-m", "kzoo.export.check", str(folder.resolve()), *more], capture_output=True,
+            [sys.executable, "-m", "kzoo.export.check", str(folder.resolve()), *more],
+            capture_output=True,
             env={**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )  # fmt: skip
+        )
         lines = done.stdout.decode("utf-8", "replace").splitlines()
         line = next((x for x in lines if x.startswith("REPORT ")), None)
         if done.returncode or line is None:

@@ -13,9 +13,16 @@ def normal():
 def conv(x, filters, size, *, name, groups=1, stride=1, padding="same", bias=0.0):
     layer = layers.Conv2D if groups == 1 else GroupedConv2D
     return layer(
-        filters, size, strides=stride, padding=padding, groups=groups, activation="relu",
-        kernel_initializer=normal(), bias_initializer=initializers.Constant(bias), name=name,
-    )(x)  # fmt: skip
+        filters,
+        size,
+        strides=stride,
+        padding=padding,
+        groups=groups,
+        activation="relu",
+        kernel_initializer=normal(),
+        bias_initializer=initializers.Constant(bias),
+        name=name,
+    )(x)
 
 
 def alexnet(x, *, num_classes, dropout=0.5):

@@ -5,9 +5,15 @@ from keras import layers
 
 def conv(x, filters, size, *, name, stride=1, padding="same", **kwargs):
     return layers.Conv2D(
-        filters, size, strides=stride, padding=padding, activation="relu", kernel_initializer="he_normal",
-        name=name, **kwargs,
-    )(x)  # fmt: skip
+        filters,
+        size,
+        strides=stride,
+        padding=padding,
+        activation="relu",
+        kernel_initializer="he_normal",
+        name=name,
+        **kwargs,
+    )(x)
 
 
 def allcnn_c(x, *, num_classes, width=96, input_dropout=0.2, dropout=0.5):

@@ -29,12 +29,14 @@ def naive_module(x, n1x1, n3x3, n5x5, *, name):
     Returns n1x1 + n3x3 + n5x5 + C channels: the pool keeps all of x's, so that modules only ever grow.
     Weights: C * (n1x1 + 9 * n3x3 + 25 * n5x5).
     """
-    return layers.Concatenate(name=name)([
-        conv(x, n1x1, 1, name=f"{name}_1x1"),
-        conv(x, n3x3, 3, name=f"{name}_3x3"),
-        conv(x, n5x5, 5, name=f"{name}_5x5"),
-        layers.MaxPooling2D(3, 1, padding="same", name=f"{name}_pool")(x),
-    ])  # fmt: skip
+    return layers.Concatenate(name=name)(
+        [
+            conv(x, n1x1, 1, name=f"{name}_1x1"),
+            conv(x, n3x3, 3, name=f"{name}_3x3"),
+            conv(x, n5x5, 5, name=f"{name}_5x5"),
+            layers.MaxPooling2D(3, 1, padding="same", name=f"{name}_pool")(x),
+        ]
+    )
 
 
 def module(x, n1x1, reduce3x3, n3x3, reduce5x5, n5x5, pool_proj, *, name, conv=conv, size5x5=5):

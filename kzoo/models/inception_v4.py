@@ -20,10 +20,12 @@ def stem(x):
     x = conv(x, 32, 3, stride=2, padding="valid", name="stem_1")
     x = conv(x, 32, 3, padding="valid", name="stem_2")
     x = conv(x, 64, 3, name="stem_3")
-    x = layers.Concatenate(name="stem_concat1")([
-        max_pool(x, name="stem_pool1"),
-        conv(x, 96, 3, stride=2, padding="valid", name="stem_4"),
-    ])  # fmt: skip
+    x = layers.Concatenate(name="stem_concat1")(
+        [
+            max_pool(x, name="stem_pool1"),
+            conv(x, 96, 3, stride=2, padding="valid", name="stem_4"),
+        ]
+    )
     a = conv(x, 64, 1, name="stem_5a_1")
     a = conv(a, 96, 3, padding="valid", name="stem_5a_2")
     b = conv(x, 64, 1, name="stem_5b_1")
@@ -31,10 +33,12 @@ def stem(x):
     b = conv(b, 64, (7, 1), name="stem_5b_3")
     b = conv(b, 96, 3, padding="valid", name="stem_5b_4")
     x = layers.Concatenate(name="stem_concat2")([a, b])
-    return layers.Concatenate(name="stem_concat3")([
-        conv(x, 192, 3, stride=2, padding="valid", name="stem_6"),
-        max_pool(x, name="stem_pool2"),
-    ])  # fmt: skip
+    return layers.Concatenate(name="stem_concat3")(
+        [
+            conv(x, 192, 3, stride=2, padding="valid", name="stem_6"),
+            max_pool(x, name="stem_pool2"),
+        ]
+    )
 
 
 def inception_a(x, *, name):

@@ -10,10 +10,23 @@ _register = keras.saving.register_keras_serializable(package="kzoo")
 
 # Table I: which of S2's six maps each of C3's sixteen maps sees.
 TABLE = (
-    (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
-    (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
-    (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5),
-)  # fmt: skip
+    (0, 1, 2),
+    (1, 2, 3),
+    (2, 3, 4),
+    (3, 4, 5),
+    (0, 4, 5),
+    (0, 1, 5),
+    (0, 1, 2, 3),
+    (1, 2, 3, 4),
+    (2, 3, 4, 5),
+    (0, 3, 4, 5),
+    (0, 1, 4, 5),
+    (0, 1, 2, 5),
+    (0, 1, 3, 4),
+    (1, 2, 4, 5),
+    (0, 2, 3, 5),
+    (0, 1, 2, 3, 4, 5),
+)
 
 
 def squash(x):
@@ -108,9 +121,11 @@ class RBF(layers.Layer):
     def build(self, input_shape):
         codes = np.random.default_rng(1998).choice([-1.0, 1.0], (self.num_classes, input_shape[-1]))
         self.codes = self.add_weight(
-            shape=codes.shape, initializer=lambda shape, dtype=None: ops.cast(codes, dtype), trainable=False,
+            shape=codes.shape,
+            initializer=lambda shape, dtype=None: ops.cast(codes, dtype),
+            trainable=False,
             name="codes",
-        )  # fmt: skip
+        )
 
     def call(self, x):
         # |x - w|^2 = |x|^2 - 2 x.w + |w|^2, where |w|^2 is the number of features.

@@ -47,9 +47,20 @@ def depthwise_separable(x, filters, *, stride, index):
 
 # Table 1: filters and stride of the thirteen depthwise separable blocks.
 V1_BLOCKS = (
-    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2),
-    (512, 1), (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1),
-)  # fmt: skip
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (1024, 2),
+    (1024, 1),
+)
 
 
 def mobilenet_v1(x, *, num_classes, alpha=1.0, dropout=0.001):

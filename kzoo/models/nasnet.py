@@ -74,7 +74,10 @@ def normal_cell(x, p, filters, *, name):
     """Figure 4, left: (B, H, W, C) -> (B, H, W, 6 * filters)."""
     p = fit(p, x, filters, name=name)
     h = begin(x, filters, kind="normal", name=name)
-    pool = lambda x, place: layers.AveragePooling2D(3, 1, padding="same", name=f"normal_{place}_{name}")(x)  # noqa: E731
+
+    def pool(x, place):
+        return layers.AveragePooling2D(3, 1, padding="same", name=f"normal_{place}_{name}")(x)
+
     y1 = add(
         separable(h, filters, 5, name=f"normal_left1_{name}"),
         separable(p, filters, 3, name=f"normal_right1_{name}"),

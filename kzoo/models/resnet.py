@@ -22,9 +22,14 @@ def conv(x, filters, size, *, name, stride=1, bias=False):
     else:
         padding = "same"
     return layers.Conv2D(
-        filters, size, strides=stride, padding=padding, use_bias=bias, kernel_initializer="he_normal",
+        filters,
+        size,
+        strides=stride,
+        padding=padding,
+        use_bias=bias,
+        kernel_initializer="he_normal",
         name=f"{name}_conv",
-    )(x)  # fmt: skip
+    )(x)
 
 
 def norm(x, *, name, epsilon=1e-5):

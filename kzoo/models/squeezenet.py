@@ -43,7 +43,11 @@ def squeezenet(x, *, num_classes, stem, pools, dropout=0.5, conv10_padding=0):
     if conv10_padding:
         x = layers.ZeroPadding2D(conv10_padding, name="pad10")(x)
     x = layers.Conv2D(
-        num_classes, 1, activation="relu", kernel_initializer=initializers.RandomNormal(stddev=0.01),
-        dtype="float32", name="predictions",
-    )(x)  # fmt: skip
+        num_classes,
+        1,
+        activation="relu",
+        kernel_initializer=initializers.RandomNormal(stddev=0.01),
+        dtype="float32",
+        name="predictions",
+    )(x)
     return layers.GlobalAveragePooling2D(dtype="float32", name="avg_pool")(x)

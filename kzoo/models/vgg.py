@@ -6,9 +6,17 @@ from kzoo.layers import BatchNormalization, classifier
 
 
 def vgg(
-    x, *, num_classes, blocks, width=64, hidden=2, units=4096, dropout=0.5, batch_norm=False,
+    x,
+    *,
+    num_classes,
+    blocks,
+    width=64,
+    hidden=2,
+    units=4096,
+    dropout=0.5,
+    batch_norm=False,
     initialization="glorot_uniform",
-):  # fmt: skip
+):
     """Blocks of 3x3 convolutions, each closed by a 2x2 max pool; two wide dense layers with dropout.
 
     x: (B, H, W, 3). blocks: convolutions in each block; the width doubles from block to block up to 8 * width.
@@ -22,9 +30,13 @@ def vgg(
         filters = min(width * 2 ** (i - 1), 8 * width)
         for j in range(1, count + 1):
             x = layers.Conv2D(
-                filters, 3, padding="same", activation=None if batch_norm else "relu",
-                kernel_initializer=initialization, name=f"block{i}_conv{j}",
-            )(x)  # fmt: skip
+                filters,
+                3,
+                padding="same",
+                activation=None if batch_norm else "relu",
+                kernel_initializer=initialization,
+                name=f"block{i}_conv{j}",
+            )(x)
             if batch_norm:
                 x = BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"block{i}_bn{j}")(x)
                 x = layers.ReLU(name=f"block{i}_relu{j}")(x)

@@ -10,9 +10,14 @@ def conv(x, filters, size, *, name, stride=1):
     if size > 1 and stride > 1:  # padded on all four sides, as in the authors' Torch code
         x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
     return layers.Conv2D(
-        filters, size, strides=stride, padding="valid" if stride > 1 else "same", use_bias=False,
-        kernel_initializer="he_normal", name=f"{name}_conv",
-    )(x)  # fmt: skip
+        filters,
+        size,
+        strides=stride,
+        padding="valid" if stride > 1 else "same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=f"{name}_conv",
+    )(x)
 
 
 def norm_relu(x, *, name):

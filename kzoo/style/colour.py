@@ -12,7 +12,10 @@ def matched(style, content):
 
     x' = S_c^(1/2) S_s^(-1/2) (x - m_s) + m_c: the symmetric square roots, which the paper prefers to Cholesky's.
     """
-    pixels = lambda picture: picture.reshape(-1, 3).astype("float64")  # noqa: E731
+
+    def pixels(picture):
+        return picture.reshape(-1, 3).astype("float64")
+
     (mean_s, root_s), (mean_c, root_c) = (moments(pixels(p)) for p in (style, content))
     mapped = (pixels(style) - mean_s) @ np.linalg.inv(root_s) @ root_c + mean_c
     return np.clip(mapped, 0, 255).reshape(style.shape).astype("float32")

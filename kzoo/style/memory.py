@@ -49,11 +49,17 @@ def check(eye, size, precision, free=None):
     need = needed(eye.network, size, eye.tile, precision)
     if free is None or need <= free:
         return
-    gb = lambda n: f"{n / 1e9:.1f} GB"  # noqa: E731
+
+    def gb(n):
+        return f"{n / 1e9:.1f} GB"
+
     text = f"{size[1]}x{size[0]} pixels need about {gb(need)} of memory, and {gb(free)} are free."
     if eye.network.halo is not None:
-        fitting = [t for t in (1024, 768, 512, 384, 256, 192, 128) if t < (eye.tile or max(size))
-                   and needed(eye.network, size, t, precision) <= free]  # fmt: skip
+        fitting = [
+            t
+            for t in (1024, 768, 512, 384, 256, 192, 128)
+            if t < (eye.tile or max(size)) and needed(eye.network, size, t, precision) <= free
+        ]
         if fitting:
             raise KzooError(f"{text} In tiles it fits: --tile {fitting[0]}.")
     raise KzooError(f"{text} Choose a smaller --size.")

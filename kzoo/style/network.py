@@ -66,9 +66,17 @@ class Network:
 
 
 def network(
-    name="vgg19", weights="imagenet", *, content_layers=None, style_layers=None, pooling="average",
-    padding="replicate", precision="float32", seed=0, picture=None,
-):  # fmt: skip
+    name="vgg19",
+    weights="imagenet",
+    *,
+    content_layers=None,
+    style_layers=None,
+    pooling="average",
+    padding="replicate",
+    precision="float32",
+    seed=0,
+    picture=None,
+):
     """A `Network` of the catalog's model `name`.
 
     weights: a tag ("imagenet"), a path, or "random". A file that holds only the first layers is enough: of the default
@@ -133,7 +141,10 @@ def choose(full, found, content, style, weights):
             raise WeightsError(f"{weights} does not hold all layers up to {name}: choose an earlier one.")
         if len(full.get_layer(name).output.shape) != 4:
             raise KzooError(f"{name} of {full.name} is no feature map: choose an earlier layer.")
-    relu = lambda n: n.replace("conv", "relu") if "block1_relu1" in names else n  # noqa: E731
+
+    def relu(n):
+        return n.replace("conv", "relu") if "block1_relu1" in names else n
+
     usual_content, usual_style = tuple(map(relu, CONTENT)), tuple(map(relu, STYLE))
     notes = []
     if style is None:

@@ -56,7 +56,10 @@ def forward(model, function):
 
 def _tensors(tree):
     """NumPy arrays as tensors, so that their values are no part of the compiled graph; None stays."""
-    tensor = lambda a: None if a is None else ops.convert_to_tensor(a, dtype=keras.backend.standardize_dtype(a.dtype))  # noqa: E731
+
+    def tensor(a):
+        return None if a is None else ops.convert_to_tensor(a, dtype=keras.backend.standardize_dtype(a.dtype))
+
     return keras.tree.map_structure(tensor, tree, none_is_leaf=True)
 
 
@@ -186,9 +189,20 @@ class Objective:
     """
 
     def __init__(
-        self, eye, content, styles, *, style_weights=None, content_weight=1.0, style_weight=100.0, tv_weight=0.0,
-        range_weight=0.0, balance="relative", layer_weights=None, guides=None,
-    ):  # fmt: skip
+        self,
+        eye,
+        content,
+        styles,
+        *,
+        style_weights=None,
+        content_weight=1.0,
+        style_weight=100.0,
+        tv_weight=0.0,
+        range_weight=0.0,
+        balance="relative",
+        layer_weights=None,
+        guides=None,
+    ):
         self.eye, self.shape = eye, content.shape
         self.tv_weight, self.range_weight = tv_weight, range_weight
         network = eye.network
@@ -230,7 +244,10 @@ class Objective:
     def _positions(self, guides, shape, used=True):
         """{style layer: M of each region, (R,) float32}; KzooError if a used region is empty."""
         sizes = self.eye.shapes(*shape[1:3])
-        count = lambda n: np.array([sizes[n][1] * sizes[n][2]]) if guides is None else guides[n].sum((0, 1, 2))  # noqa: E731
+
+        def count(n):
+            return np.array([sizes[n][1] * sizes[n][2]]) if guides is None else guides[n].sum((0, 1, 2))
+
         found = {n: count(n).astype("float32") for n in self.eye.network.style}
         if any((used & (m < 1)).any() for m in found.values()):
             raise KzooError(
@@ -267,10 +284,17 @@ class Objective:
         arguments = {"alpha": _floats(self.alpha), "beta": _floats(self.beta)}
         if len(self.eye.windows(self.shape[1:3])) == 1:
             masks = {n: None if self.guides is None else regions(self.guides[n]) for n in self.eye.network.style}
-            (_, terms), gradient = self.eye.whole(x, {
-                **arguments, "content": self.content, "core": dict.fromkeys(self.eye.network.content), "masks": masks,
-                "positions": self.positions, "grams": self.target,
-            })  # fmt: skip
+            (_, terms), gradient = self.eye.whole(
+                x,
+                {
+                    **arguments,
+                    "content": self.content,
+                    "core": dict.fromkeys(self.eye.network.content),
+                    "masks": masks,
+                    "positions": self.positions,
+                    "grams": self.target,
+                },
+            )
             content, style = (_scalars(t) for t in terms)
             return content, style, np.asarray(gradient)
 
@@ -285,10 +309,16 @@ class Objective:
         gradient, content = np.zeros(self.shape, "float32"), dict.fromkeys(self.eye.network.content, 0.0)
         for window, places, cores, masks in self.eye.parts(self.shape[1:3], self.guides):
             target = {n: self.content[n][:, places[n][0], places[n][1]] for n in content}
-            (_, terms), slope = self.eye.pull(tiles.cropped(x, window), {
-                "alpha": arguments["alpha"], "content": target, "core": {n: cores[n] for n in content},
-                "masks": {n: masks[n] for n in slopes}, "slopes": slopes,
-            })  # fmt: skip
+            (_, terms), slope = self.eye.pull(
+                tiles.cropped(x, window),
+                {
+                    "alpha": arguments["alpha"],
+                    "content": target,
+                    "core": {n: cores[n] for n in content},
+                    "masks": {n: masks[n] for n in slopes},
+                    "slopes": slopes,
+                },
+            )
             tiles.cropped(gradient, window)[:] += np.asarray(slope)
             content = {n: content[n] + v for n, v in _scalars(terms).items()}
         return content, style, gradient
@@ -296,7 +326,10 @@ class Objective:
     def distances(self, x):
         """{style layer: |G - A|^2 / |A|^2}, the relative Gram distance of a picture from the target."""
         grams, _ = self.eye.grams(x, self.guides)
-        square = lambda a: float(np.sum(np.square(a, dtype="float64")))  # noqa: E731
+
+        def square(a):
+            return float(np.sum(np.square(a, dtype="float64")))
+
         mean = {n: g / self.positions[n][:, None, None] for n, g in grams.items()}
         return {n: square(mean[n] - a) / square(a) for n, a in self.target.items()}
 

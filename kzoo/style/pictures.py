@@ -91,7 +91,10 @@ def record(path):
 def side_by_side(path, pictures):
     """Content, styles and result at one height, in one PNG."""
     height = pictures[-1].shape[0]
-    width = lambda p: min(max(1, round(p.shape[1] * height / p.shape[0])), 8 * height)  # noqa: E731, of a long strip
+
+    def width(p):
+        return min(max(1, round(p.shape[1] * height / p.shape[0])), 8 * height)  # of a long strip: no wider
+
     row = [as_uint8(resized(p, (height, width(p)))) for p in pictures]
     gap = np.full((height, max(2, height // 64), 3), 255, "uint8")
     joined = [part for p in row for part in (p, gap)][:-1]
@@ -128,7 +131,10 @@ def unpainted(bad, files, results):
 
 def listed(folder):
     """The files of a folder that are images by their headers, frames in the order of their numbers: 2 before 10."""
-    numbers = lambda p: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.name)]  # noqa: E731
+
+    def numbers(p):
+        return [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.name)]
+
     files = sorted((p for p in Path(folder).iterdir() if p.is_file() and not p.name.startswith(".")), key=numbers)
     found = [p for p in files if images.fault(p) is None]
     if not found:

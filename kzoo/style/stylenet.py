@@ -28,10 +28,25 @@ from kzoo.weights import fetch, resolve
 _register = keras.saving.register_keras_serializable(package="kzoo")
 
 SAME = (
-    "model", "weights", "content_layers", "style_layers", "style_sha256", "images_sha256", "size", "style_size",
-    "width", "blocks", "steps", "batch_size", "content_weight", "style_weight", "tv_weight", "learning_rate", "seed",
+    "model",
+    "weights",
+    "content_layers",
+    "style_layers",
+    "style_sha256",
+    "images_sha256",
+    "size",
+    "style_size",
+    "width",
+    "blocks",
+    "steps",
+    "batch_size",
+    "content_weight",
+    "style_weight",
+    "tv_weight",
+    "learning_rate",
+    "seed",
     "precision",
-)  # fmt: skip
+)
 ROUND = 50  # steps between checkpoints
 
 
@@ -129,7 +144,10 @@ class Perceptual(layers.Layer):
         alpha, beta, tv = self.weights_of_terms
         ours = self.net.named(self.features(painted, training=False))
         theirs = self.net.named(self.features(content, training=False))
-        summed = lambda x: ops.sum(ops.square(x), axis=tuple(range(1, len(x.shape))))  # noqa: E731
+
+        def summed(x):
+            return ops.sum(ops.square(x), axis=tuple(range(1, len(x.shape))))
+
         full = losses.at_least_float32
         kept = sum(summed(full(ours[n]) - full(theirs[n])) / (summed(full(theirs[n])) + 1e-6) for n in self.net.content)
         style = sum(summed(grams(ours[n]) - a) / np.sum(a**2) for n, a in self.targets.items())
@@ -149,10 +167,29 @@ def grams(features):
 
 
 def train_stylenet(
-    style, images, *, out=None, size=256, style_size=None, steps=2000, batch_size=4, width=32, blocks=5,
-    content_weight=1.0, style_weight=10.0, tv_weight=1e-8, learning_rate=1e-3, model="vgg19", weights="imagenet",
-    content_layers=None, style_layers=None, seed=0, precision=None, resume=False, quiet=False,
-):  # fmt: skip
+    style,
+    images,
+    *,
+    out=None,
+    size=256,
+    style_size=None,
+    steps=2000,
+    batch_size=4,
+    width=32,
+    blocks=5,
+    content_weight=1.0,
+    style_weight=10.0,
+    tv_weight=1e-8,
+    learning_rate=1e-3,
+    model="vgg19",
+    weights="imagenet",
+    content_layers=None,
+    style_layers=None,
+    seed=0,
+    precision=None,
+    resume=False,
+    quiet=False,
+):
     """Train a network that paints any picture in one style, in one pass.
 
     style: a path. images: a folder of pictures to learn on (its subfolders too); any will do, the more the better.
@@ -182,15 +219,30 @@ def train_stylenet(
         precision, why = auto_precision()
     model = model_of(model, str(weights))
     settings = {
-        "model": model, "weights": str(weights), "content_layers": content_layers and list(content_layers),
-        "style_layers": style_layers and list(style_layers), "style": str(style), "style_sha256": _hash(painting),
-        "images": str(images), "images_sha256": _hash("\n".join(split.ids).encode()), "size": size,
-        "style_size": style_size, "width": width,
-        "blocks": blocks, "steps": steps, "batch_size": batch_size, "content_weight": content_weight,
-        "style_weight": style_weight, "tv_weight": tv_weight, "learning_rate": learning_rate, "seed": seed,
-        "precision": precision, "hardware": describe(), "versions": runs.versions(),
+        "model": model,
+        "weights": str(weights),
+        "content_layers": content_layers and list(content_layers),
+        "style_layers": style_layers and list(style_layers),
+        "style": str(style),
+        "style_sha256": _hash(painting),
+        "images": str(images),
+        "images_sha256": _hash("\n".join(split.ids).encode()),
+        "size": size,
+        "style_size": style_size,
+        "width": width,
+        "blocks": blocks,
+        "steps": steps,
+        "batch_size": batch_size,
+        "content_weight": content_weight,
+        "style_weight": style_weight,
+        "tv_weight": tv_weight,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "precision": precision,
+        "hardware": describe(),
+        "versions": runs.versions(),
         "command": runs.command("train_stylenet"),
-    }  # fmt: skip
+    }
     if weights != "random":
         # Before anything is written: what is not there is told at once.
         fetch(resolve(model, weights), progress=False if quiet else None)
@@ -199,8 +251,10 @@ def train_stylenet(
         if not resume:
             runs.write_json(folder / runs.CONFIG, settings)
         if not quiet:
-            say(f"Learning {Path(style).name} on {len(split):,} pictures of {size}x{size}, {steps:,} steps of "
-                f"{batch_size}; computing in {precision}: {why}.")  # fmt: skip
+            say(
+                f"Learning {Path(style).name} on {len(split):,} pictures of {size}x{size}, {steps:,} steps of "
+                f"{batch_size}; computing in {precision}: {why}."
+            )
         with progress("pictures", quiet) as bar:
             bar.start("reading", len(split))
             ready, skipped = prepared(split, (2 * size, 2 * size, 3), Preprocessing(), bar.advance)
@@ -208,8 +262,15 @@ def train_stylenet(
             say(f"Left out {report_skipped(skipped)}.")
         if not len(ready):
             raise DataError(f"No picture in {images} can be decoded.")
-        net = network(model, weights, content_layers=content_layers, style_layers=style_layers, precision=precision,
-                      seed=seed, picture=painting.astype("float32") if weights == "random" else None)  # fmt: skip
+        net = network(
+            model,
+            weights,
+            content_layers=content_layers,
+            style_layers=style_layers,
+            precision=precision,
+            seed=seed,
+            picture=painting.astype("float32") if weights == "random" else None,
+        )
         if not quiet:
             for note in net.notes:
                 say(note)
@@ -238,7 +299,10 @@ def pieces(size, seed):
     def cut(i, batch):
         x, y = batch
         numbers = tf.cast(i, tf.int32) * tf.shape(x)[0] + tf.range(tf.shape(x)[0]) + seed[1]
-        one = lambda pair: tf.image.stateless_random_crop(pair[0], (size, size, 3), (seed[0], pair[1]))  # noqa: E731
+
+        def one(pair):
+            return tf.image.stateless_random_crop(pair[0], (size, size, 3), (seed[0], pair[1]))
+
         return tf.map_fn(one, (x, numbers), fn_output_signature=tf.TensorSpec((size, size, 3), x.dtype)), y
 
     return cut
@@ -272,12 +336,16 @@ def _learn(folder, settings, net, painting, ready, interrupted, quiet):
     terms = Perceptual(net, np.clip(fitted, 0, 255)[None], *weights)
     x = keras.Input((size, size, 3), dtype="float32", name="image")
     trainer = keras.Model(x, terms([student(x), x]))
-    part = lambda i, name: keras.metrics.MeanMetricWrapper(lambda _, y: y[:, i], name=name)  # noqa: E731
+
+    def part(i, name):
+        return keras.metrics.MeanMetricWrapper(lambda _, y: y[:, i], name=name)
+
     trainer.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings["learning_rate"], steps)),
-        loss=lambda _, y: ops.sum(y, axis=1), metrics=[part(0, "content"), part(1, "style")],
+        loss=lambda _, y: ops.sum(y, axis=1),
+        metrics=[part(0, "content"), part(1, "style")],
         jit_compile=keras.backend.backend() != "tensorflow",
-    )  # fmt: skip
+    )
     trainer.optimizer.build(trainer.trainable_variables)
     variables = {f"model/{v.path}": v for v in student.weights}
     variables |= {f"optimizer/{i}": v for i, v in enumerate(trainer.optimizer.variables)}
@@ -307,13 +375,17 @@ def _learn(folder, settings, net, painting, ready, interrupted, quiet):
             row = {"step": done + n, **{k: v[0] for k, v in logs.items()}, "seconds": time.monotonic() - began}
             arrays = {k: ops.convert_to_numpy(v) for k, v in variables.items()}
             if not all(np.isfinite(a.astype("float32")).all() for a in arrays.values()):
-                raise RunError(f"The loss became NaN or infinite after step {count // batch}: lower the learning rate, "
-                               "or use --precision float32.")  # fmt: skip
+                raise RunError(
+                    f"The loss became NaN or infinite after step {count // batch}: lower the learning rate, "
+                    "or use --precision float32."
+                )
             done, history = done + n, [*history, row]
             runs.save_checkpoint(folder / runs.CHECKPOINT, arrays, history)
             runs.write_csv(folder / runs.HISTORY, history, list(row))
-            bar.done(f"step {done:,}/{steps:,}: loss {row['loss']:.4f} (content {row['content']:.4f}, style "
-                     f"{row['style']:.4f}), {n * batch / row['seconds']:.1f} pictures/s")  # fmt: skip
+            bar.done(
+                f"step {done:,}/{steps:,}: loss {row['loss']:.4f} (content {row['content']:.4f}, style "
+                f"{row['style']:.4f}), {n * batch / row['seconds']:.1f} pictures/s"
+            )
     runs.save_model(student, folder / runs.MODEL)
     examples = [np.asarray(x, "uint8") for x in ready.take([0]).images] if not ready.files else []
     if examples:
@@ -374,8 +446,10 @@ def apply_stylenet(net, images, *, out=None, size=None, quiet=False):
                     pictures.checked(picture, shown(file))
                 need, free = picture.shape[0] * picture.shape[1] * width * 24, available()
                 if free is not None and need > free:
-                    raise DataError(f"{shown(file)} needs about {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB "
-                                    "are free: give a --size.")  # fmt: skip
+                    raise DataError(
+                        f"{shown(file)} needs about {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB "
+                        "are free: give a --size."
+                    )
                 pictures.write(target, paint(model, picture), {"settings": {}, "stylenet": str(net)})
                 written.append(target)
             except DataError as e:

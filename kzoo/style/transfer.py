@@ -83,8 +83,12 @@ class Settings:
     precision: str = "auto"
 
     def __post_init__(self):
-        for name, known in (("optimizer", OPTIMISERS), ("preserve_color", colour.MODES),
-                            ("balance", (*BALANCES, None)), ("precision", PRECISIONS)):  # fmt: skip
+        for name, known in (
+            ("optimizer", OPTIMISERS),
+            ("preserve_color", colour.MODES),
+            ("balance", (*BALANCES, None)),
+            ("precision", PRECISIONS),
+        ):
             if getattr(self, name) not in known:
                 raise unknown(
                     name, getattr(self, name), [k for k in known if k], f"Known are {', '.join(filter(None, known))}."
@@ -111,7 +115,10 @@ class Settings:
                 isinstance(value, tuple) and value and all(isinstance(v, str) for v in value)
             ):
                 raise KzooError(f"{name} must be names of layers, got {value!r}.")
-        pair = lambda m: isinstance(m, tuple) and len(m) == 2 and all(isinstance(p, (str, os.PathLike)) for p in m)  # noqa: E731
+
+        def pair(m):
+            return isinstance(m, tuple) and len(m) == 2 and all(isinstance(p, (str, os.PathLike)) for p in m)
+
         if not (isinstance(self.masks, tuple) and all(map(pair, self.masks))):
             raise KzooError(f"masks must be pairs of paths, got {self.masks!r}.")
         object.__setattr__(self, "masks", tuple(tuple(map(os.fspath, pair)) for pair in self.masks))
@@ -146,7 +153,10 @@ class Settings:
         (128, 181, 256, 362, 512)
         """
         found, side = [], float(self.size)
-        large = lambda side: side >= self.coarsest - 0.5 and min(pictures.fitted(shape, side)) >= pictures.SMALLEST  # noqa: E731
+
+        def large(side):
+            return side >= self.coarsest - 0.5 and min(pictures.fitted(shape, side)) >= pictures.SMALLEST
+
         while not found or (self.coarsest and large(side)):
             found.append(round(side))
             side /= math.sqrt(2)
@@ -164,9 +174,19 @@ class Result:
 
 
 def stylize(
-    content, styles, *, out=None, settings=None, budget=None, save_every=None, resume=False, report=None, quiet=False,
-    eyes=None, **changes,
-):  # fmt: skip
+    content,
+    styles,
+    *,
+    out=None,
+    settings=None,
+    budget=None,
+    save_every=None,
+    resume=False,
+    report=None,
+    quiet=False,
+    eyes=None,
+    **changes,
+):
     """Paint the content of one picture in the style of others (Gatys, Ecker and Bethge 2016).
 
     content, styles: paths, or arrays (H, W, 3) uint8; one style or a list.
@@ -268,8 +288,10 @@ class Job:
         )
         if min(self.size(self.sides[-1])) < pictures.SMALLEST:
             height, width = self.size(self.sides[-1])
-            raise DataError(f"At size {settings.size} the picture would be {width}x{height} pixels; at least "
-                            f"{pictures.SMALLEST} on each side are needed.")  # fmt: skip
+            raise DataError(
+                f"At size {settings.size} the picture would be {width}x{height} pixels; at least "
+                f"{pictures.SMALLEST} on each side are needed."
+            )
         self.history, self.done, self.seconds, self.average = [], [], 0.0, None
         self.precision = None if settings.precision == "auto" else settings.precision
 
@@ -298,13 +320,30 @@ class Job:
             self.precision, why = auto_precision()
             if not self.quiet:
                 say(f"Computing in {self.precision}: {why}.")
-        key = (s.model, s.weights, s.content_layers, s.style_layers, s.pooling, s.padding, s.seed, s.tile,
-               self.precision, None if first is None else first.tobytes())  # fmt: skip
+        key = (
+            s.model,
+            s.weights,
+            s.content_layers,
+            s.style_layers,
+            s.pooling,
+            s.padding,
+            s.seed,
+            s.tile,
+            self.precision,
+            None if first is None else first.tobytes(),
+        )
         if key not in self.eyes:
             net = network(
-                s.model, s.weights, content_layers=s.content_layers, style_layers=s.style_layers, pooling=s.pooling,
-                padding=s.padding, precision=self.precision, seed=s.seed, picture=first,
-            )  # fmt: skip
+                s.model,
+                s.weights,
+                content_layers=s.content_layers,
+                style_layers=s.style_layers,
+                pooling=s.pooling,
+                padding=s.padding,
+                precision=self.precision,
+                seed=s.seed,
+                picture=first,
+            )
             if not self.quiet:
                 for note in net.notes:
                     say(note)
@@ -335,11 +374,18 @@ class Job:
             if len(styles) > 1:  # region r takes its texture from style r
                 weights = np.eye(len(styles))
         return Objective(
-            eye, _batch(content, size), styles, style_weights=weights, content_weight=s.content_weight,
-            style_weight=s.style_weight, tv_weight=s.tv_weight, range_weight=s.range_weight,
-            layer_weights=s.layer_weights, guides=guides,
+            eye,
+            _batch(content, size),
+            styles,
+            style_weights=weights,
+            content_weight=s.content_weight,
+            style_weight=s.style_weight,
+            tv_weight=s.tv_weight,
+            range_weight=s.range_weight,
+            layer_weights=s.layer_weights,
+            guides=guides,
             balance=s.balance or ("gradient" if s.weights in ("random", OFFLINE_STYLE[1]) else "relative"),
-        )  # fmt: skip
+        )
 
     def first(self):
         """Where the optimisation begins, at the coarsest size."""
@@ -447,10 +493,16 @@ class Job:
 
     def note(self, optimiser, side, calls, bar):
         before = self.history[-1]["evaluations"] if self.history else 0
-        self.history.append({
-            "size": side, "evaluations": before + calls, "loss": optimiser.loss, **optimiser.parts,
-            "precision": self.precision, "seconds": round(time.monotonic() - self.began, 3),
-        })  # fmt: skip
+        self.history.append(
+            {
+                "size": side,
+                "evaluations": before + calls,
+                "loss": optimiser.loss,
+                **optimiser.parts,
+                "precision": self.precision,
+                "seconds": round(time.monotonic() - self.began, 3),
+            }
+        )
         bar.advance(calls, loss=optimiser.loss, **optimiser.parts)
 
     def smooth(self, x):
@@ -483,10 +535,19 @@ class Job:
         arrays = optimiser.state()
         if self.average is not None:
             arrays["average"] = self.average
-        save_checkpoint(self.state_path, arrays, {
-            **self.record, "settings": asdict(self.settings), "done": self.done, "used": self.used,
-            "history": self.history, "precision": self.precision, "seconds": time.monotonic() - self.began,
-        })  # fmt: skip
+        save_checkpoint(
+            self.state_path,
+            arrays,
+            {
+                **self.record,
+                "settings": asdict(self.settings),
+                "done": self.done,
+                "used": self.used,
+                "history": self.history,
+                "precision": self.precision,
+                "seconds": time.monotonic() - self.began,
+            },
+        )
         self.write(self.finished(self.smoothed(optimiser.x), side))
 
     def restore(self):
@@ -567,5 +628,8 @@ def _grown(x, size):
 
 def _guide(masks, size):
     """(H, W, R) float32 in 0..1 from R masks, pictures or None for everywhere."""
-    grey = lambda m: np.ones(size, "float32") if m is None else _batch(m, size)[0].mean(-1) / 255  # noqa: E731
+
+    def grey(m):
+        return np.ones(size, "float32") if m is None else _batch(m, size)[0].mean(-1) / 255
+
     return np.stack([grey(m) for m in masks], -1)

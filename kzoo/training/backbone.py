@@ -53,10 +53,15 @@ class Backbone:
     def key(self):
         """All that the features depend on, beside the pictures."""
         return {
-            "model": self.name, "architecture": self.row.architecture, "weights": self.sha256,
-            "config": {k: repr(v) for k, v in sorted(self.config.items())}, "input_shape": list(self.input_shape),
-            "preprocessing": self.preprocessing.to_dict(), "precision": self.precision, "backend": backend(),
-        }  # fmt: skip
+            "model": self.name,
+            "architecture": self.row.architecture,
+            "weights": self.sha256,
+            "config": {k: repr(v) for k, v in sorted(self.config.items())},
+            "input_shape": list(self.input_shape),
+            "preprocessing": self.preprocessing.to_dict(),
+            "precision": self.precision,
+            "backend": backend(),
+        }
 
     def cache(self):
         return Cache(self.key())
@@ -64,8 +69,14 @@ class Backbone:
     def about_weights(self):
         """For the record."""
         w = self.weights
-        return {"tag": w.tag, "file": str(self.path), "sha256": self.sha256, "licence": w.licence,
-                "source": w.source, "top1": w.top1}  # fmt: skip
+        return {
+            "tag": w.tag,
+            "file": str(self.path),
+            "sha256": self.sha256,
+            "licence": w.licence,
+            "source": w.source,
+            "top1": w.top1,
+        }
 
 
 def backbone(model=None, weights=None, *, input_shape=None, precision=None):
@@ -81,8 +92,10 @@ def backbone(model=None, weights=None, *, input_shape=None, precision=None):
         # Keras may leave half a download under the final name: such a file is not at hand.
         found = next((item for item in at_hand(model) if matches(item[2], item[1].hash)), None)
         if not found:
-            raise RunError(f"No pretrained weights are at hand{f' for {spec(model).name}' if model else ''}. "
-                           f"{download_advice(model)}".rstrip())  # fmt: skip
+            raise RunError(
+                f"No pretrained weights are at hand{f' for {spec(model).name}' if model else ''}. "
+                f"{download_advice(model)}".rstrip()
+            )
         row, weights, path = found
     else:
         from kzoo.weights import fetch, resolve
@@ -155,8 +168,16 @@ def machine():
     names = ("keras", "tensorflow", "jax", "jaxlib")
     cpu, flags = processor()
     devices = sorted(glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/accel*"))
-    facts = [cpu, sorted(flags), cores(), os.cpu_count(), devices,
-             os.environ.get("CUDA_VISIBLE_DEVICES"), backend(), [package(n) for n in names]]  # fmt: skip
+    facts = [
+        cpu,
+        sorted(flags),
+        cores(),
+        os.cpu_count(),
+        devices,
+        os.environ.get("CUDA_VISIBLE_DEVICES"),
+        backend(),
+        [package(n) for n in names],
+    ]
     path = cache_dir() / f"machine-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.json"
     try:
         memo = json.loads(path.read_text("utf-8"))
@@ -205,10 +226,14 @@ def feature_network(backbone):
 
     with _quietly():
         model = build(
-            backbone.row, num_classes=None, input_shape=backbone.input_shape, preprocessing=backbone.preprocessing,
-            precision=backbone.precision, weights=replace(backbone.weights, file=str(backbone.path)),
+            backbone.row,
+            num_classes=None,
+            input_shape=backbone.input_shape,
+            preprocessing=backbone.preprocessing,
+            precision=backbone.precision,
+            weights=replace(backbone.weights, file=str(backbone.path)),
             **{k: v for k, v in backbone.weights.config.items()},
-        )  # fmt: skip
+        )
     if len(model.outputs) > 1:
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     if len(model.output_shape) > 2:
@@ -326,9 +351,10 @@ def whole(path):
         with zipfile.ZipFile(path) as archive:
             recorded = json.loads(archive.read(HASH))["weights_sha256"]
             return (
-                hashlib.sha256(archive.read(MODEL_H5)).hexdigest() == recorded and archive.testzip() is None
+                hashlib.sha256(archive.read(MODEL_H5)).hexdigest() == recorded
+                and archive.testzip() is None
                 and {"places", "frozen"} <= json.loads(archive.read(HEAD)).keys()
-            )  # fmt: skip
+            )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return False
 

@@ -22,11 +22,15 @@ def reliability(probabilities, labels, bins=15):
     for b in range(bins):
         inside = bin_of == b
         n = int(inside.sum())
-        rows.append({
-            "low": b / bins, "high": (b + 1) / bins, "images": n,
-            "confidence": float(confidence[inside].mean()) if n else None,
-            "accuracy": float(right[inside].mean()) if n else None,
-        })  # fmt: skip
+        rows.append(
+            {
+                "low": b / bins,
+                "high": (b + 1) / bins,
+                "images": n,
+                "confidence": float(confidence[inside].mean()) if n else None,
+                "accuracy": float(right[inside].mean()) if n else None,
+            }
+        )
     return rows
 
 
@@ -64,9 +68,11 @@ def fit_temperature(logits, labels):
         return 1.0
     # In 1/T the function is convex, and so it has one valley in log T, too.
     found = minimize_scalar(
-        lambda t: negative_log_likelihood(logits, labels, np.exp(t)), bounds=np.log(TEMPERATURES), method="bounded",
+        lambda t: negative_log_likelihood(logits, labels, np.exp(t)),
+        bounds=np.log(TEMPERATURES),
+        method="bounded",
         options={"xatol": 1e-6},
-    )  # fmt: skip
+    )
     return float(np.exp(found.x))
 
 
@@ -171,8 +177,13 @@ def suspects(features, labels, *, k=10, most=20_000, seed=0):
             suggested = int(np.bincount(near_labels).argmax())
             share = float(np.mean(near_labels == suggested))
             if suggested != labels[i] and share > 0.5:
-                found.append({
-                    "index": int(i), "label": int(labels[i]), "suggested": suggested, "share": share,
-                    "similarity": float(np.mean(1 - d**2 / 2)),
-                })  # fmt: skip
+                found.append(
+                    {
+                        "index": int(i),
+                        "label": int(labels[i]),
+                        "suggested": suggested,
+                        "share": share,
+                        "similarity": float(np.mean(1 - d**2 / 2)),
+                    }
+                )
     return sorted(found, key=lambda s: (-s["share"], -s["similarity"], s["index"]))

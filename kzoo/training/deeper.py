@@ -83,8 +83,18 @@ def _stage(job, network, found, number, plan, splits, store, bar, best):
     """Train one stage and judge it; its record, or None if the time did not suffice."""
     moving = {v.path: v for v in network.weights}
     kept = {path: value_of(v) for path, v in moving.items() if path.split("/")[0] in _layers(found, number)}
-    done = train_stage(network, found[: number + 1], number, plan, splits, job.base.input_shape,
-                       job.base.preprocessing, store, bar, job.interrupted)  # fmt: skip
+    done = train_stage(
+        network,
+        found[: number + 1],
+        number,
+        plan,
+        splits,
+        job.base.input_shape,
+        job.base.preprocessing,
+        store,
+        bar,
+        job.interrupted,
+    )
     if done is None:
         _assign(moving, kept)
         return None
@@ -105,14 +115,21 @@ def _stage(job, network, found, number, plan, splits, store, bar, best):
         text += f"; {chance}" if gain <= sure else "; fewer are right"
     job.talk(text + ".")
     record = {
-        "kept": bool(gains), "losses": losses.tolist(), "right": right.tolist(), "rows": done["rows"],
+        "kept": bool(gains),
+        "losses": losses.tolist(),
+        "right": right.tolist(),
+        "rows": done["rows"],
         "phase": {
-            "name": found[number].name, "seconds": done["seconds"],
+            "name": found[number].name,
+            "seconds": done["seconds"],
             "trainable": [HEAD, *(n for s in found[: number + 1] for n in s.layers)],
-            "trainable_parameters": trainable, "frozen_parameters": int(network.count_params()) - trainable,
-            "audit": done["audit"], "val_accuracy": float(right.mean()), "text": text,
+            "trainable_parameters": trainable,
+            "frozen_parameters": int(network.count_params()) - trainable,
+            "audit": done["audit"],
+            "val_accuracy": float(right.mean()),
+            "text": text,
         },
-    }  # fmt: skip
+    }
     after = {path: value_of(moving[path]) for path in kept} if gains else None
     if not gains:
         _assign(moving, kept)

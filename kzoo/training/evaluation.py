@@ -167,14 +167,20 @@ def _measure(run, data, split, classes, labels, logits):
         labels, predicted, labels=everything, zero_division=0
     )
     return Evaluation(
-        run, data, split, tuple(classes), len(labels), float(np.mean(predicted == labels)), top5,
+        run,
+        data,
+        split,
+        tuple(classes),
+        len(labels),
+        float(np.mean(predicted == labels)),
+        top5,
         float(log_loss(labels, probabilities, labels=everything)),
         [
             {"class": c, "precision": float(p), "recall": float(r), "f1": float(f), "images": int(n)}
             for c, p, r, f, n in zip(classes, precision, recall, f1, support, strict=True)
         ],
         confusion_matrix(labels, predicted, labels=everything),
-    )  # fmt: skip
+    )
 
 
 def _draw(result, path):

@@ -53,9 +53,17 @@ TEST, CHOOSE = 0.2, 0.2  # shares that kzoo draws
 FEW = 10  # photos of a class below which no part is taken for choosing, and deeper layers stay frozen
 AUGMENTS, MIXTURES = ("none", "light", "strong"), ("mixup", "cutmix")
 SAME = (
-    "model", "weights_sha256", "classes", "input_shape", "preprocessing", "fingerprint", "seed", "precision",
-    "finetune", "backend",
-)  # fmt: skip
+    "model",
+    "weights_sha256",
+    "classes",
+    "input_shape",
+    "preprocessing",
+    "fingerprint",
+    "seed",
+    "precision",
+    "finetune",
+    "backend",
+)
 
 
 def finetune(photos, model=None, **options):
@@ -75,10 +83,28 @@ def finetune(photos, model=None, **options):
 
 
 def finetune_folder(
-    photos=None, model=None, *, weights=None, out=None, unfreeze=None, epochs=None, budget=None, augment=None,
-    mix=None, seed=None, precision=None, shots=None, views=None, class_weights=None, label_smoothing=None, focal=None,
-    input_shape=None, strict=False, resume=False, quiet=False,
-):  # fmt: skip
+    photos=None,
+    model=None,
+    *,
+    weights=None,
+    out=None,
+    unfreeze=None,
+    epochs=None,
+    budget=None,
+    augment=None,
+    mix=None,
+    seed=None,
+    precision=None,
+    shots=None,
+    views=None,
+    class_weights=None,
+    label_smoothing=None,
+    focal=None,
+    input_shape=None,
+    strict=False,
+    resume=False,
+    quiet=False,
+):
     """`finetune`, but it returns the run's folder, and needs Keras only where a network must run.
 
     model, weights: a name of the catalog; a tag, a path or a Weights row. Without weights: the most accurate that are
@@ -99,9 +125,16 @@ def finetune_folder(
     """
     began = time.monotonic()
     given = {
-        "unfreeze": unfreeze, "epochs": epochs, "augment": augment, "mix": mix, "shots": shots, "views": views,
-        "class_weights": class_weights, "label_smoothing": label_smoothing, "focal": focal,
-    }  # fmt: skip
+        "unfreeze": unfreeze,
+        "epochs": epochs,
+        "augment": augment,
+        "mix": mix,
+        "shots": shots,
+        "views": views,
+        "class_weights": class_weights,
+        "label_smoothing": label_smoothing,
+        "focal": focal,
+    }
     before = None
     if resume:
         if out is None:
@@ -202,8 +235,14 @@ class Job:
         facts = machine()
         return {
             "model": base.name,
-            "options": {k: v if isinstance(v, (int, float, str, bool, type(None))) else list(v) if isinstance(v, tuple)
-                        else repr(v) for k, v in base.config.items()},
+            "options": {
+                k: v
+                if isinstance(v, (int, float, str, bool, type(None)))
+                else list(v)
+                if isinstance(v, tuple)
+                else repr(v)
+                for k, v in base.config.items()
+            },
             "classes": list(self.data.classes),
             "input_shape": list(base.input_shape),
             "preprocessing": base.preprocessing.to_dict(),
@@ -223,7 +262,7 @@ class Job:
             "versions": runs.versions(),
             "command": runs.command("finetune"),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }  # fmt: skip
+        }
 
     # --- data ---
 
@@ -265,10 +304,15 @@ class Job:
 
     def _memo(self):
         key = {
-            "version": 2, "seed": self.seed, "shots": self.how["shots"], "name": self.photos,
-            "classes": self.data.classes, "skipped": self.data.skipped, "fingerprint": self.fingerprint,
+            "version": 2,
+            "seed": self.seed,
+            "shots": self.how["shots"],
+            "name": self.photos,
+            "classes": self.data.classes,
+            "skipped": self.data.skipped,
+            "fingerprint": self.fingerprint,
             "hashes": [h and h.hex() for h in self.hashes.values()],
-        }  # fmt: skip
+        }
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()[:24]
         return cache_dir() / "passports" / f"{name}.json"
 
@@ -280,9 +324,13 @@ class Job:
             pile = DataSet(self.data.name, self.data.classes, {"all": user["train"]}, scan=scan)
             user = divide(pile, 0.0, TEST, self.seed).splits
         self.divided = DataSet(
-            self.data.name, self.data.classes, dict(user), self.data.skipped + self.gone,
-            ("train", "test") if undivided else (), scan if not isinstance(scan, Remembered) else None,
-        )  # fmt: skip
+            self.data.name,
+            self.data.classes,
+            dict(user),
+            self.data.skipped + self.gone,
+            ("train", "test") if undivided else (),
+            scan if not isinstance(scan, Remembered) else None,
+        )
         train, test = user["train"], user.get("test")
         choose, self.test_name = (user.get("val"), "test") if test is not None else (None, "val")
         test = user.get("val") if test is None else test
@@ -343,14 +391,18 @@ class Job:
         """self.x: {part: features (N, D)}, and the parts without what can't be decoded."""
         self.x, skipped, computed = {}, list(self.divided.skipped), 0
         total = sum(map(len, self.parts.values()))
-        stop = lambda: self.interrupted() or self._late()  # noqa: E731
+
+        def stop():
+            return self.interrupted() or self._late()
+
         with progress(quiet=self.quiet) as bar:
             bar.start("features", total)
             for name, split in list(self.parts.items()):
                 hashes = [self.hashes[i] for i in split.ids]
                 try:
-                    got = features(split.images, self.cache, self.network, hashes=hashes, advance=bar.advance,
-                                   stopped=stop)  # fmt: skip
+                    got = features(
+                        split.images, self.cache, self.network, hashes=hashes, advance=bar.advance, stopped=stop
+                    )
                 except Interrupted:
                     if self.interrupted():
                         raise
@@ -422,8 +474,7 @@ class Job:
             how = f"on {len(labels):,} photos for choosing"
         elif head.folded is not None:
             at = head.tested[head.tested < len(train)]
-            self.val = {"ids": [train.ids[i] for i in at], "labels": train.labels[at],
-                        "logits": head.folded[: len(at)]}  # fmt: skip
+            self.val = {"ids": [train.ids[i] for i in at], "labels": train.labels[at], "logits": head.folded[: len(at)]}
             how = "in cross-validation"
         else:
             self.val, how = None, ""
@@ -459,12 +510,18 @@ class Job:
             fill(file, head.kernel, head.bias, self.folder / runs.MODEL)
             result = enforce(audit_file(self.folder / runs.MODEL, file), "head")
         row = self.history[-1]
-        self.phases.append({
-            "name": "head", "seconds": self.seconds["head"], "trainable": ["predictions"],
-            "trainable_parameters": int(head.kernel.size + head.bias.size),
-            "frozen_parameters": _parameters(file) - int(head.kernel.size + head.bias.size), "audit": result,
-            "val_accuracy": row["val_accuracy"], "text": self.head_text,
-        })  # fmt: skip
+        self.phases.append(
+            {
+                "name": "head",
+                "seconds": self.seconds["head"],
+                "trainable": ["predictions"],
+                "trainable_parameters": int(head.kernel.size + head.bias.size),
+                "frozen_parameters": _parameters(file) - int(head.kernel.size + head.bias.size),
+                "audit": result,
+                "val_accuracy": row["val_accuracy"],
+                "text": self.head_text,
+            }
+        )
 
     def deepen(self, head):
         """Train deeper layers where that is asked for and possible; ((name, logits by part), outcome)."""
@@ -514,15 +571,35 @@ class Job:
 
         train = self.parts["train"]
         where = {i: split.images[n] for split in self.data.splits.values() for n, i in enumerate(split.ids)}
-        write_report(self.folder, {
-            "title": f"{self.base.name} on {Path(self.photos).name or self.photos}", "run": self.folder.name,
-            **{k: settings[k] for k in ("command", "model", "weights", "data", "classes", "seed", "precision",
-                                        "hardware", "versions")},
-            "outcome": outcome, "passport": self.passport.to_dict(), "phases": self.phases, "history": self.history,
-            "head": head.to_dict(), "parts": parts,
-            "train_features": {"ids": train.ids, "labels": train.labels, "features": self.x["train"]},
-            "picture": where.get,
-        })  # fmt: skip
+        write_report(
+            self.folder,
+            {
+                "title": f"{self.base.name} on {Path(self.photos).name or self.photos}",
+                "run": self.folder.name,
+                **{
+                    k: settings[k]
+                    for k in (
+                        "command",
+                        "model",
+                        "weights",
+                        "data",
+                        "classes",
+                        "seed",
+                        "precision",
+                        "hardware",
+                        "versions",
+                    )
+                },
+                "outcome": outcome,
+                "passport": self.passport.to_dict(),
+                "phases": self.phases,
+                "history": self.history,
+                "head": head.to_dict(),
+                "parts": parts,
+                "train_features": {"ids": train.ids, "labels": train.labels, "features": self.x["train"]},
+                "picture": where.get,
+            },
+        )
 
 
 class Remembered:

@@ -30,16 +30,42 @@ from kzoo.training.recipes import recipe as find_recipe
 
 # What must be the same for a run to be resumed.
 SAME = (
-    "model", "options", "classes", "input_shape", "preprocessing", "recipe", "fingerprint", "seed", "precision",
-    "patience", "val_fraction", "test_fraction", "backend",
-)  # fmt: skip
+    "model",
+    "options",
+    "classes",
+    "input_shape",
+    "preprocessing",
+    "recipe",
+    "fingerprint",
+    "seed",
+    "precision",
+    "patience",
+    "val_fraction",
+    "test_fraction",
+    "backend",
+)
 
 
 def train(
-    model=None, data=None, *, recipe=None, epochs=None, batch_size=None, learning_rate=None, patience=None, seed=None,
-    precision=None, input_shape=None, val_fraction=None, test_fraction=None, strict=False, out=None, resume=False,
-    quiet=False, **config,
-):  # fmt: skip
+    model=None,
+    data=None,
+    *,
+    recipe=None,
+    epochs=None,
+    batch_size=None,
+    learning_rate=None,
+    patience=None,
+    seed=None,
+    precision=None,
+    input_shape=None,
+    val_fraction=None,
+    test_fraction=None,
+    strict=False,
+    out=None,
+    resume=False,
+    quiet=False,
+    **config,
+):
     """Train a model of the catalog and leave a run folder.
 
     model: a name or ModelSpec. data: what `kzoo.load_data` takes; "digits" by default.
@@ -245,15 +271,20 @@ def _fit(network, splits, settings, plan, folder, interrupted, quiet):
     if done and not quiet:
         say(f"Going on after epoch {done}.")
     preprocessing = Preprocessing(**settings["preprocessing"])
-    serve = lambda split, **kw: batches(  # noqa: E731
-        split, shape, preprocessing, plan.batch_size, num_classes=classes, **kw
-    )
+
+    def serve(split, **kw):
+        return batches(split, shape, preprocessing, plan.batch_size, num_classes=classes, **kw)
+
     with progress(quiet=quiet) as keeper.bar:
         model.fit(
             serve(splits["train"], order=(seed, keeper.epoch), alternate_flip=plan.alternate_flip),
             validation_data=serve(splits["val"]) if "val" in splits else None,
-            epochs=plan.epochs, initial_epoch=done, callbacks=[keeper], shuffle=False, verbose=0,
-        )  # fmt: skip
+            epochs=plan.epochs,
+            initial_epoch=done,
+            callbacks=[keeper],
+            shuffle=False,
+            verbose=0,
+        )
     keeper.finish()
 
 
@@ -294,7 +325,10 @@ class Keeper(keras.callbacks.Callback):
 
     def best(self):
         """The best epoch's row: NaN is never best."""
-        score = lambda row: (row.get("val_accuracy", row["epoch"]), -row.get("val_loss", 0))  # noqa: E731
+
+        def score(row):
+            return (row.get("val_accuracy", row["epoch"]), -row.get("val_loss", 0))
+
         return max(self.history, key=score)
 
     def finished(self):
@@ -391,6 +425,10 @@ class Keeper(keras.callbacks.Callback):
         numbers = {k: best[k] for k in ("loss", "accuracy", "val_loss", "val_accuracy") if k in best}
         runs.write_json(
             self.folder / runs.METRICS,
-            {"epochs": len(self.history), "best_epoch": best["epoch"], **numbers,
-             "seconds": round(sum(r["seconds"] for r in self.history), 1)},
-        )  # fmt: skip
+            {
+                "epochs": len(self.history),
+                "best_epoch": best["epoch"],
+                **numbers,
+                "seconds": round(sum(r["seconds"] for r in self.history), 1),
+            },
+        )

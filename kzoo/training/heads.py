@@ -232,7 +232,10 @@ def calibrated(scores, y, w):
 
     n, k = scores.shape
     smoothed = Objective(smoothing=k / (n + k))
-    loss = lambda t: smoothed(np.exp(t) * scores, y, w)[0]  # noqa: E731
+
+    def loss(t):
+        return smoothed(np.exp(t) * scores, y, w)[0]
+
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 5), method="bounded", options={"xatol": 0.01}).x))
 
 

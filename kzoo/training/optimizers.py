@@ -42,16 +42,29 @@ class Fused:
         import tensorflow as tf
 
         index = self._get_variable_index(variable)
-        own = lambda v: v.value if isinstance(v, keras.Variable) else v  # noqa: E731
+
+        def own(v):
+            return v.value if isinstance(v, keras.Variable) else v
+
         weights, m, v = own(variable), own(self._momentums[index]), own(self._velocities[index])
-        number = lambda x: tf.cast(x, weights.dtype)  # noqa: E731
+
+        def number(x):
+            return tf.cast(x, weights.dtype)
+
         step = number(self.iterations + 1)
         tf.raw_ops.ResourceApplyAdam(
-            var=weights.handle, m=m.handle, v=v.handle,
-            beta1_power=number(self.beta_1) ** step, beta2_power=number(self.beta_2) ** step,
-            lr=number(learning_rate), beta1=number(self.beta_1), beta2=number(self.beta_2),
-            epsilon=number(self.epsilon), grad=number(gradient), use_locking=True,
-        )  # fmt: skip
+            var=weights.handle,
+            m=m.handle,
+            v=v.handle,
+            beta1_power=number(self.beta_1) ** step,
+            beta2_power=number(self.beta_2) ** step,
+            lr=number(learning_rate),
+            beta1=number(self.beta_1),
+            beta2=number(self.beta_2),
+            epsilon=number(self.epsilon),
+            grad=number(gradient),
+            use_locking=True,
+        )
 
 
 @keras.saving.register_keras_serializable(package="kzoo")

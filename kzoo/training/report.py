@@ -34,9 +34,23 @@ WEAKEST = 20  # of them
 LISTED = 200  # rows of a long list in the HTML; the JSON has all
 FEWEST = 10  # images to fit a temperature to
 COPIED = (
-    "title", "command", "run", "model", "weights", "data", "classes", "seed", "precision", "hardware", "versions",
-    "outcome", "passport", "phases", "history", "head",
-)  # fmt: skip
+    "title",
+    "command",
+    "run",
+    "model",
+    "weights",
+    "data",
+    "classes",
+    "seed",
+    "precision",
+    "hardware",
+    "versions",
+    "outcome",
+    "passport",
+    "phases",
+    "history",
+    "head",
+)
 
 
 def write_report(folder, record):
@@ -70,11 +84,18 @@ def write_report(folder, record):
     features = record.get("train_features")
     if features is not None and len(features["labels"]):
         found = suspects(features["features"], features["labels"], seed=seed)
-        data["suspects"] = jsonable([
-            {"id": features["ids"][s["index"]], "label": classes[s["label"]], "suggested": classes[s["suggested"]],
-             "share": s["share"], "similarity": s["similarity"]}
-            for s in found
-        ])  # fmt: skip
+        data["suspects"] = jsonable(
+            [
+                {
+                    "id": features["ids"][s["index"]],
+                    "label": classes[s["label"]],
+                    "suggested": classes[s["suggested"]],
+                    "share": s["share"],
+                    "similarity": s["similarity"],
+                }
+                for s in found
+            ]
+        )
     folder = Path(folder)
     html = _html(data, _Pictures(record, features))
     with write_atomically(folder / "report.json", "w") as f:
@@ -128,26 +149,39 @@ def _part(name, part, classes, temperature, seed):
             if count:
                 intervals[i, j] = wilson(int(confusion[i, i]), int(count))
     per_class = [
-        {"class": c, "images": int(confusion[i].sum()), **{k: scores[i, j] for j, k in enumerate(keys)},
-         **{f"{k}_interval": intervals[i, j] for j, k in enumerate(keys)}}
+        {
+            "class": c,
+            "images": int(confusion[i].sum()),
+            **{k: scores[i, j] for j, k in enumerate(keys)},
+            **{f"{k}_interval": intervals[i, j] for j, k in enumerate(keys)},
+        }
         for i, c in enumerate(classes)
-    ]  # fmt: skip
+    ]
     probabilities = softmax(logits, -1)
     wrong = np.flatnonzero(~right)
     wrong = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
     mistakes = [
-        {"id": part["ids"][i], "label": classes[labels[i]], "predicted": classes[predicted[i]],
-         "probability": probabilities[i, predicted[i]], "probability_of_label": probabilities[i, labels[i]]}
+        {
+            "id": part["ids"][i],
+            "label": classes[labels[i]],
+            "predicted": classes[predicted[i]],
+            "probability": probabilities[i, predicted[i]],
+            "probability_of_label": probabilities[i, labels[i]],
+        }
         for i in wrong
-    ]  # fmt: skip
+    ]
     pairs = np.argwhere((confusion > 0) & ~np.eye(n, dtype=bool))
     pairs = sorted(pairs.tolist(), key=lambda ij: -confusion[ij[0], ij[1]])
     return {
-        "images": len(labels), "accuracy": right.mean(), "accuracy_interval": wilson(int(right.sum()), len(right)),
-        "per_class": per_class, "confusion": confusion,
+        "images": len(labels),
+        "accuracy": right.mean(),
+        "accuracy_interval": wilson(int(right.sum()), len(right)),
+        "per_class": per_class,
+        "confusion": confusion,
         "confused": [{"label": classes[i], "predicted": classes[j], "images": confusion[i, j]} for i, j in pairs],
-        "calibration": _calibration(name, logits, labels, probabilities, temperature, seed), "mistakes": mistakes,
-    }  # fmt: skip
+        "calibration": _calibration(name, logits, labels, probabilities, temperature, seed),
+        "mistakes": mistakes,
+    }
 
 
 def _calibration(name, logits, labels, before, temperature, seed):
@@ -164,9 +198,12 @@ def _calibration(name, logits, labels, before, temperature, seed):
     else:
         after, how = softmax(logits / temperature, -1), "the temperature fitted on the validation images"
     return {
-        "ece": calibration_error(before, labels), "bins": reliability(before, labels),
-        "ece_scaled": calibration_error(after, labels), "bins_scaled": reliability(after, labels), "how": how,
-    }  # fmt: skip
+        "ece": calibration_error(before, labels),
+        "bins": reliability(before, labels),
+        "ece_scaled": calibration_error(after, labels),
+        "bins_scaled": reliability(after, labels),
+        "how": how,
+    }
 
 
 # --- pictures and page -------------------------------------------------------------------------------------
@@ -202,9 +239,12 @@ def _html(data, pictures):
     from jinja2 import ChainableUndefined, Environment, PackageLoader
 
     environment = Environment(
-        loader=PackageLoader("kzoo", "training"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("kzoo", "training"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
         undefined=ChainableUndefined,  # what a caller does not know is left out
-    )  # fmt: skip
+    )
     environment.filters.update(percent=_percent, number=_number, interval=_interval, seconds=_seconds)
     duplicates = data.get("passport", {}).get("duplicates", [])
     return environment.get_template("report.html.j2").render(
@@ -289,14 +329,20 @@ def _curves(history):
     width, height, left, top = 520, 220, 46, 22
     charts = []
     n = len(history)
-    x = lambda i: round(left + (width - left - 8) * (i / (n - 1) if n > 1 else 0.5), 1)  # noqa: E731
+
+    def x(i):
+        return round(left + (width - left - 8) * (i / (n - 1) if n > 1 else 0.5), 1)
+
     for title, keys in (("Loss", ("loss", "val_loss")), ("Accuracy", ("accuracy", "val_accuracy"))):
         values = [row.get(k) for row in history for k in keys if row.get(k) is not None]
         if not values:
             continue
         marks = _ticks(0.0 if title == "Loss" else min(values), max(values))
         low, high = marks[0], marks[-1]
-        y = lambda v, low=low, high=high: round(top + (height - top - 30) * (high - v) / (high - low), 1)  # noqa: E731
+
+        def y(v, low=low, high=high):
+            return round(top + (height - top - 30) * (high - v) / (high - low), 1)
+
         lines = []
         for key, name in zip(keys, ("training", "validation"), strict=True):
             points = [(x(i), y(row[key])) for i, row in enumerate(history) if row.get(key) is not None]
@@ -307,10 +353,19 @@ def _curves(history):
         epochs = [{"x": x(i), "text": str(i + 1)} for i in range(0, n, step)]
         starts = [i for i in range(n) if i == 0 or history[i].get("phase") != history[i - 1].get("phase")]
         phases = [{"x": x(i) if i else left, "text": str(history[i].get("phase") or "")} for i in starts]
-        charts.append({
-            "title": title, "lines": lines, "ticks": ticks, "epochs": epochs, "phases": phases, "width": width,
-            "height": height, "left": left, "top": top,
-        })  # fmt: skip
+        charts.append(
+            {
+                "title": title,
+                "lines": lines,
+                "ticks": ticks,
+                "epochs": epochs,
+                "phases": phases,
+                "width": width,
+                "height": height,
+                "left": left,
+                "top": top,
+            }
+        )
     return charts
 
 

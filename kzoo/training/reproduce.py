@@ -68,10 +68,18 @@ def reproduce(name, *, out=None, resume=False, quiet=False):
     if not same:
         say(OTHER_DATA + (f" The card on its own: {card['data_note']}" if card["data_note"] else ""))
     run = train(
-        card["trained_as"], card["data"], recipe=card["recipe"], seed=card["seed"], precision=card["precision"],
-        input_shape=card["input_shape"], val_fraction=card["val_fraction"], out=out, resume=resume,
-        quiet=quiet, **card["options"],
-    )  # fmt: skip
+        card["trained_as"],
+        card["data"],
+        recipe=card["recipe"],
+        seed=card["seed"],
+        precision=card["precision"],
+        input_shape=card["input_shape"],
+        val_fraction=card["val_fraction"],
+        out=out,
+        resume=resume,
+        quiet=quiet,
+        **card["options"],
+    )
     rows = []
     for part in ("val", "test"):
         known = card[f"{part}_top1"]

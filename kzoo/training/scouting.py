@@ -91,11 +91,21 @@ def scout(photos, models=None, *, seed=0, precision=None, quiet=False):
                 raise DataError(f"'{photos}' has one photo of each class: nothing can be compared.")
             right = int((head.folded.argmax(1) == y[head.tested]).sum())
             low, high = wilson(right, len(head.tested))
-            rows.append({
-                "model": base.name, "weights": str(base.path), "accuracy": right / len(head.tested), "low": low,
-                "high": high, "loss": head.table[0]["loss"], "head": head.kind, "strength": head.strength,
-                "features": int(got.features.shape[1]), "computed": got.computed, "tested": len(np.unique(head.tested)),
-                "seconds": round(time.monotonic() - start, 3),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "model": base.name,
+                    "weights": str(base.path),
+                    "accuracy": right / len(head.tested),
+                    "low": low,
+                    "high": high,
+                    "loss": head.table[0]["loss"],
+                    "head": head.kind,
+                    "strength": head.strength,
+                    "features": int(got.features.shape[1]),
+                    "computed": got.computed,
+                    "tested": len(np.unique(head.tested)),
+                    "seconds": round(time.monotonic() - start, 3),
+                }
+            )
             bar.done(f"{base.name}: {rows[-1]['accuracy']:.2%}")
     return Scouting(os.fspath(photos), len(split), sorted(rows, key=lambda r: (-r["accuracy"], r["loss"])))

@@ -173,14 +173,17 @@ def training_model(network, plan, factors, steps, epochs):
     model = keras.Model(inputs, network(x))
     total, warmup = steps * epochs, min(steps, steps * epochs // 2)
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else STAGE_RATE, max(total - warmup, 1), warmup_target=STAGE_RATE if warmup else None,
+        0.0 if warmup else STAGE_RATE,
+        max(total - warmup, 1),
+        warmup_target=STAGE_RATE if warmup else None,
         warmup_steps=warmup,
-    )  # fmt: skip
+    )
     model.compile(
-        StageAdamW(rate, DECAY, factors), loss_of(plan.objective),
+        StageAdamW(rate, DECAY, factors),
+        loss_of(plan.objective),
         metrics=[keras.metrics.MeanMetricWrapper(keras.metrics.categorical_accuracy, name="accuracy")],
         jit_compile=keras.backend.backend() != "tensorflow",
-    )  # fmt: skip
+    )
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -200,9 +203,10 @@ def train_stage(network, stage_list, number, plan, splits, shape, preprocessing,
     epochs = saved["epochs"] if saved else plan.epochs
     model = training_model(network, plan, factors, steps, epochs)
     classes = network.output_shape[-1]
-    serve = lambda split, **kw: batches(  # noqa: E731
-        split, shape, preprocessing, plan.batch, num_classes=classes, **kw
-    )
+
+    def serve(split, **kw):
+        return batches(split, shape, preprocessing, plan.batch, num_classes=classes, **kw)
+
     if plan.deadline is not None and not saved:
         step, check = _measured(network, model, serve(splits["train"], order=(plan.seed, 0)), splits)
         left = plan.deadline - time.monotonic()
@@ -216,9 +220,14 @@ def train_stage(network, stage_list, number, plan, splits, shape, preprocessing,
     if done < epochs:
         data = serve(splits["train"], order=(plan.seed, keeper.epoch))
         model.fit(
-            mixed(data, plan.mix, plan.seed, keeper.epoch) if plan.mix else data, callbacks=[keeper],
-            validation_data=serve(splits["choose"]), epochs=epochs, initial_epoch=done, shuffle=False, verbose=0,
-        )  # fmt: skip
+            mixed(data, plan.mix, plan.seed, keeper.epoch) if plan.mix else data,
+            callbacks=[keeper],
+            validation_data=serve(splits["choose"]),
+            epochs=epochs,
+            initial_epoch=done,
+            shuffle=False,
+            verbose=0,
+        )
     if not keeper.rows:
         return None
     keeper.take_best()
@@ -298,10 +307,12 @@ class StageKeeper(keras.callbacks.Callback):
         if self.late and self.rows:
             return  # a part of an epoch counts for nothing
         row = {
-            "phase": self.store.names[self.number], "epoch": epoch + 1, **{k: float(v) for k, v in logs.items()},
+            "phase": self.store.names[self.number],
+            "epoch": epoch + 1,
+            **{k: float(v) for k, v in logs.items()},
             "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
             "seconds": round(time.monotonic() - self.began, 3),
-        }  # fmt: skip
+        }
         now = {path: value_of(v) for path, v in self._moving().items()}
         if not math.isfinite(row["val_loss"]) or not all(np.isfinite(a).all() for a in now.values()):
             raise RunError(f"Stage {row['phase']} diverged in epoch {epoch + 1}: use --precision float32.")
@@ -330,9 +341,10 @@ class Store:
             arrays, state = runs.load_checkpoint(self.path)
             if state.get("identity") != identity:
                 raise RunError(f"{self.path} belongs to another network or head; start again with another --out.")
-            part = lambda kind: {  # noqa: E731
-                k.partition("/")[2]: a for k, a in arrays.items() if k.startswith(f"{kind}/")
-            }
+
+            def part(kind):
+                return {k.partition("/")[2]: a for k, a in arrays.items() if k.startswith(f"{kind}/")}
+
             self.done, self.winner = state["done"], part("winner") or None
             if state["stage"]:
                 self._stage = {**state["stage"], **{k: part(k) for k in ("now", "best", "optimizer")}}
@@ -342,8 +354,15 @@ class Store:
         return self._stage if self._stage and self._stage["number"] == number else None
 
     def save_stage(self, number, now, best, optimizer, rows, epochs, before):
-        self._stage = {"number": number, "rows": rows, "epochs": epochs, "before": before,
-                       "now": now, "best": best, "optimizer": optimizer}  # fmt: skip
+        self._stage = {
+            "number": number,
+            "rows": rows,
+            "epochs": epochs,
+            "before": before,
+            "now": now,
+            "best": best,
+            "optimizer": optimizer,
+        }
         self._write()
 
     def finish_stage(self, record, winner):

@@ -11,9 +11,10 @@ from kzoo.weights.fetch import fetch
 
 # As keras.applications publishes it: {"0": ["n01440764", "tench"], ...}.
 IMAGENET = Weights(
-    "classes", "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json",
+    "classes",
+    "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json",
     "md5:c2c37ea517e94d9795004a39431a14cb",
-)  # fmt: skip
+)
 MOST = 1 << 26  # bytes of a file of names
 
 

@@ -30,22 +30,39 @@ ANY = (r"(.+)", "{1}")  # the last row of a source whose names are ours
 # --- Keras' published files ------------------------------------------------------------------------------
 
 # `probs` in the files of the residual networks, `Logits` in MobileNet v2's, a 1x1 convolution in MobileNet v1's.
-KERAS = Names((
-    (r"probs|Logits", "predictions"),
-    (r"conv_preds", "predictions", "dense"),
-    (r"top_level_model_weights", None),
-    ANY,
-))  # fmt: skip
+KERAS = Names(
+    (
+        (r"probs|Logits", "predictions"),
+        (r"conv_preds", "predictions", "dense"),
+        (r"top_level_model_weights", None),
+        ANY,
+    )
+)
 
 MODULE_A = ("1x1", "5x5_reduce", "5x5", "double3x3_reduce", "double3x3_1", "double3x3_2", "pool_proj")
 MODULE_B = (
-    "1x1", "7x7_reduce", "7x7_1", "7x7_2",
-    "double7x7_reduce", "double7x7_1", "double7x7_2", "double7x7_3", "double7x7_4", "pool_proj",
-)  # fmt: skip
+    "1x1",
+    "7x7_reduce",
+    "7x7_1",
+    "7x7_2",
+    "double7x7_reduce",
+    "double7x7_1",
+    "double7x7_2",
+    "double7x7_3",
+    "double7x7_4",
+    "pool_proj",
+)
 MODULE_C = (
-    "1x1", "3x3_reduce", "3x3_left", "3x3_right",
-    "double3x3_reduce", "double3x3", "double3x3_left", "double3x3_right", "pool_proj",
-)  # fmt: skip
+    "1x1",
+    "3x3_reduce",
+    "3x3_left",
+    "3x3_right",
+    "double3x3_reduce",
+    "double3x3",
+    "double3x3_left",
+    "double3x3_right",
+    "pool_proj",
+)
 MODULE_35 = ("1x1", "3x3_reduce", "3x3", "double3x3_reduce", "double3x3_1", "double3x3_2")
 MODULE_7A = ("left_reduce", "left", "middle_reduce", "middle", "right_reduce", "right_1", "right_2")
 STEM = tuple(f"stem_{i}" for i in range(1, 6))
@@ -85,100 +102,213 @@ def numbered(layers):
 
 CLASSIFIER = (r"fc|last_linear", "predictions")
 
-TORCH_RESNET = Names((
-    (r"(conv|bn)1", "conv1_{1}"),
-    (r"layer(\d)\.(\d{1,6})\.conv(\d)", "conv{1+1}_block{2+1}_{3}_conv"),
-    (r"layer(\d)\.(\d{1,6})\.bn(\d)", "conv{1+1}_block{2+1}_{3}_bn"),
-    (r"layer(\d)\.(\d{1,6})\.downsample\.0", "conv{1+1}_block{2+1}_0_conv"),
-    (r"layer(\d)\.(\d{1,6})\.downsample\.1", "conv{1+1}_block{2+1}_0_bn"),
-    CLASSIFIER,
-), "torch")  # fmt: skip
+TORCH_RESNET = Names(
+    (
+        (r"(conv|bn)1", "conv1_{1}"),
+        (r"layer(\d)\.(\d{1,6})\.conv(\d)", "conv{1+1}_block{2+1}_{3}_conv"),
+        (r"layer(\d)\.(\d{1,6})\.bn(\d)", "conv{1+1}_block{2+1}_{3}_bn"),
+        (r"layer(\d)\.(\d{1,6})\.downsample\.0", "conv{1+1}_block{2+1}_0_conv"),
+        (r"layer(\d)\.(\d{1,6})\.downsample\.1", "conv{1+1}_block{2+1}_0_bn"),
+        CLASSIFIER,
+    ),
+    "torch",
+)
 GOOGLENET_BRANCHES = {
-    "branch1": "1x1", "branch2.0": "3x3_reduce", "branch2.1": "3x3", "branch3.0": "5x5_reduce", "branch3.1": "5x5",
+    "branch1": "1x1",
+    "branch2.0": "3x3_reduce",
+    "branch2.1": "3x3",
+    "branch3.0": "5x5_reduce",
+    "branch3.1": "5x5",
     "branch4.1": "pool_proj",
-}  # fmt: skip
-TORCH_GOOGLENET = Names((
-    (r"conv1\.(conv|bn)", "conv1_7x7_{1}"),
-    (r"conv2\.(conv|bn)", "conv2_3x3_reduce_{1}"),
-    (r"conv3\.(conv|bn)", "conv2_3x3_{1}"),
-    *((rf"inception(\w\w)\.{re.escape(theirs)}\.(conv|bn)", f"inception_{{1}}_{ours}_{{2}}")
-      for theirs, ours in GOOGLENET_BRANCHES.items()),
-    (r"aux\d\..+", None),  # of the training
-    CLASSIFIER,
-), "torch")  # fmt: skip
+}
+TORCH_GOOGLENET = Names(
+    (
+        (r"conv1\.(conv|bn)", "conv1_7x7_{1}"),
+        (r"conv2\.(conv|bn)", "conv2_3x3_reduce_{1}"),
+        (r"conv3\.(conv|bn)", "conv2_3x3_{1}"),
+        *(
+            (rf"inception(\w\w)\.{re.escape(theirs)}\.(conv|bn)", f"inception_{{1}}_{ours}_{{2}}")
+            for theirs, ours in GOOGLENET_BRANCHES.items()
+        ),
+        (r"aux\d\..+", None),  # of the training
+        CLASSIFIER,
+    ),
+    "torch",
+)
 
 INCEPTION_V3_STEM = {"Conv2d_1a_3x3": 1, "Conv2d_2a_3x3": 2, "Conv2d_2b_3x3": 3, "Conv2d_3b_1x1": 4, "Conv2d_4a_3x3": 5}
 INCEPTION_V3_MODULES = {
-    "5b": 0, "5c": 1, "5d": 2, "6a": 3, "6b": 4, "6c": 5, "6d": 6, "6e": 7, "7a": 8, "7b": 9, "7c": 10,
-}  # fmt: skip
+    "5b": 0,
+    "5c": 1,
+    "5d": 2,
+    "6a": 3,
+    "6b": 4,
+    "6c": 5,
+    "6d": 6,
+    "6e": 7,
+    "7a": 8,
+    "7b": 9,
+    "7c": 10,
+}
 # torchvision's branches by kind of module.
 INCEPTION_V3_BRANCHES = {
     "5[bcd]": {
-        "branch1x1": "1x1", "branch5x5_1": "5x5_reduce", "branch5x5_2": "5x5", "branch3x3dbl_1": "double3x3_reduce",
-        "branch3x3dbl_2": "double3x3_1", "branch3x3dbl_3": "double3x3_2", "branch_pool": "pool_proj",
+        "branch1x1": "1x1",
+        "branch5x5_1": "5x5_reduce",
+        "branch5x5_2": "5x5",
+        "branch3x3dbl_1": "double3x3_reduce",
+        "branch3x3dbl_2": "double3x3_1",
+        "branch3x3dbl_3": "double3x3_2",
+        "branch_pool": "pool_proj",
     },
     "6a": {
-        "branch3x3": "3x3", "branch3x3dbl_1": "double3x3_reduce", "branch3x3dbl_2": "double3x3_1",
+        "branch3x3": "3x3",
+        "branch3x3dbl_1": "double3x3_reduce",
+        "branch3x3dbl_2": "double3x3_1",
         "branch3x3dbl_3": "double3x3_2",
     },
     "6[bcde]": {
-        "branch1x1": "1x1", "branch7x7_1": "7x7_reduce", "branch7x7_2": "7x7_1", "branch7x7_3": "7x7_2",
-        "branch7x7dbl_1": "double7x7_reduce", "branch7x7dbl_2": "double7x7_1", "branch7x7dbl_3": "double7x7_2",
-        "branch7x7dbl_4": "double7x7_3", "branch7x7dbl_5": "double7x7_4", "branch_pool": "pool_proj",
+        "branch1x1": "1x1",
+        "branch7x7_1": "7x7_reduce",
+        "branch7x7_2": "7x7_1",
+        "branch7x7_3": "7x7_2",
+        "branch7x7dbl_1": "double7x7_reduce",
+        "branch7x7dbl_2": "double7x7_1",
+        "branch7x7dbl_3": "double7x7_2",
+        "branch7x7dbl_4": "double7x7_3",
+        "branch7x7dbl_5": "double7x7_4",
+        "branch_pool": "pool_proj",
     },
     "7a": {
-        "branch3x3_1": "3x3_reduce", "branch3x3_2": "3x3", "branch7x7x3_1": "7x7x3_reduce",
-        "branch7x7x3_2": "7x7x3_1", "branch7x7x3_3": "7x7x3_2", "branch7x7x3_4": "7x7x3_3",
+        "branch3x3_1": "3x3_reduce",
+        "branch3x3_2": "3x3",
+        "branch7x7x3_1": "7x7x3_reduce",
+        "branch7x7x3_2": "7x7x3_1",
+        "branch7x7x3_3": "7x7x3_2",
+        "branch7x7x3_4": "7x7x3_3",
     },
     "7[bc]": {
-        "branch1x1": "1x1", "branch3x3_1": "3x3_reduce", "branch3x3_2a": "3x3_left", "branch3x3_2b": "3x3_right",
-        "branch3x3dbl_1": "double3x3_reduce", "branch3x3dbl_2": "double3x3", "branch3x3dbl_3a": "double3x3_left",
-        "branch3x3dbl_3b": "double3x3_right", "branch_pool": "pool_proj",
+        "branch1x1": "1x1",
+        "branch3x3_1": "3x3_reduce",
+        "branch3x3_2a": "3x3_left",
+        "branch3x3_2b": "3x3_right",
+        "branch3x3dbl_1": "double3x3_reduce",
+        "branch3x3dbl_2": "double3x3",
+        "branch3x3dbl_3a": "double3x3_left",
+        "branch3x3dbl_3b": "double3x3_right",
+        "branch_pool": "pool_proj",
     },
-}  # fmt: skip
-TORCH_INCEPTION_V3 = Names((
-    *((rf"{theirs}\.(conv|bn)", f"stem_{i}_{{1}}", "unit_gamma") for theirs, i in INCEPTION_V3_STEM.items()),
-    *((rf"Mixed_{module}\.{branch}\.(conv|bn)", f"mixed{i}_{ours}_{{1}}", "unit_gamma")
-      for kind, branches in INCEPTION_V3_BRANCHES.items()
-      for module, i in INCEPTION_V3_MODULES.items() if re.fullmatch(kind, module)
-      for branch, ours in branches.items()),
-    (r"AuxLogits\..+", None),
-    CLASSIFIER,
-), "torch")  # fmt: skip
+}
+TORCH_INCEPTION_V3 = Names(
+    (
+        *((rf"{theirs}\.(conv|bn)", f"stem_{i}_{{1}}", "unit_gamma") for theirs, i in INCEPTION_V3_STEM.items()),
+        *(
+            (rf"Mixed_{module}\.{branch}\.(conv|bn)", f"mixed{i}_{ours}_{{1}}", "unit_gamma")
+            for kind, branches in INCEPTION_V3_BRANCHES.items()
+            for module, i in INCEPTION_V3_MODULES.items()
+            if re.fullmatch(kind, module)
+            for branch, ours in branches.items()
+        ),
+        (r"AuxLogits\..+", None),
+        CLASSIFIER,
+    ),
+    "torch",
+)
 
 # timm's Inception v4 is one sequence, features.0 to features.21.
 INCEPTION_V4_PARTS = {
-    "0": "stem_1", "1": "stem_2", "2": "stem_3", "3.conv": "stem_4", "4.branch0.0": "stem_5a_1",
-    "4.branch0.1": "stem_5a_2", "4.branch1.0": "stem_5b_1", "4.branch1.1": "stem_5b_2", "4.branch1.2": "stem_5b_3",
-    "4.branch1.3": "stem_5b_4", "5.conv": "stem_6",
-}  # fmt: skip
+    "0": "stem_1",
+    "1": "stem_2",
+    "2": "stem_3",
+    "3.conv": "stem_4",
+    "4.branch0.0": "stem_5a_1",
+    "4.branch0.1": "stem_5a_2",
+    "4.branch1.0": "stem_5b_1",
+    "4.branch1.1": "stem_5b_2",
+    "4.branch1.2": "stem_5b_3",
+    "4.branch1.3": "stem_5b_4",
+    "5.conv": "stem_6",
+}
 INCEPTION_V4_MODULES = (
-    (range(6, 10), "inception_a", {
-        "branch0": "1x1", "branch1.0": "3x3_reduce", "branch1.1": "3x3", "branch2.0": "double3x3_reduce",
-        "branch2.1": "double3x3_1", "branch2.2": "double3x3_2", "branch3.1": "pool_proj"}),
-    (range(10, 11), "reduction_a", {
-        "branch0": "3x3", "branch1.0": "double3x3_reduce", "branch1.1": "double3x3_1", "branch1.2": "double3x3_2"}),
-    (range(11, 18), "inception_b", {
-        "branch0": "1x1", "branch1.0": "7x7_reduce", "branch1.1": "7x7_1", "branch1.2": "7x7_2",
-        "branch2.0": "double7x7_reduce", "branch2.1": "double7x7_1", "branch2.2": "double7x7_2",
-        "branch2.3": "double7x7_3", "branch2.4": "double7x7_4", "branch3.1": "pool_proj"}),
-    (range(18, 19), "reduction_b", {
-        "branch0.0": "3x3_reduce", "branch0.1": "3x3", "branch1.0": "7x7x3_reduce", "branch1.1": "7x7x3_1",
-        "branch1.2": "7x7x3_2", "branch1.3": "7x7x3_3"}),
-    (range(19, 22), "inception_c", {
-        "branch0": "1x1", "branch1_0": "3x3_reduce", "branch1_1a": "3x3_left", "branch1_1b": "3x3_right",
-        "branch2_0": "double3x3_reduce", "branch2_1": "double3x3_1", "branch2_2": "double3x3_2",
-        "branch2_3a": "double3x3_left", "branch2_3b": "double3x3_right", "branch3.1": "pool_proj"}),
-)  # fmt: skip
-TIMM_INCEPTION_V4 = Names((
-    *((rf"features\.{re.escape(theirs)}\.(conv|bn)", f"{ours}_{{1}}") for theirs, ours in INCEPTION_V4_PARTS.items()),
-    *((rf"features\.{i}\.{re.escape(theirs)}\.(conv|bn)",
-       f"{module}{n if len(places) > 1 else ''}_{ours}_{{1}}")
-      for places, module, branches in INCEPTION_V4_MODULES
-      for n, i in enumerate(places, 1)
-      for theirs, ours in branches.items()),
-    (r"last_linear|fc", "predictions", "without_background"),
-), "torch")  # fmt: skip
+    (
+        range(6, 10),
+        "inception_a",
+        {
+            "branch0": "1x1",
+            "branch1.0": "3x3_reduce",
+            "branch1.1": "3x3",
+            "branch2.0": "double3x3_reduce",
+            "branch2.1": "double3x3_1",
+            "branch2.2": "double3x3_2",
+            "branch3.1": "pool_proj",
+        },
+    ),
+    (
+        range(10, 11),
+        "reduction_a",
+        {"branch0": "3x3", "branch1.0": "double3x3_reduce", "branch1.1": "double3x3_1", "branch1.2": "double3x3_2"},
+    ),
+    (
+        range(11, 18),
+        "inception_b",
+        {
+            "branch0": "1x1",
+            "branch1.0": "7x7_reduce",
+            "branch1.1": "7x7_1",
+            "branch1.2": "7x7_2",
+            "branch2.0": "double7x7_reduce",
+            "branch2.1": "double7x7_1",
+            "branch2.2": "double7x7_2",
+            "branch2.3": "double7x7_3",
+            "branch2.4": "double7x7_4",
+            "branch3.1": "pool_proj",
+        },
+    ),
+    (
+        range(18, 19),
+        "reduction_b",
+        {
+            "branch0.0": "3x3_reduce",
+            "branch0.1": "3x3",
+            "branch1.0": "7x7x3_reduce",
+            "branch1.1": "7x7x3_1",
+            "branch1.2": "7x7x3_2",
+            "branch1.3": "7x7x3_3",
+        },
+    ),
+    (
+        range(19, 22),
+        "inception_c",
+        {
+            "branch0": "1x1",
+            "branch1_0": "3x3_reduce",
+            "branch1_1a": "3x3_left",
+            "branch1_1b": "3x3_right",
+            "branch2_0": "double3x3_reduce",
+            "branch2_1": "double3x3_1",
+            "branch2_2": "double3x3_2",
+            "branch2_3a": "double3x3_left",
+            "branch2_3b": "double3x3_right",
+            "branch3.1": "pool_proj",
+        },
+    ),
+)
+TIMM_INCEPTION_V4 = Names(
+    (
+        *(
+            (rf"features\.{re.escape(theirs)}\.(conv|bn)", f"{ours}_{{1}}")
+            for theirs, ours in INCEPTION_V4_PARTS.items()
+        ),
+        *(
+            (rf"features\.{i}\.{re.escape(theirs)}\.(conv|bn)", f"{module}{n if len(places) > 1 else ''}_{ours}_{{1}}")
+            for places, module, branches in INCEPTION_V4_MODULES
+            for n, i in enumerate(places, 1)
+            for theirs, ours in branches.items()
+        ),
+        (r"last_linear|fc", "predictions", "without_background"),
+    ),
+    "torch",
+)
 
 VGG_BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
@@ -199,12 +329,15 @@ def torch_vgg(depth, batch_norm):
 
 def torch_squeezenet(fires):
     """fires: the numbers in the sequence `features` that fire2 to fire9 have."""
-    return Names((
-        (r"features\.0", "conv1"),
-        *((rf"features\.{theirs}\.squeeze", f"fire{i}_squeeze1x1") for i, theirs in enumerate(fires, 2)),
-        *((rf"features\.{theirs}\.(expand[13]x[13])", f"fire{i}_{{1}}") for i, theirs in enumerate(fires, 2)),
-        (r"classifier\.1", "predictions"),
-    ), "torch")  # fmt: skip
+    return Names(
+        (
+            (r"features\.0", "conv1"),
+            *((rf"features\.{theirs}\.squeeze", f"fire{i}_squeeze1x1") for i, theirs in enumerate(fires, 2)),
+            *((rf"features\.{theirs}\.(expand[13]x[13])", f"fire{i}_{{1}}") for i, theirs in enumerate(fires, 2)),
+            (r"classifier\.1", "predictions"),
+        ),
+        "torch",
+    )
 
 
 # --- Others ----------------------------------------------------------------------------------------------
@@ -214,18 +347,22 @@ SQUEEZENET = Names(((r"(fire\d)/(\w+)", "{1}_{2}"), (r"conv10", "predictions"), 
 
 # MobileNets whose batch norm is folded into the convolutions: kernel and bias, and TF-slim's class 0 apart.
 # gamma = 1, beta = the bias, mean = 0, variance = 1 - epsilon make batch norm add the bias and do nothing else.
-FOLDED_MOBILENET_V1 = Names((
-    (r"(conv1|conv_(?:dw|pw)_\d+)", "{1}", "folded _bn 0.001"),
-    (r"conv_preds", "predictions", "dense"),
-    (r"background", None),
-))  # fmt: skip
-FOLDED_MOBILENET_V2 = Names((
-    (r"Conv1", "Conv1", "folded bn_ 0.001"),
-    (r"Conv_1", "Conv_1", "folded _bn 0.001"),
-    (r"((?:expanded_conv|block_\d+)_(?:expand|depthwise|project))", "{1}", "folded _BN 0.001"),
-    (r"predictions", "predictions", "dense"),
-    (r"background", None),
-))  # fmt: skip
+FOLDED_MOBILENET_V1 = Names(
+    (
+        (r"(conv1|conv_(?:dw|pw)_\d+)", "{1}", "folded _bn 0.001"),
+        (r"conv_preds", "predictions", "dense"),
+        (r"background", None),
+    )
+)
+FOLDED_MOBILENET_V2 = Names(
+    (
+        (r"Conv1", "Conv1", "folded bn_ 0.001"),
+        (r"Conv_1", "Conv_1", "folded _bn 0.001"),
+        (r"((?:expanded_conv|block_\d+)_(?:expand|depthwise|project))", "{1}", "folded _BN 0.001"),
+        (r"predictions", "predictions", "dense"),
+        (r"background", None),
+    )
+)
 # The first layers of VGG-19 with Gatys' normalisation; the scaling of the input is the model's preprocessing.
 PARTIAL_VGG19 = Names(((r"(block\d_conv\d)", "{1}"), (r"preprocess", None)))
 

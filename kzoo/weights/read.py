@@ -19,9 +19,15 @@ from kzoo.errors import WeightsError
 
 # Suffix -> format. The content is checked by each reader.
 FORMATS = {
-    ".h5": "hdf5", ".hdf5": "hdf5", ".keras": "keras", ".safetensors": "safetensors", ".npz": "npz",
-    ".pth": "pth", ".pt": "pth", ".th": "pth",
-}  # fmt: skip
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".keras": "keras",
+    ".safetensors": "safetensors",
+    ".npz": "npz",
+    ".pth": "pth",
+    ".pt": "pth",
+    ".th": "pth",
+}
 
 # What a file of n bytes may unpack to. Weights hardly compress; zeros do, hence the floor.
 FLOOR = 64 << 20
@@ -30,12 +36,36 @@ MEMBERS = 100_000
 HEADER = 64 << 20  # bytes of JSON
 
 # Keras classes that run code, or read files, when they are made.
-UNSAFE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "StringLookup", "IntegerLookup",
-          "IndexLookup", "TextVectorization", "Hashing"}  # fmt: skip
+UNSAFE = {
+    "Lambda",
+    "TFSMLayer",
+    "TorchModuleWrapper",
+    "JaxLayer",
+    "FlaxLayer",
+    "StringLookup",
+    "IntegerLookup",
+    "IndexLookup",
+    "TextVectorization",
+    "Hashing",
+}
 
 # What the libraries raise on a damaged file.
-DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, OverflowError, NotImplementedError, RecursionError,
-          MemoryError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error)  # fmt: skip
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    NotImplementedError,
+    RecursionError,
+    MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def bound(path):
@@ -96,9 +126,14 @@ def worker(kind, path, budget, seconds, limit):
         command = [sys.executable, script, kind, os.path.abspath(path), folder, str(limit), str(budget)]
         try:
             done = subprocess.run(
-                command, env=environment, timeout=seconds, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, check=False,
-            )  # fmt: skip
+                command,
+                env=environment,
+                timeout=seconds,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             raise WeightsError(f"reading it took longer than {seconds:.0f} s; it is damaged or made to harm.") from None
         folder = Path(folder)
@@ -306,9 +341,20 @@ def read_npy(f, size, name):
 # --- safetensors -----------------------------------------------------------------------------------------
 
 TYPES = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
-    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
-}  # fmt: skip
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "bfloat16",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "u1",
+    "BOOL": "?",
+}
 
 
 def read_safetensors(path):

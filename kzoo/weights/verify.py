@@ -46,8 +46,15 @@ def statistics(model, images):
         y = np.asarray(keras.ops.convert_to_numpy(y), "float64")
         if not np.isfinite(y).all():
             raise WeightsError(f"{model.name} gives NaN or infinite values at {layer.name} for the probe pictures.")
-        rows.append({
-            "block": block, "layer": layer.name, "shape": list(y.shape[1:]),
-            "mean": float(y.mean()), "std": float(y.std()), "min": float(y.min()), "max": float(y.max()),
-        })  # fmt: skip
+        rows.append(
+            {
+                "block": block,
+                "layer": layer.name,
+                "shape": list(y.shape[1:]),
+                "mean": float(y.mean()),
+                "std": float(y.std()),
+                "min": float(y.min()),
+                "max": float(y.max()),
+            }
+        )
     return rows

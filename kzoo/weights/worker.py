@@ -176,9 +176,13 @@ def legacy(h5py, root, prefix, datasets, write):
 
 
 SUFFIXES = {
-    "W": "kernel", "b": "bias", "gamma": "gamma", "beta": "beta",
-    "running_mean": "moving_mean", "running_std": "moving_variance",  # Keras 1 called the variance std
-}  # fmt: skip
+    "W": "kernel",
+    "b": "bias",
+    "gamma": "gamma",
+    "beta": "beta",
+    "running_mean": "moving_mean",
+    "running_std": "moving_variance",  # Keras 1 called the variance std
+}
 
 
 def variable(weight, i):

@@ -32,7 +32,9 @@ def exchanged(model, norm):
 
     from kzoo.layers import BatchNormalization
 
-    kind = lambda layer: norm if isinstance(layer, BatchNormalization) else type(layer)  # noqa: E731
+    def kind(layer):
+        return norm if isinstance(layer, BatchNormalization) else type(layer)
+
     return keras.models.clone_model(model, clone_function=lambda x: kind(x).from_config(x.get_config()))
 
 
@@ -75,7 +77,9 @@ def translate(model):
     from torch.nn import functional as F
 
     array = keras.ops.convert_to_numpy
-    tensor = lambda a: torch.from_numpy(np.array(a if isinstance(a, np.ndarray) else array(a)))  # noqa: E731
+
+    def tensor(a):
+        return torch.from_numpy(np.array(a if isinstance(a, np.ndarray) else array(a)))
 
     consumers, merged = {}, {}
     for layer in model.layers[1:]:
@@ -101,8 +105,15 @@ def translate(model):
         groups = kernel.shape[2] if isinstance(layer, layers.DepthwiseConv2D) else 1
         kernel = kernel.transpose(2, 3, 0, 1) if groups > 1 else kernel.transpose(3, 2, 0, 1)
         even = pad[0] == pad[1] and pad[2] == pad[3]
-        conv = nn.Conv2d(kernel.shape[1] * groups, kernel.shape[0], kernel.shape[2:], layer.strides,
-                         (pad[2], pad[0]) if even else 0, groups=groups, bias=layer.use_bias)  # fmt: skip
+        conv = nn.Conv2d(
+            kernel.shape[1] * groups,
+            kernel.shape[0],
+            kernel.shape[2:],
+            layer.strides,
+            (pad[2], pad[0]) if even else 0,
+            groups=groups,
+            bias=layer.use_bias,
+        )
         conv.weight.data = tensor(kernel)
         if layer.use_bias:
             conv.bias.data = tensor(layer.bias)
@@ -126,7 +137,10 @@ def translate(model):
     class Scale(nn.Module):
         def __init__(self, layer):
             super().__init__()
-            column = lambda v: torch.as_tensor(v, dtype=torch.float32).reshape(-1, 1, 1)  # noqa: E731
+
+            def column(v):
+                return torch.as_tensor(v, dtype=torch.float32).reshape(-1, 1, 1)
+
             self.register_buffer("scale", column(layer.scale))
             self.register_buffer("offset", column(layer.offset))
 

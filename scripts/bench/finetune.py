@@ -56,8 +56,16 @@ def _kzoo(folder, warm):
     import json
 
     environment = {**os.environ, "KZOO_FEATURES": str(folder / "features")}
-    command = [sys.executable, str(ROOT / "scripts/finetune.py"), str(_photos() / "hymenoptera"), "--model",
-               "mobilenet_v2", "--unfreeze", "none", "--out"]  # fmt: skip
+    command = [
+        sys.executable,
+        str(ROOT / "scripts/finetune.py"),
+        str(_photos() / "hymenoptera"),
+        "--model",
+        "mobilenet_v2",
+        "--unfreeze",
+        "none",
+        "--out",
+    ]
     if warm:
         _run([*command, str(folder / "before")], environment)
     seconds, _ = _run([*command, str(folder / "run")], environment)
@@ -99,9 +107,16 @@ def tutorial(data, weights, epochs):
 
     import keras
 
-    load = lambda part, shuffle: keras.utils.image_dataset_from_directory(  # noqa: E731
-        Path(data) / "hymenoptera" / part, image_size=(224, 224), batch_size=32, shuffle=shuffle, seed=0, verbose=False
-    )
+    def load(part, shuffle):
+        return keras.utils.image_dataset_from_directory(
+            Path(data) / "hymenoptera" / part,
+            image_size=(224, 224),
+            batch_size=32,
+            shuffle=shuffle,
+            seed=0,
+            verbose=False,
+        )
+
     train, val = load("train", True), load("val", False)
     base = keras.applications.MobileNetV2(input_shape=(224, 224, 3), include_top=False, weights=None)
     base.load_weights(weights)
@@ -114,9 +129,10 @@ def tutorial(data, weights, epochs):
     outputs = keras.layers.Dense(1)(x)
     model = keras.Model(inputs, outputs)
     model.compile(
-        keras.optimizers.Adam(), keras.losses.BinaryCrossentropy(from_logits=True),
+        keras.optimizers.Adam(),
+        keras.losses.BinaryCrossentropy(from_logits=True),
         metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)],
-    )  # fmt: skip
+    )
     began = time.perf_counter()
     history = model.fit(train, validation_data=val, epochs=int(epochs), verbose=0)
     seconds = time.perf_counter() - began

@@ -21,7 +21,10 @@ def arguments(parser):
     from kzoo.data.sources import places
 
     shared = next((p for p in places() if (p / "style").is_dir()), None)
-    at = lambda name: str(shared / name) if shared else None  # noqa: E731
+
+    def at(name):
+        return str(shared / name) if shared else None
+
     parser.add_argument("--content", default=at("style/tubingen.jpg"))
     parser.add_argument("--style", default=at("style/starry_night.jpg"))
     parser.add_argument("--weights", default=at("weights/vgg19_normalised_conv3_1.npz"))
@@ -31,8 +34,14 @@ def arguments(parser):
 
 
 def contenders(options):
-    return ["kzoo lbfgs bfloat16", "kzoo lbfgs float32", "kzoo adam bfloat16", "kzoo adam float32",
-            "torch lbfgs float32", "torch adam float32"]  # fmt: skip
+    return [
+        "kzoo lbfgs bfloat16",
+        "kzoo lbfgs float32",
+        "kzoo adam bfloat16",
+        "kzoo adam float32",
+        "torch lbfgs float32",
+        "torch adam float32",
+    ]
 
 
 class Done(Exception):
@@ -47,8 +56,13 @@ def measure(name, options):
     from kzoo.style.objective import Eye, Objective
 
     who, optimiser, precision = name.split()
-    picture = lambda path: pictures.read(path)  # noqa: E731
-    fitted = lambda p: pictures.resized(p, pictures.fitted(p.shape, options.size)).astype("float32")[None]  # noqa: E731
+
+    def picture(path):
+        return pictures.read(path)
+
+    def fitted(p):
+        return pictures.resized(p, pictures.fitted(p.shape, options.size)).astype("float32")[None]
+
     content, style = fitted(picture(options.content)), fitted(picture(options.style))
     layers = tuple(f"block{i}_conv1" for i in (1, 2, 3))
 
@@ -131,8 +145,9 @@ def torch_loop(optimiser, content, evaluate):
 
     x = torch.from_numpy(content.copy()).requires_grad_()
     if optimiser == "lbfgs":
-        steps = torch.optim.LBFGS([x], max_iter=10**6, history_size=10, line_search_fn="strong_wolfe",
-                                  tolerance_grad=0, tolerance_change=0)  # fmt: skip
+        steps = torch.optim.LBFGS(
+            [x], max_iter=10**6, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=0, tolerance_change=0
+        )
     else:
         steps = torch.optim.Adam([x], lr=5.0)
 
@@ -220,6 +235,8 @@ def shares(table):
     for name, row in table.items():
         precision = name.split()[-1]
         reached = row["best"] * row["gflop"]
-        lines.append(f"  {name}: {reached:,.0f} GFLOP/s, {reached / best[precision]:.0%} of the matrix product's "
-                     f"{best[precision]:,} in {precision}")  # fmt: skip
+        lines.append(
+            f"  {name}: {reached:,.0f} GFLOP/s, {reached / best[precision]:.0%} of the matrix product's "
+            f"{best[precision]:,} in {precision}"
+        )
     return lines

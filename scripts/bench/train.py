@@ -97,8 +97,9 @@ def with_kzoo(model, batch, steps, precision):
     network = build(model, precision=precision, seed=0)
     trainer = training_model(network, plan_of(model, batch), steps, 0)
     x, y = images(model, batch * steps)
-    data = batches(Split(x, y, [""] * len(x)), row.input_shape, row.preprocessing, batch, num_classes=row.num_classes,
-                   order=(0, 0))  # fmt: skip
+    data = batches(
+        Split(x, y, [""] * len(x)), row.input_shape, row.preprocessing, batch, num_classes=row.num_classes, order=(0, 0)
+    )
     return lambda: trainer.fit(data, verbose=0, shuffle=False), {"precision": precision}
 
 
