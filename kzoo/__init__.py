@@ -6,7 +6,6 @@ The names below load what they need when they are first used; importing kzoo imp
 import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
 
 try:
     __version__ = version("kzoo")
@@ -15,28 +14,28 @@ except PackageNotFoundError:  # a checkout that is not installed
 
 _HOME = {
     "KzooError": "kzoo.errors",
-    "ModelSpec": "kzoo.spec",
-    "Paper": "kzoo.spec",
-    "Preprocessing": "kzoo.spec",
-    "Weights": "kzoo.spec",
+    "ModelSpec": "kzoo.catalog",
+    "Paper": "kzoo.catalog",
+    "Preprocessing": "kzoo.catalog",
+    "Weights": "kzoo.catalog",
     "list_models": "kzoo.catalog",
     "register": "kzoo.catalog",
     "spec": "kzoo.catalog",
-    "build": "kzoo.build",
-    "ledger": "kzoo.ledger",
-    "load_data": "kzoo.data",
-    "check_data": "kzoo.data",
-    "train": "kzoo.training",
-    "finetune": "kzoo.training",
-    "scout": "kzoo.training",
-    "evaluate": "kzoo.training",
-    "load_run": "kzoo.training",
-    "predict": "kzoo.training",
+    "build": "kzoo.builder",
+    "ledger": "kzoo.graph.ledger",
+    "load_data": "kzoo.data.loading",
+    "check_data": "kzoo.data.passport",
+    "train": "kzoo.training.loop",
+    "finetune": "kzoo.finetuning.finetuning",
+    "scout": "kzoo.finetuning.scouting",
+    "evaluate": "kzoo.evaluating.evaluation",
+    "load_run": "kzoo.runs",
+    "predict": "kzoo.evaluating.prediction",
     "stylize": "kzoo.style",
     "train_stylenet": "kzoo.style.stylenet",
     "apply_stylenet": "kzoo.style.stylenet",
-    "export": "kzoo.export",
-    "verify": "kzoo.export",
+    "export": "kzoo.exporting.write",
+    "verify": "kzoo.exporting.check",
 }
 __all__ = sorted(_HOME)
 
@@ -51,14 +50,3 @@ def __getattr__(name):
 
 def __dir__():
     return sorted([*globals(), *__all__])
-
-
-class _Package(ModuleType):
-    """kzoo.build is the function, although importing the file kzoo/build.py would bind the module to that name."""
-
-    def __setattr__(self, name, value):
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

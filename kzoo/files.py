@@ -194,3 +194,14 @@ def sha256(path):
     '5d5766cf'
     """
     return digest(path, "sha256")
+
+
+def data_folders():
+    """Folders where named data sets and downloaded weights may lie, beside the caches: that of $KZOO_DATA."""
+    found = os.environ.get("KZOO_DATA")
+    return [Path(found)] if found and os.path.isdir(found) else []
+
+
+def escaped(text):
+    """A name as files written with `backslashreplace` have it: undecodable bytes as escapes."""
+    return str(text).encode("utf-8", "backslashreplace").decode()

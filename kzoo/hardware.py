@@ -9,6 +9,9 @@ from functools import cache
 from glob import glob
 from pathlib import Path
 
+# The precisions that a network may compute in -> Keras' dtype policy. Variables stay float32.
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
 
 def processor():
     """(name, flags) of the processor; flags are known on Linux only."""

@@ -23,8 +23,8 @@ def spread(values):
 
 def measured(photos, out, model, **options):
     """The accuracy on the val folder of a new run."""
-    from kzoo.training.finetuning import finetune_folder
-    from kzoo.training.run import read_json
+    from kzoo.finetuning.finetuning import finetune_folder
+    from kzoo.runs import read_json
 
     folder = finetune_folder(photos, model, out=out, quiet=True, **options)
     return read_json(folder / "metrics.json")["test_accuracy"]
@@ -74,13 +74,13 @@ def scratch(photos, out):
 
 
 def main():
-    from kzoo.data.sources import places
+    from kzoo.files import data_folders
 
     parts = {f.__name__: f for f in (heads, shots, scout, auto, scratch)}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(parts), help="a list of " + ", ".join(parts))
     chosen = parser.parse_args().only.split(",")
-    photos = next((p / "hymenoptera" for p in places() if (p / "hymenoptera").is_dir()), None)
+    photos = next((p / "hymenoptera" for p in data_folders() if (p / "hymenoptera").is_dir()), None)
     if photos is None:
         sys.exit("Needs hymenoptera/ in the shared data: set KZOO_DATA to its folder.")
     with tempfile.TemporaryDirectory(prefix="kzoo-figures-") as folder:

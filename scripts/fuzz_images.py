@@ -93,7 +93,7 @@ def main():
     options = parser.parse_args()
     import numpy as np
 
-    from kzoo.export import Export
+    from kzoo.exporting import Export
 
     rng = np.random.default_rng(options.seed)
     export, kinds = Export(options.export), seeds(rng)

@@ -103,7 +103,7 @@ def attack(path, mutants, rng):
 
 FETCH = """
 import sys
-from kzoo.spec import Weights
+from kzoo.catalog import Weights
 from kzoo.weights import fetch
 fetch(Weights("imagenet", sys.argv[1], sys.argv[2]))
 """

@@ -36,7 +36,7 @@ def started(folder):
 
 
 def bodies():
-    from kzoo.style.drawn import painting
+    from kzoo.data.drawn import painting
 
     found = []
     for seed in range(8):

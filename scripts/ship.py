@@ -32,7 +32,7 @@ def arrays_of(model, fold):
     """{layer/variable: float32 array}, batch norm folded if asked for."""
     import keras
 
-    from kzoo.inference import _fold
+    from kzoo.graph.inference import _fold
 
     number = keras.ops.convert_to_numpy
     if not fold:
@@ -86,11 +86,11 @@ def main():
     import numpy as np
 
     import kzoo
-    from kzoo.build import options as known_options
+    from kzoo import runs
+    from kzoo.builder import options as known_options
+    from kzoo.catalog.shipped import FOLDER
+    from kzoo.evaluating.evaluation import evaluate
     from kzoo.files import digest, write_atomically
-    from kzoo.shipped import FOLDER
-    from kzoo.training import run as runs
-    from kzoo.training.evaluation import evaluate
 
     run = kzoo.load_run(args.run)
     config = run.config

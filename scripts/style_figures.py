@@ -29,7 +29,7 @@ def photographs():
 
 
 def paintings():
-    from kzoo.style.drawn import PAINTINGS, painting
+    from kzoo.data.drawn import PAINTINGS, painting
 
     return {name: np.asarray(painting(name)) for name in PAINTINGS}
 
@@ -37,9 +37,9 @@ def paintings():
 def compare(options):
     """Every way of looking, every pair: the distances as VGG-19 sees them."""
     import kzoo
-    from kzoo.style import pictures
-    from kzoo.style.network import network
-    from kzoo.style.objective import Eye, Objective
+    from kzoo.synthesis import pictures
+    from kzoo.synthesis.network import network
+    from kzoo.synthesis.objective import Eye, Objective
 
     eye = Eye(network("vgg19", options.vgg, content_layers=FRONT[-1:], style_layers=FRONT, precision="float32"))
     ways = {
@@ -103,7 +103,7 @@ def _save(path, picture):
 def draw(options):
     """The README's pictures."""
     import kzoo
-    from kzoo.style import pictures
+    from kzoo.synthesis import pictures
 
     FOLDER.mkdir(exist_ok=True)
     photos, styles = photographs(), paintings()

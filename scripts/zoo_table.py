@@ -16,7 +16,7 @@ HEAD = ("Model", "Paper", "Input", "Parameters", "published", "Multiply-adds", "
 
 def line(row, totals):
     """A row of the table; totals: a `kzoo.ledger` of it, its totals."""
-    from kzoo.ledger import count
+    from kzoo.graph.ledger import count
 
     paper = f"{row.paper.authors} {row.paper.year}"
     if row.paper.arxiv:
@@ -33,7 +33,7 @@ def line(row, totals):
 
 def table(names=None):
     """The table as Markdown: trainable parameters and multiply-adds for one image, ours beside the published ones."""
-    from kzoo.ledger import ledger
+    from kzoo.graph.ledger import ledger
 
     lines = ["| " + " | ".join(HEAD) + " |", "|---|---|---|--:|--:|--:|--:|"]
     return "\n".join(lines + [line(spec(name), ledger(name).totals) for name in names or list_models()])

@@ -1,8 +1,13 @@
 """What all tests share: quiet TensorFlow, the shared data where it exists, command lines in this process."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Real data for those tests that can use it: where the environment says, else beside the checkout.
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+if SHARED.is_dir():
+    os.environ.setdefault("KZOO_DATA", str(SHARED))
 
 import pytest
 
@@ -10,9 +15,9 @@ import pytest
 @pytest.fixture(scope="session")
 def shared():
     """The folder with real data; tests that need it skip where it is missing."""
-    from kzoo.data.sources import places
+    from kzoo.files import data_folders
 
-    found = places()
+    found = data_folders()
     if not found:
         pytest.skip("needs the shared data: set KZOO_DATA to its folder")
     return found[0]

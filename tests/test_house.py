@@ -1,56 +1,36 @@
 """The shape of the house: imports point one way, light commands stay light, every command is documented."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
+import floors
 import pytest
 
 import kzoo
 from kzoo.cli import VERBS
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "kzoo"
-
-# From the top down (design): a module may import from its own floor and from those below.
-FLOORS = [
-    {"cli"},
-    {"training", "style", "export", "serve"},
-    {"inference", "build", "data", "weights", "ledger", "hardware", "receptive_field"},
-    {"catalog", "models", "pretrained"},
-    {"layers", "spec", "errors", "files", "graph", "progress", "shipped"},
-]
-FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
-
-
-def modules():
-    return sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
-
-
-def imports(path):
-    """Names of kzoo's modules that a file imports, also inside functions."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path}: imports are absolute here"
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "kzoo" else [node.module]
-        yield from (n.split(".")[1] for n in names if n.startswith("kzoo."))
-
-
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_down(path):
-    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    for name in imports(path):
-        if name in FLOOR:  # else an attribute of the package, such as __version__
-            assert FLOOR[name] >= FLOOR[own], f"{path} imports kzoo.{name}, which stands above kzoo.{own}"
 
 
 def test_every_module_has_a_floor():
-    names = {p.relative_to(PACKAGE).parts[0].removesuffix(".py") for p in modules()}
-    assert names <= FLOOR.keys()
+    assert {floors.room_of(name) for name in floors.modules()} <= floors.FLOOR.keys()
+
+
+@pytest.mark.parametrize(("module", "others"), floors.arrows().items(), ids=lambda v: v if isinstance(v, str) else "")
+def test_imports_point_down(module, others):
+    own = floors.room_of(module)
+    for other in others:
+        room = floors.room_of(other)
+        assert room == own or floors.FLOOR[room] < floors.FLOOR[own], f"{module} imports {other}: not a floor below"
+
+
+def test_no_two_files_import_each_other():
+    assert floors.circles(floors.arrows()) == []
+
+
+def test_no_public_function_shares_its_name_with_a_module():
+    assert not set(kzoo.__all__) & {name.split(".")[1] for name in floors.modules()}
 
 
 def loaded(*commands):

@@ -8,6 +8,7 @@ from importlib import import_module
 
 import click
 
+from kzoo import runs
 from kzoo.errors import KzooError
 
 # Verb -> what it does. Files are kzoo/cli/<verb>.py, each with a click command called `command`.
@@ -33,7 +34,7 @@ VERBS = {
 
 class Verbs(click.Group):
     def parse_args(self, ctx, args):
-        ctx.meta["kzoo.args"] = tuple(args)  # for the record of a run
+        runs.argv.set(tuple(args))  # for the record of a run
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx):

@@ -27,12 +27,12 @@ def check_command(photos, seed, strict, out, quiet, as_json):
 
     PHOTOS is what kzoo train --data takes: a folder, a .csv, an .npz, a named set.
     """
-    from kzoo.data.passport import passport
+    from kzoo.data.passport import check_data
     from kzoo.files import write_atomically
     from kzoo.progress import progress
 
     with progress(quiet=quiet) as bar:
-        found = passport(photos, seed=seed, bar=bar)
+        found = check_data(photos, seed=seed, bar=bar)
     if out:
         with write_atomically(out, "w") as f:
             f.write((json_text(found.to_dict()) if out.lower().endswith(".json") else str(found)) + "\n")

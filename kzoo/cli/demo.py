@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
+from kzoo.catalog.pretrained import OFFLINE_STYLE
 from kzoo.errors import KzooError, RunError
 from kzoo.files import make_folder
-from kzoo.pretrained import OFFLINE_STYLE
 
 
 @click.command("demo", epilog="Example: kzoo demo --out my-first-run")
@@ -107,7 +107,7 @@ def kzoo(*args):
 
 def write_paintings(folder):
     """Two of kzoo's own paintings as PNG files."""
-    from kzoo.style.drawn import painting
+    from kzoo.data.drawn import painting
 
     paths = [folder / f"{name}.png" for name in ("glass", "strokes")]
     for path in paths:
@@ -119,7 +119,7 @@ def write_pictures(folder):
     """Three test digits as PNG files named after what they show."""
     from PIL import Image
 
-    from kzoo.data import load_data
+    from kzoo.data.loading import load_data
 
     data = load_data("digits")
     test = data.splits["test"]

@@ -17,7 +17,7 @@ def command(run, data, split, batch_size, as_json):
     Also written to RUN as evaluation-SPLIT.json and confusion-SPLIT.png.
     """
     load_keras()
-    from kzoo.training import evaluate
+    from kzoo.evaluating.evaluation import evaluate
 
     result = evaluate(run, data, split=split, batch_size=batch_size)
     if as_json:

@@ -50,7 +50,7 @@ def command(model, formats, classes, quiet, **options):
     Each format runs the golden images in a fresh process; nothing is written if one computes anything else.
     """
     load_keras()
-    from kzoo.export.write import export
+    from kzoo.exporting.write import export
     from kzoo.weights.classes import read_names
 
     names = read_names(classes) if classes else None

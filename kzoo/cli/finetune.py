@@ -49,7 +49,7 @@ def command(photos, model, **options):
         raise click.UsageError("Missing argument 'PHOTOS'.")
     if model is not None:
         spec(model)  # a wrong name answers at once
-    from kzoo.training.finetuning import finetune_folder
+    from kzoo.finetuning.finetuning import finetune_folder
 
     folder = finetune_folder(photos, model, **options)
     if not options["quiet"]:

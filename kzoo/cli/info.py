@@ -18,7 +18,7 @@ def command(model, input_shape, num_classes, as_json):
     """Show what each layer of MODEL costs: output size, parameters, multiply-adds, memory, receptive field."""
     row = spec(model)  # before Keras is imported: a wrong name answers at once
     load_keras()
-    from kzoo.ledger import count, ledger
+    from kzoo.graph.ledger import count, ledger
 
     table = ledger(row, input_shape=input_shape, num_classes=num_classes or row.num_classes)
     if as_json:

@@ -27,8 +27,8 @@ def command(model, images, top, weights, batch_size, as_json, as_csv, quiet):
     if as_json and as_csv:
         raise click.UsageError("--json or --csv, not both.")
     load_keras()
+    from kzoo.evaluating.prediction import predict
     from kzoo.progress import progress
-    from kzoo.training import predict
 
     write = _Json() if as_json else _Csv(top) if as_csv else _Text()
     bad = seen = 0

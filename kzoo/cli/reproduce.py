@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from kzoo import shipped
+from kzoo.catalog import shipped
 from kzoo.cli.options import as_json, load_keras, print_json
 
 
@@ -31,7 +31,7 @@ def command(name, out, resume, quiet, as_json):
         return
     shipped.card(name)  # before Keras is imported: a wrong name answers at once
     load_keras()
-    from kzoo.training.reproduce import reproduce
+    from kzoo.reproducing.comparison import reproduce
 
     result = reproduce(name, out=out, resume=resume, quiet=quiet)
     print_json(result.to_dict()) if as_json else click.echo(str(result))

@@ -17,7 +17,7 @@ def command(photos, models, seed, precision, quiet, as_json):
 
     With 95 % confidence intervals and seconds. The features stay in the cache: kzoo finetune starts from there.
     """
-    from kzoo.training.scouting import scout
+    from kzoo.finetuning.scouting import scout
 
     found = scout(photos, models.split(",") if models else None, seed=seed, precision=precision, quiet=quiet)
     if as_json:

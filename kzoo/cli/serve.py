@@ -20,11 +20,12 @@ def command(folder, host, port, name, max_body, max_pixels, queue, batch, timeou
 
     SIGTERM or Ctrl-C: no new images are taken, those that wait are answered, then it ends.
     """
-    from kzoo.export.reader import read_card
+    from kzoo.exporting.reader import read_card
 
     card = read_card(folder)  # before TensorFlow is imported: what is no export is told at once
     load_keras()
-    from kzoo.serve import Limits, serve
+    from kzoo.serving.app import serve
+    from kzoo.serving.batcher import Limits
 
     def ready(host, port):
         at = f"http://{f'[{host}]' if ':' in host else host}:{port}"

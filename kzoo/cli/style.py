@@ -124,9 +124,9 @@ def command(content, styles, out, like, budget, save_every, resume, from_last, r
     load_keras()
     from kzoo.style import Settings
     from kzoo.style.folder import stylize_folder
-    from kzoo.style.network import model_of
-    from kzoo.style.pictures import record
     from kzoo.style.transfer import stylize
+    from kzoo.synthesis.network import model_of
+    from kzoo.synthesis.pictures import record
 
     given = {k: v for k, v in options.items() if v is not None and v != ()}
     settings = Settings()

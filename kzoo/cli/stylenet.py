@@ -87,6 +87,6 @@ def apply(net, images, out, size, quiet):
 def export(net, out, force):
     """Write NET as a SavedModel: images (B, H, W, 3) uint8 of any size in, painted ones out."""
     load_keras()
-    from kzoo.style.stylenet import export_stylenet
+    from kzoo.exporting.stylenet import export_stylenet
 
     click.echo(f"Wrote {export_stylenet(net, out, force=force)}.", err=True)

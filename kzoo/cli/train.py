@@ -74,7 +74,7 @@ def command(model, config, **options):
     if model is not None:
         spec(model)  # before Keras is imported: a wrong name answers at once
     load_keras()
-    from kzoo.training import train
+    from kzoo.training.loop import train
 
     for key in config.keys() & signature(train).parameters.keys():
         use = f": use --{key.replace('_', '-')}" if key in options else ""

@@ -15,11 +15,11 @@ def command(folder, as_json):
 
     The exit code is 1 if anything differs.
     """
-    from kzoo.export.reader import read_card
+    from kzoo.exporting.reader import read_card
 
     read_card(folder)  # before TensorFlow is imported: what is no export is told at once
     load_keras()
-    from kzoo.export.check import verify
+    from kzoo.exporting.check import verify
 
     report = verify(folder, raises=False)
     if as_json:

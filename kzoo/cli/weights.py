@@ -76,7 +76,7 @@ def verify_command(model, weights, features, seed, as_json):
     load_keras()
     from keras import ops
 
-    from kzoo.build import build
+    from kzoo.builder import build
     from kzoo.errors import WeightsError
     from kzoo.weights.verify import probe, statistics
 

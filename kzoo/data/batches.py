@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from kzoo.data import images
+from kzoo.data.dataset import Split
 from kzoo.data.guards import check_channels
 from kzoo.data.scan import in_order
-from kzoo.data.sources import Split
 from kzoo.errors import DataError
 from kzoo.hardware import cores
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from kzoo.data.scan import Scan
+from kzoo.data.guards import shown
 
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -39,6 +39,13 @@ class Split:
         return not isinstance(self.images, np.ndarray)
 
 
+class Groups(Protocol):
+    """What knows which images are duplicates: `kzoo.data.scan.Scan`, or what is remembered of one."""
+
+    def groups_of(self, ids: list[str]) -> np.ndarray:
+        """A number for each image (N,), the same for duplicates."""
+
+
 @dataclass
 class DataSet:
     """A data set, divided: `splits` maps "train", "val", "test" (those that there are) to a Split.
@@ -53,7 +60,14 @@ class DataSet:
     splits: dict[str, Split]
     skipped: list[tuple[str, str]] = field(default_factory=list)
     drawn: tuple[str, ...] = ()
-    scan: Scan | None = field(default=None, repr=False, compare=False)
+    scan: Groups | None = field(default=None, repr=False, compare=False)
+
+    def whole(self):
+        """All parts as one Split."""
+        parts = list(self.splits.values())
+        images = [p.images for p in parts]
+        images = list(chain(*images)) if parts[0].files else np.concatenate(images)
+        return Split(images, np.concatenate([p.labels for p in parts]), list(chain(*(p.ids for p in parts))))
 
     def fingerprint(self):
         """A hash of names, labels and contents (for files: their sizes) of all splits."""
@@ -68,6 +82,13 @@ class DataSet:
                 for image in split.images:
                     digest.update(image if isinstance(image, bytes) else str(_size(image)).encode())
         return digest.hexdigest()
+
+
+def report_skipped(skipped, most=3):
+    """One line that names the first few and counts the rest."""
+    listed = "; ".join(f"{shown(name)} {reason}" for name, reason in skipped[:most])
+    rest = f"; and {len(skipped) - most} more" if len(skipped) > most else ""
+    return f"{len(skipped)} unusable file{'s' if len(skipped) > 1 else ''}: {listed}{rest}"
 
 
 def _size(path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from kzoo.data.dataset import DataSet
 from kzoo.errors import DataError
+from kzoo.files import escaped
 
 
 def divide(data: DataSet, val_fraction, test_fraction, seed):
@@ -87,3 +90,18 @@ def contradictory(labels, groups):
     np.minimum.at(lowest, group, labels)
     np.maximum.at(highest, group, labels)
     return (lowest < highest)[group]
+
+
+def as_divided(data, rows, where):
+    """The data set in the parts that a run's splits.csv names; images that are not in it are in no part.
+
+    rows: of that file, dicts of "split" and "id". where: its name, for the message. Raises DataError.
+    """
+    part = {row["id"]: row["split"] for row in rows}
+    everything = data.whole()
+    names = [part.get(escaped(i)) for i in everything.ids]
+    order = dict.fromkeys(row["split"] for row in rows)
+    found = {p: everything.take(np.flatnonzero([n == p for n in names])) for p in order}
+    if not any(map(len, found.values())):
+        raise DataError(f"None of the images of '{data.name}' is in {where}: renamed?")
+    return replace(data, splits={p: split for p, split in found.items() if len(split)})

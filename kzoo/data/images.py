@@ -216,7 +216,7 @@ def preparer(shape, preprocessing):
         except tf.errors.ResourceExhaustedError as e:  # no fault of the image
             raise KzooError("There is not enough memory to decode an image: end other programs and start again.") from e
         except tf.errors.OpError as e:
-            raise DataError(f"can't be decoded ({_short(e)})") from e
+            raise DataError(f"can't be decoded ({short_reason(e)})") from e
 
     return one
 
@@ -230,7 +230,7 @@ def check_shape(shape):
         raise DataError(f"Images need a fixed height and width, the model has {shape}: pass input_shape.")
 
 
-def _short(error):
+def short_reason(error):
     """The first clause of a TensorFlow message, without the graph's node names."""
     text = (error.message or str(error)).strip().splitlines()[0]
     return text.split("[[")[0].replace("{{function_node", "").split("[Op:")[0].strip(" .:}")[-120:]

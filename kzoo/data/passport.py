@@ -9,8 +9,8 @@ import numpy as np
 
 from kzoo.data.dataset import DataSet
 from kzoo.data.guards import shown
+from kzoo.data.loading import load_data
 from kzoo.data.scan import scan
-from kzoo.data.sources import load_data
 
 SMALL = 32  # pixels of the shorter side below which a file is called very small
 IMBALANCE = 3.0  # times that the largest class outnumbers the smallest, from which on it is a warning
@@ -20,7 +20,7 @@ LISTED = 5  # of each kind in the text; JSON has all
 
 @dataclass
 class Passport:
-    """What `passport` found; all fields are JSON-able.
+    """What `check_data` found; all fields are JSON-able.
 
     counts: {split: {class: images}}, of images that can be decoded. sizes: {"width" and "height": {"min", "median",
     "max"}, "small": ids}. formats, modes, orientations: {name: images}. unreadable, damaged: [{"id", "reason"}].
@@ -76,7 +76,7 @@ class Passport:
         return "\n".join(_lines(self))
 
 
-def passport(source, *, seed=0, val_fraction=0.1, test_fraction=0.2, bar=None):
+def check_data(source, *, seed=0, val_fraction=0.1, test_fraction=0.2, bar=None):
     """Look at each image of a data set, and say what is in it and what is wrong with it.
 
     source: what `kzoo.load_data` takes, divided as it divides with together=True; or a DataSet, which is left as it is.

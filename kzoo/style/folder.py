@@ -9,10 +9,10 @@ from pathlib import Path
 from kzoo.data.images import shown
 from kzoo.errors import DataError, KzooError
 from kzoo.files import make_folder
+from kzoo.interrupt import Interrupted, interruptible
 from kzoo.progress import say
-from kzoo.style import pictures
 from kzoo.style.transfer import Settings, beside, settled, stylize
-from kzoo.training.interrupt import Interrupted, interruptible
+from kzoo.synthesis import pictures
 
 
 def stylize_folder(contents, styles, out, *, from_last=False, budget=None, resume=False, quiet=False, **options):

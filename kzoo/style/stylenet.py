@@ -10,22 +10,21 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from kzoo.build import computing_in
+from kzoo import runs
+from kzoo.builder import computing_in
+from kzoo.catalog import Preprocessing
 from kzoo.data.batches import batches, prepared
+from kzoo.data.dataset import Split, report_skipped
 from kzoo.data.images import shown
-from kzoo.data.sources import Split, report_skipped
 from kzoo.errors import DataError, KzooError, RunError
-from kzoo.files import make_folder, write_folder
+from kzoo.files import make_folder
 from kzoo.hardware import auto_precision, describe
+from kzoo.interrupt import Interrupted, interruptible
+from kzoo.models.stylenet import stylenet
 from kzoo.progress import progress, say
-from kzoo.spec import Preprocessing
-from kzoo.style import losses, pictures
-from kzoo.style.network import model_of, network
-from kzoo.training import run as runs
-from kzoo.training.interrupt import Interrupted, interruptible
+from kzoo.synthesis import losses, pictures
+from kzoo.synthesis.network import model_of, network
 from kzoo.weights import fetch, resolve
-
-_register = keras.saving.register_keras_serializable(package="kzoo")
 
 SAME = (
     "model",
@@ -48,67 +47,6 @@ SAME = (
     "precision",
 )
 ROUND = 50  # steps between checkpoints
-
-
-# --- The network -----------------------------------------------------------------------------------------
-
-
-@_register
-class ReflectionPadding2D(layers.Layer):
-    """Pads (B, H, W, C) by `size` pixels of its mirror image on all sides: H + 2 size, W + 2 size."""
-
-    def __init__(self, size, **kwargs):
-        super().__init__(**kwargs)
-        self.size = size
-
-    def call(self, x):
-        n = self.size
-        return ops.pad(x, [[0, 0], [n, n], [n, n], [0, 0]], mode="reflect")
-
-    def compute_output_shape(self, shape):
-        b, h, w, c = shape
-        return (b, h and h + 2 * self.size, w and w + 2 * self.size, c)
-
-    def get_config(self):
-        return {**super().get_config(), "size": self.size}
-
-
-def conv(x, filters, size, *, name, stride=1, relu=True):
-    """Reflection padding, convolution, instance norm, ReLU."""
-    x = ReflectionPadding2D(size // 2, name=f"{name}_pad")(x)
-    x = layers.Conv2D(filters, size, strides=stride, name=name)(x)
-    x = layers.GroupNormalization(groups=-1, epsilon=1e-5, name=f"{name}_norm")(x)
-    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
-
-
-def residual(x, filters, *, name):
-    """x + two 3x3 convolutions, no ReLU behind the sum (Gross and Wilber 2016, as in the paper's supplement)."""
-    y = conv(x, filters, 3, name=f"{name}_conv1")
-    y = conv(y, filters, 3, name=f"{name}_conv2", relu=False)
-    return layers.Add(name=f"{name}_add")([x, y])
-
-
-def stylenet(x, *, width=32, blocks=5):
-    """The image transformation network of the paper's supplement, table 1, with two later improvements.
-
-    Instance norm in place of batch norm (Ulyanov et al. 2016, arXiv:1607.08022), nearest upsampling and a convolution
-    in place of transposed ones (Odena et al. 2016). All padding is by reflection, so sizes stay.
-
-    x: (B, H, W, 3) in 0..255, H and W multiples of 4. width: filters of the first convolution (32 in the paper).
-    Returns (B, H, W, 3) float32 in 0..255: 127.5 (1 + tanh).
-    """
-    x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32", name="preprocessing")(x)
-    x = conv(x, width, 9, name="conv1")
-    x = conv(x, 2 * width, 3, stride=2, name="conv2")
-    x = conv(x, 4 * width, 3, stride=2, name="conv3")
-    for i in range(blocks):
-        x = residual(x, 4 * width, name=f"block{i + 1}")
-    for i, filters in enumerate((2 * width, width)):
-        x = layers.UpSampling2D(2, name=f"up{i + 1}")(x)
-        x = conv(x, filters, 3, name=f"conv{i + 4}")
-    x = ReflectionPadding2D(4, name="conv6_pad")(x)
-    x = layers.Conv2D(3, 9, activation="tanh", dtype="float32", name="conv6")(x)
-    return layers.Rescaling(127.5, 127.5, dtype="float32", name="pixels")(x)
 
 
 def build_stylenet(*, width=32, blocks=5, precision="float32", seed=0):
@@ -282,11 +220,11 @@ def train_stylenet(
 def photos(folder):
     """A Split of all image files below a folder; labels are 0."""
     from kzoo.data.images import fault
-    from kzoo.data.sources import _files
+    from kzoo.data.sources.folder import files_below
 
     if not Path(folder).is_dir():
         raise DataError(f"There is no folder '{folder}' with pictures to learn on.")
-    paths = [str(p) for p in _files(Path(folder), set()) if fault(p) is None]
+    paths = [str(p) for p in files_below(Path(folder), set()) if fault(p) is None]
     if not paths:
         raise DataError(f"{shown(folder)} holds no JPEG, PNG, GIF, BMP or WebP image.")
     return Split(paths, np.zeros(len(paths), "int64"), [str(Path(p).relative_to(folder)) for p in paths])
@@ -422,7 +360,7 @@ def apply_stylenet(net, images, *, out=None, size=None, quiet=False):
     how many there were, and has the paths written as `results`. Memory grows with the pixels of one picture: the whole
     picture decides its instance norms.
     """
-    from kzoo.style.memory import available
+    from kzoo.synthesis.memory import available
 
     model = load_stylenet(net)
     files = [p for i in images for p in (pictures.listed(i) if Path(i).is_dir() else [Path(i)])]
@@ -459,35 +397,3 @@ def apply_stylenet(net, images, *, out=None, size=None, quiet=False):
     if bad:
         raise pictures.unpainted(bad, files, written)
     return written
-
-
-def export_stylenet(net, out, *, force=False):
-    """Write a trained stylenet as a SavedModel that runs without kzoo and Keras.
-
-    Its signature serving_default takes images (B, H, W, 3) uint8 of any size and gives painted, the same shape and
-    type. out: the folder; force: replace the SavedModel that is there. Returns its path.
-    """
-    import tensorflow as tf
-
-    if keras.backend.backend() != "tensorflow":
-        raise KzooError("A SavedModel is written by the TensorFlow backend: unset KERAS_BACKEND.")
-    model, out = load_stylenet(net), Path(out)
-
-    def replaceable():
-        if not force:
-            raise KzooError(f"{out} exists: choose another --out, or --force.")
-        if not (out / "saved_model.pb").is_file():
-            raise KzooError(f"{out} is no SavedModel, so it is not replaced: choose another --out.")
-
-    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
-    def painted(images):
-        h, w = tf.shape(images)[1], tf.shape(images)[2]
-        x = tf.pad(tf.cast(images, tf.float32), [[0, 0], [0, -h % 4], [0, -w % 4], [0, 0]], mode="REFLECT")
-        y = model(x, training=False)[:, :h, :w]
-        return {"painted": tf.cast(tf.clip_by_value(tf.round(y), 0, 255), tf.uint8)}
-
-    module = tf.Module()
-    module.model, module.painted = model, painted
-    with write_folder(out, replace=replaceable) as folder:
-        tf.saved_model.save(module, str(folder), signatures={"serving_default": painted})
-    return out

@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from kzoo.catalog import spec
+from kzoo.catalog.pretrained import OFFLINE_STYLE
 from kzoo.errors import DataError, KzooError, WeightsError, unknown
 from kzoo.files import check_writable
 from kzoo.hardware import auto_precision
-from kzoo.pretrained import OFFLINE_STYLE
+from kzoo.interrupt import Interrupted, interruptible
 from kzoo.progress import progress, say
-from kzoo.style import colour, memory, pictures
-from kzoo.style.network import model_of, network
-from kzoo.style.objective import BALANCES, Eye, Objective
-from kzoo.style.optimise import LBFGS, OPTIMISERS
-from kzoo.training.interrupt import Interrupted, interruptible
-from kzoo.training.run import differences, load_checkpoint, save_checkpoint
+from kzoo.runs import differences, load_checkpoint, save_checkpoint
+from kzoo.style import colour
+from kzoo.synthesis import memory, pictures
+from kzoo.synthesis.network import model_of, network
+from kzoo.synthesis.objective import BALANCES, Eye, Objective
+from kzoo.synthesis.optimise import LBFGS, OPTIMISERS
 from kzoo.weights import fetch, resolve
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -38,8 +39,8 @@ class Settings:
         "random" (random filters know colours and strokes, but nothing of objects). "auto": imagenet, downloaded once;
         where it can't be had, kzoo's own, which it says. A result's PNG has what was used.
     content_layers, style_layers, layer_weights: names, and w_l for each style layer; None: the paper's, equal.
-    content_weight, style_weight, tv_weight, range_weight, balance: see `kzoo.style.objective.Objective`. Pixels that a
-        file would cut off spoil the Grams, hence range_weight; 0 is the paper's. balance None: "relative",
+    content_weight, style_weight, tv_weight, range_weight, balance: see `kzoo.synthesis.objective.Objective`. Pixels
+        that a file would cut off spoil the Grams, hence range_weight; 0 is the paper's. balance None: "relative",
         and for random weights and kzoo's own "gradient", which brings them nearer to what VGG-19 sees in the style.
     style_weights: one for each style.
     size: the longer side of the result. style_scale: size of the styles relative to it. coarsest: the longer side to

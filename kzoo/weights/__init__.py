@@ -7,10 +7,9 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from kzoo.catalog import spec
+from kzoo.catalog import Weights, spec
+from kzoo.catalog.pretrained import RECOGNISED
 from kzoo.errors import unknown
-from kzoo.pretrained import RECOGNISED
-from kzoo.spec import Weights
 from kzoo.weights.assign import Report, assign
 from kzoo.weights.fetch import cache_dir, fetch, matches
 from kzoo.weights.maps import MAPS, Names

@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-from kzoo import shipped
-from kzoo.data.sources import places
+from kzoo.catalog import Weights, shipped
 from kzoo.errors import ExportError, KzooError
-from kzoo.spec import Weights
+from kzoo.files import data_folders
 from kzoo.weights.fetch import fetch
 
 # As keras.applications publishes it: {"0": ["n01440764", "tench"], ...}.
@@ -28,7 +27,7 @@ def class_names(classes, n):
         if card["data"] == classes and len(card["classes"]) == n:
             return tuple(card["classes"])
     if classes == "imagenet" and n == 1000:
-        local = [p / "imagenet_sample" / "class_index.json" for p in places()]
+        local = [p / "imagenet_sample" / "class_index.json" for p in data_folders()]
         for path in local:
             if path.is_file():
                 return read_names(path)

@@ -11,10 +11,10 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from kzoo import shipped
+from kzoo.catalog import shipped
+from kzoo.catalog.pretrained import PRETRAINED
 from kzoo.errors import WeightsError
 from kzoo.files import digest, sync
-from kzoo.pretrained import PRETRAINED
 
 TRIES = 5  # in a row without a single new byte
 TIMEOUT = 30.0  # seconds without a byte

@@ -47,7 +47,7 @@ def network(name, precision="float32", norm=None):
     import numpy as np
 
     import kzoo
-    from kzoo.build import computing_in
+    from kzoo.builder import computing_in
 
     model = kzoo.build(name, preprocessing=kzoo.Preprocessing(), precision=precision, seed=0)
     if norm:

@@ -59,12 +59,12 @@ def keras_decode(folder, options):
 
 
 def kzoo_data(name, folder, options):
-    from kzoo.build import build
+    from kzoo.builder import build
     from kzoo.catalog import spec
     from kzoo.data import batches as module
-    from kzoo.data import load_data
+    from kzoo.data.loading import load_data
     from kzoo.hardware import auto_precision
-    from kzoo.training.fit import training_model
+    from kzoo.training.loop import training_model
     from kzoo.training.recipes import RECIPES
 
     row = spec(options.model[0])

@@ -34,7 +34,7 @@ def arguments(parser):
 
 
 def contenders(options):
-    from kzoo.export.formats import missing
+    from kzoo.exporting.formats import missing
 
     return ["plain export", *(n for n in options.formats if not missing(FORMATS[n][0]))]
 
@@ -51,7 +51,7 @@ def subject(name, norm=None):
     import os
 
     from kzoo.catalog import spec
-    from kzoo.export.source import Source, find
+    from kzoo.exporting.source import Source, find
 
     if not os.path.isdir(name):
         row, model = spec(name), network(name, norm=norm)
@@ -69,7 +69,7 @@ def measure(name, options):
     import keras
     import numpy as np
 
-    from kzoo.export.write import _read
+    from kzoo.exporting.write import _read
 
     source, model = subject(options.model[0], keras.layers.BatchNormalization if name == "plain export" else None)
     tested = _read(source, "test" if "test" in source.splits else "val", 10**6, True)
@@ -109,8 +109,8 @@ def kzoo(name, source, model, folder):
     import numpy as np
     import tensorflow as tf
 
-    from kzoo.export import formats, graph
-    from kzoo.export.write import Parts, _representative, only_logits
+    from kzoo.exporting import formats, graph
+    from kzoo.exporting.write import Parts, _representative, only_logits
 
     format, variant, precision = FORMATS[name]
     function, form = graph.network(model, precision)

@@ -35,9 +35,9 @@ def measure(name, options):
 
 def _photos():
     sys.path.insert(0, str(ROOT))
-    from kzoo.data.sources import places
+    from kzoo.files import data_folders
 
-    found = next((p for p in places() if (p / "hymenoptera").is_dir() and (p / "weights").is_dir()), None)
+    found = next((p for p in data_folders() if (p / "hymenoptera").is_dir() and (p / "weights").is_dir()), None)
     if found is None:
         sys.exit("Needs hymenoptera/ and weights/ in the shared data: set KZOO_DATA to its folder.")
     return found

@@ -50,7 +50,7 @@ def measure(name, options):
 
 
 def with_kzoo(name, precision):
-    from kzoo.inference import predictor
+    from kzoo.graph.inference import predictor
 
     return [predictor(network(name), precision)]
 

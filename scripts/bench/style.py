@@ -18,9 +18,9 @@ CLOCK = (15, 30, 60, 90, 120, 180)
 
 
 def arguments(parser):
-    from kzoo.data.sources import places
+    from kzoo.files import data_folders
 
-    shared = next((p for p in places() if (p / "style").is_dir()), None)
+    shared = next((p for p in data_folders() if (p / "style").is_dir()), None)
 
     def at(name):
         return str(shared / name) if shared else None
@@ -51,9 +51,9 @@ class Done(Exception):
 def measure(name, options):
     import numpy as np
 
-    from kzoo.style import pictures
-    from kzoo.style.network import network
-    from kzoo.style.objective import Eye, Objective
+    from kzoo.synthesis import pictures
+    from kzoo.synthesis.network import network
+    from kzoo.synthesis.objective import Eye, Objective
 
     who, optimiser, precision = name.split()
 
@@ -119,10 +119,10 @@ def operations(shape, layers):
     The gradient of a convolution for its input costs what the convolution costs, that of F F^T for F twice its N^2 M.
     """
     import kzoo
-    from kzoo.ledger import _without_values
+    from kzoo.graph.ledger import without_values
 
     # Without values: the fully connected layers behind would count as peak memory.
-    rows = kzoo.ledger(_without_values(lambda: kzoo.build("vgg19", num_classes=None, input_shape=shape))).rows
+    rows = kzoo.ledger(without_values(lambda: kzoo.build("vgg19", num_classes=None, input_shape=shape))).rows
     last = next(i for i, row in enumerate(rows) if row.name == layers[-1])
     total = 2 * 2 * sum(row.multiply_adds or 0 for row in rows[: last + 1])
     for row in rows:
@@ -133,7 +133,7 @@ def operations(shape, layers):
 
 
 def kzoo_loop(optimiser, content, evaluate):
-    from kzoo.style.optimise import LBFGS, Adam
+    from kzoo.synthesis.optimise import LBFGS, Adam
 
     steps = {"lbfgs": LBFGS, "adam": Adam}[optimiser](content.copy())
     while steps.step(evaluate):

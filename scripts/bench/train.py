@@ -60,7 +60,7 @@ def images(model, n):
     import numpy as np
 
     from kzoo.catalog import spec
-    from kzoo.data import load_data
+    from kzoo.data.loading import load_data
     from kzoo.errors import KzooError
 
     shape = spec(model).input_shape
@@ -84,12 +84,12 @@ def plan_of(model, batch):
 
 
 def with_kzoo(model, batch, steps, precision):
-    from kzoo.build import build
+    from kzoo.builder import build
     from kzoo.catalog import spec
     from kzoo.data.batches import batches
-    from kzoo.data.sources import Split
+    from kzoo.data.dataset import Split
     from kzoo.hardware import auto_precision
-    from kzoo.training.fit import training_model
+    from kzoo.training.loop import training_model
 
     if precision == "auto":
         precision = auto_precision(build(model))[0]

@@ -1,0 +1,148 @@
+"""From a name to a Keras model: Input -> preprocessing -> architecture -> predictions."""
+
+from contextlib import contextmanager
+from importlib import import_module
+from inspect import Parameter, signature
+
+import keras
+
+from kzoo import weights as pretrained
+from kzoo.catalog import spec
+from kzoo.errors import KzooError, unknown
+from kzoo.hardware import POLICIES
+from kzoo.layers import Preprocess
+
+
+@contextmanager
+def computing_in(precision):
+    """Layers made inside compute in `precision` ("float32", "bfloat16", "float16"); variables stay float32."""
+    if precision not in POLICIES:
+        raise unknown("precision", precision, POLICIES, f"It is one of {', '.join(POLICIES)}.")
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(POLICIES[precision])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def architecture(row):
+    """The function that a row names; KzooError if it is not there."""
+    module, _, function = row.architecture.partition(":")
+    try:
+        return getattr(import_module(module), function)
+    except (ImportError, AttributeError) as e:
+        raise KzooError(f"Model '{row.name}' names '{row.architecture}', which can't be loaded: {e}.") from e
+
+
+def options(row):
+    """The keywords that a row's architecture takes beside num_classes, with the row's values."""
+    parameters = signature(architecture(row)).parameters.values()
+    return {
+        p.name: row.config.get(p.name, None if p.default is Parameter.empty else p.default)
+        for p in parameters
+        if p.kind is Parameter.KEYWORD_ONLY and p.name != "num_classes"
+    }
+
+
+def check_options(row, config):
+    """UnknownName for a keyword that a row's architecture does not take."""
+    known = options(row)
+    for key in config:
+        if key not in known:
+            raise unknown(f"option of {row.name}", key, known, f"It has: {', '.join(known) or 'none'}.")
+
+
+def build(
+    name,
+    *,
+    num_classes="published",
+    input_shape=None,
+    preprocessing=None,
+    precision=None,
+    seed=None,
+    weights=None,
+    new_classifier=None,
+    adapt_input=False,
+    **config,
+):
+    """Build a model of the catalog.
+
+    name: a name of `kzoo.list_models()`, or a ModelSpec.
+    num_classes: the published number by default; None stops at the features below the classifier.
+    input_shape: (height, width, channels), as published by default.
+    preprocessing: a `kzoo.Preprocessing`; by default that of the weights, else the row's.
+    precision: "float32", "bfloat16" or "float16" for the arithmetic (variables stay float32); None takes the global
+        Keras policy.
+    seed: of the initial weights (it sets Keras' global seed).
+    weights: None, a tag of the row ("imagenet"), a path to a file, or a `kzoo.Weights`. They load strictly: all of
+        them, or a WeightsError and no model. Only where num_classes is given and theirs is another number the
+        classifier stays new, and that is logged.
+    new_classifier: True keeps the classifier new in any case. adapt_input: True fits the first kernel of the weights
+        to another number of input channels.
+    config: keywords of the architecture in place of the row's.
+
+    Returns a flat functional keras.Model: images (B, H, W, C) in 0..255, uint8 or float32, to float32 logits
+    (B, num_classes). Raises UnknownName for a name or keyword that does not exist, KzooError for a shape that the
+    network can't take.
+
+    >>> import kzoo
+    >>> kzoo.build("vgg16", num_classes=5, input_shape=(160, 160, 3)).output_shape
+    (None, 5)
+    """
+    row = spec(name)
+    check_options(row, config)
+    if weights is not None:
+        weights = pretrained.resolve(row, weights)
+        config = {**weights.config, **config}
+        if new_classifier is None and num_classes == "published":
+            new_classifier = False  # whoever names no number of classes wants those of the weights
+        elif new_classifier is None and num_classes != row.num_classes:
+            new_classifier = "if missing"
+    num_classes = row.num_classes if num_classes == "published" else num_classes
+    if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
+        raise KzooError(f"num_classes must be a positive integer or None, got {num_classes!r}.")
+    shape = row.input_shape if input_shape is None else tuple(input_shape)
+    if len(shape) != 3 or not all(n is None or (isinstance(n, int) and n > 0) for n in shape) or shape[2] is None:
+        raise KzooError(f"input_shape must be (height, width, channels), like {row.input_shape}; got {input_shape!r}.")
+    prep = preprocessing or (weights and weights.preprocessing) or row.preprocessing
+    per_channel = {len(v) for v in (prep.scale, prep.offset) if isinstance(v, tuple)}
+    if per_channel - {shape[2]}:
+        # Means for three colours have no meaning for another number of channels; their average is the nearest thing.
+        def mean(v):
+            return sum(v) / len(v) if isinstance(v, tuple) else v
+
+        prep = type(prep)(prep.crop, prep.interpolation, prep.channel_order, mean(prep.scale), mean(prep.offset))
+
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    with computing_in(precision or _current()):
+        inputs = keras.Input(shape, dtype="float32", name="image")
+        x = Preprocess(prep.channel_order, prep.scale, prep.offset, name="preprocessing")(inputs)
+        try:
+            outputs = architecture(row)(x, num_classes=num_classes, **{**row.config, **config})
+        except (ValueError, TypeError) as e:
+            if isinstance(e, TypeError) and not config:  # no value of a user's, but a bug
+                raise
+            if "output size" in str(e) or "Exception encountered when calling" in str(e):  # as Keras says it
+                raise _too_small(row, shape) from e
+            reason = str(e).strip().splitlines()[0]
+            raise KzooError(f"{row.name} can't be built with input shape {shape} and {config}: {reason}") from e
+    model = keras.Model(inputs, outputs, name=row.name)
+    if any(0 in tensor.shape for layer in model.layers for tensor in keras.tree.flatten(layer.output)):
+        raise _too_small(row, shape)  # Keras before 3.13 pools to nothing without a word
+    if weights is not None:
+        pretrained.load(model, weights, new_classifier=new_classifier, adapt_input=adapt_input)
+    return model
+
+
+def _too_small(row, shape):
+    return KzooError(
+        f"{row.name} can't be built for the input shape {shape}: it shrinks to nothing on the way. "
+        f"Published is {row.input_shape}; give a larger input_shape."
+    )
+
+
+def _current():
+    policy = keras.config.dtype_policy().name
+    return {v: k for k, v in POLICIES.items()}.get(policy, "float32")

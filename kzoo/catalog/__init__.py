@@ -1,0 +1,18 @@
+"""The catalog: what each model is (rows), published weights, shipped weights. Standard library only."""
+
+from kzoo.catalog import rows  # noqa: F401  registers every row
+from kzoo.catalog.model_spec import RULES, ModelSpec, Paper, Preprocessing, Weights, agrees, printed
+from kzoo.catalog.registry import list_models, register, spec
+
+__all__ = [
+    "RULES",
+    "ModelSpec",
+    "Paper",
+    "Preprocessing",
+    "Weights",
+    "agrees",
+    "list_models",
+    "printed",
+    "register",
+    "spec",
+]

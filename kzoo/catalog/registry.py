@@ -1,0 +1,54 @@
+"""The registry: which models there are, by name. Standard library only."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from kzoo.catalog.model_spec import ModelSpec
+from kzoo.errors import KzooError, unknown
+
+_rows: dict[str, ModelSpec] = {}
+
+
+def register(row, *, replace=False):
+    """Add a row to the catalog; it then works by name in every function and command of this process.
+
+    Raises KzooError if the name is taken (unless replace) or is no plain lower-case identifier.
+
+    >>> from kzoo.catalog import ModelSpec, Paper
+    >>> row = ModelSpec("my_net", "my_package.nets:my_net", (32, 32, 3), 10, Paper("None yet", "I", 2026))
+    >>> register(row).name
+    'my_net'
+    """
+    if not isinstance(row, ModelSpec):
+        raise KzooError(f"register() takes a kzoo.ModelSpec, got {type(row).__name__}.")
+    if not (row.name.isidentifier() and row.name == row.name.lower()):
+        raise KzooError(f"A model's name is lower-case letters, digits and _; got '{row.name}'.")
+    if row.name in _rows and not replace:
+        raise KzooError(f"A model named '{row.name}' is registered already; pass replace=True to replace it.")
+    _rows[row.name] = row
+    return row
+
+
+def list_models(pattern="*"):
+    """Names of the models that match a shell pattern, in the catalog's order.
+
+    >>> list_models("vgg1*")
+    ['vgg11', 'vgg13', 'vgg16', 'vgg19', 'vgg11_bn', 'vgg13_bn', 'vgg16_bn', 'vgg19_bn']
+    """
+    return [name for name in _rows if fnmatchcase(name, pattern)]
+
+
+def spec(name):
+    """The row of a model, a ModelSpec.
+
+    Raises UnknownName with the nearest name.
+
+    >>> spec("vgg16").params
+    138357544
+    """
+    if isinstance(name, ModelSpec):
+        return name
+    if name not in _rows:
+        raise unknown("model", name, _rows, "kzoo list shows all.")
+    return _rows[name]

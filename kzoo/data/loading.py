@@ -1,0 +1,88 @@
+"""Find a data set, of whatever kind its source is, and divide it."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+
+import numpy as np
+
+from kzoo.data.dataset import DataSet, report_skipped
+from kzoo.data.divide import divide
+from kzoo.data.scan import without_undecodable
+from kzoo.data.sources import NAMED, SOURCES
+from kzoo.errors import DataError
+from kzoo.progress import say
+
+
+def load_data(source, *, val_fraction=0.1, test_fraction=0.2, seed=0, strict=False, together=False, bar=None):
+    """Find and divide a data set.
+
+    source: a folder of class folders (or of train/, val/, test/ with class folders in them), a .csv with the columns
+        path, label and perhaps split (`kzoo.data.sources.table` has its rules), "digits", "mnist", "fashion_mnist",
+        "cifar10", "tfds:NAME", or an .npz (x_train, y_train, x_test, y_test; or images, labels; perhaps classes).
+    val_fraction, test_fraction: what is taken where the source is not divided itself: a validation part from the
+        training part, a test part only from an undivided pile. Stratified, drawn with `seed`.
+    strict: refuse files that can't be used instead of leaving them out.
+    together: decode each image first (`kzoo.data.scan`), leave out those that can't be decoded, and let duplicates and
+        near duplicates stay in one part where kzoo divides. How the source itself divides them is left as it is.
+    bar: a `kzoo.progress` to show that on.
+
+    Returns a DataSet. Named sets are looked for in $KZOO_DATA, the Keras cache, then TensorFlow
+    Datasets. Raises DataError.
+
+    >>> data = load_data("digits")
+    >>> data.classes[:3], {name: len(split) for name, split in data.splits.items()}
+    (('0', '1', '2'), {'train': 1258, 'val': 180, 'test': 359})
+    """
+    for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= value < 1:
+            raise DataError(f"{name} must be in [0, 1), got {value}.")
+    name = os.fspath(source)
+    data = _read(name)
+    data.name = name
+    if together:
+        without_undecodable(data, bar)
+    if data.skipped and strict:
+        raise DataError(report_skipped(data.skipped) + " (--strict)")
+    _check(data)
+    return divide(data, val_fraction, test_fraction, seed)
+
+
+def _read(source) -> DataSet:
+    """What the first kind of source that takes it reads."""
+    if source in NAMED and os.path.exists(source):
+        say(f"Note: '{source}' is the known data set; ./{source} is the file or folder here.")
+    for kind in SOURCES:
+        module = import_module(f"kzoo.data.sources.{kind}")
+        if module.matches(source):
+            if kind not in ("named", "tfds") and not os.path.exists(source):
+                break
+            return module.read(source)
+    takes = "; ".join(SOURCES.values())
+    if os.path.exists(source):
+        raise DataError(f"'{source}' is no kind of data set that kzoo reads. It reads {takes}.")
+    raise DataError(f"There is no data set '{source}'. kzoo reads {takes}.")
+
+
+def _check(data):
+    if len(data.classes) < 2:
+        raise DataError(f"'{data.name}' has {len(data.classes)} class; a classifier needs at least two.")
+    for part, split in data.splits.items():
+        outside = split.labels[(split.labels < 0) | (split.labels >= len(data.classes))]
+        if len(outside):
+            raise DataError(
+                f"'{data.name}' has {len(data.classes)} classes, so labels are 0 to {len(data.classes) - 1}, "
+                f"but there is a {outside[0]} in {part}."
+            )
+    first = "all" if "all" in data.splits else "train"
+    if first not in data.splits:
+        raise DataError(f"'{data.name}' has no training part, only {', '.join(data.splits)}.")
+    counts = np.bincount(data.splits[first].labels, minlength=len(data.classes))
+    empty = [c for c, n in zip(data.classes, counts, strict=True) if not n]
+    if empty:
+        reason = f" ({report_skipped(data.skipped)})" if data.skipped else ""
+        raise DataError(
+            f"'{data.name}' has no usable image of class {', '.join(map(repr, empty[:5]))} to train on: "
+            f"add some, or remove the class.{reason}"
+        )

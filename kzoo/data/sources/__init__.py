@@ -1,0 +1,16 @@
+"""Where images and labels come from: one file for each kind of source. Standard library only, for the commands' help.
+
+To add a kind, write a file here with `matches(source)` and `read(source)`, which gives an undivided or divided DataSet,
+and add its line to SOURCES.
+"""
+
+NAMED = ("digits", "mnist", "fashion_mnist", "cifar10")
+
+# The module of each kind -> what a user gives, in the order in which they are asked.
+SOURCES = {
+    "named": ", ".join(NAMED),
+    "tfds": "tfds:NAME",
+    "folder": "a folder of class folders, or of train/, validation/, test/ with class folders",
+    "arrays": "an .npz with x_train, y_train, x_test, y_test, or images, labels",
+    "table": "a .csv with the columns path, label and perhaps split",
+}

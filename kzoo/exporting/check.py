@@ -1,0 +1,150 @@
+"""Whether an export still computes what it did when it was made: files, preprocessing, every format on real images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from kzoo.errors import ExportError, KzooError, first_line
+from kzoo.exporting import formats, golden
+from kzoo.exporting.reader import check_preprocessing, load_saved_model, read_card
+from kzoo.files import sha256
+from kzoo.metrics import softmax
+
+
+def verify(folder, *, raises=True):
+    """Check an export: that its files are those of the card, that its preprocessing is that of the fingerprint, that
+    the golden images become the same pixels, and that every format gives them the same top-1 and the same logits, up
+    to its tolerance.
+
+    folder: what `kzoo.export` wrote. raises: whether a failed check raises an ExportError that names all of them.
+
+    Returns {"folder", "ok", "checks": [{"check", "ok", "detail"}]}; "ok" of a check is None where a format's package
+    is missing. Any day, anywhere: it needs TensorFlow and the packages of the formats, no run, no data, no network.
+
+    >>> model = kzoo.build("mnist_softmax", seed=0)
+    >>> folder = kzoo.export(model, out="exports/example", quiet=True)
+    >>> kzoo.verify(folder)["ok"]
+    True
+    """
+    folder = Path(folder)
+    card = read_card(folder)
+    checks = [_files(folder, card)]
+    bad = checks[0].pop("bad")
+    try:
+        preprocessing, shape = check_preprocessing(card, folder)
+        checks.append(_check("preprocessing", True, card["preprocessing_sha256"][:12]))
+        checks += _golden(folder, card, preprocessing, shape, bad)
+    except KzooError as e:
+        checks.append(_check("preprocessing" if "preprocessing" in str(e) else "golden", False, str(e)))
+    report = {"folder": str(folder), "ok": all(c["ok"] is not False for c in checks), "checks": checks}
+    if raises and not report["ok"]:
+        bad = "; ".join(f"{c['check']}: {c['detail']}" for c in checks if c["ok"] is False)
+        raise ExportError(f"{folder} does not compute what it did when it was made. {bad}")
+    return report
+
+
+def _check(name, ok, detail, **more):
+    return {"check": name, "ok": ok, "detail": detail, **more}
+
+
+def _files(folder, card):
+    bad = {}
+    files = card.get("files")
+    if not isinstance(files, dict) or not files:
+        return _check("files", False, "the card lists none", bad=bad)
+    for name, facts in files.items():
+        path = folder / name
+        try:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                bad[name] = "lies outside"
+            elif sha256(path) != facts["sha256"]:
+                bad[name] = "has changed"
+        except OSError:
+            bad[name] = "is missing"
+    found = "; ".join(f"{name} {what}" for name, what in bad.items())
+    return _check("files", not bad, found or f"{len(files)} as in the card", bad=bad)
+
+
+def _golden(folder, card, preprocessing, shape, bad):
+    from kzoo.data.images import preparer
+
+    encoded, arrays = golden.load(folder / golden.FILE)
+    prepare = preparer(shape, preprocessing)
+    moved = sum(not np.array_equal(prepare(e), p) for e, p in zip(encoded, arrays["prepared"], strict=True))
+    n = len(encoded)
+    checks = [
+        _check(
+            "pixels",
+            not moved,
+            f"{moved} of {n} images become other pixels than in training" if moved else f"{n} images, equal",
+        )
+    ]
+    for variant, facts in card["formats"].items():
+        if bad.keys() & set(facts["files"]):  # its library might not survive it
+            checks.append(_check(variant, False, "not run: its files are not those of the card"))
+            continue
+        try:
+            checks += _variant(folder, card, variant, facts, encoded, arrays)
+        except ExportError as e:
+            absent = formats.missing(variant.partition("_")[0]) == str(e)
+            checks.append(_check(variant, None if absent else False, f"not checked: {e}" if absent else str(e)))
+        except Exception as e:  # whatever a format's library makes of a broken file
+            checks.append(_check(variant, False, f"can't be run ({type(e).__name__}: {first_line(e)})"))
+    return checks
+
+
+def _variant(folder, card, variant, facts, encoded, arrays):
+    """The checks of one format: its logits of prepared pixels; for the SavedModel also of encoded images."""
+    loaded = load_saved_model(folder) if variant == "saved_model" else None
+    run = formats.runner(variant, folder, loaded)
+    tolerance = formats.TOLERANCES.get(facts.get("precision"), 0)  # not the card's word for it
+    found = [compare(variant, run(arrays["prepared"]), arrays["logits"], tolerance)]
+    if loaded:
+        import tensorflow as tf
+
+        out = loaded.signatures["serving_default"](image=tf.constant([*encoded, b"no image"], tf.string))
+        found.append(compare("encoded images", out["logits"].numpy()[:-1], arrays["logits"], tolerance))
+        best = out["probabilities"].numpy()[:-1]
+        expected = -np.sort(-softmax(out["logits"].numpy()[:-1] / card["temperature"]), -1)[:, : best.shape[1]]
+        moved = float(np.abs(best - expected).max())
+        text = f"softmax(logits / {card['temperature']:.4g}) up to {moved:.2g}"
+        found.append(_check("probabilities", moved <= 1e-3, text))
+        names = (folder / "labels.txt").read_text("utf-8").split("\n")[:-1]
+        classes = [card["classes"][i] for i in arrays["logits"].argmax(-1)]
+        labels = [label.decode() for label in out["labels"].numpy()[:-1, 0]]
+        wrong = sum(a != b for a, b in zip(labels, classes, strict=True)) + (names != card["classes"])
+        found.append(_check("labels", not wrong, f"{wrong} are wrong" if wrong else "as in labels.txt"))
+        error = out["error"].numpy()[-1].decode()
+        found.append(_check("a bad image", bool(error) and not any(out["error"].numpy()[:-1]), error or "not marked"))
+    return found
+
+
+def compare(name, logits, expected, tolerance):
+    """A check of logits (N, C): no other top-1, none further off than tolerance times the largest expected one."""
+    if logits.shape != expected.shape or not np.isfinite(logits).all():
+        return _check(name, False, f"gives {logits.shape} or NaN; expected {expected.shape}")
+    flips = int((logits.argmax(-1) != expected.argmax(-1)).sum())
+    moved = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), 1e-6))
+    text = f"logits moved by {moved:.2g} of the largest (tolerance {tolerance:g})"
+    if flips:
+        text = f"{flips} of {len(logits)} images changed their top-1; {text}"
+    return _check(name, not flips and moved <= tolerance, text, moved=moved, flips=flips)
+
+
+def measured(folder, pixels, out):
+    """Write the logits of each format for prepared images (a .npy file) to out/<variant>.npy."""
+    x = np.load(pixels, mmap_mode="r", allow_pickle=False)
+    for variant in read_card(folder)["formats"]:
+        run = formats.runner(variant, Path(folder), load_saved_model(folder) if variant == "saved_model" else None)
+        np.save(Path(out) / f"{variant}.npy", np.concatenate([run(x[i : i + 32]) for i in range(0, len(x), 32)]))
+
+
+if __name__ == "__main__":  # the fresh process of kzoo export: FOLDER [PIXELS OUT]
+    report = verify(sys.argv[1], raises=False)
+    if report["ok"] and len(sys.argv) > 2:
+        measured(*sys.argv[1:4])
+    print("REPORT", json.dumps(report))

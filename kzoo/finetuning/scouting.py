@@ -1,0 +1,112 @@
+"""Which pretrained network suits photos: a cross-validated linear probe on the features of each."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from kzoo.data.dataset import report_skipped
+from kzoo.data.guards import check_channels
+from kzoo.data.loading import load_data
+from kzoo.errors import DataError, RunError
+from kzoo.finetuning.backbone import Network, at_hand, backbone, download_advice
+from kzoo.finetuning.features import features, hashes_of
+from kzoo.finetuning.heads import fit_head
+from kzoo.metrics import wilson
+from kzoo.progress import progress, say
+
+
+@dataclass
+class Scouting:
+    """What `scout` found; rows: the best network first, each a dict of model, weights, accuracy, low, high, loss, head,
+    features, tested (photos), seconds (features and probe)."""
+
+    data: str
+    images: int
+    rows: list[dict]
+
+    def to_dict(self):
+        return dict(self.__dict__)
+
+    def __str__(self):
+        width = max(len(r["model"]) for r in self.rows)
+        most = max(r["tested"] for r in self.rows)
+        tested = f"{most:,} of " if most < self.images else ""
+        lines = [
+            f"{self.data}: cross-validated on {tested}{self.images:,} training photos",
+            f"{'model':{width}}  accuracy  95 % interval     log loss  features  seconds",
+        ]
+        lines += [
+            f"{r['model']:{width}}  {r['accuracy']:8.2%}  {r['low']:.2%} to {r['high']:.2%}  {r['loss']:8.4f}  "
+            f"{r['features']:8,}  {r['seconds']:7.2f}"
+            for r in self.rows
+        ]
+        return "\n".join(lines)
+
+
+def scout(photos, models=None, *, seed=0, precision=None, quiet=False):
+    """Rank networks by a linear classifier on their features of the training photos, cross-validated.
+
+    photos: what `kzoo.load_data` takes; only its training part is looked at. models: names; by default all whose
+    weights are at hand without a download. seed: of the folds. Returns a Scouting. Raises KzooError.
+
+    >>> scout("photos", ["no_such_model"])
+    Traceback (most recent call last):
+        ...
+    kzoo.errors.DataError: There is no data set 'photos'...
+    """
+    data = load_data(photos, seed=seed, val_fraction=0.0, test_fraction=0.0)
+    split = data.splits["train"]
+    names = list(dict.fromkeys(row.name for row, _, _ in at_hand())) if models is None else list(models)
+    bases = []
+    for name in names:  # wrong names, and missing weights, before the work
+        try:
+            bases.append(backbone(name, precision=precision))
+        except RunError as e:
+            if models is not None:
+                raise
+            say(f"Left out {name}: {e}")  # a broken file
+    if not bases:
+        raise RunError(f"No pretrained weights are at hand. {download_advice()}")
+    for base in bases if not split.files else ():
+        check_channels(split.images.shape[-1], base.input_shape[2])
+    hashes, _ = hashes_of(split.images)
+    rows = []
+    with progress(quiet=quiet) as bar:
+        for base in bases:
+            start = time.monotonic()
+            bar.start(base.name, len(split))
+            got = features(split.images, base.cache(), Network(base), hashes=hashes, advance=bar.advance)
+            if got.skipped and not rows and not quiet:
+                say(f"Left out {report_skipped([(split.ids[i], reason) for i, reason in got.skipped])}.")
+            y = split.labels[got.kept]
+            if len(np.unique(y)) < len(data.classes):
+                raise DataError(f"'{photos}' has a class without a usable photo.")
+            # Identical photos stay on one side of a fold; near duplicates are for finetune's passport to find.
+            _, groups = np.unique([hashes[i] for i in got.kept], return_inverse=True)
+            head = fit_head(got.features, y, len(data.classes), groups=groups, seed=seed)
+            if head.folded is None:
+                raise DataError(f"'{photos}' has one photo of each class: nothing can be compared.")
+            right = int((head.folded.argmax(1) == y[head.tested]).sum())
+            low, high = wilson(right, len(head.tested))
+            rows.append(
+                {
+                    "model": base.name,
+                    "weights": str(base.path),
+                    "accuracy": right / len(head.tested),
+                    "low": low,
+                    "high": high,
+                    "loss": head.table[0]["loss"],
+                    "head": head.kind,
+                    "strength": head.strength,
+                    "features": int(got.features.shape[1]),
+                    "computed": got.computed,
+                    "tested": len(np.unique(head.tested)),
+                    "seconds": round(time.monotonic() - start, 3),
+                }
+            )
+            bar.done(f"{base.name}: {rows[-1]['accuracy']:.2%}")
+    return Scouting(os.fspath(photos), len(split), sorted(rows, key=lambda r: (-r["accuracy"], r["loss"])))

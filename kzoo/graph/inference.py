@@ -1,0 +1,236 @@
+"""A network as it runs when nobody trains it: batch norm folded, dropout gone, weights constant."""
+
+from collections import Counter
+
+import keras
+import numpy as np
+from keras import layers
+
+from kzoo.errors import KzooError, unknown
+from kzoo.graph.walk import calls
+from kzoo.hardware import POLICIES, auto_precision
+from kzoo.layers import GroupedConv2D, Preprocess
+
+# What can take in a scale and an offset: the variable to scale, and its axes of output channels.
+KERNELS = {
+    layers.Conv2D: ("kernel", (3,)),
+    GroupedConv2D: ("kernel", (3,)),
+    layers.Dense: ("kernel", (1,)),
+    layers.SeparableConv2D: ("pointwise_kernel", (3,)),
+    layers.DepthwiseConv2D: ("kernel", (2, 3)),
+}
+# What hands on its input when nobody trains.
+IDENTITIES = (layers.Identity, layers.Dropout, layers.SpatialDropout2D, layers.GaussianDropout, layers.GaussianNoise)
+
+
+def predictor(model, precision=None):
+    """A function: images (B, H, W, C) to logits, a float32 array (B, classes), dropout and the like off.
+
+    precision: "float32", "bfloat16", "float16", "auto" for what this machine is fast in, or None for what the model
+    computes in. The function keeps the weights that the model has now.
+
+    Compiled once for all batch sizes. Not with XLA on TensorFlow: its convolutions on a CPU are several times slower
+    than those of oneDNN, and Keras' own predict() would choose it.
+    """
+    model = inference_form(model, precision)
+    if keras.backend.backend() == "tensorflow":
+        return _frozen(model)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        trainable = [v.value for v in model.trainable_variables]
+        fixed = [v.value for v in model.non_trainable_variables]
+        step = jax.jit(lambda t, n, x: model.stateless_call(t, n, x, training=False)[0])
+        return lambda x: np.asarray(step(trainable, fixed, np.asarray(x)), "float32")
+    return lambda x: np.asarray(keras.ops.convert_to_numpy(model(x, training=False)), "float32")
+
+
+def _frozen(model):
+    """The network as one TensorFlow graph whose weights are constants.
+
+    Constants and not variables: oneDNN then brings each kernel into the layout that it likes once, not at every call.
+    """
+    import tensorflow as tf
+
+    arrays = [[v.numpy() for v in group] for group in (model.trainable_variables, model.non_trainable_variables)]
+
+    @tf.function(input_signature=[tf.TensorSpec(model.inputs[0].shape, "float32")], autograph=False)
+    def graph(x):
+        trainable, fixed = ([tf.constant(a) for a in group] for group in arrays)
+        return model.stateless_call(trainable, fixed, x, training=False)[0]
+
+    step = graph.get_concrete_function()
+    return lambda x: step(tf.cast(x, "float32")).numpy()
+
+
+def inference_form(model, precision=None):
+    """A copy of a functional model for inference: the same input and main output, with fewer layers.
+
+    Batch norm and a constant factor (Rescaling) are folded into the convolution or dense layer in front of them, if
+    nothing else sees its output: s * (W x + b) + t = (s * W) x + (s * b + t) with s = gamma / sqrt(variance + epsilon)
+    and t = beta - s * mean, computed in float64. Behind anything else (a sum, as in pre-activation networks, or a
+    concatenation) they stay. The scale and the channel order of the preprocessing go into the first convolution, if
+    only padding stands between: x + offset / scale is left. Dropout goes, and so do auxiliary classifiers.
+
+    precision: as in `predictor`. In 16 bits the weights are stored in them, too, so that no cast stands between two
+    convolutions. The preprocessing, the statistics of a batch norm that stays, the classifier ("predictions") and the
+    layer that gives the output are float32.
+
+    The layers that are left keep their names. Raises KzooError for a model without a graph (a subclass of keras.Model
+    with a call of its own), UnknownName for a precision.
+
+    >>> import kzoo
+    >>> model = kzoo.build("resnet20", depth=8)
+    >>> [sum("bn" in layer.name for layer in m.layers) for m in (model, inference_form(model))]
+    [7, 0]
+    """
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise KzooError(f"The inference form needs a keras.Model with a graph; {type(model).__name__} has none.")
+    if precision is None:
+        computes = {layer.compute_dtype for layer in model.layers}
+        precision = next((p for p in ("bfloat16", "float16") if p in computes), "float32")
+    elif precision == "auto":
+        precision = auto_precision(model)[0]
+    if precision not in POLICIES:
+        raise unknown("precision", precision, POLICIES, f"It is auto or one of {', '.join(POLICIES)}.")
+
+    output = model.outputs[0]
+    nodes = calls(model.inputs, [output])
+    gone, folded = _foldable(nodes, output)
+    entrance, first_conv = _entrance(nodes)
+    exact = {id(output)}  # the output, and what becomes the output when the layers behind it are gone
+    for node in reversed(nodes):
+        if id(node) in gone and id(node.outputs[0]) in exact:
+            exact.add(id(node.input_tensors[0]))
+
+    renewed = {}  # id of a layer -> its copy
+    inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
+    tensors = {id(t): new for t, new in zip(model.inputs, inputs, strict=True)}
+    for node in nodes:
+        layer = node.operation
+        if id(node) in gone:
+            tensors[id(node.outputs[0])] = tensors[id(node.input_tensors[0])]
+            continue
+        first = id(layer) not in renewed
+        if first:
+            in_float32 = precision == "float32" or any(id(t) in exact for t in node.outputs)
+            renewed[id(layer)] = _renew(layer, "float32" if in_float32 else precision)
+            if layer is entrance:
+                renewed[id(layer)] = _without_scale(layer)
+            elif id(layer) in folded or layer is first_conv:
+                renewed[id(layer)].use_bias = True
+        args, kwargs = node.arguments.fill_in(tensors)
+        results = renewed[id(layer)](*args, **kwargs)
+        tensors.update((id(t), new) for t, new in zip(node.outputs, keras.tree.flatten(results), strict=True))
+        if first and renewed[id(layer)] is not layer:
+            in_front = entrance if layer is first_conv else None
+            renewed[id(layer)].set_weights(_fold(layer, folded.get(id(layer), ()), in_front))
+    return keras.Model(inputs[0] if len(inputs) == 1 else inputs, tensors[id(output)], name=model.name)
+
+
+def _foldable(nodes, output):
+    """(ids of the calls that go, id of a convolution -> the layers to fold into it, in order)."""
+    seen_by = Counter(id(t) for node in nodes for t in node.input_tensors) + Counter([id(output)])
+    times = Counter(id(node.operation) for node in nodes)
+    gone, folded = set(), {}
+    ends = {}  # id of a tensor that a convolution, with all that is folded into it, gives -> that convolution
+    for node in nodes:
+        layer, out = node.operation, node.outputs[0]
+        if node.arguments.kwargs.get("training"):  # asked to be as in training
+            continue
+        if isinstance(layer, IDENTITIES):
+            gone.add(id(node))
+        elif type(layer) in KERNELS:
+            channels_last = getattr(layer, "data_format", "channels_last") == "channels_last"
+            # A layer that is called twice has one kernel for both; an activation stands between it and what follows.
+            if times[id(layer)] == 1 and layer.activation is keras.activations.linear and channels_last:
+                ends[id(out)] = layer
+        elif len(node.input_tensors) == 1 and id(node.input_tensors[0]) in ends and _is_affine(layer, len(out.shape)):
+            x = node.input_tensors[0]
+            if seen_by[id(x)] == 1:
+                gone.add(id(node))
+                folded.setdefault(id(ends[id(x)]), []).append(layer)
+                ends[id(out)] = ends[id(x)]
+    return gone, folded
+
+
+def _entrance(nodes):
+    """(the preprocessing, the convolution that is all that sees it, through padding if need be), or (None, None)."""
+    node = next((n for n in nodes if isinstance(n.operation, Preprocess)), None)
+    entrance = node and node.operation
+    while node and np.all(entrance.scale):
+        behind = [n for n in nodes if any(t is node.outputs[0] for t in n.input_tensors)]
+        node = behind[0] if len(behind) == 1 else None
+        if node and type(node.operation) is layers.Conv2D:
+            layer = node.operation
+            once = sum(n.operation is layer for n in nodes) == 1
+            plain = once and layer.groups == 1 and layer.data_format == "channels_last"
+            return (entrance, layer) if plain else (None, None)
+        if node and not isinstance(node.operation, layers.ZeroPadding2D):  # zeros stay zeros
+            node = None
+    return None, None
+
+
+def _without_scale(layer):
+    """The preprocessing x + offset / scale in RGB; `_fold` puts the rest into the convolution behind it."""
+    offset = np.atleast_1d(np.float64(layer.offset) / np.float64(layer.scale))
+    offset = offset[::-1] if layer.channel_order == "bgr" else offset
+    return Preprocess(offset=tuple(offset.tolist()) if len(offset) > 1 else float(offset[0]), name=layer.name)
+
+
+def _is_affine(layer, rank):
+    """Whether a layer is a scale and an offset for each of the last axis' channels."""
+    if isinstance(layer, layers.BatchNormalization):
+        return layer.axis in (-1, rank - 1) and not getattr(layer, "renorm", False)
+    return type(layer) is layers.Rescaling and np.ndim(layer.scale) <= 1 and np.ndim(layer.offset) <= 1
+
+
+def _affine(layer):
+    """(scale, offset) in float64."""
+
+    def number(v):
+        return np.asarray(keras.ops.convert_to_numpy(v), "float64")
+
+    if isinstance(layer, layers.Rescaling):
+        return number(layer.scale), number(layer.offset)
+    scale = 1 / np.sqrt(number(layer.moving_variance) + layer.epsilon)
+    if layer.gamma is not None:
+        scale = scale * number(layer.gamma)
+    offset = -scale * number(layer.moving_mean)
+    return scale, offset if layer.beta is None else offset + number(layer.beta)
+
+
+def _fold(layer, behind, preprocessing=None):
+    """The values of a layer's variables, with the layers behind it and the preprocessing in front of it folded in."""
+    if not behind and preprocessing is None:
+        return [keras.ops.convert_to_numpy(v) for v in layer.weights]
+    values = {v.name: keras.ops.convert_to_numpy(v) for v in layer.weights}
+    name, axes = KERNELS[type(layer)]
+    shape = [n if axis in axes else 1 for axis, n in enumerate(values[name].shape)]
+    channels = int(np.prod(shape))
+    kernel = values[name].astype("float64")
+    bias = values.pop("bias", np.zeros(channels)).astype("float64")
+    if preprocessing:
+        kernel = kernel * np.reshape(preprocessing.scale, (-1, 1))
+        if preprocessing.channel_order == "bgr":
+            kernel = kernel[:, :, ::-1]
+    for other in behind:
+        scale, offset = (np.broadcast_to(v, channels) for v in _affine(other))
+        kernel, bias = kernel * scale.reshape(shape), bias * scale + offset
+    return list({**values, name: kernel, "bias": bias}.values())
+
+
+def _renew(layer, precision):
+    """A layer like `layer` that computes and stores in `precision`, its variables zero."""
+    if not isinstance(layer, layers.Layer) or isinstance(
+        layer, keras.Model
+    ):  # operations; nested models stay as they are
+        return layer
+    config = layer.get_config()
+    # Random numbers for the 138 million weights of VGG-16 would take longer than anything else here.
+    config.update((key, "zeros") for key in list(config) if key.endswith("_initializer"))
+    if isinstance(layer, Preprocess) or layer.name.endswith("predictions"):
+        precision = "float32"
+    keeps = isinstance(layer, layers.BatchNormalization)  # its statistics stay in float32
+    config["dtype"] = POLICIES[precision] if keeps else precision
+    return type(layer).from_config(config)

@@ -1,0 +1,1 @@
+"""Shipped weights and the papers' figures, trained again from start to card."""

@@ -1,0 +1,303 @@
+"""A run: the folder that one training leaves behind, written so that a kill at any moment loses at most one epoch."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import shlex
+import sys
+import zipfile
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+
+from kzoo.catalog import Preprocessing, spec
+from kzoo.errors import RunError, first_line
+from kzoo.files import LEFT, write_atomically
+
+CONFIG, MODEL, LABELS, SPLITS = "config.json", "model.keras", "labels.txt", "splits.csv"
+HISTORY, METRICS, CHECKPOINT, LOCK = "history.csv", "metrics.json", "checkpoint.npz", ".lock"
+
+
+@dataclass
+class Run:
+    """A run that was read: its folder, its configuration, its Keras model, and how to prepare an image for it."""
+
+    path: Path
+    config: dict
+    model: object
+
+    @property
+    def classes(self):
+        return tuple(self.config["classes"])
+
+    @property
+    def input_shape(self):
+        return tuple(self.config["input_shape"])
+
+    @property
+    def preprocessing(self):
+        return Preprocessing(**self.config["preprocessing"])
+
+    def division(self):
+        """(rows of splits.csv, its path): which image was in which part."""
+        path = self.path / SPLITS
+        return read_csv(path), path
+
+
+def write_json(path, data):
+    with write_atomically(path, "w", errors="backslashreplace") as f:
+        json.dump(data, f, indent=2, ensure_ascii=False)
+        f.write("\n")
+
+
+def read_json(path):
+    """A file of a run that holds a JSON object; RunError."""
+    try:
+        data = json.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{Path(path).parent} is no run: it has no {Path(path).name}.") from None
+    except (OSError, ValueError, RecursionError) as e:
+        raise RunError(f"{path} can't be read ({e}).") from e
+    if not isinstance(data, dict):
+        raise RunError(f"{Path(path).parent} is no run: {Path(path).name} holds no JSON object.")
+    return data
+
+
+def write_csv(path, rows, columns):
+    with write_atomically(path, "w", newline="", errors="backslashreplace") as f:
+        writer = csv.DictWriter(f, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path):
+    try:
+        with open(path, encoding="utf-8", newline="") as f:
+            return list(csv.DictReader(f))
+    except (OSError, ValueError, csv.Error) as e:
+        raise RunError(f"{path} can't be read ({e}).") from e
+
+
+@contextmanager
+def locked(folder):
+    """Hold a run folder for this process; RunError if another one has it. A dead process holds nothing."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    try:
+        f = open(Path(folder) / LOCK, "a")  # noqa: SIM115, closed below
+    except OSError as e:
+        raise RunError(f"{folder} can't be written to ({e.strerror}).") from e
+    with f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise RunError(f"{folder} is in use by another kzoo process: wait for it, or choose another --out.") from e
+        except OSError as e:
+            raise RunError(f"{folder} can't be locked ({e.strerror}): choose an --out on another file system.") from e
+        for path in Path(folder).iterdir():  # of a process that was killed: the lock is ours
+            if LEFT.match(path.name) and path.is_file():
+                path.unlink()
+        yield
+
+
+# The command line that is running, set by `kzoo.cli`; also that of a script in scripts/ or a step of kzoo demo.
+argv: ContextVar[tuple[str, ...]] = ContextVar("argv", default=())
+
+
+def command(verb):
+    """The command line that is running, or the function that was called, for the record."""
+    return shlex.join(["kzoo", *argv.get()]) if argv.get() else f"kzoo.{verb}(...)"
+
+
+def versions():
+    """Versions of what computes, for the record; nothing is imported to know them."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import kzoo
+
+    found = {"kzoo": kzoo.__version__, "python": platform.python_version()}
+    jax = ("jax",) if os.environ.get("KERAS_BACKEND") == "jax" else ()
+    for name in ("keras", "tensorflow", "numpy", *jax):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # under another name, such as tensorflow-cpu
+            module = sys.modules.get(name)
+            found[name] = getattr(module, "__version__", "unknown")
+    return found
+
+
+def record(folder, settings, dataset):
+    """Write what a run starts with: config.json, labels.txt, splits.csv."""
+    write_json(folder / CONFIG, settings)
+    with write_atomically(folder / LABELS, "w", errors="backslashreplace") as f:
+        f.writelines(f"{name}\n" for name in dataset.classes)
+    rows = [
+        {"split": name, "label": dataset.classes[label], "id": image}
+        for name, split in dataset.splits.items()
+        for image, label in zip(split.ids, split.labels, strict=True)
+    ]
+    write_csv(folder / SPLITS, rows, ("split", "label", "id"))
+
+
+# --- the model -------------------------------------------------------------------------------------------
+
+
+def save_model(model, path):
+    """Write a .keras file whole or not at all, with the hash of its weights inside."""
+    with write_atomically(path) as f:
+        model.save(f.name)
+        with zipfile.ZipFile(f.name, "a") as archive:
+            with archive.open("model.weights.h5") as weights:
+                digest = _digest(weights)
+            archive.writestr("kzoo.json", json.dumps({"weights_sha256": digest.hexdigest()}))
+
+
+def _digest(f):
+    digest = hashlib.sha256()
+    while piece := f.read(1 << 20):
+        digest.update(piece)
+    return digest
+
+
+def load_run(path):
+    """Read a run folder: a Run with its configuration and its best model.
+
+    The file is checked against the hash inside it and read in Keras' safe mode. Raises RunError.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise RunError(f"There is no run '{path}': kzoo train writes one.")
+    config = read_json(path / CONFIG)
+    if not {"model", "classes", "input_shape", "preprocessing"} <= config.keys():
+        raise RunError(f"{path} is no run: its {CONFIG} was not written by kzoo.")
+    row = spec(config["model"])
+    import_module(row.architecture.partition(":")[0])  # its layers register themselves with Keras
+    import_module("kzoo.layers")
+    file = path / MODEL
+    if not file.is_file():
+        raise RunError(f"{path} has no {MODEL} yet: no epoch was finished. kzoo train --resume --out {path} goes on.")
+    run = Run(path, config, read_model(file))
+    _check_preprocessing(run)
+    return run
+
+
+def read_model(file):
+    """A Keras model that `save_model` wrote: checked against the hash inside, read in safe mode. Raises RunError."""
+    import keras
+
+    if not Path(file).is_file():
+        raise RunError(f"There is no {file}.")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            recorded = json.loads(archive.read("kzoo.json"))["weights_sha256"]
+            with archive.open("model.weights.h5") as weights:
+                digest = _digest(weights).hexdigest()
+        if digest != recorded:
+            raise RunError(f"{file} is damaged: the hash of its weights is not the one recorded in it.")
+        model = keras.saving.load_model(file, compile=False, safe_mode=True)
+    except RunError:
+        raise
+    except Exception as e:  # zipfile, json, h5py and Keras each have their own ways to fail on a broken file
+        raise RunError(f"{file} can't be read ({first_line(e)}).") from e
+    return model
+
+
+def _check_preprocessing(run):
+    """RunError if images would be prepared for another network than the one in the run."""
+    from kzoo.layers import Preprocess
+
+    try:
+        wanted = run.preprocessing
+        found = wanted.fingerprint(run.input_shape)
+        recorded = run.config.get("preprocessing_sha256", found)  # runs of old have none
+        layer = next((x for x in run.model.layers if isinstance(x, Preprocess)), None)
+        if layer is not None:
+            inside = replace(wanted, channel_order=layer.channel_order, scale=layer.scale, offset=layer.offset)
+            recorded = recorded if inside.fingerprint(run.input_shape) == found else "the model's"
+        fits = tuple(run.model.input_shape[1:]) == run.input_shape
+    except (KeyError, TypeError, ValueError) as e:
+        raise RunError(f"The preprocessing in {run.path / CONFIG} can't be read ({e}).") from e
+    if recorded != found or not fits:
+        raise RunError(
+            f"The preprocessing in {run.path / CONFIG} is not the one that {MODEL} was trained with: {CONFIG} was "
+            "changed, or other rules hold now. Restore it, or train again."
+        )
+
+
+# --- the checkpoint --------------------------------------------------------------------------------------
+
+
+def save_checkpoint(path, arrays, state):
+    """Arrays by name, and a JSON-able state, in one file, whole or not at all."""
+    import numpy as np
+
+    with write_atomically(path) as f, zipfile.ZipFile(f, "w") as archive:  # stored, not compressed: it is noise
+        for i, array in enumerate(arrays.values()):
+            with archive.open(f"{i}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+        archive.writestr("state.json", json.dumps({"names": list(arrays), "state": state}))
+
+
+def load_checkpoint(path):
+    """(arrays, state); RunError if the file is damaged: the archive's checksums cover every byte of the arrays."""
+    import numpy as np
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            meta = json.loads(archive.read("state.json"))
+            arrays = {
+                name: np.lib.format.read_array(io.BytesIO(archive.read(f"{i}.npy")), allow_pickle=False)
+                for i, name in enumerate(meta["names"])
+            }
+            return arrays, meta["state"]
+    except Exception as e:
+        raise RunError(
+            f"The checkpoint {path} can't be read ({e}): it is damaged. Start again with another --out."
+        ) from e
+
+
+def differences(ours, theirs, keys):
+    """Sentences on the keys whose values differ between this command and a run that it wants to resume."""
+    found = []
+    for key in keys:
+        a, b = theirs.get(key), ours.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += [f"{key}.{d}" for d in differences(b, a, sorted(a.keys() | b.keys()))]
+        elif json.loads(json.dumps(a)) != json.loads(json.dumps(b)):
+            found.append(f"{key}: the run has {_brief(a)}, this command {_brief(b)}")
+    return found
+
+
+def _brief(value):
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def new_folder(out, model, data):
+    """The folder for a new run, made; RunError if it holds one already. By default runs/MODEL-DATA, with a number."""
+    if out is None:
+        stem = Path("runs") / f"{model}-{Path(data.replace(':', '_')).stem or 'data'}"
+        out, n = stem, 1
+        while out.exists():
+            n += 1
+            out = Path(f"{stem}-{n}")
+    out = Path(out)
+    if (out / CONFIG).exists():
+        raise RunError(f"{out} holds a run already: add --resume to go on with it, or choose another --out.")
+    if out.exists() and (not out.is_dir() or any(p.name != LOCK and not LEFT.match(p.name) for p in out.iterdir())):
+        raise RunError(f"{out} exists and is no run: choose another --out.")
+    try:
+        os.makedirs(out, exist_ok=True)
+    except OSError as e:
+        raise RunError(f"Can't make the folder {out}: {e.strerror}.") from e
+    return out

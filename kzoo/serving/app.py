@@ -1,0 +1,291 @@
+"""A small HTTP server for one machine: TensorFlow Serving's REST paths, and a page to drop an image on.
+
+uvicorn and Starlette carry it: they parse HTTP (h11 refuses lying and duplicate lengths), and leave bodies to be read
+piece by piece, so that sizes and times are limited here. Images of all requests wait in one bounded queue; a thread of
+its own classifies them in batches, so that no slow client holds the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+import time
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from kzoo.errors import ExportError
+from kzoo.exporting.reader import Export
+from kzoo.serving.batcher import Batcher, Limits, Refused
+from kzoo.serving.requests import body_of, check_pixels, images_of
+
+PAGE = Path(__file__).with_name("page.html")
+
+
+def rows_of(export):
+    """A function: encoded images to a dict for each, plain values, as TensorFlow Serving would print them."""
+
+    def classify(encoded):
+        found = export.run(encoded)
+        columns = {name: [_plain(v) for v in values.tolist()] for name, values in found.items()}
+        return [{name: values[i] for name, values in columns.items()} for i in range(len(encoded))]
+
+    return classify
+
+
+def _plain(value):
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+class Server:
+    """The routes, and what they share. ready: False once it was told to stop, for whoever asks before sending more."""
+
+    def __init__(self, classify, name, card, limits):
+        self.name, self.card, self.limits = name, card, limits
+        self.classify, self.batcher, self.ready = classify, None, False
+        self.held = 0  # bytes of bodies that are not answered yet
+        self.http = None  # the uvicorn.Server that carries it
+
+    def application(self):
+        from starlette.applications import Starlette
+        from starlette.routing import Route
+
+        @asynccontextmanager
+        async def lifespan(application):
+            self.batcher = Batcher(self.classify, self.limits)
+            task = asyncio.create_task(self.batcher.run())
+            self.ready = True
+            yield
+            self.ready = False
+            task.cancel()
+            self.batcher.thread.shutdown(wait=True)
+
+        paths = "/v1/models/{name}"
+        return Starlette(
+            routes=[
+                Route("/", self.page),
+                Route("/healthz", self.health),
+                Route(paths + ":predict", self.predict, methods=["POST"]),
+                Route(paths + "/versions/1:predict", self.predict, methods=["POST"]),
+                Route(paths + "/metadata", self.metadata),
+                Route(paths + "/versions/1/metadata", self.metadata),
+                Route(paths + "/versions/1", self.status),
+                Route(paths, self.status),
+                Route("/classify", self.one, methods=["POST"]),
+            ],
+            lifespan=lifespan,
+        )
+
+    def _named(self, request):
+        if request.path_params.get("name", self.name) != self.name:
+            raise Refused(404, f"There is no model '{request.path_params['name'][:80]}'; this one is '{self.name}'.")
+
+    async def _answers(self, images):
+        """The rows of a request's images."""
+        pixels = await asyncio.to_thread(check_pixels, images, self.limits)
+        futures = self.batcher.submit(images, pixels)
+        try:
+            return await asyncio.wait_for(asyncio.gather(*futures), self.limits.timeout)
+        except asyncio.TimeoutError:
+            raise Refused(503, f"No answer within {self.limits.timeout:g} s; try again.") from None
+        finally:
+            for future in futures:  # also when the client went away: nobody waits for these
+                if not future.done():
+                    future.cancel()
+
+    async def _answered(self, request, work):
+        """A JSON response of work(), with Refused as its status."""
+        from starlette.requests import ClientDisconnect
+        from starlette.responses import JSONResponse, Response
+
+        request.state.held = 0
+        try:
+            self._named(request)
+            return JSONResponse(await work())
+        except Refused as e:
+            status, reason = e.args
+            more = {"Retry-After": "1"} if status == 503 else {}
+            if status in (408, 413):
+                more["Connection"] = "close"  # the rest of the body is not read
+            return JSONResponse({"error": reason}, status, headers=more)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        finally:
+            self.held -= request.state.held
+
+    async def predict(self, request):
+        async def work():
+            body = await body_of(request, self)
+            images, columns = await asyncio.to_thread(images_of, body, self.limits)
+            rows = await self._answers(images)
+            if columns:
+                return {"outputs": {name: [row[name] for row in rows] for name in rows[0]}}
+            return {"predictions": rows}
+
+        return await self._answered(request, work)
+
+    async def one(self, request):
+        """The page's path: an image as the body; 422 if it can't be read."""
+
+        async def work():
+            data = await body_of(request, self)
+            row = (await self._answers([data]))[0]
+            if row["error"]:
+                raise Refused(422, f"The image {row['error']}.")
+            return row
+
+        return await self._answered(request, work)
+
+    async def status(self, request):
+        async def work():
+            state = "AVAILABLE" if self.ready else "UNLOADING"
+            return {
+                "model_version_status": [
+                    {"version": "1", "state": state, "status": {"error_code": "OK", "error_message": ""}}
+                ]
+            }
+
+        return await self._answered(request, work)
+
+    async def metadata(self, request):
+        async def work():
+            outputs = ("labels", "probabilities", "logits", "error")
+            outputs += ("set_size", "abstain") if self.card.get("conformal") else ()
+            signature = {"inputs": {"image": {"dtype": "DT_STRING"}}, "outputs": {n: {} for n in outputs}}
+            return {
+                "model_spec": {"name": self.name, "signature_name": "", "version": "1"},
+                "metadata": {
+                    "signature_def": {"signature_def": {"serving_default": signature}},
+                    "card": {k: v for k, v in self.card.items() if k not in ("files", "training")},
+                },
+            }
+
+        return await self._answered(request, work)
+
+    async def health(self, request):
+        from starlette.responses import PlainTextResponse
+
+        return PlainTextResponse("ok" if self.ready else "stopping", 200 if self.ready else 503)
+
+    async def page(self, request):
+        from starlette.responses import HTMLResponse
+
+        inline = "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        policy = f"default-src 'none'; {inline}; connect-src 'self'; img-src blob:"
+        return HTMLResponse(PAGE.read_text("utf-8"), headers={"Content-Security-Policy": policy})
+
+
+def serve(folder, *, host="127.0.0.1", port=8501, name=None, limits=None, ready=None):
+    """Serve an export over HTTP until SIGTERM or Ctrl-C, then answer what is waiting and return.
+
+    folder: what `kzoo.export` wrote; it is read once, so that a folder replaced meanwhile changes nothing. name: of the
+    model in the paths, the export's by default. ready: called with (host, port) when requests are taken; port 0 takes
+    a free one. Raises ExportError, also where the server's packages are missing or the port is taken.
+    """
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as e:
+        raise ExportError(f"Serving needs {e.name}: pip install 'kzoo[serve]'.") from e
+    export = Export(folder)
+    classify = rows_of(export)
+    classify([b""])  # compiles
+    return run(Server(classify, name or export.card["name"], export.card, limits or Limits()), host, port, ready)
+
+
+def _protocol(limits):
+    """uvicorn's HTTP/1.1, which also hangs up on a client that is late: with the headers of its first or any later
+    request, with the rest of a body that nobody waits for, with taking its answer.
+    """
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Protocol(H11Protocol):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            self.began = self.loop.time()
+            self.deadline = self.loop.call_later(limits.timeout, self._late)
+
+        def on_response_complete(self):
+            super().on_response_complete()
+            self.deadline.cancel()
+            self.began = self.loop.time()
+            self.deadline = self.loop.call_later(limits.timeout, self._late)
+
+        def _late(self):
+            if self.transport.is_closing():
+                return
+            if self.cycle is None or self.cycle.response_complete:  # no request has begun, or not to its end
+                self.transport.close()
+            elif self.loop.time() - self.began > 4 * limits.timeout:  # a body and an answer take two at most
+                self.transport.abort()
+            else:
+                self.deadline = self.loop.call_later(limits.timeout, self._late)
+
+        def connection_lost(self, exc):
+            self.deadline.cancel()
+            super().connection_lost(exc)
+
+    return Protocol
+
+
+def run(server, host, port, ready=None):
+    """Answer requests to a Server until it is told to stop; {"seconds", "images", "batches"}."""
+    import socket
+    import threading
+
+    import uvicorn
+
+    limits = server.limits
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as e:
+        listening.close()
+        raise ExportError(f"Can't listen on {host}:{port}: {e.strerror or e}. Choose another --port.") from e
+
+    class Http(uvicorn.Server):
+        """On a signal: unready, no new connections, what waits is answered, then the end."""
+
+        def handle_exit(self, sig, frame):
+            server.ready = False
+            super().handle_exit(sig, frame)
+
+        async def startup(self, sockets=None):
+            await super().startup(sockets)
+            if ready and self.started:
+                ready(*listening.getsockname()[:2])
+
+        @contextmanager
+        def capture_signals(self):
+            """As uvicorn's, which raises the signals again behind it: the exit code would be theirs."""
+            if threading.current_thread() is not threading.main_thread():
+                yield
+                return
+            before = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGTERM, signal.SIGINT)}
+            try:
+                yield
+            finally:
+                for s, handler in before.items():
+                    signal.signal(s, handler)
+
+    config = uvicorn.Config(
+        server.application(),
+        http=_protocol(limits),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=5,
+        limit_concurrency=limits.connections,
+        timeout_graceful_shutdown=max(1, math.ceil(limits.timeout)),
+        h11_max_incomplete_event_size=32 << 10,
+    )
+    server.http = Http(config)
+    began = time.monotonic()
+    with listening:
+        server.http.run(sockets=[listening])
+    return {"seconds": time.monotonic() - began, "images": server.batcher.images, "batches": server.batcher.batches}

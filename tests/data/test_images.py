@@ -1,0 +1,174 @@
+"""The one definition of decode, resize and crop, against Pillow and by hand."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from kzoo.catalog import Preprocessing
+from kzoo.data import images
+from kzoo.data.scan import look
+from kzoo.errors import DataError, KzooError
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (20, 31, 3)).astype("uint8")
+
+
+def encoded(image, format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_exif_orientation_is_honoured(orientation, order):
+    exif = Image.Exif()
+    exif.endian = "<" if order == "little" else ">"
+    exif[0x010F], exif[0x0112] = "a maker, so that the tag is not the first", orientation
+    data = encoded(Image.fromarray(COLOUR), "JPEG", exif=exif, quality=95)
+    want = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    np.testing.assert_array_equal(images.decode(data), want)
+
+
+@pytest.mark.parametrize(("format", "options"), [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})])
+def test_lossless_formats_give_the_pixels_that_went_in(format, options):
+    np.testing.assert_array_equal(images.decode(encoded(Image.fromarray(COLOUR), format, **options)), COLOUR)
+
+
+def test_palette_animation_grey_sixteen_bits_cmyk():
+    palette = Image.fromarray(COLOUR).quantize(16)
+    want = np.asarray(palette.convert("RGB"))
+    np.testing.assert_array_equal(images.decode(encoded(palette, "PNG")), want)
+    np.testing.assert_array_equal(images.decode(encoded(palette, "BMP")), want)
+    bitmap = encoded(Image.fromarray(COLOUR), "BMP")  # rows of 93 bytes, padded to 96
+    for odd in (bitmap[:-3], bitmap + b"more"):
+        np.testing.assert_array_equal(images.decode(odd), COLOUR)
+    frames = [Image.fromarray(COLOUR // k) for k in (1, 2, 3)]
+    gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(images.decode(gif), np.asarray(Image.open(io.BytesIO(gif)).convert("RGB")))
+    grey = encoded(Image.fromarray(COLOUR[..., 0]), "PNG")
+    np.testing.assert_array_equal(images.decode(grey), COLOUR[..., :1].repeat(3, -1))
+    deep = Image.fromarray((COLOUR[..., 0].astype("uint16") << 8) + 77)
+    np.testing.assert_array_equal(images.decode(encoded(deep, "PNG"))[..., 0], COLOUR[..., 0])
+    cmyk = encoded(Image.fromarray(COLOUR).convert("CMYK"), "JPEG", quality=95)
+    reference = np.asarray(Image.open(io.BytesIO(cmyk)).convert("RGB")).astype(int)
+    assert np.abs(np.asarray(images.decode(cmyk)).astype(int) - reference).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "P2", "LA", "PA"])
+def test_pngs_of_few_bits_and_of_grey_with_alpha(mode):
+    image = Image.fromarray(COLOUR)
+    options = {}
+    if mode.startswith("P"):
+        image = image.quantize(3 if mode == "P2" else 200)
+        options = {"transparency": 1} if mode == "PA" else {}
+    else:
+        image = image.convert("L").convert(mode)
+    data = encoded(image, "PNG", **options)
+    rgba = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(float)
+    want = rgba[..., :3] * rgba[..., 3:] / 255 + 255 - rgba[..., 3:]
+    assert np.abs(np.asarray(images.decode(data)) - want).max() <= 0.51
+
+
+def test_webp_with_alpha_lies_on_white_and_an_animation_is_refused():
+    alpha = np.full((20, 31, 1), 255, "uint8")
+    alpha[:10] = 0
+    data = encoded(Image.fromarray(np.concatenate([COLOUR, alpha], -1)), "WEBP", lossless=True)
+    got = np.asarray(images.decode(data))
+    assert (got[:10] == 255).all()
+    np.testing.assert_array_equal(got[10:], COLOUR[10:])
+    moving = encoded(Image.fromarray(COLOUR), "WEBP", save_all=True, append_images=[Image.fromarray(255 - COLOUR)])
+    assert "animated WebP" in images.fault(io.BytesIO(moving))
+    with pytest.raises(DataError, match="can't be decoded"):  # past the header check, as in an exported graph
+        images.preparer((8, 8, 3), Preprocessing())(moving)
+
+
+def test_transparent_pixels_lie_on_white():
+    alpha = np.full((20, 31, 1), 255, "uint8")
+    alpha[:10] = 0
+    alpha[10:12] = 100
+    data = encoded(Image.fromarray(np.concatenate([COLOUR, alpha], -1)), "PNG")
+    got = np.asarray(images.decode(data))
+    assert (got[:10] == 255).all(), "hidden colours stay hidden"
+    np.testing.assert_array_equal(got[12:], COLOUR[12:])
+    want = np.round(COLOUR[10:12] * (100 / 255) + 255 * (155 / 255))
+    assert np.abs(got[10:12] - want).max() <= 1
+
+
+def test_grey_is_the_weighted_sum():
+    got = images.with_channels(images.decode(encoded(Image.fromarray(COLOUR), "PNG")), 1)[..., 0]
+    want = COLOUR @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(np.asarray(got) - want).max() <= 0.51
+
+
+def test_fit_resizes_the_shorter_side_and_crops_the_centre():
+    ramp = np.tile(np.arange(0, 240, 2, dtype="uint8")[None, :, None], (60, 1, 3))  # 60 x 120
+    got = np.asarray(images.fit(ramp, 30, 30, Preprocessing()))
+    # 60 x 120 -> 30 x 60, then columns 15..44: the centre keeps the middle of the ramp.
+    np.testing.assert_allclose(got[0, :, 0], (np.arange(15, 45) * 2 + 0.5) * 2, atol=1)
+    same = np.asarray(images.fit(COLOUR[:, :20], 20, 20, Preprocessing()))
+    np.testing.assert_array_equal(same, COLOUR[:, :20], "an image that fits is not touched")
+    cropped = np.asarray(images.fit(COLOUR[:20, :20], 10, 10, Preprocessing(crop=0.5)))
+    np.testing.assert_array_equal(cropped, COLOUR[5:15, 5:15], "half the side, at its own scale")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    h=st.integers(1, 70),
+    w=st.integers(1, 70),
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    crop=st.sampled_from([1.0, 0.875, 0.5]),
+    interpolation=st.sampled_from(["bilinear", "bicubic"]),
+)
+def test_fit_gives_the_size_asked_for_and_keeps_a_flat_colour(h, w, height, width, crop, interpolation):
+    flat = np.full((h, w, 3), (7, 130, 251), "uint8")
+    got = np.asarray(images.fit(flat, height, width, Preprocessing(crop=crop, interpolation=interpolation)))
+    assert got.shape == (height, width, 3) and got.dtype == np.uint8
+    assert (got == (7, 130, 251)).all()
+
+
+WHOLE = {
+    "jpg": encoded(Image.fromarray(COLOUR), "JPEG"),
+    "png": encoded(Image.fromarray(COLOUR), "PNG"),
+    "gif": encoded(Image.fromarray(COLOUR), "GIF"),
+    "bmp": encoded(Image.fromarray(COLOUR), "BMP"),
+    "webp": encoded(Image.fromarray(COLOUR), "WEBP"),
+}
+
+
+@pytest.fixture(scope="module")
+def prepare():
+    return images.preparer((16, 16, 3), Preprocessing())
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_mutated_files_are_refused_or_decoded_and_never_crash(prepare, data):
+    raw = bytearray(WHOLE[data.draw(st.sampled_from(sorted(WHOLE)))])
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    raw = bytes(raw[: data.draw(st.integers(0, len(raw)))])
+    seen, _, _ = look((raw, "name"))
+    if images.fault(io.BytesIO(raw)) is not None:
+        assert seen.fault
+        return
+    try:
+        assert prepare(raw).shape == (16, 16, 3)
+    except DataError as e:
+        assert "can't be decoded" in str(e) and "\n" not in str(e)
+        assert seen.fault or seen.damage, "what can't be decoded in training is not whole in a passport"
+
+
+def test_only_one_and_three_channels():
+    with pytest.raises(KzooError, match="the model takes 5"):
+        images.preparer((8, 8, 5), Preprocessing())
+
+
+def test_names_are_escaped_for_messages():
+    assert images.shown("a\nb\x1b[31m") == r"a\nb\x1b[31m"
+    assert images.shown("caf\udce9") == r"caf\\udce9"

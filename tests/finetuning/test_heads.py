@@ -1,0 +1,181 @@
+"""Linear heads: exact against scikit-learn, chosen by cross-validation, folded back to features as they came."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from kzoo.finetuning.heads import (
+    Objective,
+    Rows,
+    cross_validate,
+    fit_head,
+    folds,
+    logistic,
+    prototypes,
+    ridge_path,
+)
+
+
+def blobs(n=90, d=20, classes=3, seed=0, apart=1.5):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    centres = rng.normal(size=(classes, d)) * apart
+    return (centres[y] + rng.normal(size=(n, d)) + 5).astype("float32"), y
+
+
+def scaled(rows, x):
+    return (x - rows.mean) / rows.scale
+
+
+@pytest.mark.parametrize("n", [90, 15])  # more photos than features, and fewer: two ways to compute
+def test_logistic_is_scikit_learns(n):
+    x, y = blobs(n)
+    rows = Rows(x)
+    kernel, bias = rows.unfold(*logistic(rows, y, 3, 1.0))
+    reference = LogisticRegression(C=1.0, tol=1e-8, max_iter=5000).fit(scaled(rows, x), y)
+    ours, theirs = x @ kernel + bias, reference.decision_function(scaled(rows, x))
+    np.testing.assert_allclose(ours - ours.mean(1, keepdims=True), theirs - theirs.mean(1, keepdims=True), atol=0.02)
+
+
+@pytest.mark.parametrize("n", [90, 15])
+def test_ridge_is_scikit_learns_with_class_weights(n):
+    x, y = blobs(n)
+    rows, objective = Rows(x), Objective((1.0, 3.0, 0.5))
+    w = objective.weights(y)
+    kernel, bias = rows.unfold(*ridge_path(rows, y, 3, [0.3], objective)[0])
+    reference = Ridge(alpha=0.3 * w.sum() / 100).fit(scaled(rows, x), np.eye(3)[y], sample_weight=w)
+    np.testing.assert_allclose(x @ kernel + bias, reference.predict(scaled(rows, x)), atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [90, 15])
+def test_prototypes_are_the_nearest_class_means(n):
+    x, y = blobs(n, apart=0.5)
+    rows = Rows(x)
+    kernel, bias = rows.unfold(*prototypes(rows, y, 3))
+    means = np.stack([x[y == k].mean(0) for k in range(3)])
+    distance = ((x[:, None] - means) ** 2).sum(-1) / rows.scale**2
+    logits = x @ kernel + bias
+    np.testing.assert_allclose(logits - logits[:, :1], -(distance - distance[:, :1]), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Objective(),
+        Objective((1.0, 2.0, 0.5)),
+        Objective(smoothing=0.2),
+        Objective(focal=2.0),
+        Objective((0.5, 1.0, 2.0), 0.1, 0.5),
+    ],
+)
+def test_objective_and_its_gradient(objective):
+    rng = np.random.default_rng(1)
+    z, y = rng.normal(size=(5, 3)) * 2, np.array([0, 1, 2, 1, 0])
+    w = objective.weights(y)
+
+    def by_hand(z):
+        p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+        t = np.eye(3)[y] * (1 - objective.smoothing) + objective.smoothing / 3
+        each = -(t * (1 - p) ** objective.focal * np.log(p)).sum(1)
+        return float((w * each).sum())
+
+    loss, gradient = objective(z, y, w)
+    np.testing.assert_allclose(loss, by_hand(z), rtol=1e-10)
+    for i in np.ndindex(z.shape):
+        step = np.zeros_like(z)
+        step[i] = 1e-6
+        np.testing.assert_allclose(gradient[i], (by_hand(z + step) - by_hand(z - step)) / 2e-6, atol=1e-7)
+
+
+def test_focal_loss_of_lin_et_al():
+    """FL(p_t) = -(1 - p_t)^gamma log p_t, at p_t = 0.9 and 0.1 with gamma 2."""
+    for p, expected in ((0.9, -0.01 * np.log(0.9)), (0.1, -0.81 * np.log(0.1))):
+        z = np.log([[p, 1 - p]])
+        np.testing.assert_allclose(Objective(focal=2.0)(z, np.array([0]), np.ones(1))[0], expected, rtol=1e-9)
+
+
+def test_many_photos_and_classes_are_looked_at_in_pieces(monkeypatch):
+    rng = np.random.default_rng(0)
+    z, y, w = rng.normal(size=(101, 7)), rng.integers(0, 7, 101), rng.uniform(0.5, 2, 101)
+    whole = Objective(None, 0.1, 2.0)(z, y, w)
+    monkeypatch.setattr("kzoo.finetuning.heads.CHUNK", 50)
+    loss, gradient = Objective(None, 0.1, 2.0)(z, y, w)
+    np.testing.assert_allclose(loss, whole[0], rtol=1e-12)
+    np.testing.assert_array_equal(gradient, whole[1])
+
+
+def test_the_scale_is_the_root_of_the_mean_square_distance():
+    x = np.random.default_rng(0).normal(size=(2049, 3)).astype("float32")
+    x[-1] *= 50
+    want = np.sqrt(np.square(x - x.mean(0, dtype="float64")).sum(1).mean())
+    np.testing.assert_allclose([Rows(x).scale, Rows(x[::-1]).scale], want, rtol=1e-6)
+
+
+def test_folds_keep_groups_whole_and_classes_even():
+    y = np.array([0] * 20 + [1] * 10 + [2])
+    groups = np.arange(31)
+    groups[:4] = 0
+    groups[4] = groups[20]  # a duplicate with another label
+    fold = folds(y, groups, np.random.default_rng(0))
+    assert fold[30] == -1, "a class with one photo always trains"
+    assert len(set(fold[:4])) == 1 and fold[4] == fold[20]
+    for k in range(5):
+        assert (fold[:20] == k).any() and (fold[y == 1] == k).any()
+
+
+def test_cross_validation_prefers_what_generalises():
+    x, y = blobs(60, 200, 2, apart=0.25)
+    head = fit_head(x, y, 2)
+    fresh, truth = blobs(2000, 200, 2, apart=0.25)
+    table = head.table
+    assert {r["kind"] for r in table} == {"logistic", "ridge", "prototypes"}
+    assert table[0]["kind"] == head.kind and all(r["loss"] > 0 for r in table)
+    rng = np.random.default_rng(7)
+    noise = rng.normal(size=(60, 200)).astype("float32")
+    found, _, _ = cross_validate(Rows(noise), y, 2)
+    assert found[0]["loss"] < 0.80 and found[0]["accuracy"] < 0.75, "noise is not believed"
+    assert np.mean(head.logits(fresh).argmax(1) == truth) > 0.75
+
+
+def test_one_photo_in_a_class_and_one_in_each():
+    x, y = blobs(12, 8, 2)
+    y = np.array([0] * 11 + [1])
+    head = fit_head(x, y, 2)
+    assert np.isfinite(head.kernel).all() and set(head.tested) == set(range(11))
+    alone = fit_head(x[:2], np.array([0, 1]), 2)
+    assert alone.kind == "prototypes" and alone.table == []
+    assert (alone.logits(x[:2]).argmax(1) == [0, 1]).all()
+
+
+def test_the_same_seed_gives_the_same_head_and_like_keeps_the_choice():
+    x, y = blobs(80, 30, 2, apart=0.4)
+    a, b = fit_head(x, y, 2, seed=3), fit_head(x, y, 2, seed=3)
+    np.testing.assert_array_equal(a.kernel, b.kernel)
+    again = fit_head(x[:60], y[:60], 2, like=a)
+    assert (again.kind, again.strength) == (a.kind, a.strength)
+
+
+def test_the_polish_serves_the_asked_objective():
+    x, y = blobs(80, 30, 2, apart=0.4)
+    plain = fit_head(x, y, 2)
+    smooth = fit_head(x, y, 2, objective=Objective(smoothing=0.2))
+
+    def top(h):
+        return np.exp(h.logits(x).max(1) - np.logaddexp.reduce(h.logits(x), 1)).mean()
+
+    assert top(smooth) < top(plain), "smoothed labels make a less certain head"
+    noisy = np.random.default_rng(0).integers(0, 2, 80)  # nothing to learn: the weight decides
+
+    def said(o):
+        return (fit_head(x, noisy, 2, objective=o).logits(x).argmax(1) == 1).sum()
+
+    assert said(Objective((1.0, 20.0))) > said(Objective((20.0, 1.0)))
+
+
+def test_many_photos_are_not_copied():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5000, 16)).astype("float32")
+    y = (x[:, 0] + 0.1 * rng.normal(size=5000) > 0).astype(int)
+    rows = Rows(x)
+    assert rows.z is x
+    assert np.mean(fit_head(x, y, 2).logits(x).argmax(1) == y) > 0.95

@@ -1,0 +1,362 @@
+"""The report: its numbers against oracles, its page against hostile names, bounds and missing parts."""
+
+import io
+import json
+import os
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kzoo.errors import KzooError
+from kzoo.finetuning.report import jsonable, write_report
+from kzoo.finetuning.suspects import suspects
+from kzoo.metrics import (
+    calibration_error,
+    class_intervals,
+    class_scores,
+    cross_fitted,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability,
+    wilson,
+)
+
+# --- numbers ---
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def drawn(n, classes, temperature, seed=0):
+    """Logits whose labels are drawn from softmax(logits / temperature), so that this temperature is the true one."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, 3, (n, classes))
+    p = softmax(z / temperature)
+    return z, (p.cumsum(1) > rng.random((n, 1))).argmax(1)
+
+
+def test_calibration_error_by_hand_and_bin_by_bin():
+    p = np.array([[0.95, 0.05], [0.85, 0.15], [0.45, 0.55], [1.0, 0.0]])
+    y = np.array([0, 1, 1, 0])
+    # Bins of 15: 0.95 and 1.0 in the last (0.933, 1], 0.85 in (0.8, 0.867], 0.55 in (0.533, 0.6].
+    want = (2 * abs(1 - 0.975) + abs(0 - 0.85) + abs(1 - 0.55)) / 4
+    np.testing.assert_allclose(calibration_error(p, y), want, rtol=1e-12)
+    assert [r["images"] for r in reliability(p, y) if r["images"]] == [1, 1, 2]
+    z, y = drawn(500, 4, 0.7)
+    p = softmax(z)
+    total = 0.0
+    for b in range(10):  # the definition, in another arrangement
+        inside = [i for i in range(500) if b / 10 < p[i].max() <= (b + 1) / 10]
+        total += abs(sum(p[i].argmax() == y[i] for i in inside) - sum(p[i].max() for i in inside)) / 500
+    np.testing.assert_allclose(calibration_error(p, y, bins=10), total, rtol=1e-9)
+
+
+@pytest.mark.parametrize("true", [0.4, 1.0, 3.0])
+def test_the_temperature_is_the_true_one_and_the_best_of_a_grid(true):
+    z, y = drawn(6000, 5, true)
+    found = fit_temperature(z, y)
+    np.testing.assert_allclose(found, true, rtol=0.06)
+    grid = np.exp(np.linspace(np.log(0.1), np.log(10), 400))
+    p = [-np.log(softmax(z / t)[np.arange(len(y)), y]).mean() for t in grid]
+    assert negative_log_likelihood(z, y, found) <= min(p) + 1e-9
+    assert abs(np.log(found / grid[np.argmin(p)])) < 0.02
+
+
+def test_a_temperature_that_can_not_be_fitted_is_one():
+    z = np.array([[5.0, 0.0], [0.0, 3.0]])
+    assert fit_temperature(z, np.array([0, 1])) == 1.0  # all right: it would go to 0
+    assert fit_temperature(np.zeros((0, 2)), np.zeros(0, int)) == 1.0
+    assert np.isfinite(fit_temperature(z * 1e4, np.array([1, 0])))
+
+
+def test_cross_fitting_uses_no_fold_on_itself():
+    z, y = drawn(200, 3, 2.0)
+    scaled = cross_fitted(z, y, seed=4)
+    ratio = (z / scaled)[:, 0]
+    temperatures = np.unique(ratio.round(9))
+    assert len(temperatures) == 5
+    for t in temperatures:
+        rest = abs(ratio - t) > 1e-6
+        assert rest.sum() == 160
+        np.testing.assert_allclose(t, fit_temperature(z[rest], y[rest]), rtol=1e-6)
+    np.testing.assert_array_equal(scaled, cross_fitted(z, y, seed=4))
+
+
+def test_wilsons_interval_against_scipy():
+    from scipy.stats import binomtest
+
+    for right, n in ((0, 5), (5, 5), (1, 3), (80, 100), (999, 1000)):
+        theirs = binomtest(right, n).proportion_ci(method="wilson")
+        np.testing.assert_allclose(wilson(right, n), [theirs.low, theirs.high], atol=1e-6)
+
+
+def test_class_scores_are_those_of_scikit_learn_and_their_intervals_those_of_drawn_images():
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 240)
+    predicted = np.where(rng.random(240) < 0.75, y, rng.integers(0, 3, 240))
+    confusion = confusion_matrix(y, predicted)
+    want = np.array(precision_recall_fscore_support(y, predicted)[:3]).T
+    np.testing.assert_allclose(class_scores(confusion), want)
+    draws = []
+    for _ in range(1500):
+        i = rng.integers(0, 240, 240)
+        draws.append(class_scores(confusion_matrix(y[i], predicted[i], labels=[0, 1, 2])))
+    np.testing.assert_allclose(
+        class_intervals(confusion), np.moveaxis(np.percentile(draws, [2.5, 97.5], axis=0), 0, -1), atol=0.02
+    )
+    empty = class_intervals(np.array([[3, 0], [0, 0]]))
+    assert np.isnan(empty[1]).all() and (empty[0] == 1).all()
+
+
+def test_planted_wrong_labels_are_suspect_and_few_others_are():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], 40)
+    x = np.eye(3)[y] @ rng.normal(0, 1, (3, 20)) * 3 + rng.normal(0, 0.4, (120, 20))
+    given = y.copy()
+    given[[5, 50]] = [2, 0]
+    found = suspects(x * rng.uniform(0.1, 10, (120, 1)), given)  # cosine: lengths do not matter
+    assert {(s["index"], s["label"], s["suggested"]) for s in found} == {(5, 2, 0), (50, 0, 1)}
+    assert all(0.5 < s["share"] <= 1 for s in found)
+    z = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = z @ z[5]
+    cosine[5] = -2
+    nearest = np.argsort(-cosine)[:10]
+    (five,) = (s for s in found if s["index"] == 5)
+    np.testing.assert_allclose(five["similarity"], cosine[nearest].mean(), rtol=1e-4)
+    np.testing.assert_allclose(five["share"], (given[nearest] == 0).mean())
+
+
+def test_rare_classes_are_judged_by_as_many_neighbours_as_they_have():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, 0.1, (50, 4)) + [9, 0, 0, 0], rng.normal(0, 0.1, (3, 4)) + [0, 9, 0, 0]])
+    y = np.repeat([0, 1], [50, 3])
+    assert suspects(x, y) == [] == suspects(x[:51], y[:51]) == suspects(x[:1], y[:1])
+    assert len(suspects(np.zeros((30, 4)), np.arange(30) % 2)) <= 30, "features without direction do no harm"
+
+
+# --- the page ---
+
+EVIL = ['<script>alert("1")</script>', "quo\"te' & \n line", "caf\udce9"]
+
+
+def record(n=60, names=EVIL, **more):
+    """A record with everything in it, and hostile names."""
+    rng = np.random.default_rng(0)
+    c = len(names)
+    z, y = drawn(n, c, 2.0)
+    files = {f"{names[i % c]}/{i}.jpg": rng.integers(0, 256, (90, 120, 3)).astype("uint8") for i in range(2 * n)}
+    ids = list(files)
+    passport = {
+        "classes": names,
+        "counts": {"train": dict.fromkeys(names, n), "val": dict.fromkeys(names, n)},
+        "images": 2 * n,
+        "class_weights": dict.fromkeys(names, 1.0),
+        "warnings": [f"odd {names[0]}"],
+        "drawn": [],
+        "seed": 0,
+        "fingerprint": "ab",
+        "formats": {"JPEG": n},
+        "modes": {},
+        "orientations": {},
+        "damaged": [],
+        "unreadable": [{"id": ids[0], "reason": "is empty"}],
+        "duplicates": [{"ids": ids[:3], "splits": ["train", "train", "val"], "classes": [names[0]] * 3, "exact": True}],
+    }
+    return {
+        "title": f"A {names[0]}",
+        "command": "kzoo finetune 'x' <y>",
+        "run": "runs/x",
+        "model": "m",
+        "data": "d",
+        "classes": names,
+        "seed": 3,
+        "outcome": f"It is {names[1]}",
+        "weights": {"tag": names[2]},
+        "passport": passport,
+        "phases": [
+            {
+                "name": "head",
+                "seconds": 1.5,
+                "trainable": ["predictions"],
+                "trainable_parameters": 9,
+                "frozen_parameters": 10,
+                "val_accuracy": 0.5,
+                "text": names[0],
+                "audit": {"ok": True, "frozen_checked": 3, "moved": 2, "text": "all <identical>"},
+            }
+        ],
+        "history": [
+            {
+                "phase": names[0],
+                "epoch": e,
+                "loss": 1.0 / (e + 1),
+                "accuracy": 0.5,
+                "val_loss": float("nan"),
+                "val_accuracy": 0.4,
+                "learning_rate": 1e-3,
+                "seconds": 1.0,
+            }
+            for e in range(5)
+        ],
+        "head": {
+            "kind": "ridge",
+            "strength": 0.1,
+            "cross_validation": [{"kind": "ridge", "strength": 0.1, "accuracy": 0.5, "loss": 1.0}],
+        },
+        "parts": {"val": {"ids": ids[n:], "labels": y, "logits": z}},
+        "train_features": {"ids": ids[:n], "labels": rng.integers(0, c, n), "features": rng.normal(0, 1, (n, 4))},
+        "picture": files.__getitem__,
+        "versions": {"kzoo": "1"},
+        "hardware": "cpu",
+        "precision": "float32",
+        **more,
+    }
+
+
+class Page(HTMLParser):
+    """Tags, what they link to, and the text outside of tags."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href", "action") or k.startswith("on")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_a_whole_report_with_hostile_names(tmp_path):
+    data = write_report(tmp_path, record())
+    html = (tmp_path / "report.html").read_text("utf-8")
+    page = Page(html)
+    assert "script" not in page.tags and "<script" not in html, "names are text"
+    assert all(link.startswith("data:image/") for link in page.links), "nothing is loaded from anywhere"
+    assert not re.search(r"url\(|@import|https?://", html)
+    expected = [
+        '<script>alert("1")</script>',
+        "caf\\udce9",
+        "kzoo finetune 'x' <y>",
+        "Suspect labels",
+        "all <identical>",
+        "Most confident mistakes",
+        "Learning curves",
+        "in train and val",
+        "Calibration",
+        "it does not flatter",
+    ]
+    for words in expected:
+        assert words in page.text, words
+    assert json.loads((tmp_path / "report.json").read_text("utf-8")) == data
+    assert not [p for p in os.listdir(tmp_path) if p.startswith(".tmp")]
+
+
+def test_the_numbers_of_a_report(tmp_path):
+    given = record(names=["a", "b", "c"])
+    given["parts"]["test"] = given["parts"]["val"]
+    data = write_report(tmp_path, given)
+    z, y = (given["parts"]["val"][k] for k in ("logits", "labels"))
+    val, test = data["parts"]["val"], data["parts"]["test"]
+    np.testing.assert_allclose(val["accuracy"], np.mean(z.argmax(1) == y))
+    low, high = val["accuracy_interval"]
+    assert low < val["accuracy"] < high
+    np.testing.assert_allclose(data["temperature"], fit_temperature(z, y))
+    np.testing.assert_allclose(val["calibration"]["ece"], calibration_error(softmax(z), y))
+    want = calibration_error(softmax(cross_fitted(z, y, seed=3)), y)
+    np.testing.assert_allclose(val["calibration"]["ece_scaled"], want)
+    want = calibration_error(softmax(z / data["temperature"]), y)
+    np.testing.assert_allclose(test["calibration"]["ece_scaled"], want)
+    wrong = [m["probability"] for m in val["mistakes"]]
+    assert wrong == sorted(wrong, reverse=True) and len(wrong) == np.sum(z.argmax(1) != y)
+    assert val["mistakes"][0]["label"] != val["mistakes"][0]["predicted"]
+    assert np.sum(val["confusion"]) == 60 and data["history"][0]["val_loss"] is None
+
+
+def test_what_is_missing_is_left_out(tmp_path):
+    full = record(names=["a", "b", "c"])
+    for keys in ([], ["classes", "parts"], ["passport"], ["phases", "history", "head"]):
+        part = {k: full[k] for k in keys}
+        data = write_report(tmp_path, part)
+        assert {*data} == {*keys, "temperature", "parts"}
+        text = Page((tmp_path / "report.html").read_text("utf-8")).text
+        assert ("Learning curves" in text) == ("history" in keys) and ("Calibration" in text) == ("parts" in keys)
+        assert ("Head" in text) == ("head" in keys) and "Suspect" not in text
+    write_report(tmp_path, {"phases": [{"name": "x"}], "head": {"kind": "ridge"}, "history": [{"epoch": 1}]})
+    full["parts"] = {"val": None, "test": full["parts"]["val"]}
+    only = write_report(tmp_path, full)["parts"]  # no temperature where there are no validation images to fit it to
+    assert {*only} == {"test"} and "ece_scaled" not in only["test"]["calibration"]
+    few = record(n=4, names=["a", "b", "c"])
+    data = write_report(tmp_path, few)
+    assert data["temperature"] == 1.0 and "ece_scaled" not in data["parts"]["val"]["calibration"]
+
+
+def test_two_hundred_classes_and_many_mistakes_stay_small(tmp_path):
+    given = record(n=1500, names=[f"class {i}" for i in range(200)])
+    given["parts"]["val"]["labels"] = (given["parts"]["val"]["logits"].argmax(1) + 1) % 200
+    data = write_report(tmp_path, given)
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert len(html) < 1_500_000 and "image/png" in html and html.count("image/jpeg") <= 24 + 24 + 2 * 12
+    assert "with the lowest F1" in html and "All 200 classes" in html
+    assert data["parts"]["val"]["accuracy"] == 0 and len(data["parts"]["val"]["mistakes"]) == 1500
+
+
+def test_pictures_that_can_not_be_shown_are_left_out(tmp_path):
+    exif = Image.Exif()
+    exif[0x010E] = "a secret place"
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((300, 400, 3), "uint8")).save(buffer, "JPEG", exif=exif, comment=b"a secret place")
+    (tmp_path / "good.jpg").write_bytes(buffer.getvalue())
+    answers = [tmp_path / "good.jpg", buffer.getvalue(), b"junk", None, "no/such/file.jpg", KeyError]
+
+    def picture(id):
+        answer = answers[int(id.rsplit("/", 1)[1].split(".")[0]) % len(answers)]
+        if answer is KeyError:
+            raise KeyError(id)
+        return answer
+
+    write_report(tmp_path, record(names=["a", "b", "c"], picture=picture))
+    html = (tmp_path / "report.html").read_text("utf-8")
+    import base64
+
+    shown = [base64.b64decode(code) for code in re.findall(r"image/jpeg;base64,([^\"]+)", html)]
+    assert shown and "no picture" in Page(html).text
+    for data in shown:
+        with Image.open(io.BytesIO(data)) as image:
+            assert max(image.size) <= 150 and not image.getexif()
+        assert b"secret" not in data
+
+
+def test_logits_of_another_shape_are_refused_and_the_old_report_stays(tmp_path):
+    write_report(tmp_path, {"title": "old"})
+    before = (tmp_path / "report.html").read_bytes()
+    with pytest.raises(KzooError, match="shape \\(images, 2\\)"):
+        write_report(
+            tmp_path, {"classes": ["a", "b"], "parts": {"val": {"ids": ["x"], "labels": [0], "logits": [[1.0]]}}}
+        )
+    assert (tmp_path / "report.html").read_bytes() == before
+    with pytest.raises(KzooError, match="Can't write"):
+        write_report(tmp_path / "missing", {"title": "x"})
+
+
+def test_jsonable():
+    data = {1: np.float32(0.5), "a": (np.nan, np.inf, None, True), "b": np.arange(2), "c": b"\xff", "d": "\udcff"}
+    assert jsonable(data) == {"1": 0.5, "a": [None, None, None, True], "b": [0, 1], "c": "\\udcff", "d": "\\udcff"}
+
+
+def test_the_template_is_package_data():
+    from importlib.resources import files
+    from pathlib import Path
+
+    assert (files("kzoo.training") / "report.html.j2").is_file()
+    text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
+    assert '"training/*.j2"' in text

@@ -1,0 +1,248 @@
+"""The inference form against the model that it comes from."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kzoo
+from kzoo.catalog.rows import wrn
+from kzoo.errors import KzooError, UnknownName
+from kzoo.graph.inference import inference_form, predictor
+from kzoo.layers import BatchNormalization, GroupedConv2D
+
+tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one backend is enough")
+
+
+def randomise(model, seed=0):
+    """Statistics, biases, gammas and betas as if trained."""
+    rng = np.random.default_rng(seed)
+    for v in model.weights:
+        if v.name in ("gamma", "moving_variance"):
+            v.assign(rng.uniform(0.5, 1.5, v.shape))
+        elif v.name in ("beta", "bias", "moving_mean"):
+            v.assign(rng.normal(0, 0.1, v.shape))
+    return model
+
+
+def pictures(model, count=2, seed=1):
+    return np.random.default_rng(seed).uniform(0, 255, (count, *model.input_shape[1:])).astype("float32")
+
+
+def plain(model, x):
+    y = model(x, training=False)
+    return np.asarray(y[0] if isinstance(y, list) else y, "float32")
+
+
+def error(a, b):
+    """The largest difference as a share of the spread of what is right."""
+    return np.abs(a - b).max() / np.abs(b - b.mean()).max()
+
+
+def norms(model):
+    return sum(isinstance(l, layers.BatchNormalization) for l in model.layers)
+
+
+FAMILIES = [  # name, size, options, batch norms that can't be folded
+    ("mnist_softmax", 28, {}, 0),
+    ("mnist_mlp", 28, {}, 0),
+    ("mnist_cnn", 28, {}, 0),
+    ("mnist_shift", 28, {}, 0),
+    ("lenet5", 28, {}, 0),
+    ("alexnet", 67, {}, 0),
+    ("vgg11", 32, {"width": 8, "units": 16}, 0),
+    ("vgg11_bn", 32, {"width": 8, "units": 16}, 0),
+    ("resnet18", 40, {"width": 8}, 0),
+    ("plain18", 40, {"width": 8}, 0),
+    ("resnet50", 40, {"width": 8}, 0),
+    ("resnet50_v1_5", 40, {"width": 8}, 0),
+    ("resnet50_v2", 40, {"width": 8}, 17),  # those behind a sum or conv1's pool
+    ("resnet20", 32, {}, 0),
+    (wrn(16, 2), 32, {}, 6),  # behind a sum; the first one is all that sees conv1
+    ("mobilenet_v1", 33, {"alpha": 0.25}, 0),
+    ("mobilenet_v2", 33, {"alpha": 0.35}, 0),
+    ("squeezenet1_0", 64, {}, 0),
+    ("squeezenet1_1", 64, {}, 0),
+    ("allcnn_c", 32, {"width": 16}, 0),
+    ("googlenet", 96, {"aux": True}, 0),
+    ("googlenet_bn", 64, {}, 0),
+    ("inception_v3", 75, {}, 0),
+    ("inception_v4", 75, {"blocks": (1, 1, 1)}, 0),
+    ("inception_resnet_v1", 75, {"blocks": (1, 1, 1)}, 0),
+    ("inception_resnet_v2", 75, {"blocks": (1, 1, 1)}, 0),
+    ("nasnet_mobile", 32, {"penultimate": 96, "blocks": 1}, 4),  # behind the concatenations of halved grids
+]
+
+
+@pytest.mark.parametrize(("name", "size", "options", "left"), FAMILIES, ids=lambda v: getattr(v, "name", str(v)))
+def test_equals_the_model(name, size, options, left):
+    """To 1e-5 in float32; to 5 % of the spread of the logits in bfloat16, whose numbers have 8 bits."""
+    channels = kzoo.spec(name).input_shape[2]
+    model = randomise(kzoo.build(name, num_classes=7, input_shape=(size, size, channels), seed=0, **options))
+    x = pictures(model)
+    expected = plain(model, x)
+    folded = inference_form(model)
+    assert norms(folded) == left
+    assert not [l.name for l in folded.layers if isinstance(l, (layers.Dropout, layers.Rescaling))]
+    assert folded.output_shape == (None, 7)
+    f32 = predictor(model)(x)
+    assert f32.dtype == np.float32 and f32.shape == expected.shape
+    assert error(f32, expected) < 1e-5
+    bf16 = predictor(model, "bfloat16")(x)
+    assert bf16.dtype == np.float32
+    print(name, error(f32, expected), error(bf16, expected))
+    assert error(bf16, expected) < 5e-2
+
+
+@pytest.mark.parametrize("name", ["resnet20", "squeezenet1_1", "vgg11_bn"])
+def test_features(name):
+    size = {"squeezenet1_1": 64}.get(name, 32)
+    model = randomise(kzoo.build(name, num_classes=None, input_shape=(size, size, 3), seed=0))
+    x = pictures(model)
+    assert error(predictor(model)(x), plain(model, x)) < 1e-5
+    assert keras.backend.standardize_dtype(inference_form(model, "bfloat16").output.dtype) == "float32"
+
+
+def by_hand(function, shape=(6, 7, 5), **options):
+    inputs = keras.Input(shape)
+    return randomise(keras.Model(inputs, function(inputs), **options), seed=3)
+
+
+def conv(**options):
+    return layers.Conv2D(4, 3, padding="same", name="conv", **options)
+
+
+def two_consumers(x):
+    y = conv()(x)
+    return layers.Add()([y, BatchNormalization()(y)])
+
+
+def an_output(x):
+    y = conv()(x)
+    return [y, layers.Add()([BatchNormalization()(y), y])]
+
+
+def shared_conv(x):
+    c = layers.Conv2D(5, 3, padding="same")
+    return BatchNormalization(name="b")(c(BatchNormalization(name="a")(c(x))))
+
+
+def shared_norm(x):
+    b = BatchNormalization()
+    y = b(layers.Conv2D(5, 1)(x))
+    return b(layers.Add()([x, b(layers.Conv2D(5, 3, padding="same")(y))]))
+
+
+@pytest.mark.parametrize(
+    ("function", "left"),
+    [
+        (lambda x: BatchNormalization()(conv()(x)), 0),
+        (lambda x: BatchNormalization()(conv(use_bias=False)(x)), 0),
+        (lambda x: BatchNormalization(scale=False)(conv()(x)), 0),
+        (lambda x: BatchNormalization(center=False)(conv()(x)), 0),
+        (lambda x: layers.BatchNormalization()(conv()(x)), 0),  # Keras' own
+        (lambda x: BatchNormalization(name="b")(BatchNormalization(name="a")(conv()(x))), 0),
+        (lambda x: BatchNormalization()(layers.Rescaling(0.3, offset=2)(conv()(x))), 0),
+        (lambda x: BatchNormalization()(layers.Dense(3)(x)), 0),
+        (lambda x: BatchNormalization()(layers.Dense(3)(layers.Flatten()(x))), 0),
+        (lambda x: BatchNormalization()(layers.DepthwiseConv2D(3, depth_multiplier=2)(x)), 0),
+        (lambda x: BatchNormalization()(layers.SeparableConv2D(6, 3, depth_multiplier=2)(x)), 0),
+        (lambda x: BatchNormalization()(GroupedConv2D(10, 3, groups=5)(x)), 0),
+        (lambda x: BatchNormalization()(conv(activation="relu")(x)), 1),
+        (lambda x: BatchNormalization(axis=1)(conv()(x)), 1),
+        (lambda x: BatchNormalization()(layers.Conv2DTranspose(4, 3)(x)), 1),
+        (two_consumers, 1),
+        (an_output, 0),  # the second output, with its batch norm, is left out
+        (shared_conv, 2),
+        (shared_norm, 1),
+    ],
+)
+def test_folds_what_nothing_else_sees(function, left):
+    model = by_hand(function)
+    x = np.random.default_rng(0).normal(size=(3, 6, 7, 5)).astype("float32")
+    before = [np.asarray(w) for w in model.weights]
+    expected = plain(model, x)
+    assert norms(inference_form(model)) == left
+    np.testing.assert_allclose(predictor(model)(x), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    for v, w in zip(model.weights, before, strict=True):  # the model itself is left alone
+        np.testing.assert_array_equal(v, w)
+
+
+def test_a_layer_used_elsewhere_is_still_folded_here():
+    """Calls that do not lead to the model's output don't count."""
+    model = by_hand(lambda x: BatchNormalization()(conv()(x)))
+    keras.Model(model.input, layers.ReLU()(model.get_layer("conv").output))
+    assert norms(inference_form(model)) == 0
+
+
+@pytest.mark.parametrize(
+    ("order", "scale", "offset"),
+    [
+        ("rgb", 1 / 127.5, -1.0),
+        ("bgr", (0.1, 0.2, 0.3), (1.0, -2.0, 3.0)),
+        ("bgr", 1.0, (-103.9, -116.8, -123.7)),
+    ],
+)
+@pytest.mark.parametrize("name", ["vgg11", "resnet18"])  # a convolution padded with zeros, and padding of its own
+def test_preprocessing_goes_into_the_first_convolution(name, order, scale, offset):
+    prep = kzoo.Preprocessing(channel_order=order, scale=scale, offset=offset)
+    model = randomise(kzoo.build(name, num_classes=5, input_shape=(40, 40, 3), width=8, preprocessing=prep, seed=0))
+    layer = inference_form(model).get_layer("preprocessing")
+    assert (layer.channel_order, layer.scale) == ("rgb", 1.0)
+    x = pictures(model)
+    assert error(predictor(model)(x), plain(model, x)) < 1e-5
+
+
+def test_preprocessing_stays_where_more_layers_see_it():
+    def two(x):
+        x = kzoo.layers.Preprocess("bgr", 0.5, 1.0, name="preprocessing")(x)
+        return layers.Concatenate()([layers.Conv2D(4, 1)(x), x])
+
+    model = by_hand(two, (5, 5, 3))
+    assert inference_form(model).get_layer("preprocessing").scale == 0.5
+    x = pictures(model)
+    np.testing.assert_allclose(predictor(model)(x), plain(model, x), rtol=1e-5)
+
+
+def test_precision_is_that_of_the_model_unless_asked():
+    model = kzoo.build("resnet20", depth=8, precision="bfloat16", seed=0)
+    form = inference_form(model)
+    assert {v.dtype for l in form.layers for v in l.weights if l.name != "predictions"} == {"bfloat16"}
+    assert {v.dtype for v in form.get_layer("predictions").weights} == {"float32"}
+    assert {v.dtype for v in inference_form(model, "float32").weights} == {"float32"}
+    left = inference_form(kzoo.build(wrn(10, 1)), "bfloat16")
+    statistics = [v for l in left.layers if isinstance(l, layers.BatchNormalization) for v in l.weights]
+    assert {v.dtype for v in statistics} == {"float32"}
+    with pytest.raises(UnknownName, match="float32"):
+        predictor(model, "float23")
+
+
+def test_takes_any_batch_and_bytes_and_keeps_its_weights():
+    model = randomise(kzoo.build("resnet20", depth=8, seed=0))
+    predict = predictor(model)
+    x = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype("uint8")
+    first = predict(x)
+    np.testing.assert_allclose(predict(x.astype("float32")[:1]), first[:1], rtol=1e-4, atol=1e-5)
+    model.get_layer("predictions").bias.assign_add(np.ones(10))
+    np.testing.assert_array_equal(predict(x), first)
+
+
+def test_a_model_without_a_graph_is_refused():
+    class Free(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(KzooError, match="graph"):
+        predictor(Free())
+
+
+@tensorflow_only
+def test_the_graph_holds_constants_and_neither_norms_nor_casts_between_convolutions():
+    import tensorflow as tf
+
+    model = randomise(kzoo.build("resnet20", depth=8, seed=0))
+    form = inference_form(model, "bfloat16")
+    graph = tf.function(lambda x: form(x, training=False)).get_concrete_function(tf.TensorSpec((None, 32, 32, 3)))
+    kinds = [op.type for op in graph.graph.get_operations()]
+    assert "FusedBatchNormV3" not in kinds
+    assert kinds.count("Cast") <= 4  # the input, the first convolution's, the average's

@@ -1,0 +1,407 @@
+"""The server and its faults: bad bodies, slow clients, full queues, bombs, SIGTERM; the page in a browser."""
+
+import base64
+import http.client
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kzoo.errors import ExportError
+
+pytest.importorskip("uvicorn", reason="needs the serve extra: pip install 'kzoo[serve]'")
+pytest.importorskip("starlette", reason="needs the serve extra: pip install 'kzoo[serve]'")
+from kzoo.serving import app as serve
+from kzoo.serving.batcher import Limits, Refused
+from kzoo.serving.requests import check_pixels
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMITS = Limits(body=200_000, pixels=1_000_000, images=8, queue=8, batch=4, connections=40, timeout=1.5, held=500_000)
+
+
+def png(size=(9, 7), colour=(200, 0, 0)):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Model:
+    """Instead of an export: answers with the number of bytes; `hold` lets it wait."""
+
+    def __init__(self):
+        self.go, self.sizes, self.fail = threading.Event(), [], False
+        self.go.set()
+
+    def __call__(self, encoded):
+        self.go.wait(20)
+        self.sizes.append(len(encoded))
+        if self.fail:
+            raise RuntimeError("no more memory")
+        bad = [not e.startswith(b"\x89PNG") for e in encoded]
+        return [
+            {
+                "labels": ["" if b else f"{len(e)}", "<b>x</b>"],
+                "probabilities": [0.75, 0.25],
+                "logits": [1.0, 0.0],
+                "error": "is no image" if b else "",
+            }
+            for e, b in zip(encoded, bad, strict=True)
+        ]
+
+
+@pytest.fixture(scope="module")
+def served():
+    """(the model, port, the Server), answering in a thread."""
+    model = Model()
+    server = serve.Server(model, "toy", {"name": "toy", "classes": ["a", "b"]}, LIMITS)
+    at = []
+    up = threading.Event()
+
+    def ready(host, port):
+        return (at.append(port), up.set())
+
+    thread = threading.Thread(target=serve.run, args=(server, "127.0.0.1", 0, ready))
+    thread.start()
+    assert up.wait(20)
+    yield model, at[0], server
+    server.http.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def ask(port, path="/v1/models/toy:predict", body=None, method=None, headers=None):
+    """(status, answer)."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    body = json.dumps(body) if isinstance(body, (dict, list)) else body
+    connection.request(method or ("POST" if body is not None else "GET"), path, body, headers or {})
+    response = connection.getresponse()
+    text = response.read()
+    connection.close()
+    try:
+        return response.status, json.loads(text)
+    except ValueError:
+        return response.status, text.decode()
+
+
+def b64(data):
+    return {"b64": base64.b64encode(data).decode()}
+
+
+def at_once(model, one, n):
+    """Call `one` in n threads while the model is held up, then let it go."""
+    model.go.clear()
+    threads = [threading.Thread(target=one) for _ in range(n)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    model.go.set()
+    for thread in threads:
+        thread.join(20)
+
+
+def raw(port, data, wait=10):
+    """All that the server answers to bytes on the wire, until it hangs up."""
+    with socket.create_connection(("127.0.0.1", port), timeout=wait) as s:
+        s.sendall(data)
+        found = b""
+        while piece := s.recv(65536):
+            found += piece
+        return found.decode("latin-1")
+
+
+def test_tensorflow_servings_paths_in_rows_and_columns(served):
+    _, port, _ = served
+    image = png()
+    for body in (
+        {"instances": [b64(image), b64(b"no")]},
+        {"instances": [{"image": b64(image)}, {"image": b64(b"no")}]},
+    ):
+        status, found = ask(port, body=body)
+        assert status == 200 and [r["error"] for r in found["predictions"]] == ["", "is no image"]
+        assert found["predictions"][0]["labels"][0] == str(len(image))
+    for given in ([b64(image)], {"image": [b64(image)]}, {"image": b64(image)}):
+        status, found = ask(port, body={"inputs": given, "signature_name": "serving_default"})
+        assert status == 200 and found["outputs"]["labels"] == [[str(len(image)), "<b>x</b>"]]
+    assert ask(port, "/v1/models/toy/versions/1:predict", {"instances": [b64(image)]})[0] == 200
+    status, found = ask(port, "/v1/models/toy")
+    assert status == 200 and found["model_version_status"][0]["state"] == "AVAILABLE"
+    status, found = ask(port, "/v1/models/toy/metadata")
+    assert found["model_spec"]["name"] == "toy" and "signature_def" in found["metadata"]
+    assert ask(port, "/healthz") == (200, "ok")
+    assert ask(port, "/v1/models/other")[0] == 404 and ask(port, "/nothing")[0] == 404
+    assert ask(port, method="DELETE")[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ("", 400, "no JSON"),
+        ("{", 400, "no JSON"),
+        ("[" * 100_000, 400, "no JSON"),
+        (b"\xff\xfe", 400, "no JSON"),
+        ([], 400, "must be"),
+        ({}, 400, "must be"),
+        ({"instances": [], "inputs": []}, 400, "must be"),
+        ({"instances": []}, 400, "empty"),
+        ({"instances": {}}, 400, "empty"),
+        ({"inputs": {"x": []}}, 400, "empty"),
+        ({"instances": ["x"]}, 400, "Image 0 must be"),
+        ({"instances": [{"b64": 3}]}, 400, "Image 0 must be"),
+        ({"instances": [{"b64": "a?b"}]}, 400, "no base64"),
+        ({"instances": [{"b64": "ä"}]}, 400, "no base64"),
+        ({"instances": [{"b64": ""}] * 9}, 413, "at most 8"),
+        ("x" * 300_000, 413, "at most 200,000"),
+        ({"instances": [{"b64": ""}], "signature_name": "features"}, 400, "serving_default"),
+    ],
+)
+def test_bad_bodies_get_4xx_and_a_reason(served, body, status, said):
+    found = ask(served[1], body=body)
+    assert found[0] == status and said in found[1]["error"] and "Traceback" not in str(found)
+
+
+def declaring(side):
+    """A PNG of a few bytes whose header, checksum and all, declares side x side pixels."""
+    data = png()
+    header = data[12:16] + struct.pack(">II", side, side) + data[24:29]
+    return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+
+
+def test_pixel_bombs_are_refused_before_they_are_decoded(served):
+    model, port, _ = served
+    before = len(model.sizes)
+    assert ask(port, body={"instances": [b64(declaring(50_000))]})[0] == 413
+    assert ask(port, body={"instances": [b64(declaring(700))] * 3})[0] == 413  # together too many
+    assert len(model.sizes) == before
+    assert ask(port, "/classify", png())[0] == 200
+    assert ask(port, "/classify", b"GIF89a")[0] == 422 and ask(port, "/classify", b"")[0] == 422
+
+
+def test_lying_duplicate_and_chunked_lengths(served):
+    _, port, _ = served
+    head = "POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    assert " 408 " in raw(
+        port, (head + "Content-Length: 500\r\n\r\n{").encode()
+    )  # less than it says: the slot is freed
+    assert " 400 " in raw(port, (head + "Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}").encode())
+    assert " 400 " in raw(port, (head + "Content-Length: -1\r\n\r\n{}").encode())
+    chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    assert " 413 " in raw(port, (head + "Transfer-Encoding: chunked\r\n\r\n").encode() + 4 * chunk)
+    assert " 400 " in raw(port, b"\x16\x03\x01 no HTTP\r\n\r\n")
+    assert raw(port, b"GET / HTTP/1.1\r\nHost") == ""  # headers that never end: hung up
+    assert " 4" in raw(port, b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000 + b"\r\n\r\n")
+    assert ask(port, "/healthz") == (200, "ok")
+
+
+def test_a_slow_client_is_hung_up_on_after_its_first_request_too(served):
+    _, port, _ = served
+    good = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert raw(port, good + b"GET /healthz HTTP/1.1\r\nHos").count(" 200 ") == 1  # hung up, or this would time out
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as s:  # answered, but its body goes on for ever
+        s.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        began = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - began < 15:
+                s.sendall(b"x")
+                time.sleep(0.2)
+
+
+def test_requests_are_batched_a_full_queue_gets_503_and_all_others_an_answer(served):
+    model, port, _ = served
+    model.go.clear()
+    model.sizes.clear()
+    results, threads = [], []
+    lock = threading.Lock()
+
+    def one():
+        status = ask(port, body={"instances": [b64(png())]})[0]
+        with lock:
+            results.append(status)
+
+    for i in range(20):
+        threads.append(threading.Thread(target=one))
+        threads[-1].start()
+        if not i:
+            time.sleep(0.3)  # the first one occupies the model
+    time.sleep(0.5)
+    model.go.set()
+    for t in threads:
+        t.join(20)
+    assert results.count(200) == 1 + LIMITS.queue and results.count(503) == 20 - 1 - LIMITS.queue
+    assert model.sizes[0] == 1 and set(model.sizes[1:]) == {LIMITS.batch}
+
+
+def test_bodies_are_bounded_together_and_given_back(served):
+    model, port, server = served
+    big, results = png() + bytes(190_000), []
+
+    def one():
+        return results.append(ask(port, "/classify", big)[0])
+
+    at_once(model, one, 6)
+    assert results.count(200) == LIMITS.held // len(big) == 2 and results.count(503) == 4
+    assert server.held == 0 and ask(port, "/classify", big)[0] == 200
+
+
+def test_what_pillow_refuses_counts_as_tensorflow_sees_it():
+    """libjpeg passes over a marker that Pillow does not know."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (900, 800)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    odd = data[:2] + b"\xff\x01" + data[2:]
+    with pytest.raises(OSError):
+        Image.open(io.BytesIO(odd))
+    assert check_pixels([odd, b"no", data[:3], png()], LIMITS) == [900 * 800, 0, 0, 63]
+    with pytest.raises(Refused):
+        check_pixels([odd, odd], LIMITS)
+
+
+def test_large_images_of_several_requests_are_not_computed_at_once(served):
+    model, port, _ = served
+    large = png((900, 900))
+    assert 900 * 900 <= LIMITS.pixels < 2 * 900 * 900
+    model.sizes.clear()
+    answers = []
+
+    def one():
+        return answers.append(ask(port, body={"instances": [b64(large), b64(png())]}))
+
+    at_once(model, one, 3)
+    for status, answer in answers:
+        assert status == 200 and len(answer["predictions"]) == 2 and not any(r["error"] for r in answer["predictions"])
+    assert len(answers) == 3 and model.sizes == [2, 2, 2], "each batch holds one of the large images"
+
+
+def test_a_model_that_hangs_or_fails_frees_the_slots(served):
+    model, port, server = served
+    model.go.clear()
+    began = time.monotonic()
+    status, found = ask(port, body={"instances": [b64(png())]})
+    assert status == 503 and "No answer within" in found["error"] and time.monotonic() - began < 15
+    model.go.set()
+    model.fail = True
+    status, found = ask(port, body={"instances": [b64(png())]})
+    model.fail = False
+    assert status == 500 and found["error"] == "The model failed on this batch."
+    assert ask(port, body={"instances": [b64(png())]})[0] == 200 and not server.batcher.waiting
+
+
+def test_a_port_that_is_taken_and_a_folder_that_is_none(served, kzoo_command, tmp_path):
+    with pytest.raises(ExportError, match="Can't listen on"):
+        serve.run(serve.Server(Model(), "x", {}, LIMITS), "127.0.0.1", served[1])
+    code, _, err = kzoo_command("serve", tmp_path)
+    assert code == 1 and "is no export" in err and err.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    import kzoo
+
+    model = kzoo.build("mnist_mlp", seed=0)
+    return kzoo.export(model, out=tmp_path_factory.mktemp("e") / "digits", quiet=True)
+
+
+@pytest.fixture
+def process(export):
+    """A running `kzoo serve`: (process, port)."""
+    code = "from kzoo.cli import main; main()"
+    p = subprocess.Popen(
+        [sys.executable, "-c", code, "serve", str(export), "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    line = ""
+    while "Serving" not in line:
+        line = p.stderr.readline()
+        assert line or p.poll() is None
+    assert "/v1/models/mnist_mlp:predict)" in line
+    yield p, int(line.split("127.0.0.1:")[1].split()[0])
+    if p.poll() is None:
+        p.kill()
+    p.communicate()
+
+
+@pytest.mark.slow
+def test_the_real_thing_answers_as_the_export_does_and_loses_nothing_on_sigterm(export, process, tmp_path):
+    from kzoo.exporting.reader import Export
+
+    p, port = process
+    data = [png((30 + i, 20), (i * 9, 99, 7)) for i in range(20)]
+    want = Export(export).run(data)["logits"]
+    found, refused = {}, []
+    lock = threading.Lock()
+
+    def client(k):
+        for i in range(k, 400, 8):
+            try:
+                status, answer = ask(port, "/v1/models/mnist_mlp:predict", {"instances": [b64(data[i % 20])]})
+            except ConnectionRefusedError:  # after the signal: it was never taken, so the client knows
+                return
+            except OSError as e:
+                refused.append(e)
+                return
+            with lock:
+                found[i] = (status, answer)
+
+    threads = [threading.Thread(target=client, args=(k,)) for k in range(8)]
+    for t in threads:
+        t.start()
+    while len(found) < 60:
+        time.sleep(0.01)
+    p.send_signal(signal.SIGTERM)
+    for t in threads:
+        t.join(30)
+    _, err = p.communicate(timeout=30)
+    assert p.returncode == 0 and "Stopped after" in err and "Traceback" not in err
+    assert not refused and len(found) >= 60
+    for i, (status, answer) in found.items():
+        assert status == 200
+        np.testing.assert_allclose(answer["predictions"][0]["logits"], want[i % 20], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(served, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not browser:
+        pytest.skip("needs chromium")
+    (tmp_path / "red.png").write_bytes(png())
+    (tmp_path / "bad.png").write_bytes(b"no")
+    with playwright.sync_playwright() as p:
+        window = p.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = window.new_page()
+        wrong = []
+        page.on("pageerror", lambda error: wrong.append(error))
+        page.goto(f"http://127.0.0.1:{served[1]}/")
+        page.set_input_files("#file", str(tmp_path / "red.png"))
+        page.wait_for_selector("#answer tr")
+        assert page.inner_text("#answer tr:nth-child(1)").split() == [str(len(png())), "75.0", "%"]
+        assert "<b>x</b>" in page.inner_text("#answer tr:nth-child(2)")  # a label is no markup
+        page.set_input_files("#file", str(tmp_path / "bad.png"))
+        page.get_by_text("is no image").wait_for()
+        # A file that is dropped.
+        page.evaluate(
+            """data => {
+            const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0)), transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], "dropped.png", {type: "image/png"}));
+            dispatchEvent(new DragEvent("drop", {dataTransfer: transfer}));
+        }""",
+            base64.b64encode(png((50, 50))).decode(),
+        )
+        page.get_by_text(str(len(png((50, 50)))), exact=True).wait_for()
+        assert not wrong
+        window.close()
