@@ -26,7 +26,7 @@ _HOME = {
     "load_data": "kzoo.data.loading",
     "check_data": "kzoo.data.passport",
     "train": "kzoo.training.loop",
-    "finetune": "kzoo.finetuning.finetuning",
+    "finetune": "kzoo.finetuning.pipeline",
     "scout": "kzoo.finetuning.scouting",
     "evaluate": "kzoo.evaluating.evaluation",
     "load_run": "kzoo.runs",

@@ -45,10 +45,40 @@ class Run:
     def preprocessing(self):
         return Preprocessing(**self.config["preprocessing"])
 
+    @property
+    def task(self):
+        """What the model was trained for, a `kzoo.tasks.Task`."""
+        from kzoo.tasks import find
+
+        return find(self.config.get("task", "classification"))  # runs of 0.1.0 name none
+
     def division(self):
-        """(rows of splits.csv, its path): which image was in which part."""
-        path = self.path / SPLITS
-        return read_csv(path), path
+        """The rows of splits.csv: which image was in which part, {"split", "label", "id"}.
+
+        Fine-tuning runs of 0.1.0 call a validation part that kzoo drew "choose", and then the user's val/, which
+        measured, "val": here they are "val" and "test", as later runs have them.
+        """
+        rows = read_csv(self.path / SPLITS)
+        if "finetune" not in self.config or "parts" in self.config:
+            return rows
+        parts = {row["split"] for row in rows}
+        names = {"choose": "val"} if "test" in parts else {"choose": "val", "val": "test"}
+        return [{**row, "split": names.get(row["split"], row["split"])} for row in rows]
+
+    def divided(self, dataset):
+        """A data set in the parts that splits.csv names; images that it does not name are in no part."""
+        from kzoo.data.divide import as_divided
+
+        return as_divided(dataset, self.division(), self.path / SPLITS)
+
+    @property
+    def refit(self):
+        """Whether the head was fitted again on the validation part, which then measures nothing (fine-tuning)."""
+        metrics = read_json(self.path / METRICS) if (self.path / METRICS).is_file() else {}
+        if "finetune" not in self.config or "parts" in self.config:
+            return bool(metrics.get("refit"))
+        drawn = any(row["split"] == "choose" for row in read_csv(self.path / SPLITS))
+        return drawn and metrics.get("winner", "head") == "head"
 
 
 def write_json(path, data):
@@ -142,11 +172,16 @@ def record(folder, settings, dataset):
     with write_atomically(folder / LABELS, "w", errors="backslashreplace") as f:
         f.writelines(f"{name}\n" for name in dataset.classes)
     rows = [
-        {"split": name, "label": dataset.classes[label], "id": image}
+        {"split": name, "label": dataset.classes[label] if dataset.classes else _plain(label), "id": image}
         for name, split in dataset.splits.items()
         for image, label in zip(split.ids, split.labels, strict=True)
     ]
     write_csv(folder / SPLITS, rows, ("split", "label", "id"))
+
+
+def _plain(label):
+    """A label without a class: a number as it is, nothing for an array."""
+    return label.item() if getattr(label, "ndim", 1) == 0 else ""
 
 
 # --- the model -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "kzoo"
 # From the ground up. A package or a module at the top of kzoo/ has one floor.
 FLOORS = [
     {"errors"},
-    {"files", "progress", "hardware", "metrics", "plots"},
+    {"checks", "files", "progress", "hardware", "metrics", "plots"},
     {"catalog", "layers", "interrupt"},
     {"data", "models", "weights"},
     {"builder", "tasks"},

@@ -126,6 +126,7 @@ class ModelSpec:
     params: trainable parameters as published: an int is exact, a string such as "1.7M" is the figure as printed.
     multiply_adds: for one image, likewise ("19.6G"). None where the source prints none.
     deviations: where this departs from the paper, a sentence each.
+    task: what it is for, a name of `kzoo.tasks.TASKS`.
     """
 
     name: str
@@ -140,6 +141,7 @@ class ModelSpec:
     preprocessing: Preprocessing = Preprocessing()
     weights: tuple[Weights, ...] = ()
     recipe: str = "modern"
+    task: str = "classification"
 
     def __post_init__(self):
         object.__setattr__(self, "config", MappingProxyType(dict(self.config)))

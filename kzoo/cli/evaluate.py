@@ -24,4 +24,4 @@ def command(run, data, split, batch_size, as_json):
         print_json(result.to_dict())
     else:
         click.echo(str(result))
-        click.echo(f"Wrote {run}/evaluation-{result.split}.json and confusion-{result.split}.png.", err=True)
+        click.echo(f"Wrote {', '.join(result.files())} in {run}.", err=True)

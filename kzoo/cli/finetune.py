@@ -3,7 +3,11 @@
 import click
 
 from kzoo.catalog import spec
-from kzoo.cli.options import input_shape, seconds
+from kzoo.checks import MAX_SEED, PRECISIONS
+from kzoo.cli.options import given, option_of, seconds, shape
+from kzoo.finetuning.options import AUGMENTATIONS, MIXTURES, FinetuneOptions
+
+option = option_of(FinetuneOptions)
 
 
 def weights_by_class(ctx, param, value):
@@ -19,38 +23,39 @@ def weights_by_class(ctx, param, value):
 
 @click.command("finetune", epilog="Example: kzoo finetune photos --model mobilenet_v2 --out runs/photos")
 @click.argument("photos", required=False)
-@click.option("--model", metavar="NAME", help="Of kzoo list; the best with weights at hand by default.")
-@click.option("--weights", metavar="TAG|PATH", help="Such as imagenet; the best at hand without a download by default.")
+@click.option("--model", metavar="NAME", help="Of kzoo list; the one with the best weights found locally by default.")
+@click.option("--weights", metavar="TAG|PATH", help="Such as imagenet; the best found locally by default.")
+@option("unfreeze", metavar="none|auto|STAGE|all", help="How deep to train; auto: while it helps.")
+@option("epochs", type=click.IntRange(1), help="Of each stage.")
+@option("budget", callback=seconds, metavar="TIME", help="For all of it, such as 90s, 5m, 1h.")
+@option("augment", type=click.Choice(AUGMENTATIONS), help="For deeper layers.")
+@option("mix", type=click.Choice(MIXTURES), help="Mix pictures while deeper layers train.")
+@option("views", type=click.IntRange(0), help="Augmented views of each photo for the head.")
+@option("shots", type=click.IntRange(1), metavar="K", help="Use K photos of each class, drawn by the seed.")
+@option("class_weights", callback=weights_by_class, metavar="balanced|a=1,b=2", help="Weights in the loss.")
+@option("label_smoothing", type=float, help="Of the loss, in [0, 1).")
+@option("focal", type=float, metavar="GAMMA", help="The focal loss's exponent; 0 is cross-entropy.")
+@option("seed", type=click.IntRange(0, MAX_SEED), help="Of everything that is drawn.")
+@option("precision", type=click.Choice(PRECISIONS), help="auto: what this machine is fast in.")
+@option("input_shape", callback=shape, metavar="HxWxC", help="Such as 160x160x3; as published by default.")
+@option("strict", help="Refuse unusable photos instead of leaving them out.")
 @click.option("--out", metavar="RUN", help="The run folder; runs/MODEL-PHOTOS by default.")
-@click.option("--unfreeze", metavar="none|auto|STAGE|all", help="How deep to train; auto (default): while it helps.")
-@click.option("--epochs", type=click.IntRange(1), help="Of each stage (6).")
-@click.option("--budget", callback=seconds, metavar="TIME", help="For all of it, such as 90s, 5m, 1h.")
-@click.option("--augment", type=click.Choice(["none", "light", "strong"]), help="For deeper layers (light).")
-@click.option("--mix", type=click.Choice(["mixup", "cutmix"]), help="Mix pictures while deeper layers train.")
-@click.option("--views", type=click.IntRange(0), help="Augmented views of each photo for the head (0).")
-@click.option("--shots", type=click.IntRange(1), metavar="K", help="Use K photos of each class, drawn by the seed.")
-@click.option("--class-weights", callback=weights_by_class, metavar="balanced|a=1,b=2", help="Weights in the loss.")
-@click.option("--label-smoothing", type=float, help="0 by default.")
-@click.option("--focal", type=float, metavar="GAMMA", help="The focal loss's exponent; 0 is cross-entropy.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="0 by default.")
-@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="auto by default.")
-@input_shape
-@click.option("--strict", is_flag=True, help="Refuse unusable photos instead of leaving them out.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @click.option("--quiet", is_flag=True)
-def command(photos, model, **options):
+def command(photos, model, weights, out, resume, quiet, **options):
     """Make a classifier from PHOTOS and a pretrained network, and leave a run folder with a report.
 
     PHOTOS is a folder of class folders, one with train/, val/ and perhaps test/, a CSV (path,label[,split]), or
-    tfds:NAME. A part that you set apart is never trained on: test measures; val chooses if there is a test part, and
+    tfds:NAME. A part that you set apart is never trained on: test measures; val validates if there is a test part, and
     measures if there is none.
     """
-    if photos is None and not options["resume"]:
+    if photos is None and not resume:
         raise click.UsageError("Missing argument 'PHOTOS'.")
     if model is not None:
         spec(model)  # a wrong name answers at once
-    from kzoo.finetuning.finetuning import finetune_folder
+    FinetuneOptions(**given(options))
+    from kzoo.finetuning.pipeline import finetune_run
 
-    folder = finetune_folder(photos, model, **options)
-    if not options["quiet"]:
+    folder = finetune_run(photos, model, given(options), weights=weights, out=out, resume=resume, quiet=quiet)
+    if not quiet:
         click.echo(f"Wrote {folder}, and {folder}/report.html. Next: kzoo predict {folder} photo.jpg", err=True)

@@ -6,12 +6,12 @@ from textwrap import fill
 import click
 
 from kzoo.catalog import spec
-from kzoo.cli.options import as_json, input_shape, load_keras, print_json
+from kzoo.cli.options import as_json, load_keras, print_json, shape
 
 
 @click.command("info", epilog="Example: kzoo info vgg16 --input-shape 160x160x3")
 @click.argument("model")
-@input_shape
+@click.option("--input-shape", callback=shape, metavar="HxWxC", help="Such as 160x160x3; as published by default.")
 @click.option("--num-classes", type=click.IntRange(1), help="As published by default.")
 @as_json
 def command(model, input_shape, num_classes, as_json):

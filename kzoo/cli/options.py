@@ -7,7 +7,7 @@ import click
 
 from kzoo.hardware import load_keras
 
-__all__ = ["as_json", "input_shape", "load_keras", "print_json", "seconds", "shape"]
+__all__ = ["as_json", "given", "load_keras", "option_of", "print_json", "seconds", "shape"]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -39,9 +39,28 @@ def seconds(ctx, param, value):
     return float(match[1]) * UNITS[match[2]]
 
 
-input_shape = click.option(
-    "--input-shape", callback=shape, metavar="HxWxC", help="Such as 160x160x3; as published by default."
-)
+def option_of(options):
+    """A function that makes a click option of a field of an options dataclass: its help ends in the field's default.
+
+    The option itself has no default, so that the command knows what was given: whoever resumes a run gives nothing
+    again, and what is given must be what it was.
+    """
+
+    def option(name, *, help, flag=None, **settings):
+        default = options.__dataclass_fields__[name].default
+        if isinstance(default, bool):
+            settings.update(is_flag=True, default=None)
+        elif default is not None:
+            text = ",".join(default) if isinstance(default, tuple) else default
+            help = f"{help} [default: {text}]"
+        return click.option(flag or f"--{name.replace('_', '-')}", name, help=help, **settings)
+
+    return option
+
+
+def given(options):
+    """The options that were given on the command line: those that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def print_json(data):

@@ -27,10 +27,12 @@ def command(model, images, top, weights, batch_size, as_json, as_csv, quiet):
     if as_json and as_csv:
         raise click.UsageError("--json or --csv, not both.")
     load_keras()
+    from kzoo.evaluating.loading import load_model
     from kzoo.evaluating.prediction import predict
     from kzoo.progress import progress
 
-    write = _Json() if as_json else _Csv(top) if as_csv else _Text()
+    model = load_model(model, weights)
+    write = _Json() if as_json else _Csv(model.task, top) if as_csv else _Text(model.task)
     bad = seen = 0
     with progress(quiet=quiet or (len(images) < 2 and sys.stdout.isatty())) as bar:
 
@@ -42,7 +44,7 @@ def command(model, images, top, weights, batch_size, as_json, as_csv, quiet):
             advance.done = done
 
         advance.started, advance.done = False, 0
-        for result in predict(model, images, top=top, weights=weights, batch_size=batch_size, progress=advance):
+        for result in predict(model, images, top=top, batch_size=batch_size, progress=advance):
             write.row(result)
             seen += 1
             bad += "error" in result
@@ -52,15 +54,19 @@ def command(model, images, top, weights, batch_size, as_json, as_csv, quiet):
 
 
 class _Text:
+    """A line for each image."""
+
+    def __init__(self, task):
+        self.task = task
+
     def row(self, result):
-        from kzoo.data.images import shown
+        from kzoo.data.guards import shown
 
         name = shown(result["image"])
         if "error" in result:
             click.echo(f"{name}: {result['error']}", err=True)
-            return
-        seen = ", ".join(f"{shown(t['class'])} {t['probability']:.1%}" for t in result["top"])
-        click.echo(f"{name}: {'(abstains) ' if result.get('abstain') else ''}{seen}")
+        else:
+            click.echo(f"{name}: {self.task.row_text(result)}")
 
     def end(self):
         pass
@@ -96,15 +102,15 @@ def _written(name):
 
 
 class _Csv:
-    def __init__(self, top):
-        self.top, self.file = top, csv.writer(sys.stdout)
-        columns = [f"{what}_{i + 1}" for i in range(top) for what in ("class", "probability")]
-        self.file.writerow(["image", "error", *columns, "abstain"])
+    """A row for each image, with the task's columns."""
+
+    def __init__(self, task, top):
+        self.task, self.top, self.file = task, top, csv.writer(sys.stdout)
+        self.file.writerow(["image", "error", *task.columns(top)])
 
     def row(self, result):
-        seen = [x for t in result.get("top", ()) for x in (_written(t["class"]), f"{t['probability']:.6f}")]
-        seen += [""] * (2 * self.top - len(seen))
-        self.file.writerow([_written(result["image"]), result.get("error", ""), *seen, result.get("abstain", "")])
+        cells = [_written(c) if isinstance(c, str) else c for c in self.task.cells(result, self.top)]
+        self.file.writerow([_written(result["image"]), result.get("error", ""), *cells])
 
     def end(self):
         sys.stdout.flush()

@@ -5,9 +5,14 @@ from inspect import signature
 import click
 
 from kzoo.catalog import spec
-from kzoo.cli.options import input_shape, load_keras
+from kzoo.checks import MAX_SEED, PRECISIONS
+from kzoo.cli.options import given, load_keras, option_of, shape
+from kzoo.data.sources import SOURCES
 from kzoo.errors import KzooError
+from kzoo.training.options import TrainOptions
 from kzoo.training.recipes import RECIPES
+
+option = option_of(TrainOptions)
 
 
 def assignments(ctx, param, values):
@@ -33,24 +38,16 @@ def _number(text):
 
 @click.command("train", epilog="Example: kzoo train mnist_cnn --data mnist --out runs/mnist")
 @click.argument("model", required=False)
-@click.option(
-    "--data", metavar="DATA", help="Folder, .csv, .npz, tfds:NAME, mnist, fashion_mnist, cifar10 or digits (default)."
-)
-@click.option("--recipe", type=click.Choice(list(RECIPES)), help="How to train; the model's own recipe by default.")
-@click.option("--epochs", type=click.IntRange(1))
-@click.option("--batch-size", type=click.IntRange(1))
-@click.option("--learning-rate", type=float)
-@click.option(
-    "--patience", type=click.IntRange(1), help="Stop after so many epochs without a better validation accuracy."
-)
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="0 by default.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    help="auto (default): what this machine is fast in.",
-)
-@click.option("--val-fraction", type=float, help="Share of the training images to validate on, if DATA has none (0.1).")
-@click.option("--test-fraction", type=float, help="Share to test on, if DATA is undivided (0.2).")
+@click.option("--data", metavar="DATA", help=f"{'; '.join(SOURCES.values())} [default: digits]")
+@option("recipe", type=click.Choice(list(RECIPES)), help="How to train; the model's own recipe by default.")
+@option("epochs", type=click.IntRange(1), help="In place of the recipe's.")
+@option("batch_size", type=click.IntRange(1), help="In place of the recipe's.")
+@option("learning_rate", type=float, help="In place of the recipe's.")
+@option("patience", type=click.IntRange(1), help="Stop after so many epochs without a better validation accuracy.")
+@option("seed", type=click.IntRange(0, MAX_SEED), help="Of weights, order, augmentation and dropout.")
+@option("precision", type=click.Choice(PRECISIONS), help="auto: what this machine is fast in.")
+@option("val_fraction", type=float, help="Share of the training images to validate on, if DATA has no such part.")
+@option("test_fraction", type=float, help="Share to test on, if DATA is undivided.")
 @click.option(
     "--set",
     "config",
@@ -59,26 +56,27 @@ def _number(text):
     metavar="NAME=VALUE",
     help="An option of the model, such as dropout=0.5.",
 )
-@input_shape
-@click.option("--strict", is_flag=True, help="Refuse unreadable images instead of leaving them out.")
+@option("input_shape", callback=shape, metavar="HxWxC", help="Such as 160x160x3; as published by default.")
+@option("strict", help="Refuse unreadable images instead of leaving them out.")
 @click.option("--out", metavar="RUN", help="The run folder; runs/MODEL-DATA by default.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @click.option("--quiet", is_flag=True)
-def command(model, config, **options):
+def command(model, data, config, out, resume, quiet, **options):
     """Train MODEL and leave a run folder: settings, labels, splits, history, best model, checkpoint.
 
-    Ctrl-C keeps the finished epochs; the same command with --resume goes on.
+    Ctrl-C keeps the finished epochs; the same command with --resume continues.
     """
-    if model is None and not options["resume"]:
+    if model is None and not resume:
         raise click.UsageError("Missing argument 'MODEL': kzoo list shows all.")
     if model is not None:
         spec(model)  # before Keras is imported: a wrong name answers at once
+    TrainOptions(**given(options))
     load_keras()
-    from kzoo.training.loop import train
+    from kzoo.training.loop import train, train_run
 
     for key in config.keys() & signature(train).parameters.keys():
-        use = f": use --{key.replace('_', '-')}" if key in options else ""
+        use = f": use --{key.replace('_', '-')}" if key in (*options, "data", "out", "resume", "quiet") else ""
         raise KzooError(f"--set is for options of the network, and {key} is none{use}.")
-    run = train(model, **options, **config)
-    if not options["quiet"]:
+    run = train_run(model, data, given(options), config, out=out, resume=resume, quiet=quiet)
+    if not quiet:
         click.echo(f"Wrote {run.path}. Next: kzoo evaluate {run.path}", err=True)

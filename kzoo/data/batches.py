@@ -127,9 +127,25 @@ def _images_at(split, shape, preprocessing):
     return decoded
 
 
-def batches(split, shape, preprocessing, batch_size, *, num_classes, order=None, alternate_flip=False):
-    """A tf.data.Dataset of (uint8 images (B, *shape), one-hot float32 labels (B, num_classes)).
+def _targets_at(labels, targets):
+    """A graph function: indices (B,) to targets (B, ...)."""
+    if targets is None:
+        stored = tf.constant(labels)
+        return lambda indices: tf.gather(stored, indices)
+    like = targets(labels[:1])
 
+    def rows(indices):
+        y = tf.numpy_function(lambda i: targets(labels[i]), [indices], like.dtype, stateful=False)
+        y.set_shape((None, *like.shape[1:]))
+        return y
+
+    return rows
+
+
+def batches(split, shape, preprocessing, batch_size, *, targets=None, order=None, alternate_flip=False):
+    """A tf.data.Dataset of (uint8 images (B, *shape), float32 targets (B, ...)).
+
+    targets: a function of labels (B, ...) that gives them, such as a task's; None gives the labels as they are.
     order: None for the stored order; else (seed, epoch): a permutation that depends on these two only, so that a
     resumed run sees the same. epoch may be a tf.Variable (int64), which is read when a pass begins.
     alternate_flip: mirror each image from left to right in every other epoch; which half of the images begins is drawn
@@ -140,7 +156,7 @@ def batches(split, shape, preprocessing, batch_size, *, num_classes, order=None,
         images.check_shape(shape)
     n = len(split)
     rows = _images_at(split, shape, preprocessing)
-    labels = tf.constant(split.labels)
+    targets_at = _targets_at(split.labels, targets)
     if alternate_flip:
         begins = tf.constant(np.random.default_rng(order[0]).random(n) < 0.5)
 
@@ -159,7 +175,7 @@ def batches(split, shape, preprocessing, batch_size, *, num_classes, order=None,
         x = rows(indices)
         if alternate_flip:
             x = tf.where(flips[:, None, None, None], tf.reverse(x, [2]), x)
-        return x, tf.one_hot(tf.gather(labels, indices), num_classes)
+        return x, targets_at(indices)
 
     dataset = (
         tf.data.Dataset.range(1)

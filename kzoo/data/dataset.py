@@ -74,7 +74,8 @@ class DataSet:
         digest = hashlib.sha256("\n".join(self.classes).encode("utf-8", "surrogateescape"))
         for name, split in sorted(self.splits.items()):
             digest.update(f"{name}:{len(split)}".encode())
-            digest.update(np.ascontiguousarray(split.labels, "<i8").tobytes())
+            kind = "<i8" if np.issubdtype(split.labels.dtype, np.integer) else "<f8"
+            digest.update(np.ascontiguousarray(split.labels, kind).tobytes())
             digest.update("\0".join(split.ids).encode("utf-8", "surrogateescape"))
             if not split.files:
                 digest.update(np.ascontiguousarray(split.images).data)

@@ -1,87 +1,61 @@
-"""What a trained model sees in images: a run, an export, or a model of the catalog with weights."""
+"""What a trained model says of image files: a run, an export, or a model of the catalog with weights."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-import numpy as np
-
-from kzoo import runs
 from kzoo.data import images
 from kzoo.errors import DataError
+from kzoo.evaluating.loading import LoadedModel, load_model
 
-HELD = 1 << 28  # bytes of encoded images in a batch, however few they are
+MAX_BYTES = 1 << 28  # of encoded images in a batch, however few they are
 
 
-def predict(run, paths, *, top=5, batch_size=32, weights=None, progress=None):
+def predict(
+    run: Any,
+    paths: str | os.PathLike | Iterable[str | os.PathLike],
+    *,
+    top: int = 5,
+    batch_size: int = 32,
+    weights: Any = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[dict]:
     """Classify image files, however many: they are read batch by batch.
 
-    run: a run folder or a Run, an export, or a name of the catalog; weights: for such a name, a tag or a file, by
-        default the first published set. paths: one path or several; folders give the files in them. top: how many
-        classes. progress: called as progress(done, all).
+    Args:
+        run: a run folder or a Run, an export, a name of the catalog, or a `kzoo.evaluating.loading.LoadedModel`.
+        paths: one path or several; a folder stands for the files in it.
+        top: how many classes an answer has.
+        batch_size: how many images are computed at once.
+        weights: for a name of the catalog: a tag or a file; by default the first published set.
+        progress: called as progress(done, all).
 
-    Yields a dict for each file, in order: {"image": path, "top": [{"class": name, "probability": p}, ...]} (and
-    "abstain", where an export has a threshold), or {"image": path, "error": reason} for one that can't be read.
-    Probabilities of an export are calibrated, those of a run are its softmax. Raises RunError, ExportError, and
-    DataError for a path that does not exist.
+    Returns:
+        An iterator over a dict for each file, in order: {"image": path, "top": [{"class": name, "probability": p},
+        ...]} (and "abstain", where an export has a threshold), or {"image": path, "error": reason} for a file that
+        can't be read. Other tasks give other answers. Probabilities of an export are calibrated, those of a run are
+        its softmax.
 
-    >>> run = kzoo.train("mnist_softmax", "digits", epochs=1, out="runs/example3", quiet=True)
-    >>> list(kzoo.predict(run, "runs/example3/labels.txt"))[0]["error"]
-    'is not a JPEG, PNG, GIF, BMP or WebP image'
+    Raises:
+        RunError, ExportError: for a run or an export that can't be read.
+        DataError: for a path that does not exist.
+
+    Example:
+        >>> run = kzoo.train("mnist_softmax", "digits", epochs=1, out="runs/example3", quiet=True)
+        >>> list(kzoo.predict(run, "runs/example3/labels.txt"))[0]["error"]
+        'is not a JPEG, PNG, GIF, BMP or WebP image'
     """
     if top < 1:
         raise DataError(f"top must be at least 1, got {top}.")
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     files = [f for path in paths for f in _expand(path)]
-    return _predict(classifier(run, weights, top), files, batch_size, progress)
+    model = run if isinstance(run, LoadedModel) else load_model(run, weights)
+    return _predict(model, files, top, batch_size, progress)
 
 
-def classifier(run, weights, top):
-    """A function: a list of encoded images to a list of {"top"} or {"error"}."""
-    from kzoo.exporting.reader import Export, is_export
-
-    if isinstance(run, Export):
-        return lambda encoded: run.classify(encoded, top)
-    if isinstance(run, (str, os.PathLike)) and weights is None and is_export(run):
-        export = Export(run)
-        return lambda encoded: export.classify(encoded, top)
-    if isinstance(run, (str, os.PathLike)) and not os.path.isdir(run) and os.sep not in os.fspath(run):
-        from kzoo.exporting.source import find
-
-        source = find(run, weights=weights)
-        return _network(source.model, source.shape, source.preprocessing, source.classes, top)
-    if weights is not None:
-        raise DataError("weights go with a name of the catalog; a run or an export brings its own.")
-    run = run if isinstance(run, runs.Run) else runs.load_run(run)
-    return _network(run.model, run.input_shape, run.preprocessing, run.classes, top)
-
-
-def _network(model, shape, preprocessing, classes, top):
-    from kzoo.graph.inference import predictor
-    from kzoo.metrics import softmax
-
-    prepare, network = images.preparer(shape, preprocessing), predictor(model)
-
-    def classify(encoded):
-        results, good = [], []
-        for data in encoded:
-            try:
-                good.append(prepare(data))
-                results.append({})
-            except DataError as e:
-                results.append({"error": str(e)})
-        probabilities = iter(softmax(network(np.stack(good))) if good else ())
-        for result in results:
-            if not result:
-                p = next(probabilities)
-                best = np.argsort(-p, kind="stable")[:top]
-                result["top"] = [{"class": classes[i], "probability": float(p[i])} for i in best]
-        return results
-
-    return classify
-
-
-def _predict(classify, files, batch_size, progress):
+def _predict(model, files, top, batch_size, progress):
     results, good = [], []
     for done, path in enumerate(files, 1):
         result = {"image": path}
@@ -90,8 +64,8 @@ def _predict(classify, files, batch_size, progress):
         except (DataError, OSError) as e:
             result["error"] = e.strerror or str(e) if isinstance(e, OSError) else str(e)
         results.append(result)
-        if len(results) == batch_size or done == len(files) or sum(map(len, good)) > HELD:
-            answers = iter(classify(good) if good else ())
+        if len(results) == batch_size or done == len(files) or sum(map(len, good)) > MAX_BYTES:
+            answers = iter(model.answer(good, top) if good else ())
             for result in results:
                 if "error" not in result:
                     result.update(next(answers))
@@ -102,6 +76,7 @@ def _predict(classify, files, batch_size, progress):
 
 
 def _expand(path):
+    """The files that a path stands for."""
     path = os.fspath(path)
     if os.path.isdir(path):
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from kzoo.metrics import softmax, wilson
+from kzoo.metrics import wilson
+from kzoo.runs import command
+from kzoo.tasks import find
 
 ABOUT = {
     "saved_model": "TensorFlow: signatures serving_default (encoded images), images, tensor, features",
@@ -16,42 +18,22 @@ ABOUT = {
 }
 
 
-def accuracy(logits, labels):
-    """Top-1 (and top-5 where there are more classes) with 95 % intervals."""
-    n = len(labels)
-    right = int((logits.argmax(-1) == labels).sum())
-    found = {"images": n, "top1": right / n, "top1_interval": list(wilson(right, n))}
-    if logits.shape[1] > 5:
-        own = np.take_along_axis(logits, labels[:, None], 1)
-        five = int(((logits > own).sum(-1) < 5).sum())
-        found.update(top5=five / n, top5_interval=list(wilson(five, n)))
-    return found
-
-
-def measured(part, labels, original, logits, temperature, conformal):
-    """Accuracies of the unchanged network and of every format on the same images, and what abstaining gives."""
+def measured(task, part, labels, original, outputs, *, temperature, conformal):
+    """Scores of the unchanged network and of every format on the same images, and what abstaining gives."""
     found = {
         "part": part,
-        "original": accuracy(original, labels),
+        "original": task.scores(original, labels),
         "formats": {
-            variant: {**accuracy(z, labels), "agree": float((z.argmax(-1) == original.argmax(-1)).mean())}
-            for variant, z in logits.items()
+            variant: {**task.scores(z, labels), "agree": float(task.same(z, original).mean())}
+            for variant, z in outputs.items()
         },
     }
     if conformal:
-        p = softmax(original / temperature)
-        inside = (p >= 1 - conformal["threshold"]) | (p == p.max(-1, keepdims=True))
-        alone = inside.sum(-1) == 1
-        right = original.argmax(-1) == labels
-        found["abstain"] = {
-            "covered": float(inside[np.arange(len(labels)), labels].mean()),
-            "abstained": float(1 - alone.mean()),
-            "top1_of_the_rest": float(right[alone].mean()) if alone.any() else None,
-        }
+        found["abstain"] = task.abstention(original, labels, temperature, conformal["threshold"])
     return found
 
 
-def start(source, precision, top, temperature, conformal, written, facts):
+def start(source, options, precision, *, temperature, conformal, written):
     """What is known before anything is checked."""
     import keras
     import tensorflow as tf
@@ -61,17 +43,21 @@ def start(source, precision, top, temperature, conformal, written, facts):
     return {
         "kzoo_export": 1,
         "name": source.name,
+        "task": source.task.name,
         "input_shape": list(source.shape),
         "preprocessing": source.preprocessing.to_dict(),
         "preprocessing_sha256": source.preprocessing.fingerprint(source.shape),
         "precision": precision,
-        "top": top,
+        "top": options.top,
         "temperature": temperature,
         "conformal": conformal,
         "formats": {k: {**v, "about": ABOUT[k]} for k, v in written.items()},
         "training": source.facts,
-        "licence": facts["licence"],
-        "command": facts["command"],
+        "licence": {
+            "weights": options.licence or source.licence,
+            "data": options.data_licence or source.facts.get("data_licence", ""),
+        },
+        "command": command("export"),
         "versions": {
             "kzoo": kzoo.__version__,
             "tensorflow": tf.__version__,
@@ -82,25 +68,20 @@ def start(source, precision, top, temperature, conformal, written, facts):
     }
 
 
-def percent(row, key="top1"):
-    low, high = row[f"{key}_interval"]
-    return f"{row[key]:.2%} [{low:.2%}, {high:.2%}]"
-
-
 def table(card):
     """Accuracy and size of every format beside the original, as a Markdown table."""
-    known = card.get("measured")
+    known, task = card.get("measured"), find(card["task"])
     lines = [
-        "| Format | Top-1 [95 %] | Same top-1 as the original | Largest change of a logit | MB |",
+        f"| Format | {task.headline_name} | Same answer as the original | Largest change of an output | MB |",
         "|---|--:|--:|--:|--:|",
     ]
     if known:
-        lines.append(f"| original, float32 | {percent(known['original'])} | | | |")
+        lines.append(f"| original, float32 | {task.headline(known['original'])} | | | |")
     for variant, facts in card["formats"].items():
         row = known and known["formats"].get(variant)
         moved = f"{facts['moved']:.2g}" if facts.get("moved") is not None else ""
         lines.append(
-            f"| {variant}, {facts['precision']} | {percent(row) if row else 'not measured'} "
+            f"| {variant}, {facts['precision']} | {task.headline(row) if row else 'not measured'} "
             f"| {row['agree']:.2%} | {moved} | {facts['bytes'] / 1e6:.2f} |"
             if row
             else f"| {variant}, {facts['precision']} | not measured | | {moved} | {facts['bytes'] / 1e6:.2f} |"
@@ -110,7 +91,7 @@ def table(card):
 
 def markdown(card):
     """The card for people."""
-    training, prep = card["training"], card["preprocessing"]
+    training, prep, task = card["training"], card["preprocessing"], find(card["task"])
     height, width, channels = card["input_shape"]
     recipe = training.get("recipe") or {}
     colour = "grey" if channels == 1 else prep["channel_order"].upper()
@@ -119,8 +100,7 @@ def markdown(card):
     lines = [
         f"# {_plain(card['name'])}",
         "",
-        f"An image classifier, {len(card['classes'])} classes: {_plain(', '.join(card['classes'][:10]))}"
-        f"{', ...' if len(card['classes']) > 10 else ''}. Written by kzoo {card['versions']['kzoo']}.",
+        f"{_plain(task.described(card['classes']))} Written by kzoo {card['versions']['kzoo']}.",
         "",
         "## Use",
         "",
@@ -130,7 +110,7 @@ def markdown(card):
         "import tensorflow as tf",
         'model = tf.saved_model.load("DIR")',
         'out = model.signatures["serving_default"](image=tf.constant([open("photo.jpg", "rb").read()]))',
-        'print(out["labels"][0], out["probabilities"][0], out["error"][0])',
+        task.example,
         "```",
         "",
         "serving_default and features take encoded images, a string for each; JPEG, PNG, GIF, BMP and WebP of any "

@@ -12,7 +12,7 @@ from kzoo.errors import ExportError, KzooError, first_line
 from kzoo.exporting import formats, golden
 from kzoo.exporting.reader import check_preprocessing, load_saved_model, read_card
 from kzoo.files import sha256
-from kzoo.metrics import softmax
+from kzoo.tasks import find
 
 
 def verify(folder, *, raises=True):
@@ -100,46 +100,47 @@ def _golden(folder, card, preprocessing, shape, bad):
 def _variant(folder, card, variant, facts, encoded, arrays):
     """The checks of one format: its logits of prepared pixels; for the SavedModel also of encoded images."""
     loaded = load_saved_model(folder) if variant == "saved_model" else None
-    run = formats.runner(variant, folder, loaded)
+    task = find(card.get("task", "classification"))
+    run = formats.runner(variant, folder, loaded, task.output)
     tolerance = formats.TOLERANCES.get(facts.get("precision"), 0)  # not the card's word for it
-    found = [compare(variant, run(arrays["prepared"]), arrays["logits"], tolerance)]
+    expected = arrays["logits"]  # the outputs, of whatever task
+    found = [compare(variant, run(arrays["prepared"]), expected, tolerance, task)]
     if loaded:
         import tensorflow as tf
 
         out = loaded.signatures["serving_default"](image=tf.constant([*encoded, b"no image"], tf.string))
-        found.append(compare("encoded images", out["logits"].numpy()[:-1], arrays["logits"], tolerance))
-        best = out["probabilities"].numpy()[:-1]
-        expected = -np.sort(-softmax(out["logits"].numpy()[:-1] / card["temperature"]), -1)[:, : best.shape[1]]
-        moved = float(np.abs(best - expected).max())
-        text = f"softmax(logits / {card['temperature']:.4g}) up to {moved:.2g}"
-        found.append(_check("probabilities", moved <= 1e-3, text))
+        values = {name: value.numpy() for name, value in out.items()}
+        good = {name: value[:-1] for name, value in values.items()}
+        found.append(compare("encoded images", good[task.output], expected, tolerance, task))
+        found += [_check(*check) for check in task.check_signature(good, expected, card)]
         names = (folder / "labels.txt").read_text("utf-8").split("\n")[:-1]
-        classes = [card["classes"][i] for i in arrays["logits"].argmax(-1)]
-        labels = [label.decode() for label in out["labels"].numpy()[:-1, 0]]
-        wrong = sum(a != b for a, b in zip(labels, classes, strict=True)) + (names != card["classes"])
-        found.append(_check("labels", not wrong, f"{wrong} are wrong" if wrong else "as in labels.txt"))
-        error = out["error"].numpy()[-1].decode()
-        found.append(_check("a bad image", bool(error) and not any(out["error"].numpy()[:-1]), error or "not marked"))
+        same = names == card["classes"]
+        found.append(_check("labels.txt", same, f"{len(names)} names, those of the card" if same else "other names"))
+        error = values["error"][-1].decode()
+        found.append(_check("a bad image", bool(error) and not any(values["error"][:-1]), error or "not marked"))
     return found
 
 
-def compare(name, logits, expected, tolerance):
-    """A check of logits (N, C): no other top-1, none further off than tolerance times the largest expected one."""
-    if logits.shape != expected.shape or not np.isfinite(logits).all():
-        return _check(name, False, f"gives {logits.shape} or NaN; expected {expected.shape}")
-    flips = int((logits.argmax(-1) != expected.argmax(-1)).sum())
-    moved = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), 1e-6))
-    text = f"logits moved by {moved:.2g} of the largest (tolerance {tolerance:g})"
+def compare(name, outputs, expected, tolerance, task):
+    """A check of outputs (N, ...): no other answer, none further off than tolerance times the largest expected one."""
+    if outputs.shape != expected.shape or not np.isfinite(outputs).all():
+        return _check(name, False, f"gives {outputs.shape} or NaN; expected {expected.shape}")
+    flips = int((~task.same(outputs, expected)).sum())
+    moved = float(np.abs(outputs - expected).max() / max(np.abs(expected).max(), 1e-6))
+    text = f"{task.output} moved by {moved:.2g} of the largest (tolerance {tolerance:g})"
     if flips:
-        text = f"{flips} of {len(logits)} images changed their top-1; {text}"
+        text = f"{flips} of {len(outputs)} images changed their answer; {text}"
     return _check(name, not flips and moved <= tolerance, text, moved=moved, flips=flips)
 
 
 def measured(folder, pixels, out):
     """Write the logits of each format for prepared images (a .npy file) to out/<variant>.npy."""
     x = np.load(pixels, mmap_mode="r", allow_pickle=False)
-    for variant in read_card(folder)["formats"]:
-        run = formats.runner(variant, Path(folder), load_saved_model(folder) if variant == "saved_model" else None)
+    card = read_card(folder)
+    output = find(card["task"]).output
+    for variant in card["formats"]:
+        loaded = load_saved_model(folder) if variant == "saved_model" else None
+        run = formats.runner(variant, Path(folder), loaded, output)
         np.save(Path(out) / f"{variant}.npy", np.concatenate([run(x[i : i + 32]) for i in range(0, len(x), 32)]))
 
 

@@ -20,7 +20,6 @@ from kzoo.hardware import cores
 
 # What logits may move by, as a share of the largest reference logit: what the arithmetic rounds, and some room.
 TOLERANCES = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.06, "int8": 0.35}
-FORMATS = ("saved_model", "keras", "onnx", "litert")
 NEEDS = {"onnx": (("tf2onnx", "onnx", "onnxruntime"), "onnx"), "litert": (("ai_edge_litert",), "litert")}
 LITERT = ("float32", "float16", "int8")
 OPSET = 18
@@ -60,8 +59,8 @@ def _onnx(folder, parts):
         import tf2onnx
 
         tf2onnx.convert.from_function(
-            parts.logits,
-            input_signature=parts.logits.input_signature,
+            parts.outputs,
+            input_signature=parts.outputs.input_signature,
             opset=OPSET,
             output_path=str(folder / "model.onnx"),
         )
@@ -75,7 +74,7 @@ def _litert(folder, parts):
     found = {}
     for kind in LITERT:
         with _silent():
-            converter = tf.lite.TFLiteConverter.from_concrete_functions([parts.logits.get_concrete_function()])
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([parts.outputs.get_concrete_function()])
             if kind != "float32":
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
             if kind == "float16":
@@ -121,14 +120,14 @@ def _silent():
 # --- runners -----------------------------------------------------------------------------------------------
 
 
-def runner(variant, folder, loaded=None):
+def runner(variant, folder, loaded=None, output="logits"):
     """The function that computes logits with a variant of an export; ExportError if its library is missing.
 
-    loaded: the SavedModel, if it was loaded already.
+    loaded: the SavedModel, if it was loaded already. output: the task's name of what the network gives.
     """
     if variant == "saved_model":
         signature = loaded.signatures["tensor"]
-        return lambda x: signature(tensor=_float(x))["logits"].numpy()
+        return lambda x: signature(tensor=_float(x))[output].numpy()
     reason = missing(variant.partition("_")[0])
     if reason:
         raise ExportError(reason)
@@ -158,7 +157,7 @@ def _run_onnx(folder, variant):
 
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda x: session.run(["logits"], {name: x.astype("float32")})[0]
+    return lambda x: session.run(None, {name: x.astype("float32")})[0]
 
 
 def _run_litert(folder, variant):

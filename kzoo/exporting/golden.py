@@ -54,13 +54,11 @@ def choose(source, logits):
     values = logits(np.stack([f[3] for f in found]))
     if not np.isfinite(values).all():
         raise ExportError(f"{source.name} computes NaN or infinity; nothing was exported.")
-    ordered = np.sort(values, -1)
-    margin = ordered[:, -1] - ordered[:, -2] if values.shape[1] > 1 else ordered[:, -1]
+    groups, margin = source.task.certainty(values)
     turns, seen = {}, []
     for i in np.argsort(-margin, kind="stable"):
-        best = int(values[i].argmax())
-        turns[best] = turns.get(best, 0) + 1
-        seen.append((turns[best], i))
+        turns[groups[i]] = turns.get(groups[i], 0) + 1
+        seen.append((turns[groups[i]], i))
     chosen = [i for _, i in sorted(seen, key=lambda t: t[0])[:SIZE]]
     data = [found[i][1] for i in chosen]
     return {

@@ -7,11 +7,12 @@ from kzoo.data import images
 from kzoo.data.header import refusal
 from kzoo.graph.inference import inference_form
 from kzoo.graph.walk import calls
+from kzoo.tasks.task import zero_where_bad
 
 AT_ONCE = 4  # images that are decoded at a time: so many may be as large as MAX_PIXELS
 
 
-def prepared(encoded, shape, preprocessing):
+def decode_batch(encoded, shape, preprocessing):
     """Encoded images, a string tensor (B,), to (uint8 images (B, *shape), why not (B,)), as in training.
 
     What can't be decoded becomes zeros and a reason; "" stands for an image that can. Nothing raises: each image is an
@@ -54,80 +55,57 @@ def penultimate(model):
 
 
 def network(model, precision):
-    """A model's inference form as a tf.function with constant weights: images (B, H, W, C) to logits and features.
+    """A model's inference form as a tf.function with constant weights: images (B, H, W, C) to outputs and features.
 
     Returns (function, the inference form). Constants and not variables: see `kzoo.graph.inference`.
     """
     form = inference_form(model, precision)
-    both = keras.Model(form.inputs[0], {"logits": form.outputs[0], "features": penultimate(form)})
+    both = keras.Model(form.inputs[0], {"outputs": form.outputs[0], "features": penultimate(form)})
     arrays = [[v.numpy() for v in group] for group in (both.trainable_variables, both.non_trainable_variables)]
 
     @tf.function(input_signature=[tf.TensorSpec((None, *form.input_shape[1:]), "float32", "tensor")], autograph=False)
     def function(tensor):
         trainable, fixed = ([tf.constant(a) for a in group] for group in arrays)
         found = both.stateless_call(trainable, fixed, tensor, training=False)[0]
-        return {"logits": tf.cast(found["logits"], "float32"), "features": found["features"]}
+        return {"outputs": tf.cast(found["outputs"], "float32"), "features": found["features"]}
 
     return function, form
 
 
-def answer(logits, classes, top, temperature=1.0, threshold=None):
-    """What a signature returns for logits (B, C): a dict of tensors, each with B rows.
-
-    labels, probabilities (B, top): the best classes, best first, softmax(logits / temperature). logits (B, C).
-    With a conformal threshold q: set_size (B,), the number of classes with a probability of at least 1 - q, at least
-    the best one, and abstain (B,), whether there are several.
-    """
-    p = tf.nn.softmax(logits / temperature)
-    best = tf.math.top_k(p, min(top, len(classes)))
-    found = {
-        "labels": tf.gather(tf.constant(list(classes)), best.indices),
-        "probabilities": best.values,
-        "logits": logits,
-    }
-    if threshold is not None:
-        found["set_size"] = tf.maximum(tf.reduce_sum(tf.cast(p >= 1 - threshold, tf.int32), -1), 1)
-        found["abstain"] = found["set_size"] > 1
-    return found
-
-
-def module(function, shape, preprocessing, classes, top=5, temperature=1.0, threshold=None):
+def module(function, source, *, top=5, temperature=1.0, threshold=None):
     """(a tf.Module, its signatures) for `tf.saved_model.save`.
 
-    serving_default: image (B,), encoded, to `answer` and error (B,), "" for a good image; a bad one has empty labels
-    and zeros. images: image (B, H, W, 3), uint8 RGB, any one size. tensor: tensor (B, *shape), prepared, 0..255.
-    features: image (B,), encoded, to features (B, D) and error.
+    function: of `network`. source: a `kzoo.exporting.source.Source`. Other arguments as in `Task.signature`.
+
+    serving_default: image (B,), encoded, to what the task's signature gives and error (B,), "" for a good image; a bad
+    one has empty labels and zeros. images: image (B, H, W, 3), uint8 RGB, any one size. tensor: tensor (B, *shape),
+    prepared, 0..255. features: image (B,), encoded, to features (B, D) and error.
     """
+    task, shape, preprocessing = source.task, source.shape, source.preprocessing
 
-    def blank(good, x):
-        return tf.where(tf.reshape(good, [-1] + [1] * (len(x.shape) - 1)), x, tf.zeros_like(x))
-
-    def out(logits):
-        return answer(logits, classes, top, temperature, threshold)
+    def out(outputs):
+        return task.signature(outputs, source.classes, top=top, temperature=temperature, threshold=threshold)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image")], autograph=False)
     def serving_default(image):
-        pixels, error = prepared(image, shape, preprocessing)
-        good = error == ""
-        found = {k: blank(good, v) for k, v in out(function(tf.cast(pixels, "float32"))["logits"]).items()}
-        if "abstain" in found:
-            found["abstain"] |= ~good
-        return {**found, "error": error}
+        pixels, error = decode_batch(image, shape, preprocessing)
+        found = out(function(tf.cast(pixels, "float32"))["outputs"])
+        return {**task.masked(found, error == ""), "error": error}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image")], autograph=False)
     def features(image):
-        pixels, error = prepared(image, shape, preprocessing)
+        pixels, error = decode_batch(image, shape, preprocessing)
         found = function(tf.cast(pixels, "float32"))["features"]
-        return {"features": blank(error == "", found), "error": error}
+        return {"features": zero_where_bad(found, error == ""), "error": error}
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "image")], autograph=False)
     def of_images(image):
         pixels = images.fit(images.with_channels(image, shape[2]), shape[0], shape[1], preprocessing)
-        return out(function(tf.cast(pixels, "float32"))["logits"])
+        return out(function(tf.cast(pixels, "float32"))["outputs"])
 
     @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.float32, "tensor")], autograph=False)
     def tensor(tensor):
-        return out(function(tensor)["logits"])
+        return out(function(tensor)["outputs"])
 
     whole = tf.Module()
     whole.functions = {"serving_default": serving_default, "images": of_images, "tensor": tensor, "features": features}

@@ -10,6 +10,7 @@ from pathlib import Path
 from kzoo.catalog import Preprocessing
 from kzoo.errors import ExportError, first_line
 from kzoo.files import sha256
+from kzoo.tasks import find
 
 CARD, KIND = "card.json", "kzoo_export"
 MOST = 1 << 28  # bytes of a card
@@ -52,7 +53,7 @@ def read_card(folder):
 
 
 def _texts(values):
-    return isinstance(values, list) and bool(values) and all(isinstance(v, str) for v in values)
+    return isinstance(values, list) and all(isinstance(v, str) for v in values)
 
 
 def _facts(values, key, kind):
@@ -144,6 +145,7 @@ class Export:
         self.card = read_card(folder)
         self.preprocessing, self.input_shape = check_preprocessing(self.card, folder)
         self.classes = tuple(self.card["classes"])
+        self.task = find(self.card.get("task", "classification"))  # cards of 0.1.0 name none
         if "saved_model" not in self.card.get("formats", {}):
             raise ExportError(f"{folder} holds no SavedModel (it holds {', '.join(self.card.get('formats', {}))}).")
         recorded = self.card["files"].get("saved_model.pb", {}).get("sha256")
@@ -161,20 +163,13 @@ class Export:
         found = self.model.signatures["serving_default"](image=tf.constant(encoded, tf.string))
         return {name: value.numpy() for name, value in found.items()}
 
-    def classify(self, encoded, top=5):
-        """A dict for each encoded image: {"top": [{"class", "probability"}]} and perhaps "abstain", or {"error"}."""
-        from kzoo.metrics import softmax
-
+    def answer(self, encoded, top=5):
+        """The task's answer for each encoded image, calibrated, perhaps with "abstain"; or {"error": reason}."""
         found = self.run(encoded)
-        results = []
-        probabilities = softmax(found["logits"] / self.card.get("temperature", 1.0))
-        for i, error in enumerate(found["error"]):
+        rows = self.task.answer(found[self.task.output], self.classes, top, self.card.get("temperature", 1.0))
+        for i, (row, error) in enumerate(zip(rows, found["error"], strict=True)):
             if error:
-                results.append({"error": error.decode("utf-8", "replace")})
-                continue
-            best = (-probabilities[i]).argsort(kind="stable")[:top]
-            result = {"top": [{"class": self.classes[j], "probability": float(probabilities[i][j])} for j in best]}
-            if "abstain" in found:
-                result["abstain"] = bool(found["abstain"][i])
-            results.append(result)
-        return results
+                rows[i] = {"error": error.decode("utf-8", "replace")}
+            elif "abstain" in found:
+                row["abstain"] = bool(found["abstain"][i])
+        return rows

@@ -15,12 +15,12 @@ from kzoo import runs
 from kzoo.catalog import Preprocessing, shipped, spec
 from kzoo.catalog.pretrained import recognised_shape
 from kzoo.data.dataset import Split
-from kzoo.data.divide import as_divided
 from kzoo.data.images import check_shape, read
 from kzoo.data.loading import load_data
 from kzoo.errors import DataError, ExportError, KzooError, RunError
 from kzoo.layers import Preprocess
 from kzoo.progress import say
+from kzoo.tasks import Task, find
 from kzoo.weights import resolve
 from kzoo.weights.classes import class_names
 
@@ -41,16 +41,25 @@ FACTS = (
 
 @dataclass
 class Source:
-    """A classifier to export.
+    """A network to export.
 
-    splits: the data it was validated and tested on ("val", "test"), as far as it is known. temperature: None if the
-    run has none. facts: for the card. licence: of the weights.
+    Attributes:
+        name: of the export.
+        model: images (B, H, W, C) in 0..255 to the task's outputs.
+        classes: names, by number.
+        preprocessing: how an image is resized and cropped; scaling sits in the model.
+        task: what it was trained for.
+        splits: "val", "refit" and "test" parts of its data, as far as they are known.
+        temperature: None if the run has none.
+        facts: for the card.
+        licence: of the weights.
     """
 
     name: str
     model: keras.Model
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    task: Task
     splits: dict[str, Split] = field(default_factory=dict)
     temperature: float | None = None
     facts: dict = field(default_factory=dict)
@@ -61,7 +70,7 @@ class Source:
         return tuple(self.model.input_shape[1:])
 
 
-def find(what, *, weights=None, classes=None):
+def find_source(what, *, weights=None, classes=None):
     """A Source from a Run or its folder, a name of the catalog (with weights), or a keras.Model.
 
     weights: for a name: a tag or a file, by default the first published set. classes: names, for what does not bring
@@ -78,28 +87,11 @@ def find(what, *, weights=None, classes=None):
     else:
         source = _of_name(os.fspath(what), weights, classes)
     check_shape(source.shape)
-    _refuse_probabilities(source)
+    source.task.check_network(source.model, source.classes, source.name)
     # One line each, for labels.txt, and Unicode, for the graph; a folder's name may be neither.
     plain = (" ".join(str(c).encode("utf-8", "backslashreplace").decode().splitlines()) for c in source.classes)
     source = replace(source, classes=tuple(plain))
-    if len(source.model.output_shape) != 2 or source.model.output_shape[1] != len(source.classes):
-        raise ExportError(
-            f"{source.name} gives {source.model.output_shape}, but there are {len(source.classes)} class names."
-        )
     return source
-
-
-def _refuse_probabilities(source):
-    """ExportError for a network that ends in a softmax or sigmoid: the signatures apply their own."""
-    last = source.model.outputs[0]._keras_history.operation
-    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (
-        keras.activations.softmax,
-        keras.activations.sigmoid,
-    ):
-        raise ExportError(
-            f"{source.name} ends in probabilities ({last.name}); kzoo exports networks that give logits. Build it "
-            "without that activation (keras.applications: classifier_activation=None)."
-        )
 
 
 def _of_run(run, classes):
@@ -116,7 +108,7 @@ def _of_run(run, classes):
     name = run.path.resolve().name
     licence = f"yours; of the network that was fine-tuned: {weights['licence']}" if weights.get("licence") else ""
     classes = tuple(classes or run.classes)
-    return Source(name, run.model, classes, run.preprocessing, _splits(run), temperature, facts, licence)
+    return Source(name, run.model, classes, run.preprocessing, run.task, _splits(run), temperature, facts, licence)
 
 
 def _json(path):
@@ -129,8 +121,8 @@ def _json(path):
 def _splits(run):
     """The run's validation and test part, its classes in its numbering; nothing if its data has changed or is gone.
 
-    Of a fine-tuned run "val" is the part that it chose by, and "test" the one that it only measured on. A head is
-    fitted again on what kzoo took from the training part to choose by: that is "seen", and measures nothing.
+    Of a fine-tuned run "test" is the held-out part, which measures. Where the head was fitted again on the validation
+    part as well, that is "refit", and measures nothing.
     """
     config = run.config
     try:
@@ -147,12 +139,9 @@ def _splits(run):
         say(f"Note: {config['data']} has changed since {run.path} was trained; nothing is measured on it.")
         return {}
     if config.get("divided"):
-        data = as_divided(data, *run.division())
-        if "choose" in data.splits:
-            again = _json(run.path / runs.METRICS).get("winner", "head") == "head"  # which is written first
-            chosen = "seen" if again else "val"
-            parts = {chosen: data.splits["choose"], "test": data.splits.get("test") or data.splits.get("val")}
-            return {name: split for name, split in parts.items() if split is not None}
+        data = run.divided(data)
+        parts = {"refit" if run.refit else "val": data.splits.get("val"), "test": data.splits.get("test")}
+        return {name: split for name, split in parts.items() if split is not None}
     return {name: data.splits[name] for name in ("val", "test") if name in data.splits}
 
 
@@ -196,7 +185,7 @@ def _of_name(name, weights, classes):
     elif chosen.top1 is not None:
         facts["published"] = {"top1": chosen.top1, "top5": chosen.top5}
     classes = classes or class_names(chosen.classes, model.output_shape[-1])
-    return Source(name, model, tuple(classes), prep, facts=facts, licence=chosen.licence)
+    return Source(name, model, tuple(classes), prep, find(row.task), facts=facts, licence=chosen.licence)
 
 
 def _of_model(model, classes):
@@ -208,11 +197,13 @@ def _of_model(model, classes):
         scale=layer.scale if layer else 1.0,
         offset=layer.offset if layer else 0.0,
     )
+    task = "classification"
     with suppress(KzooError):  # a model of the catalog, by its name
-        row = spec(model.name).preprocessing
-        prep = replace(prep, crop=row.crop, interpolation=row.interpolation)
+        row = spec(model.name)
+        prep = replace(prep, crop=row.preprocessing.crop, interpolation=row.preprocessing.interpolation)
+        task = row.task
     names = tuple(classes or (str(i) for i in range(n or 0)))
-    return Source(model.name, model, names, prep, facts={"model": model.name})
+    return Source(model.name, model, names, prep, find(task), facts={"model": model.name})
 
 
 # --- real images for the golden set ------------------------------------------------------------------------
@@ -220,7 +211,7 @@ def _of_model(model, classes):
 
 def candidates(source, most=64):
     """[(name, encoded bytes, label or None)]: images that measure nothing (else test), by class; else photographs."""
-    split = next((source.splits[p] for p in ("val", "seen", "test") if source.splits.get(p)), None)
+    split = next((source.splits[p] for p in ("val", "refit", "test") if source.splits.get(p)), None)
     if split is None:
         return drawings(source.shape[-1]) if source.facts.get("source") == "kzoo" else photographs()
     by_class = [np.flatnonzero(split.labels == label) for label in np.unique(split.labels)]

@@ -9,26 +9,29 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from kzoo.data.batches import batches, prepared
 from kzoo.data.dataset import Split, report_skipped
-from kzoo.errors import ExportError, KzooError, first_line, unknown
+from kzoo.errors import ExportError, KzooError, first_line
 from kzoo.exporting import card as cards
 from kzoo.exporting import formats as table
 from kzoo.exporting import golden, graph
+from kzoo.exporting.options import ExportOptions
 from kzoo.exporting.reader import CARD, is_export
-from kzoo.exporting.source import find
+from kzoo.exporting.source import find_source
 from kzoo.files import sha256, write_atomically, write_folder
 from kzoo.graph.inference import predictor
 from kzoo.hardware import auto_precision, describe
 from kzoo.metrics import fit_temperature, softmax
 from kzoo.progress import progress, say
-from kzoo.runs import command, write_json
+from kzoo.runs import write_json
 
 PACKAGES = Path(__file__).resolve().parents[2]
 LABELS = "labels.txt"
@@ -36,95 +39,92 @@ LABELS = "labels.txt"
 
 @dataclass
 class Parts:
-    """What the formats are written from. form: the inference form in float32; logits: it as a tf.function."""
+    """What the formats are written from. form: the inference form in float32; outputs: it as a tf.function."""
 
     module: object
     signatures: dict
     form: keras.Model
-    logits: object
+    outputs: object
     precision: str
     representative: np.ndarray
 
 
 def export(
-    run_or_model,
-    formats=("saved_model",),
-    out=None,
-    precision=None,
-    abstain=None,
-    force=False,
-    quiet=False,
+    run_or_model: Any,
+    formats: str | Sequence[str] = ("saved_model",),
+    out: str | os.PathLike | None = None,
     *,
-    weights=None,
-    classes=None,
-    top=5,
-    measure=2000,
-    licence=None,
-    data_licence=None,
-):
+    precision: str = "float32",
+    abstain: float | None = None,
+    weights: Any = None,
+    classes: Sequence[str] | None = None,
+    top: int = 5,
+    measure: int = 2000,
+    licence: str | None = None,
+    data_licence: str | None = None,
+    force: bool = False,
+    quiet: bool = False,
+) -> Path:
     """Write a trained classifier as a folder: encoded images in, labels and probabilities out, with its evidence.
 
-    run_or_model: a Run or its folder, a name of the catalog (with weights), or a keras.Model of the TensorFlow backend.
-    formats: of "saved_model", "keras", "onnx", "litert". One whose packages are missing is left out, and that is said.
-    out: the folder; saved_models/NAME by default.
-    precision: of the SavedModel: "float32" (default), "bfloat16", "float16", "auto" for what this machine is fast in.
-        16 bits are slow where the hardware lacks them. The other formats start from float32.
-    abstain: a level such as 0.99: the signatures then say when to abstain (split conformal prediction: for images like
-        the run's validation part, the set of classes that can't be ruled out holds the true one with at least this
-        probability; where it has several, abstain). A level below the accuracy never abstains. Needs a run with a
-        validation part.
-    force: replace an export that is there. weights, classes: for a name of the catalog: a tag or file, the first
-        published set by default; the classes' names. top: how many labels the signatures return.
-    measure: of how many images (of the test part, else the validation part) every format's accuracy is measured at
-        most; 0 for none. licence, data_licence: for the card.
+    Every format runs the golden images in a fresh process; where a top-1 flips or outputs move by more than the
+    format's tolerance, nothing is left behind. The folder is written beside and renamed: a full disk or a kill leaves
+    what was there.
 
-    Every format runs the golden images in a fresh process; where a top-1 flips or logits move by more than the format's
-    tolerance, nothing is left behind. The folder is written beside and renamed: a full disk or a kill leaves what was
-    there. Returns the folder's path. Raises ExportError, KzooError.
+    Args:
+        run_or_model: a Run or its folder, a name of the catalog (with weights), or a keras.Model of the TensorFlow
+            backend.
+        formats: of "saved_model", "keras", "onnx", "litert". One whose packages are missing is an error.
+        out: the folder; saved_models/NAME by default.
+        precision: of the SavedModel: "float32", "bfloat16", "float16", or "auto" for what this machine is fast in. 16
+            bits are slow where the hardware lacks them. The other formats start from float32.
+        abstain: a level such as 0.99: the signatures then say when to abstain (split conformal prediction: for images
+            like the run's validation part, the set of classes that can't be ruled out holds the true one with at least
+            this probability; where it has several, abstain). A level below the accuracy never abstains. Needs a run
+            with a validation part.
+        weights: for a name of the catalog: a tag or a file; the first published set by default.
+        classes: the classes' names, for what does not bring its own.
+        top: how many labels the signatures return.
+        measure: of how many images (of the test part, else the validation part) every format's accuracy is measured at
+            most; 0 for none.
+        licence, data_licence: for the card.
+        force: replace an export that is there.
+        quiet: no progress.
 
-    >>> model = kzoo.build("mnist_softmax", seed=0)
-    >>> sorted(p.name for p in kzoo.export(model, out="exports/plain", measure=0, quiet=True).iterdir())[:4]
-    ['assets', 'card.json', 'card.md', 'fingerprint.pb']
+    Returns:
+        The folder's path.
+
+    Raises:
+        ExportError: what can't be exported, or an export that would not compute what the model does.
+        KzooError: an unknown name, an option out of range, no run.
+
+    Example:
+        >>> model = kzoo.build("mnist_softmax", seed=0)
+        >>> sorted(p.name for p in kzoo.export(model, out="exports/plain", measure=0, quiet=True).iterdir())[:4]
+        ['assets', 'card.json', 'card.md', 'fingerprint.pb']
     """
+    options = ExportOptions(
+        formats=formats,
+        precision=precision,
+        abstain=abstain,
+        weights=weights,
+        classes=classes,
+        top=top,
+        measure=measure,
+        licence=licence,
+        data_licence=data_licence,
+    )
     if keras.backend.backend() != "tensorflow":
         raise ExportError("Exporting needs the TensorFlow backend: unset KERAS_BACKEND.")
-    asked = _chosen(formats)
-    source = find(run_or_model, weights=weights, classes=classes)
+    reasons = [reason for name in options.formats if (reason := table.missing(name))]
+    if reasons:
+        raise ExportError(" ".join(reasons))
+    source = find_source(run_or_model, weights=options.weights, classes=options.classes)
     out = Path(out) if out is not None else Path("saved_models") / source.name
-    wanted = precision or "float32"
-    wanted = auto_precision(source.model)[0] if wanted == "auto" else wanted
-    if wanted not in ("float32", "bfloat16", "float16"):
-        raise unknown(
-            "precision", wanted, ("float32", "bfloat16", "float16"), "It is auto, float32, bfloat16, float16."
-        )
-    if abstain is not None and not 0 < abstain < 1:
-        raise ExportError(f"abstain must lie between 0 and 1, such as 0.95; got {abstain}.")
-
-    talk = (lambda text: None) if quiet else say
     with write_folder(out, replace=lambda: _replaceable(out, force)) as folder:
         try:
-            return _export(
-                source,
-                asked,
-                out,
-                folder,
-                wanted,
-                abstain,
-                top,
-                measure,
-                talk,
-                quiet,
-                {
-                    "licence": {
-                        "weights": licence or source.licence,
-                        "data": data_licence or source.facts.get("data_licence", ""),
-                    },
-                    "command": command("export"),
-                },
-            )
-        except OSError:
-            raise
-        except KzooError:
+            return _export(source, options, out, folder, quiet)
+        except (OSError, KzooError):
             raise
         except Exception as e:
             import tensorflow as tf
@@ -135,20 +135,6 @@ def export(
             raise ExportError(f"Can't write {out}: {first_line(e)}. What was there before is unchanged.") from e
 
 
-def _chosen(formats):
-    formats = [formats] if isinstance(formats, str) else list(dict.fromkeys(formats))
-    for name in formats:
-        if name not in table.FORMATS:
-            raise unknown("format", name, table.FORMATS, f"The formats are {', '.join(table.FORMATS)}.")
-    reasons = {name: table.missing(name) for name in formats}
-    left = [name for name in formats if not reasons[name]]
-    if not left:
-        raise ExportError(" ".join(r for r in reasons.values() if r) or "No format was asked for.")
-    for reason in filter(None, reasons.values()):
-        say(f"Left out: {reason}")
-    return left
-
-
 def _replaceable(out, force):
     if not force:
         raise ExportError(f"{out} exists: --force (force=True) replaces it, or choose another --out.")
@@ -156,23 +142,26 @@ def _replaceable(out, force):
         raise ExportError(f"{out} is no kzoo export, so it is not replaced: choose another --out.")
 
 
-def _export(source, asked, out, folder, precision, abstain, top, measure, talk, quiet, facts):
-    talk(f"Exporting {source.name}: {len(source.classes)} classes, {precision}, {', '.join(asked)}.")
+def _export(source, options, out, folder, quiet):
+    """Write, check and measure the formats in `folder`, which becomes `out`."""
+    talk = (lambda text: None) if quiet else say
+    precision = auto_precision(source.model)[0] if options.precision == "auto" else options.precision
+    talk(f"Exporting {source.name}: {len(source.classes)} classes, {precision}, {', '.join(options.formats)}.")
     reference = golden.reference(source.model)
     gold = golden.choose(source, reference)
-    tested = _read(source, "test" if "test" in source.splits else "val", measure, quiet)
-    temperature, conformal = _calibrate(source, abstain, precision, measure, quiet, talk)
+    tested = _read(source, "test" if "test" in source.splits else "val", options.measure, quiet)
+    temperature, conformal = _calibrate(source, options, precision, quiet, talk)
 
     threshold = conformal and conformal["threshold"]
     network, form = graph.network(source.model, precision)
     plain = (network, form) if precision == "float32" else graph.network(source.model, "float32")
-    module, signatures = graph.module(
-        network, source.shape, source.preprocessing, source.classes, top, temperature, threshold
+    module, signatures = graph.module(network, source, top=options.top, temperature=temperature, threshold=threshold)
+    parts = Parts(
+        module, signatures, plain[1], only_outputs(plain[0], source.task), precision, _representative(source, gold)
     )
-    parts = Parts(module, signatures, plain[1], only_logits(plain[0]), precision, _representative(source, gold))
 
     written = {}
-    for name in asked:
+    for name in options.formats:
         talk(f"Writing {name} ...")
         written.update(table.write(name, folder, parts))
     for variant in written.values():
@@ -181,11 +170,11 @@ def _export(source, asked, out, folder, precision, abstain, top, measure, talk, 
     with write_atomically(folder / LABELS, "w", errors="backslashreplace") as f:
         f.writelines(f"{name}\n" for name in source.classes)
 
-    card = cards.start(source, precision, top, temperature, conformal, written, facts)
+    card = cards.start(source, options, precision, temperature=temperature, conformal=conformal, written=written)
     _list_files(folder, card)
     write_json(folder / CARD, card)
     talk("Checking every format on the golden images, in a fresh process ...")
-    report, logits = _fresh_process(folder, tested)
+    report, outputs = _fresh_process(folder, tested)
     if not report["ok"]:
         bad = "; ".join(f"{c['check']}: {c['detail']}" for c in report["checks"] if c["ok"] is False)
         raise ExportError(f"{source.name} was not exported: the check in a fresh process failed. {bad}")
@@ -195,7 +184,9 @@ def _export(source, asked, out, folder, precision, abstain, top, measure, talk, 
     if tested is not None:
         name, split = tested
         original = reference(split.images)
-        card["measured"] = cards.measured(name, split.labels, original, logits, temperature, conformal)
+        card["measured"] = cards.measured(
+            source.task, name, split.labels, original, outputs, temperature=temperature, conformal=conformal
+        )
     card["hardware"] = describe()
     card["created"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with write_atomically(folder / "card.md", "w", errors="backslashreplace") as f:
@@ -207,15 +198,15 @@ def _export(source, asked, out, folder, precision, abstain, top, measure, talk, 
     return out
 
 
-def only_logits(network):
+def only_outputs(network, task):
     """A network of `kzoo.exporting.graph` without its features, for formats that need no more."""
     import tensorflow as tf
 
     @tf.function(input_signature=network.input_signature, autograph=False)
-    def logits(tensor):
-        return {"logits": network(tensor)["logits"]}
+    def outputs(tensor):
+        return {task.output: network(tensor)["outputs"]}
 
-    return logits
+    return outputs
 
 
 def _list_files(folder, card):
@@ -244,25 +235,29 @@ def _read(source, part, most, quiet):
         return None
     if not isinstance(ready.images, np.ndarray) or ready.images.shape[1:] != source.shape:
         # Too many to be kept prepared; here they are needed at once.
-        rows = batches(ready, source.shape, source.preprocessing, 32, num_classes=len(source.classes))
+        rows = batches(ready, source.shape, source.preprocessing, 32)
         ready = Split(np.concatenate([x.numpy() for x, _ in rows]), ready.labels, ready.ids)
     return part, ready
 
 
 def _representative(source, gold):
     """Prepared images (N, H, W, C) for the ranges of int8: up to 100 that measure nothing, else the golden ones."""
-    found = _read(source, next((p for p in ("val", "seen") if p in source.splits), "test"), 100, True)
+    found = _read(source, next((p for p in ("val", "refit") if p in source.splits), "test"), 100, True)
     return gold["prepared"] if found is None else found[1].images
 
 
-def _calibrate(source, abstain, precision, most, quiet, talk):
+def _calibrate(source, options, precision, quiet, talk):
     """(temperature, conformal facts or None) from the run's validation part."""
-    val = _read(source, "val", max(most, 2000), quiet)
+    if not source.task.calibrated:
+        if options.abstain is not None:
+            raise ExportError(f"abstain needs a classifier; {source.name} is for {source.task.name}.")
+        return 1.0, None
+    val = _read(source, "val", max(options.measure, 2000), quiet)
     if val is None:
-        if abstain is not None:
+        if options.abstain is not None:
             raise ExportError(
                 "abstain needs a run with a validation part that it was not trained on, and that can be read"
-                + (": fine-tune with val/ and test/ folders of your own." if "seen" in source.splits else ".")
+                + (": fine-tune with val/ and test/ folders of your own." if "refit" in source.splits else ".")
             )
         return source.temperature or 1.0, None
     run = predictor(source.model, precision)
@@ -272,9 +267,9 @@ def _calibrate(source, abstain, precision, most, quiet, talk):
     talk(
         f"Temperature {temperature:.3f}" + (", the run's." if source.temperature else ", fitted on validation images.")
     )
-    if abstain is None:
+    if options.abstain is None:
         return temperature, None
-    return temperature, conformal_threshold(softmax(logits / temperature), labels, abstain)
+    return temperature, conformal_threshold(softmax(logits / temperature), labels, options.abstain)
 
 
 def conformal_threshold(probabilities, labels, level):

@@ -1,4 +1,4 @@
-"""The network below the classifier: which weights are at hand, how it is named in the cache, how it becomes a model.
+"""The network below the classifier: its weights, its name in the feature cache, and how it becomes a model.
 
 Keras is imported where a network is built and nowhere else: what is in the caches is used without it.
 """
@@ -25,6 +25,7 @@ from kzoo.errors import KzooError, RunError
 from kzoo.files import sha256, write_atomically
 from kzoo.finetuning.features import Cache, cache_dir
 from kzoo.hardware import auto_precision, backend, cores, describe, load_keras, processor, without_devices
+from kzoo.tasks import find
 
 log = logging.getLogger("kzoo")
 MIB = 1 << 20
@@ -79,18 +80,23 @@ class Backbone:
 def backbone(model=None, weights=None, *, input_shape=None, precision=None):
     """The Backbone for what a user named.
 
-    model: a name, a ModelSpec, or None for the model of the best weights at hand. weights: a tag, a path, a Weights
-    row, or None for the best at hand without a download. precision: "float32", "bfloat16", or None and "auto" for what
-    this machine is fast in. Raises RunError if no weights are at hand, with what a download would give.
+    Args:
+        model: a name, a ModelSpec, or None for the model of the best weights found locally.
+        weights: a tag, a path, a Weights row, or None for the best found locally, without a download.
+        input_shape: (height, width, channels) in place of the published one.
+        precision: "float32", "bfloat16", "float16", or None and "auto" for what this machine is fast in.
+
+    Raises:
+        RunError: no weights are found locally, with what a download would give.
     """
     if weights is None:
         from kzoo.weights import matches
 
-        # Keras may leave half a download under the final name: such a file is not at hand.
-        found = next((item for item in at_hand(model) if matches(item[2], item[1].hash)), None)
+        # Keras may leave half a download under the final name: such a file does not count.
+        found = next((item for item in found_locally(model) if matches(item[2], item[1].hash)), None)
         if not found:
             raise RunError(
-                f"No pretrained weights are at hand{f' for {spec(model).name}' if model else ''}. "
+                f"No pretrained weights were found locally{f' for {spec(model).name}' if model else ''}. "
                 f"{download_advice(model)}".rstrip()
             )
         row, weights, path = found
@@ -110,7 +116,7 @@ def backbone(model=None, weights=None, *, input_shape=None, precision=None):
     return Backbone(row, weights, Path(path), sha256(path), tuple(size), preprocessing, precision, config)
 
 
-def at_hand(model=None):
+def found_locally(model=None):
     """(row, Weights, path) of weights that lie on this machine, the most accurate on ImageNet first.
 
     kzoo's own come last, and without a model only those that fine-tuning falls back on.
@@ -138,7 +144,7 @@ def at_hand(model=None):
 
 
 def download_advice(model=None, better_than=0.0):
-    """A sentence on what a download would give, or "". better_than: top-1 of the weights at hand."""
+    """A sentence on what a download would give, or "". better_than: top-1 of the weights found locally."""
     wanted = (
         [(spec(model), w) for w in spec(model).weights] if model else [(spec(n), spec(n).weights[0]) for n in SUGGESTED]
     )
@@ -241,15 +247,20 @@ def feature_network(backbone):
 
 
 def with_head(features, classes):
-    """The whole network: a Dense layer `predictions`, all zero, behind the features. A flat graph, as all of kzoo's."""
+    """The whole network: the task's last layer, all zero, behind the features. A flat graph, as all of kzoo's.
+
+    Args:
+        features: a model whose output is (B, D).
+        classes: names, by number.
+    """
     import keras
 
-    head = keras.layers.Dense(classes, kernel_initializer="zeros", dtype="float32", name="predictions")
-    return keras.Model(features.inputs[0], head(features.output), name=features.name)
+    outputs = find("classification").head(features.output, classes, kernel_initializer="zeros")
+    return keras.Model(features.inputs[0], outputs, name=features.name)
 
 
-class Network:
-    """The network and what `features` needs of it, each built when it is first asked for, and only once."""
+class FeatureExtractor:
+    """The backbone as a model, and what `features` needs of it, each built when it is first asked for, only once."""
 
     def __init__(self, backbone):
         self.backbone = backbone
@@ -268,13 +279,13 @@ class Network:
     @cached_property
     def prepare(self):
         load_keras()
-        return preparer(self.backbone)
+        return input_preparer(self.backbone)
 
     def __call__(self):
         return self.prepare, lambda: self.predict
 
 
-def preparer(backbone):
+def input_preparer(backbone):
     """A function (image, view) to the network's input, uint8 (H, W, C); view 0 is the image as prediction sees it."""
     from kzoo.data import images
 

@@ -20,9 +20,9 @@ import numpy as np
 LOGISTIC = (0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # how weakly the weights are bound
 RIDGE = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # penalty in per cent of the number of photos
 FOLDS = 5
-SMALL = 4_000_000  # features in all
+SINGLE_THREAD = 4_000_000  # features in all
 CHUNK = 1 << 22  # numbers that an objective looks at together
-MOST = 2000  # photos that the cross-validation looks at
+MAX_CV_IMAGES = 2000  # photos that the cross-validation looks at
 REPEATED = 500  # with no more photos than this it is repeated, REPEATS times in all, as one draw of the folds is noisy
 REPEATS = 3
 
@@ -53,7 +53,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Objective:
+class HeadObjective:
     """What a head is trained for: the sum over photos of w * L, with w the weight of the photo's class.
 
     L = -sum_k t_k (1 - p_k)^focal log p_k, t the one-hot label smoothed by `smoothing`: t = (1 - s) onehot + s / K.
@@ -158,7 +158,7 @@ def logistic(rows, y, classes, strength, objective=None, start=None, most=300):
     """argmin over W, b of objective + |W|^2 / (2 strength): (W (width, classes), b (classes,))."""
     from scipy.optimize import minimize
 
-    objective = objective or Objective()
+    objective = objective or HeadObjective()
     sample, d = objective.weights(y), rows.width
     x = np.zeros((d + 1) * classes) if start is None else np.concatenate([start[0].ravel(), start[1]])
 
@@ -174,7 +174,7 @@ def logistic(rows, y, classes, strength, objective=None, start=None, most=300):
 
 def ridge_path(rows, y, classes, strengths, objective=None):
     """Least squares on one-hot labels with penalty strength * n / 100 * |W|^2: (W, b) for each strength, one solve."""
-    w = (objective or Objective()).weights(y)
+    w = (objective or HeadObjective()).weights(y)
     share = w / w.sum()
     onehot = np.eye(classes)[y]
     centre = share @ onehot
@@ -231,7 +231,7 @@ def calibrated(scores, y, w):
     from scipy.optimize import minimize_scalar
 
     n, k = scores.shape
-    smoothed = Objective(smoothing=k / (n + k))
+    smoothed = HeadObjective(smoothing=k / (n + k))
 
     def loss(t):
         return smoothed(np.exp(t) * scores, y, w)[0]
@@ -248,7 +248,7 @@ def cross_validate(rows, y, classes, groups=None, seed=0, objective=None):
     nothing can be tested: every class has one photo.
     """
     groups = np.arange(len(y)) if groups is None else np.asarray(groups)
-    plain = Objective((objective or Objective()).class_weights)
+    plain = HeadObjective((objective or HeadObjective()).class_weights)
     rng = np.random.default_rng(seed)
     parts = []
     for _ in range(REPEATS if len(y) <= REPEATED else 1):
@@ -317,13 +317,13 @@ def fit_head(x, y, classes, *, groups=None, seed=0, objective=None, like=None):
     True
     """
     with threads(x.size):
-        return _fit_head(x, np.asarray(y), classes, groups, seed, objective or Objective(), like)
+        return _fit_head(x, np.asarray(y), classes, groups, seed, objective or HeadObjective(), like)
 
 
 @contextmanager
 def threads(size):
     """One thread for small products: where others use the cores, BLAS's threads wait for each other, up to 30 times."""
-    if size > SMALL:
+    if size > SINGLE_THREAD:
         yield
         return
     import scipy.optimize  # noqa: F401  brings a BLAS of its own, which must be there to be limited
@@ -337,7 +337,7 @@ def _fit_head(x, y, classes, groups, seed, objective, like):
     rows = Rows(x)
     table, folded, tested = [], None, None
     if like is None:
-        some = _some(y, seed) if len(y) > MOST else np.arange(len(y))
+        some = _some(y, seed) if len(y) > MAX_CV_IMAGES else np.arange(len(y))
         looked = rows if len(some) == len(y) else Rows(np.ascontiguousarray(x[some]))
         table, folded, tested = cross_validate(
             looked, y[some], classes, None if groups is None else np.asarray(groups)[some], seed, objective
@@ -349,7 +349,7 @@ def _fit_head(x, y, classes, groups, seed, objective, like):
         table = like.table
     kind, strength, scale = best["kind"], best["strength"], best["scale"]
     if kind == "logistic":
-        w, b = logistic(rows, y, classes, strength, Objective(objective.class_weights))
+        w, b = logistic(rows, y, classes, strength, HeadObjective(objective.class_weights))
         if not objective.plain():  # the polish: what was asked for, from the convex problem's solution
             w, b = logistic(rows, y, classes, strength, objective, (w, b))
     elif kind == "ridge":
@@ -364,10 +364,10 @@ def _fit_head(x, y, classes, groups, seed, objective, like):
 
 
 def _some(y, seed):
-    """MOST positions, each class by its share and at least twice where it can be."""
+    """MAX_CV_IMAGES positions, each class by its share and at least twice where it can be."""
     rng = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(y):
         own = rng.permutation(np.flatnonzero(y == label))
-        chosen.append(own[: max(round(MOST * len(own) / len(y)), min(2, len(own)))])
+        chosen.append(own[: max(round(MAX_CV_IMAGES * len(own) / len(y)), min(2, len(own)))])
     return np.sort(np.concatenate(chosen))

@@ -12,7 +12,7 @@ from kzoo.data.dataset import report_skipped
 from kzoo.data.guards import check_channels
 from kzoo.data.loading import load_data
 from kzoo.errors import DataError, RunError
-from kzoo.finetuning.backbone import Network, at_hand, backbone, download_advice
+from kzoo.finetuning.backbone import FeatureExtractor, backbone, download_advice, found_locally
 from kzoo.finetuning.features import features, hashes_of
 from kzoo.finetuning.heads import fit_head
 from kzoo.metrics import wilson
@@ -51,7 +51,7 @@ def scout(photos, models=None, *, seed=0, precision=None, quiet=False):
     """Rank networks by a linear classifier on their features of the training photos, cross-validated.
 
     photos: what `kzoo.load_data` takes; only its training part is looked at. models: names; by default all whose
-    weights are at hand without a download. seed: of the folds. Returns a Scouting. Raises KzooError.
+    weights are found locally, without a download. seed: of the folds. Returns a Scouting. Raises KzooError.
 
     >>> scout("photos", ["no_such_model"])
     Traceback (most recent call last):
@@ -60,7 +60,7 @@ def scout(photos, models=None, *, seed=0, precision=None, quiet=False):
     """
     data = load_data(photos, seed=seed, val_fraction=0.0, test_fraction=0.0)
     split = data.splits["train"]
-    names = list(dict.fromkeys(row.name for row, _, _ in at_hand())) if models is None else list(models)
+    names = list(dict.fromkeys(row.name for row, _, _ in found_locally())) if models is None else list(models)
     bases = []
     for name in names:  # wrong names, and missing weights, before the work
         try:
@@ -70,7 +70,7 @@ def scout(photos, models=None, *, seed=0, precision=None, quiet=False):
                 raise
             say(f"Left out {name}: {e}")  # a broken file
     if not bases:
-        raise RunError(f"No pretrained weights are at hand. {download_advice()}")
+        raise RunError(f"No pretrained weights were found locally. {download_advice()}")
     for base in bases if not split.files else ():
         check_channels(split.images.shape[-1], base.input_shape[2])
     hashes, _ = hashes_of(split.images)
@@ -79,7 +79,7 @@ def scout(photos, models=None, *, seed=0, precision=None, quiet=False):
         for base in bases:
             start = time.monotonic()
             bar.start(base.name, len(split))
-            got = features(split.images, base.cache(), Network(base), hashes=hashes, advance=bar.advance)
+            got = features(split.images, base.cache(), FeatureExtractor(base), hashes=hashes, advance=bar.advance)
             if got.skipped and not rows and not quiet:
                 say(f"Left out {report_skipped([(split.ids[i], reason) for i, reason in got.skipped])}.")
             y = split.labels[got.kept]

@@ -19,22 +19,22 @@ from kzoo.runs import save_model
 MODEL_H5, HASH, HEAD = "model.weights.h5", "kzoo.json", "template.json"
 
 
-def template(network, classes, cache):
+def template(extractor, classes, cache):
     """The file of the whole network with an empty head, in the cache; built with Keras if it is not there or damaged.
 
     Beside Keras' own members it has the places of the head's variables and the SHA-256 of all others, as they were in
     the network that was built from the weights' file: the audit's measure.
     """
-    path = cache.folder / f"network-{classes}.keras"
+    path = cache.folder / f"network-{len(classes)}.keras"
     if whole(path):
         return path
-    model = with_head(network.model, classes)
+    model = with_head(extractor.model, classes)
     head = model.get_layer("predictions")
     rng = np.random.default_rng(0)
     for v in head.weights:  # numbers by which their places in the file are found
         v.assign(rng.normal(size=v.shape))
     marks = {v.path.rpartition("/")[2]: array_hash(np.asarray(v)) for v in head.weights}
-    wanted = sorted(array_hash(np.asarray(v)) for v in network.model.weights)
+    wanted = sorted(array_hash(np.asarray(v)) for v in extractor.model.weights)
     save_model(model, path)
     with zipfile.ZipFile(path) as archive:
         found = hashes_in(archive.read(MODEL_H5))
@@ -100,3 +100,16 @@ def hashes_in(h5):
     with h5py.File(io.BytesIO(h5), "r") as f:
         f.visititems(visit)
     return found
+
+
+def parameters(path):
+    """How many numbers a template's network has."""
+    total = 0
+
+    def visit(name, item):
+        nonlocal total
+        total += item.size if isinstance(item, h5py.Dataset) else 0
+
+    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read(MODEL_H5)), "r") as f:
+        f.visititems(visit)
+    return int(total)

@@ -299,7 +299,7 @@ def _learn(folder, settings, net, painting, ready, interrupted, quiet):
             # The pictures of a round depend on the seed and its first step only, so a resumed run sees the same.
             n = min(ROUND, steps - done)
             chosen = np.random.default_rng([settings["seed"], done]).integers(0, len(ready), n * batch)
-            data = batches(ready.take(chosen), (2 * size, 2 * size, 3), Preprocessing(), batch, num_classes=1)
+            data = batches(ready.take(chosen), (2 * size, 2 * size, 3), Preprocessing(), batch)
             data = data.enumerate().map(pieces(size, (settings["seed"], done * batch)))
             began, count = time.monotonic(), done * batch
 

@@ -111,14 +111,15 @@ def make_optimizer(plan, steps):
     raise ValueError(f"unknown optimizer {plan.optimizer!r}")
 
 
-def plateau_rate(plan, history):
+def plateau_rate(plan, history, metric="accuracy", higher_is_better=True):
     """The rate for the next epoch: times gamma whenever `patience` epochs brought no better validation accuracy.
 
     A function of the history alone, so that a resumed run has the same rate.
     """
     rate, best, stale = plan.learning_rate, float("-inf"), 0
     for row in history:
-        value = row.get("val_accuracy", row["accuracy"])
+        value = row.get(f"val_{metric}", row[metric])
+        value = value if higher_is_better else -value
         if value > best:
             best, stale = value, 0
         else:

@@ -164,7 +164,7 @@ RECIPES = {
 }
 
 
-def recipe(name):
+def find_recipe(name):
     """A Recipe by name, or the Recipe itself; a dict (from a run's config.json) becomes one."""
     if isinstance(name, Recipe):
         return name

@@ -78,9 +78,9 @@ def plan_of(model, batch):
     from dataclasses import replace
 
     from kzoo.catalog import spec
-    from kzoo.training.recipes import recipe
+    from kzoo.training.recipes import find_recipe
 
-    return replace(recipe(spec(model).recipe), augment=(), batch_size=batch)
+    return replace(find_recipe(spec(model).recipe), augment=(), batch_size=batch)
 
 
 def with_kzoo(model, batch, steps, precision):

@@ -1,0 +1,52 @@
+"""The options of `kzoo.export`, checked before any work. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kzoo.checks import check_count, check_precision
+from kzoo.errors import ExportError, unknown
+
+FORMATS = ("saved_model", "keras", "onnx", "litert")
+PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export and how; `kzoo.export` and `kzoo export` have the same names and defaults.
+
+    Attributes:
+        formats: of "saved_model", "keras", "onnx", "litert"; as text with commas, too.
+        precision: of the SavedModel: "float32", "bfloat16", "float16", or "auto" for what this machine is fast in.
+        abstain: a level between 0 and 1 such as 0.99; None never abstains.
+        weights: for a name of the catalog: a tag or a file; None takes the first published set.
+        classes: names of the classes, for what does not bring its own.
+        top: how many labels an answer has.
+        measure: of how many images the accuracy of each format is measured at most; 0 for none.
+        licence, data_licence: for the card.
+    """
+
+    formats: tuple[str, ...] = ("saved_model",)
+    precision: str = "float32"
+    abstain: float | None = None
+    weights: object | None = None
+    classes: tuple[str, ...] | None = None
+    top: int = 5
+    measure: int = 2000
+    licence: str | None = None
+    data_licence: str | None = None
+
+    def __post_init__(self):
+        given = self.formats.split(",") if isinstance(self.formats, str) else self.formats
+        formats = tuple(dict.fromkeys(name.strip() for name in given if name.strip()))
+        object.__setattr__(self, "formats", formats)
+        if not formats:
+            raise ExportError(f"No format was asked for; the formats are {', '.join(FORMATS)}.")
+        for name in formats:
+            if name not in FORMATS:
+                raise unknown("format", name, FORMATS, f"The formats are {', '.join(FORMATS)}.")
+        check_precision(self.precision, PRECISIONS)
+        if self.abstain is not None and not 0 < self.abstain < 1:
+            raise ExportError(f"abstain must lie between 0 and 1, such as 0.95; got {self.abstain}.")
+        check_count("top", self.top, 1)
+        check_count("measure", self.measure, 0)

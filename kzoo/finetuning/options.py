@@ -1,0 +1,86 @@
+"""The options of `kzoo.finetune`, checked before any work. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kzoo.checks import check_count, check_precision, check_seed, check_shape
+from kzoo.errors import KzooError, unknown
+
+AUGMENTATIONS, MIXTURES = ("none", "light", "strong"), ("mixup", "cutmix")
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How to fine-tune; `kzoo.finetune` and `kzoo finetune` have the same names and defaults, config.json records them.
+
+    Attributes:
+        unfreeze: "none": the head only. "auto": stage by stage from the top, as long as the validation part improves.
+            "all", a stage ("7x7") or how layers' names begin ("conv5"): all stages down to there; the best of all
+            phases is kept in any case.
+        epochs: of each stage.
+        budget: seconds for everything, None for no limit.
+        augment: "none", "light" or "strong", for the deeper layers.
+        mix: None, "mixup" or "cutmix", for the deeper layers.
+        views: besides the photo itself, so many augmented views of each training photo for the head.
+        shots: use so many photos of each class, drawn with the seed, and none of the others; None uses all.
+        class_weights: None, "balanced" (n / (classes * n_c)), or {class: weight}.
+        label_smoothing: in [0, 1).
+        focal: the exponent of the focal loss; 0 is cross-entropy.
+        seed: of everything that is drawn.
+        precision: "float32", "bfloat16", "float16", or "auto" for what this machine is fast in.
+        input_shape: (height, width, channels) in place of the backbone's.
+        strict: refuse unusable photos instead of leaving them out.
+    """
+
+    unfreeze: str = "auto"
+    epochs: int = 6
+    budget: float | None = None
+    augment: str = "light"
+    mix: str | None = None
+    views: int = 0
+    shots: int | None = None
+    class_weights: str | Mapping[str, float] | None = None
+    label_smoothing: float = 0.0
+    focal: float = 0.0
+    seed: int = 0
+    precision: str = "auto"
+    input_shape: tuple[int, int, int] | None = None
+    strict: bool = False
+
+    def __post_init__(self):
+        if self.augment not in AUGMENTATIONS:
+            raise unknown("augmentation", self.augment, AUGMENTATIONS, f"It is one of {', '.join(AUGMENTATIONS)}.")
+        if self.mix is not None and self.mix not in MIXTURES:
+            raise unknown("mixture", self.mix, MIXTURES, f"It is one of {', '.join(MIXTURES)}.")
+        if not isinstance(self.unfreeze, str):  # names of stages are checked where the network is known
+            raise KzooError(
+                f"unfreeze must be none, auto, all, a stage or the start of a layer's name; got {self.unfreeze!r}."
+            )
+        for name, least in (("epochs", 1), ("shots", 1), ("views", 0)):
+            check_count(name, getattr(self, name), least)
+        if not 0 <= self.label_smoothing < 1:
+            raise KzooError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}.")
+        if not 0 <= self.focal <= 10:
+            raise KzooError(f"focal, the exponent, must be in [0, 10], got {self.focal}.")
+        if self.budget is not None and not self.budget > 0:
+            raise KzooError(f"budget must be a positive number of seconds, got {self.budget}.")
+        if self.shots and self.unfreeze not in ("none", "auto"):
+            raise KzooError(
+                f"--shots leaves too few photos to validate on, so deeper layers stay frozen: --unfreeze "
+                f"{self.unfreeze} needs all photos."
+            )
+        weights = self.class_weights
+        if isinstance(weights, Mapping):
+            object.__setattr__(self, "class_weights", {str(k): float(v) for k, v in weights.items()})
+        elif weights not in (None, "balanced"):
+            raise KzooError(f"class_weights is None, 'balanced' or a dict of weights by class, got {weights!r}.")
+        check_seed(self.seed)
+        check_precision(self.precision)
+        check_shape(self.input_shape)
+
+    def recorded(self) -> dict:
+        """What config.json has under "finetune"; seed, precision and input_shape stand beside it."""
+        names = ("unfreeze", "epochs", "augment", "mix", "shots", "views", "class_weights", "label_smoothing", "focal")
+        return {name: getattr(self, name) for name in names}

@@ -1,0 +1,200 @@
+"""From photos to the parts: training, validation and held-out test, with duplicates on one side.
+
+`test` measures and nothing else; it is the source's test part, else its validation part, else (from an undivided
+folder) drawn by kzoo. `val` chooses how deep to train and which epoch is kept; it is the source's validation part if
+that has a test part, too, else a fifth of the training photos. What was seen of the photos is remembered, so that a
+second run looks at none of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from kzoo.data.dataset import DataSet, Split
+from kzoo.data.divide import divide
+from kzoo.data.passport import Passport, check_data
+from kzoo.data.scan import scan
+from kzoo.files import write_atomically
+from kzoo.finetuning.features import cache_dir, hashes_of
+from kzoo.hardware import load_keras
+from kzoo.progress import Deferred, progress
+
+TEST, VAL = 0.2, 0.2  # shares that kzoo draws
+MIN_PER_CLASS = 10  # photos of a class below which no validation part is drawn, and deeper layers stay frozen
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a fine-tuning, and what is known of their photos.
+
+    Attributes:
+        splits: "train", and "val" and "test" where there are such.
+        val_given: whether the validation part is the user's own.
+        test_from: whose the held-out part is: "your test", "your val", or "drawn by kzoo".
+        groups: a number for each training photo (N,), the same for duplicates.
+        hashes: {id: SHA-256 of the photo, None for one that can't be read}.
+        passport: of the whole data set.
+        skipped: (id, reason) of photos that can't be used.
+        images: {id: path, encoded bytes or array} of every photo.
+    """
+
+    splits: dict[str, Split]
+    val_given: bool
+    test_from: str
+    groups: np.ndarray
+    hashes: dict[str, bytes | None]
+    passport: Passport
+    skipped: list[tuple[str, str]]
+    images: dict
+
+    def describe(self, classes) -> str:
+        """The parts in one sentence."""
+        n = {name: len(split) for name, split in self.splits.items()}
+        text = f"{len(classes)} classes; {n['train']:,} training"
+        if "val" in n:
+            text += f", {n['val']:,} validation ({'your val' if self.val_given else 'drawn from your training photos'})"
+        if "test" in n:
+            text += f", {n['test']:,} held-out test ({self.test_from})"
+        return f"{text} photos."
+
+
+def make_parts(data: DataSet, *, options, needs_network, quiet, timed) -> Parts:
+    """Hash each photo, look at all of them or remember what was seen, and deal out the parts.
+
+    Args:
+        data: undivided, or in the user's own parts.
+        options: a `FinetuneOptions`.
+        needs_network: a function of hashes that tells whether the network will have to run, so that Keras is imported
+            while the photos are looked at.
+        quiet: no progress.
+        timed: a context manager for the seconds of "hashing" and "passport".
+    """
+    with timed("hashing"):
+        hashes, gone = {}, []
+        for split in data.splits.values():
+            found, reasons = hashes_of(split.images)
+            hashes.update(zip(split.ids, found, strict=True))
+            gone += [(split.ids[i], reason) for i, reason in reasons.items()]
+    with timed("passport"):
+        memo = _memo_path(data, options, hashes)
+        known = _read_memo(memo)
+        seen = RememberedGroups(known["groups"]) if known else _scan(data, needs_network(hashes.values()), quiet)
+        divided = DataSet(data.name, data.classes, dict(data.splits), data.skipped + gone, scan=None if known else seen)
+        if "test" in data.drawn:
+            undivided = DataSet(data.name, data.classes, {"all": data.splits["train"]}, scan=seen)
+            divided.splits = divide(undivided, 0.0, TEST, options.seed).splits
+            divided.drawn = ("train", "test")
+        if known is None:
+            passport = check_data(divided, seed=options.seed)
+            _write_memo(memo, {"passport": asdict(passport), "groups": passport.groups})
+        else:
+            passport = Passport(**known["passport"])
+    user, drawn = divided.splits, bool(divided.drawn)
+    splits, val_given, groups = _choose_parts(data, user, seen, options)
+    test_from = "drawn by kzoo" if drawn else "your test" if "test" in user else "your val"
+    return Parts(
+        splits=splits,
+        val_given=val_given,
+        test_from=test_from,
+        groups=groups,
+        hashes=hashes,
+        passport=passport,
+        skipped=divided.skipped,
+        images={id: split.images[i] for split in data.splits.values() for i, id in enumerate(split.ids)},
+    )
+
+
+def _choose_parts(data, user, seen, options):
+    """({"train", "val", "test": Split}, whether val is the user's, groups of the training photos)."""
+    train, test = user["train"], user.get("test")
+    val = user.get("val") if test is not None else None
+    test = user.get("val") if test is None else test
+    val_given = val is not None
+    if options.shots:
+        train, val, val_given = _draw(train, options.shots, options.seed), None, False
+    counts = np.bincount(train.labels, minlength=len(data.classes))
+    if val is None and not options.shots and counts.min() >= MIN_PER_CLASS:
+        whole = DataSet(data.name, data.classes, {"train": train}, scan=seen)
+        rest = divide(whole, VAL, 0.0, options.seed).splits
+        train, val = rest["train"], rest.get("val")
+    # By their first member: a scan numbers them in another way than what is remembered of one, and folds are drawn
+    # by number.
+    _, first, member = np.unique(seen.groups_of(train.ids), return_index=True, return_inverse=True)
+    found = {"train": train, "val": val, "test": test}
+    return {k: v for k, v in found.items() if v is not None and len(v)}, val_given, first[member]
+
+
+def _draw(split, shots, seed):
+    """`shots` photos of each class; all of a class that has fewer."""
+    rng = np.random.default_rng(seed)
+    own = [np.flatnonzero(split.labels == k) for k in np.unique(split.labels)]
+    own = [rng.choice(i, min(shots, len(i)), replace=False) for i in own]
+    return split.take(np.sort(np.concatenate(own)))
+
+
+def _scan(data, keras_too, quiet):
+    """A look at each photo, on one core, while the other imports Keras if the network will have to run."""
+    bar = Deferred()
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(scan, data.splits, bar)
+        if keras_too:
+            load_keras()  # nothing may be shown meanwhile: it holds stderr back
+        with progress(quiet=quiet) as shown:
+            bar.show(shown)
+            return looking.result()
+
+
+class RememberedGroups:
+    """Groups of duplicates of an earlier scan, for `divide`: every photo not named is alone."""
+
+    def __init__(self, groups):
+        self.number = {i: n for n, ids in enumerate(groups) for i in ids}
+        self.alone = len(groups)
+
+    def groups_of(self, ids):
+        """A number for each photo (N,), the same for duplicates."""
+        return np.array([self.number.get(i, self.alone + n) for n, i in enumerate(ids)], int)
+
+
+# --- what is remembered ----------------------------------------------------------------------------------
+
+
+def _memo_path(data, options, hashes):
+    key = {
+        "version": 2,
+        "seed": options.seed,
+        "shots": options.shots,
+        "name": data.name,
+        "classes": data.classes,
+        "skipped": data.skipped,
+        "fingerprint": data.fingerprint(),
+        "hashes": [h and h.hex() for h in hashes.values()],
+    }
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    return cache_dir() / "passports" / f"{name}.json"
+
+
+def _read_memo(path):
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        Passport(**data["passport"])
+        return data if data["sha256"] == _memo_hash(data) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _memo_hash(data):
+    text = json.dumps({k: data[k] for k in ("passport", "groups")}, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _write_memo(path, data):
+    data = json.loads(json.dumps(data))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path, "w", errors="surrogateescape") as f:
+        json.dump({**data, "sha256": _memo_hash(data)}, f)

@@ -1,0 +1,620 @@
+"""From a folder of photos to a classifier: options -> data -> parts -> features -> head -> stages -> report.
+
+Each step takes values and hands on values. The head's kind and strength are chosen by cross-validation within the
+training part; the validation part chooses how deep to train and which epoch is kept. If the head alone is best it is
+fitted again, the same kind and strength, on all training photos, including those that kzoo took from them to validate
+on: more photos help a head more than they can harm, and the figures in the report were taken before. Deeper layers keep
+the weights that were chosen, because nothing would be left to stop their training by.
+
+Keras is imported only when a feature is missing or deeper layers train; a second run needs neither.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kzoo import runs
+from kzoo.catalog import ModelSpec, Weights, spec
+from kzoo.checks import changed
+from kzoo.data.dataset import DataSet, report_skipped
+from kzoo.data.guards import check_channels
+from kzoo.data.loading import load_data
+from kzoo.errors import DataError, RunError
+from kzoo.finetuning.audit import enforce
+from kzoo.finetuning.backbone import Backbone, FeatureExtractor, backbone, download_advice, machine
+from kzoo.finetuning.features import Cache, features
+from kzoo.finetuning.heads import Head, HeadObjective, fit_head
+from kzoo.finetuning.options import FinetuneOptions
+from kzoo.finetuning.parts import MIN_PER_CLASS, Parts, make_parts
+from kzoo.finetuning.report import write_report
+from kzoo.finetuning.template import audit_file, fill, parameters, template
+from kzoo.hardware import backend, load_keras
+from kzoo.interrupt import Interrupted, interruptible
+from kzoo.metrics import negative_log_likelihood, top_k_hits
+from kzoo.progress import progress, say
+
+# What must be the same for a run to be resumed.
+RESUME_KEYS = (
+    "model",
+    "weights_sha256",
+    "classes",
+    "input_shape",
+    "preprocessing",
+    "fingerprint",
+    "seed",
+    "precision",
+    "finetune",
+    "backend",
+)
+HISTORY = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+
+
+def finetune(
+    photos: str | os.PathLike | DataSet | None = None,
+    model: str | ModelSpec | None = None,
+    *,
+    weights: str | os.PathLike | Weights | None = None,
+    unfreeze: str = "auto",
+    epochs: int = 6,
+    budget: float | None = None,
+    augment: str = "light",
+    mix: str | None = None,
+    views: int = 0,
+    shots: int | None = None,
+    class_weights: str | Mapping[str, float] | None = None,
+    label_smoothing: float = 0.0,
+    focal: float = 0.0,
+    seed: int = 0,
+    precision: str = "auto",
+    input_shape: tuple[int, int, int] | None = None,
+    strict: bool = False,
+    out: str | os.PathLike | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> runs.Run:
+    """Make a classifier from photos and a pretrained network, and leave a run folder with a report.
+
+    Args:
+        photos: what `kzoo.load_data` takes: a folder of class folders, one with train/, val/, test/, a CSV,
+            tfds:NAME, or a DataSet. A part that is set apart is never trained on: test measures; val validates if
+            there is a test part, and measures if there is none.
+        model: a name of the catalog; the one with the most accurate weights found locally by default.
+        weights: a tag, a path or a Weights row; the most accurate found locally by default, without a download.
+        unfreeze: "none": the head only. "auto": stage by stage from the top, as long as the validation part improves.
+            "all", a stage ("7x7") or how layers' names begin ("conv5"): all stages down to there; the best of all
+            phases is kept in any case.
+        epochs: of each stage.
+        budget: seconds for everything; None for no limit.
+        augment: "none", "light" or "strong", for the deeper layers.
+        mix: None, "mixup" or "cutmix", for the deeper layers.
+        views: besides the photo itself, so many augmented views of each training photo for the head.
+        shots: use so many photos of each class, drawn with the seed, and none of the others; None uses all.
+        class_weights: None, "balanced" (n / (classes * n_c)), or {class: weight}.
+        label_smoothing: of the loss, in [0, 1).
+        focal: the exponent of the focal loss; 0 is cross-entropy.
+        seed: of everything that is drawn.
+        precision: "float32", "bfloat16", "float16", or "auto": what this machine is fast in.
+        input_shape: (height, width, channels) in place of the backbone's.
+        strict: refuse unusable photos instead of leaving them out.
+        out: the run folder; runs/MODEL-PHOTOS by default.
+        resume: continue the run in `out`. Options that are left at their defaults are taken from it; the others must be
+            what they were.
+        quiet: no progress.
+
+    Returns:
+        The Run, as `kzoo.load_run` reads it.
+
+    Raises:
+        DataError, WeightsError, RunError: what can't be used, started or continued.
+        Interrupted: after Ctrl-C or SIGTERM; what is done is kept.
+
+    Example:
+        >>> kzoo.finetune("photos", "no_such_model")
+        Traceback (most recent call last):
+            ...
+        kzoo.errors.UnknownName: Unknown model 'no_such_model'. ...
+    """
+    options = FinetuneOptions(
+        unfreeze=unfreeze,
+        epochs=epochs,
+        budget=budget,
+        augment=augment,
+        mix=mix,
+        views=views,
+        shots=shots,
+        class_weights=class_weights,
+        label_smoothing=label_smoothing,
+        focal=focal,
+        seed=seed,
+        precision=precision,
+        input_shape=input_shape,
+        strict=strict,
+    )
+    return runs.load_run(
+        finetune_run(photos, model, changed(options), weights=weights, out=out, resume=resume, quiet=quiet)
+    )
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all steps share.
+
+    Attributes:
+        base: the network below the classifier.
+        options: how to fine-tune.
+        data: as the source divides it.
+        cache, extractor: where features are, and what computes those that are missing.
+        clock: seconds of each step, and the deadline.
+        log: prints a line unless quiet.
+    """
+
+    base: Backbone
+    options: FinetuneOptions
+    data: DataSet
+    cache: Cache
+    extractor: FeatureExtractor
+    clock: Clock
+    quiet: bool
+
+    def log(self, text: str) -> None:
+        if not self.quiet:
+            say(text)
+
+    def objective(self, labels: np.ndarray) -> HeadObjective:
+        """The loss, with its class weights as numbers. labels: of the training part, for "balanced"."""
+        weights, classes = self.options.class_weights, self.data.classes
+        if isinstance(weights, dict):
+            unknown = sorted(set(weights) - set(classes))
+            if unknown:
+                raise DataError(f"class_weights names {unknown[0]!r}, which is no class.")
+            weights = tuple(float(weights.get(c, 1.0)) for c in classes)
+        elif weights == "balanced":
+            counts = np.bincount(labels, minlength=len(classes))
+            weights = tuple((len(labels) / (len(counts) * counts)).tolist())
+        return HeadObjective(weights, self.options.label_smoothing, self.options.focal)
+
+
+@dataclass
+class Clock:
+    """Seconds of each step, and when the budget is over.
+
+    Attributes:
+        began: time.monotonic() at the start.
+        budget: seconds for everything, or None.
+        seconds: {step: seconds}.
+    """
+
+    began: float
+    budget: float | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def deadline(self) -> float | None:
+        return None if self.budget is None else self.began + self.budget
+
+    def late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    @contextmanager
+    def timed(self, name):
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 3)
+
+
+def finetune_run(photos, model, given: dict, *, weights=None, out=None, resume=False, quiet=False) -> Path:
+    """`finetune`, with the options as a dict of those that were given; returns the folder, and needs Keras only where
+    a network must run."""
+    began = time.monotonic()
+    before = None
+    if resume:
+        before = _resumed(out)
+        photos = before["data"] if photos is None else photos
+        model = before["model"] if model is None else model
+        weights = _weights_of(before) if weights is None else weights
+        asked = {k: v for k, v in given.items() if (k, v) != ("precision", "auto")}
+        given = {**_options_of(before), **asked}
+    elif photos is None:
+        raise RunError("The photos are missing: give a folder of class folders, a CSV, or tfds:NAME.")
+    options = FinetuneOptions(**given)
+    setup = _set_up(photos, model, weights, options, Clock(began, options.budget), quiet)
+    settings = _settings(setup)
+    if before:
+        wrong = runs.differences(settings, before, RESUME_KEYS)
+        if wrong:
+            raise RunError(f"{out} can't be resumed with other settings. {'; '.join(wrong)}.")
+        folder = Path(out)
+        if (folder / runs.METRICS).exists() and (folder / runs.MODEL).exists():
+            setup.log(f"{folder} is finished.")
+            return folder
+    else:
+        folder = runs.new_folder(out, setup.base.name, setup.data.name)
+    with runs.locked(folder), interruptible("what is done is kept, and --resume continues from there") as interrupted:
+        _run(setup, folder, settings, interrupted, fresh=not before)
+    return folder
+
+
+def _resumed(out):
+    """The config.json of the run to continue; RunError if `kzoo finetune` did not write it."""
+    if out is None:
+        raise RunError("--resume needs --out, the folder of the run to continue.")
+    before = runs.read_json(Path(out) / runs.CONFIG)
+    if "finetune" not in before:
+        raise RunError(f"{out} is not a kzoo finetune run: kzoo train --resume --out {out} continues it.")
+    return before
+
+
+def _options_of(before):
+    """The options that a run's config.json records."""
+    own = {k: v for k, v in before["finetune"].items() if v is not None}
+    return {
+        **own,
+        "seed": before["seed"],
+        "precision": before["precision"],
+        "input_shape": tuple(before["input_shape"]),
+    }
+
+
+def _weights_of(before):
+    """The weights of a run: the tag's row, since a bare file would come without its preprocessing, but that very file
+    if it is there."""
+    file, tags = before["weights"]["file"], {w.tag: w for w in spec(before["model"]).weights}
+    if before["weights"]["tag"] not in tags:
+        return file
+    row = tags[before["weights"]["tag"]]
+    return replace(row, file=file) if os.path.isfile(file) else row
+
+
+def _set_up(photos, model, weights, options, clock, quiet):
+    base = backbone(model, weights, input_shape=options.input_shape, precision=options.precision)
+    data = photos
+    if not isinstance(data, DataSet):
+        data = load_data(
+            os.fspath(photos), val_fraction=0.0, test_fraction=0.0, seed=options.seed, strict=options.strict
+        )
+    for split in data.splits.values():
+        if not split.files:
+            check_channels(split.images.shape[-1], base.input_shape[2])
+    setup = Setup(base, options, data, base.cache(), FeatureExtractor(base), clock, quiet)
+    if weights is None:
+        better = download_advice(model, base.weights.top1 or 0.0)
+        top1 = f", {base.weights.top1:.1f} % top-1 on ImageNet" if base.weights.top1 else ""
+        setup.log(f"Weights found locally: {base.name}, {base.path}{top1}. {better}".rstrip())
+    if setup.cache.damaged:
+        setup.log(f"{len(setup.cache.damaged)} corrupt file(s) of the feature cache deleted; they are computed again.")
+    return setup
+
+
+def _settings(setup):
+    """config.json; "parts" is added once the parts are known."""
+    base, options = setup.base, setup.options
+    return {
+        "model": base.name,
+        "task": "classification",
+        "options": {k: _plain(v) for k, v in base.config.items()},
+        "classes": list(setup.data.classes),
+        "input_shape": list(base.input_shape),
+        "preprocessing": base.preprocessing.to_dict(),
+        "weights": base.about_weights(),
+        "weights_sha256": base.sha256,
+        "finetune": options.recorded(),
+        "data": setup.data.name,
+        "fingerprint": setup.data.fingerprint(),
+        "divided": runs.SPLITS,
+        "seed": options.seed,
+        "precision": base.precision,
+        "budget": options.budget,
+        "strict": options.strict,
+        "val_fraction": 0.0,
+        "test_fraction": 0.0,
+        "backend": backend(),
+        "hardware": machine()["hardware"],
+        "versions": runs.versions(),
+        "command": runs.command("finetune"),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _plain(value):
+    if isinstance(value, (int, float, str, bool, type(None))):
+        return value
+    return list(value) if isinstance(value, tuple) else repr(value)
+
+
+# --- the steps ---------------------------------------------------------------------------------------------
+
+
+def _run(setup, folder, settings, interrupted, fresh):
+    """All steps, in order; each one's result is the next one's argument."""
+    data, base, timed = setup.data, setup.base, setup.clock.timed
+
+    def needs_network(hashes):
+        return any(name is not None and (0, name) not in setup.cache.index for name in hashes)
+
+    with timed("data"):
+        parts = make_parts(data, options=setup.options, needs_network=needs_network, quiet=setup.quiet, timed=timed)
+    settings["parts"] = {"val": "given" if parts.val_given else "drawn", "test": parts.test_from}
+    if fresh:
+        runs.record(folder, settings, DataSet(data.name, data.classes, parts.splits))
+    runs.write_json(folder / "passport.json", parts.passport.to_dict())
+    setup.log(f"{base.name} on {data.name}: {parts.describe(data.classes)}")
+    for warning in parts.passport.warnings[:5]:
+        setup.log(f"Note: {warning}")
+    with timed("features"):
+        found = _features(setup, parts, folder, interrupted)
+    heads = _fit_heads(setup, found, interrupted)
+    phases, history = [_write_head(setup, folder, heads)], [heads.row]
+    best = _deepen(setup, found, heads, folder, interrupted)
+    phases, history = phases + best.phases, history + best.history
+    _finish(setup, settings, found, heads, best, folder=folder, phases=phases, history=history)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of the parts, without the photos that can't be decoded.
+
+    Attributes:
+        parts: with such photos left out of `splits` and `groups`.
+        x: {part: float32 (N, D)}.
+        computed: how many passed through the network; the others were cached.
+    """
+
+    parts: Parts
+    x: dict[str, np.ndarray]
+    computed: int
+
+
+def _features(setup, parts, folder, interrupted):
+    x, skipped, computed, splits, groups = {}, list(parts.skipped), 0, {}, parts.groups
+    total = sum(map(len, parts.splits.values()))
+    with progress(quiet=setup.quiet) as bar:
+        bar.start("features", total)
+        for name, split in parts.splits.items():
+            hashes = [parts.hashes[i] for i in split.ids]
+            try:
+                got = features(
+                    split.images,
+                    setup.cache,
+                    setup.extractor,
+                    hashes=hashes,
+                    advance=bar.advance,
+                    stopped=lambda: interrupted() or setup.clock.late(),
+                )
+            except Interrupted:
+                if interrupted():
+                    raise
+                raise RunError(
+                    f"The budget of {setup.options.budget:.0f} s ended before all features were computed; those that "
+                    "are done are kept, and the next run continues from there: give it more time."
+                ) from None
+            splits[name] = split.take(got.kept) if got.skipped else split
+            if name == "train":
+                groups = groups[got.kept]
+            skipped += [(split.ids[i], reason) for i, reason in got.skipped]
+            x[name] = got.features
+            computed += got.computed
+    _report_skipped(setup, skipped, folder)
+    splits = {k: v for k, v in splits.items() if len(v)}
+    present = set(splits["train"].labels.tolist()) if "train" in splits else ()
+    empty = [c for i, c in enumerate(setup.data.classes) if i not in present]
+    if empty:
+        raise DataError(f"No usable training photo is left of class {', '.join(map(repr, empty[:5]))}.")
+    if not np.isfinite(x["train"][:: max(len(x["train"]) // 1000, 1)]).all():
+        raise RunError(f"The features of {setup.base.name} are not finite: use --precision float32, or other weights.")
+    setup.log(f"Features: {computed:,} computed, {total - computed:,} from the cache ({setup.cache.folder}).")
+    return Features(replace(parts, splits=splits, groups=groups), x, computed)
+
+
+def _report_skipped(setup, skipped, folder):
+    skipped = list(dict(skipped).items())
+    if not skipped:
+        return
+    if setup.options.strict:
+        raise DataError(report_skipped(skipped) + " (--strict)")
+    runs.write_csv(folder / "skipped.csv", [{"id": i, "reason": r} for i, r in skipped], ("id", "reason"))
+    setup.log(f"Left out {report_skipped(skipped)}. All are listed in {folder / 'skipped.csv'}.")
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The head fitted on the training part, and the one fitted on all that may train.
+
+    Attributes:
+        head: on the training part; its figures are honest.
+        final: on the validation part as well, where kzoo drew that; else the same.
+        val: {"ids", "labels", "logits"} of the validation part, or out of fold; None if nothing could be tested.
+        row: of the history.
+        text: in words.
+    """
+
+    head: Head
+    final: Head
+    val: dict | None
+    row: dict
+    text: str
+
+    @property
+    def refit(self) -> bool:
+        return self.final is not self.head
+
+
+def _fit_heads(setup, found, interrupted):
+    start = time.monotonic()
+    parts, classes = found.parts, len(setup.data.classes)
+    train = parts.splits["train"]
+    objective = setup.objective(train.labels)
+    x, y, groups = _with_views(setup, parts, train, found.x["train"], parts.groups, interrupted)
+    head = final = fit_head(x, y, classes, groups=groups, seed=setup.options.seed, objective=objective)
+    if "val" in parts.splits and not parts.val_given:
+        more = parts.splits["val"]
+        x2, y2, _ = _with_views(setup, parts, more, found.x["val"], np.arange(len(more)), interrupted)
+        x, y = np.concatenate([x, x2]), np.concatenate([y, y2])
+        final = fit_head(x, y, classes, objective=objective, like=head)
+    seconds = setup.clock.seconds["head"] = round(time.monotonic() - start, 3)
+    val, measured_on = _validated(head, found)
+    row = {"phase": "head", "epoch": 0, "seconds": seconds, "learning_rate": None}
+    row["loss"], row["accuracy"] = _score(head.logits(found.x["train"]), train.labels)
+    row["val_loss"], row["val_accuracy"] = _score(val["logits"], val["labels"]) if val else (None, None)
+    strength = "" if head.strength is None else f" (strength {head.strength:g})"
+    text = f"{head.kind}{strength}"
+    if val:
+        text += f": {row['val_accuracy']:.2%} {measured_on}"
+    setup.log(f"Head: {text}, {seconds:.2f} s.")
+    return Heads(head, final, val, row, text)
+
+
+def _validated(head, found):
+    """({"ids", "labels", "logits"} of photos that the head was not fitted on, or None; which these are)."""
+    splits = found.parts.splits
+    if "val" in splits:
+        val = splits["val"]
+        logits = head.logits(found.x["val"])
+        return {"ids": val.ids, "labels": val.labels, "logits": logits}, f"on {len(val):,} validation photos"
+    if head.folded is None:
+        return None, ""
+    train = splits["train"]
+    at = head.tested[head.tested < len(train)]
+    val = {"ids": [train.ids[i] for i in at], "labels": train.labels[at], "logits": head.folded[: len(at)]}
+    return val, "in cross-validation"
+
+
+def _with_views(setup, parts, split, x, groups, interrupted):
+    """(features, labels, groups) of the photos and their augmented views, which stay in one group."""
+    found, labels, all_groups = [x], [split.labels], [groups]
+    hashes = [parts.hashes[i] for i in split.ids]
+    for view in range(1, setup.options.views + 1):
+        got = features(split.images, setup.cache, setup.extractor, view=view, hashes=hashes, stopped=interrupted)
+        found.append(got.features)
+        labels.append(split.labels)
+        all_groups.append(groups)
+    return (x, split.labels, groups) if len(found) == 1 else tuple(map(np.concatenate, (found, labels, all_groups)))
+
+
+def _write_head(setup, folder, heads):
+    """Write the model with the final head, from the cached network, and audit it; the phase's record."""
+    head = heads.final
+    with setup.clock.timed("saving"):
+        file = template(setup.extractor, setup.data.classes, setup.cache)
+        fill(file, head.kernel, head.bias, folder / runs.MODEL)
+        audit = enforce(audit_file(folder / runs.MODEL, file), "head")
+    size = int(head.kernel.size + head.bias.size)
+    return {
+        "name": "head",
+        "seconds": setup.clock.seconds["head"],
+        "trainable": ["predictions"],
+        "trainable_parameters": size,
+        "frozen_parameters": parameters(file) - size,
+        "audit": audit,
+        "val_accuracy": heads.row["val_accuracy"],
+        "text": heads.text,
+    }
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best of all phases.
+
+    Attributes:
+        name: "head", or the deepest stage that was kept.
+        outcome: a sentence or two.
+        logits: {"val", "test": (N, C) or None} of the whole network; None for the head's.
+        phases, history: of the stages.
+    """
+
+    name: str
+    outcome: str
+    logits: dict[str, np.ndarray | None] | None = None
+    phases: list[dict] = field(default_factory=list)
+    history: list[dict] = field(default_factory=list)
+
+
+def _deepen(setup, found, heads, folder, interrupted):
+    """Train deeper layers where that is asked for and possible."""
+    unfreeze = setup.options.unfreeze
+    if unfreeze == "none":
+        return Best("head", f"The head alone, as asked: {heads.text}.")
+    if "val" not in found.parts.splits:
+        if unfreeze != "auto":
+            raise RunError(
+                f"--unfreeze {unfreeze} needs validation photos: at least {MIN_PER_CLASS} of each class to train on, "
+                "or val and test parts."
+            )
+        return Best("head", f"The head alone: too few photos to validate deeper layers on. {heads.text}.")
+    load_keras()  # quietly: the next line imports it
+    from kzoo.finetuning.deeper import deepen
+
+    return Best(**deepen(setup, found, heads, folder, interrupted))
+
+
+def _finish(setup, settings, found, heads, best, *, folder, phases, history):
+    """Write history, report and metrics; the last says that the run is finished."""
+    splits = found.parts.splits
+    logits = best.logits
+    if logits is None:
+        logits = {"val": None, "test": heads.final.logits(found.x["test"]) if "test" in splits else None}
+    measured = {"val": heads.val}
+    for part in ("val", "test"):
+        if logits[part] is not None:
+            measured[part] = {"ids": splits[part].ids, "labels": splits[part].labels, "logits": logits[part]}
+    measured = {k: v for k, v in measured.items() if v is not None}
+    metrics: dict[str, Any] = {"winner": best.name, "outcome": best.outcome}
+    metrics["refit"] = best.name == "head" and heads.refit
+    for part, v in measured.items():
+        metrics[f"{part}_loss"], metrics[f"{part}_accuracy"] = _score(v["logits"], v["labels"])
+    runs.write_csv(folder / runs.HISTORY, history, HISTORY)
+    with setup.clock.timed("report"):
+        _report(
+            setup,
+            settings,
+            found,
+            heads,
+            outcome=best.outcome,
+            measured=measured,
+            folder=folder,
+            phases=phases,
+            history=history,
+        )
+    seconds = setup.clock.seconds
+    metrics["seconds"] = {**seconds, "all": round(time.monotonic() - setup.clock.began, 3)}
+    metrics["features_computed"] = found.computed
+    runs.write_json(folder / runs.METRICS, metrics)
+    setup.log(best.outcome)
+    if "test" in measured:
+        setup.log(
+            f"Held-out test accuracy on {len(measured['test']['labels']):,} images: {metrics['test_accuracy']:.2%}."
+        )
+
+
+def _report(setup, settings, found, heads, *, outcome, measured, folder, phases, history):
+    train = found.parts.splits["train"]
+    photos = setup.data.name
+    copied = ("command", "model", "weights", "data", "classes", "seed", "precision", "hardware", "versions")
+    write_report(
+        folder,
+        {
+            "title": f"{setup.base.name} on {Path(photos).name or photos}",
+            "run": folder.name,
+            **{k: settings[k] for k in copied},
+            "outcome": outcome,
+            "passport": found.parts.passport.to_dict(),
+            "phases": phases,
+            "history": history,
+            "head": heads.head.to_dict(),
+            "parts": measured,
+            "train_features": {"ids": train.ids, "labels": train.labels, "features": found.x["train"]},
+            "picture": found.parts.images.get,
+        },
+    )
+
+
+def _score(logits, labels):
+    """(mean log loss, accuracy)."""
+    return negative_log_likelihood(logits, labels), float(top_k_hits(logits, labels).mean())

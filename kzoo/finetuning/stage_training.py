@@ -1,0 +1,303 @@
+"""Training the head and some stages: layer-wise learning rates, a loss with class weights, the best epoch kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kzoo.catalog import Preprocessing
+from kzoo.data.augment import augmentation
+from kzoo.data.batches import batches
+from kzoo.data.mix import mixed
+from kzoo.errors import RunError
+from kzoo.finetuning import audit
+from kzoo.finetuning.heads import HeadObjective
+from kzoo.finetuning.options import FinetuneOptions
+from kzoo.finetuning.stages import STAGE_RATE, set_trainable
+from kzoo.interrupt import Interrupted
+from kzoo.tasks import find
+from kzoo.training.optimizers import decays
+
+DECAY = 0.05
+BATCH = 16
+
+AUGMENT = {
+    "none": (),
+    "light": (("flip", 0.5), ("shift", 0.08), ("zoom", 0.15)),
+    "strong": (("flip", 0.5), ("shift", 0.12), ("zoom", 0.3), ("rotate", 15.0), ("brightness", 0.2), ("contrast", 0.2)),
+}
+
+
+@keras.saving.register_keras_serializable(package="kzoo")
+class StageAdamW(keras.optimizers.Adam):
+    """AdamW whose rate and weight decay are scaled for each variable: w -= r d w, then Adam's step at rate r.
+
+    factors: {path of the variable: factor}; r = learning_rate * factor, 1 for what is not named. Scaling the rate
+    alone would leave the decay at the base rate. decay: of kernels only, as in Loshchilov and Hutter,
+    arXiv:1711.05101.
+    """
+
+    def __init__(self, learning_rate=1e-3, decay=0.0, factors=None, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        self.decay, self.factors = decay, dict(factors or {})
+
+    def build(self, variables):
+        super().build(variables)
+        # By number: update_step is handed the backend's own variables, which have no path.
+        self._scales = [(self.factors.get(v.path, 1.0), self.decay if decays(v) else 0.0) for v in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        factor, decay = self._scales[self._get_variable_index(variable)]
+        rate = keras.ops.cast(learning_rate, variable.dtype) * factor
+        if decay:
+            self.assign_sub(variable, variable * rate * decay)
+        super().update_step(gradient, variable, rate)
+
+    def get_config(self):
+        return {**super().get_config(), "decay": self.decay, "factors": self.factors}
+
+
+def head_loss(objective):
+    """`kzoo.finetuning.heads.HeadObjective` for Keras: labels (B, K), one-hot or mixed, and logits to losses (B,)."""
+    weights = None if objective.class_weights is None else np.asarray(objective.class_weights, "float32")
+
+    def loss(y, z):
+        y, z = keras.ops.cast(y, "float32"), keras.ops.cast(z, "float32")
+        log_p = keras.ops.log_softmax(z)
+        t = y * (1 - objective.smoothing) + objective.smoothing / y.shape[-1]
+        each = -t * log_p
+        if objective.focal:
+            each = each * keras.ops.power(keras.ops.maximum(1 - keras.ops.exp(log_p), 1e-7), objective.focal)
+        total = keras.ops.sum(each, -1)
+        return total if weights is None else total * keras.ops.sum(y * weights, -1)
+
+    return loss
+
+
+def value_of(variable):
+    """A variable's value as an array of its own, whatever becomes of the variable."""
+    return np.array(keras.ops.convert_to_numpy(variable))
+
+
+@dataclass
+class StagePlan:
+    """What all stages have in common.
+
+    Attributes:
+        options: a `FinetuneOptions`: seed, epochs, augment, mix.
+        objective: the loss, a `HeadObjective`.
+        classes: names, by number.
+        shape, preprocessing: of the network's input.
+        deadline: time.monotonic() at which training ends, None for never.
+        batch: images in a step.
+    """
+
+    options: FinetuneOptions
+    objective: HeadObjective
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    preprocessing: Preprocessing
+    deadline: float | None = None
+    batch: int = BATCH
+
+
+def stage_model(network, plan, factors, steps, epochs):
+    """The network behind its augmentation, compiled: warm-up over the first epoch, then cosine to zero."""
+    x = inputs = keras.Input(network.input_shape[1:], dtype="float32", name="image")
+    for layer in augmentation(AUGMENT[plan.options.augment], plan.options.seed):
+        x = layer(x)
+    model = keras.Model(inputs, network(x))
+    total, warmup = steps * epochs, min(steps, steps * epochs // 2)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else STAGE_RATE,
+        max(total - warmup, 1),
+        warmup_target=STAGE_RATE if warmup else None,
+        warmup_steps=warmup,
+    )
+    model.compile(
+        StageAdamW(rate, DECAY, factors),
+        head_loss(plan.objective),
+        metrics=[
+            keras.metrics.MeanMetricWrapper(metric, name=name)
+            for name, metric in find("classification").metrics.items()
+        ],
+        jit_compile=keras.backend.backend() != "tensorflow",
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def train_stage(network, stage_list, number, plan, splits, *, store, bar, interrupted):
+    """Train the head and these stages, from what the network is now; leaves the best epoch in the network.
+
+    Args:
+        network: with the head.
+        stage_list: what trains beside the head.
+        number: of this phase, from 0.
+        plan: what all stages have in common.
+        splits: "train" and "val", with their images decoded.
+        store: a `StageCheckpoint`, which keeps what a kill must not lose.
+        bar: progress.
+        interrupted: asked whether to stop.
+
+    Returns:
+        {"rows" of the history, "audit", "seconds"}; None if the time does not suffice for one epoch.
+    """
+    began = time.monotonic()
+    factors = set_trainable(network, stage_list)
+    steps = math.ceil(len(splits["train"]) / plan.batch)
+    before = audit.snapshot(network)
+    saved = store.stage(number)
+    epochs = saved["epochs"] if saved else plan.options.epochs
+    model = stage_model(network, plan, factors, steps, epochs)
+    task = find("classification")
+
+    def targets(labels):
+        return task.targets(labels, plan.classes)
+
+    def serve(split, **options):
+        return batches(split, plan.shape, plan.preprocessing, plan.batch, targets=targets, **options)
+
+    if plan.deadline is not None and not saved:
+        step, check = _measured(network, model, serve(splits["train"], order=(plan.options.seed, 0)), splits)
+        left = plan.deadline - time.monotonic()
+        epochs = min(epochs, int(left / max(step * steps + check, 1e-9)))
+        if epochs < 1:
+            return None
+        model = stage_model(network, plan, factors, steps, epochs)
+    before = saved["before"] if saved else before
+    keeper = StageKeeper(
+        network,
+        model,
+        plan,
+        number=number,
+        epochs=epochs,
+        store=store,
+        bar=bar,
+        interrupted=interrupted,
+        before=before,
+        images=len(splits["train"]),
+    )
+    done = keeper.restore(saved)
+    if done < epochs:
+        data = serve(splits["train"], order=(plan.options.seed, keeper.epoch))
+        model.fit(
+            mixed(data, plan.options.mix, plan.options.seed, keeper.epoch) if plan.options.mix else data,
+            callbacks=[keeper],
+            validation_data=serve(splits["val"]),
+            epochs=epochs,
+            initial_epoch=done,
+            shuffle=False,
+            verbose=0,
+        )
+    if not keeper.rows:
+        return None
+    keeper.take_best()
+    result = audit.compare(before, audit.snapshot(network), set(factors))
+    return {"rows": keeper.rows, "audit": result, "seconds": round(time.monotonic() - began, 3)}
+
+
+def _measured(network, model, data, splits):
+    """(seconds of a step, seconds of a validation), measured; the network is what it was before."""
+    kept = [value_of(v) for v in network.weights]
+    pairs = list(data.take(3))
+    times = []
+    for x, y in pairs:
+        start = time.monotonic()
+        model.train_on_batch(x.numpy(), y.numpy())
+        times.append(time.monotonic() - start)
+    for v, value in zip(network.weights, kept, strict=True):
+        v.assign(value)
+    step = min(times)
+    # An evaluation costs at most a step for each batch, and compiling it again costs what the first step took.
+    return step, step * math.ceil(len(splits["val"]) / BATCH) + times[0] / 4
+
+
+class StageKeeper(keras.callbacks.Callback):
+    """Keeps a stage's epochs: progress, history, the best weights, the checkpoint; stops what must stop."""
+
+    def __init__(self, network, training, plan, *, number, epochs, store, bar, interrupted, before, images):
+        super().__init__()
+        self.network, self.training, self.number, self.epochs, self.plan = network, training, number, epochs, plan
+        self.store, self.bar, self.interrupted, self.before, self.images = store, bar, interrupted, before, images
+        self.rows, self.best = [], None
+        self.epoch = tf.Variable(0, dtype=tf.int64)  # the data's order depends on it
+
+    def _moving(self):
+        return {v.path: v for v in self.network.trainable_variables}
+
+    def restore(self, saved):
+        """Take up a stage that was interrupted; the number of its finished epochs."""
+        self.seeds = [v for v in self.training.variables if "seed_generator" in v.path]
+        if not saved:
+            return 0
+        for path, v in self._moving().items():
+            v.assign(saved["now"][path])
+        for i, v in enumerate(self.training.optimizer.variables):
+            v.assign(saved["optimizer"][str(i)])
+        self.rows, self.best = saved["rows"], saved["best"]
+        return len(self.rows)
+
+    def take_best(self):
+        """Put the weights of the best epoch into the network."""
+        for path, v in self._moving().items():
+            v.assign(self.best[path])
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for i, v in enumerate(self.seeds):  # they depend on seed, stage and epoch only, so a resumed run draws the same
+            state = np.random.SeedSequence([self.plan.options.seed, self.number, epoch, i]).generate_state(2)
+            v.assign(state.astype("uint32") >> 1)
+        self.epoch.assign(self.number * 1000 + epoch)  # so that no two stages see the pictures in one order
+        self.began = time.monotonic()
+        self.bar.start(f"{self.store.names[self.number]} {epoch + 1}/{self.epochs}", self.images)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            raise RunError(
+                f"The loss became {logs['loss']} in stage {self.store.names[self.number]}: use --precision float32, or "
+                "--unfreeze none. What was best before is kept."
+            )
+        if self.interrupted():
+            raise Interrupted("")
+        if self.plan.deadline is not None and time.monotonic() > self.plan.deadline:
+            self.model.stop_training = True
+            self.late = True
+        self.bar.advance(min(self.plan.batch, self.images - batch * self.plan.batch), loss=logs["loss"])
+
+    late = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.late and self.rows:
+            return  # a part of an epoch counts for nothing
+        row = {
+            "phase": self.store.names[self.number],
+            "epoch": epoch + 1,
+            **{k: float(v) for k, v in logs.items()},
+            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            "seconds": round(time.monotonic() - self.began, 3),
+        }
+        now = {path: value_of(v) for path, v in self._moving().items()}
+        if not math.isfinite(row["val_loss"]) or not all(np.isfinite(a).all() for a in now.values()):
+            raise RunError(f"Stage {row['phase']} diverged in epoch {epoch + 1}: use --precision float32.")
+        if self.best is None or row["val_loss"] < min(r["val_loss"] for r in self.rows):  # finer than accuracy
+            self.best = now
+        self.rows.append(row)
+        optimizer = {str(i): value_of(v) for i, v in enumerate(self.training.optimizer.variables)}
+        self.store.save_stage(
+            number=self.number,
+            now=now,
+            best=self.best,
+            optimizer=optimizer,
+            rows=self.rows,
+            epochs=self.epochs,
+            before=self.before,
+        )
+        self.bar.done(
+            f"{row['phase']} {epoch + 1}/{self.epochs}: loss {row['loss']:.4f} accuracy {row['accuracy']:.2%}, "
+            f"val loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:.2%} ({row['seconds']:.1f} s)"
+        )

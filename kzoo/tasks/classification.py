@@ -1,0 +1,279 @@
+"""Classification: an image has one of several classes; a network gives a logit for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kzoo.data.guards import shown
+from kzoo.errors import ExportError, RunError
+from kzoo.files import write_atomically
+from kzoo.metrics import negative_log_likelihood, softmax, top_k_hits, wilson
+from kzoo.tasks.task import Evaluation, Task
+
+LISTED = 12  # classes up to which the confusion matrix is printed
+
+
+@dataclass
+class ClassificationEvaluation(Evaluation):
+    """Accuracy, scores by class, and who is taken for whom.
+
+    Attributes:
+        top1, top5: shares; top5 is None for five classes or fewer.
+        per_class: a dict for each class: class, precision, recall, f1, images.
+        confusion: counts (C, C), true classes in rows; images whose outputs are not finite are in no column.
+        not_finite: how many images have outputs that are not finite; they count as wrong.
+    """
+
+    top1: float
+    top5: float | None
+    per_class: list[dict]
+    confusion: np.ndarray
+    not_finite: int = 0
+
+    def files(self) -> list[str]:
+        return [*super().files(), f"confusion-{self.split}.png"]
+
+    def write(self, folder: str | Path) -> None:
+        from kzoo.plots import confusion_matrix
+
+        super().write(folder)
+        title = f"{self.split}: top-1 {self.top1:.2%} of {self.images:,} images"
+        with write_atomically(Path(folder) / self.files()[1]) as f:
+            f.write(confusion_matrix(self.confusion, self.classes, title))
+
+    def __str__(self):
+        names = [shown(c)[:24] for c in self.classes]
+        width = max(5, *map(len, names))
+        top5 = f", top-5 {self.top5:.2%}" if self.top5 is not None else ""
+        lines = [
+            f"{self.run} on {self.data} ({self.split}, {self.images:,} images): "
+            f"top-1 {self.top1:.2%}{top5}, loss {self.loss:.4f}",
+            "",
+            f"{'class':{width}}  precision  recall      F1  images",
+        ]
+        if self.not_finite:
+            lines.insert(1, f"{self.not_finite:,} images have outputs that are NaN or infinite: counted as wrong.")
+        for name, row in zip(names, self.per_class, strict=True):
+            lines.append(
+                f"{name:{width}}  {row['precision']:9.2%} {row['recall']:7.2%} {row['f1']:7.2%} {row['images']:7,}"
+            )
+        if len(names) <= LISTED:
+            cell = max(len(f"{self.confusion.max()}"), 3)
+            lines += ["", "Confusion (rows: true, columns: predicted)"]
+            lines.append(" " * width + " ".join(f"{n[:cell]:>{cell}}" for n in ["", *names])[cell:])
+            for name, row in zip(names, self.confusion, strict=True):
+                lines.append(f"{name:{width}} " + " ".join(f"{n if n else '·':>{cell}}" for n in row))
+        return "\n".join(lines)
+
+
+def cross_entropy(recipe=None):
+    """Cross-entropy of one-hot targets and logits (B, classes), with the recipe's label smoothing and rubbish class."""
+    import keras
+
+    smoothing = recipe.label_smoothing if recipe else 0.0
+    entropy = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+    rubbish = recipe.rubbish if recipe else None
+    if rubbish is None:
+        return entropy
+
+    def with_rubbish(y, z):
+        none = keras.ops.zeros_like(z[:, :1])
+        return entropy(keras.ops.concatenate([y, none], 1), keras.ops.concatenate([z, none - rubbish], 1))
+
+    return with_rubbish
+
+
+def accuracy(y, z):
+    """Whether the largest logit is that of the target, (B,)."""
+    import keras
+
+    return keras.metrics.categorical_accuracy(y, z)
+
+
+class Classification(Task):
+    """One class of several, softmax over logits; targets are one-hot."""
+
+    name = "classification"
+    output = "logits"
+    losses = {"cross_entropy": cross_entropy}  # noqa: RUF012  never changed
+    metrics = {"accuracy": accuracy}  # noqa: RUF012
+    calibrated = True
+    headline_name = "Top-1 [95 %]"
+    example = 'print(out["labels"][0], out["probabilities"][0], out["error"][0])'
+
+    # --- training ---
+
+    def outputs(self, classes):
+        return len(classes)
+
+    def targets(self, labels, classes):
+        found = np.zeros((len(labels), len(classes)), "float32")
+        found[np.arange(len(labels)), labels] = 1
+        return found
+
+    def head(self, features, classes, **options):
+        from kzoo.layers import classifier
+
+        return classifier(features, len(classes), **options)
+
+    def check_labels(self, labels, classes):
+        counts = np.bincount(labels, minlength=len(classes))
+        if not counts.all():
+            empty = [c for c, n in zip(classes, counts, strict=True) if not n]
+            raise RunError(f"No usable training image is left of class {', '.join(map(repr, empty[:5]))}.")
+
+    def shown(self, metric, value):
+        return f"{value:.2%}"
+
+    # --- answers ---
+
+    def answer(self, outputs, classes, top, temperature=1.0):
+        probabilities = softmax(np.asarray(outputs, "float64") / temperature)
+        order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
+        return [
+            {"top": [{"class": classes[i], "probability": float(p[i])} for i in best]}
+            for p, best in zip(probabilities, order, strict=True)
+        ]
+
+    def row_text(self, row):
+        seen = ", ".join(f"{shown(t['class'])} {t['probability']:.1%}" for t in row["top"])
+        return f"{'(abstains) ' if row.get('abstain') else ''}{seen}"
+
+    def columns(self, top):
+        return [f"{what}_{i + 1}" for i in range(top) for what in ("class", "probability")] + ["abstain"]
+
+    def cells(self, row, top):
+        seen = [x for t in row.get("top", ()) for x in (t["class"], f"{t['probability']:.6f}")]
+        return [*seen, *[""] * (2 * top - len(seen)), row.get("abstain", "")]
+
+    # --- measuring ---
+
+    def evaluate(self, outputs, labels, classes, **about):
+        from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+        finite = np.isfinite(outputs).all(-1)
+        predicted = np.where(finite, np.nan_to_num(outputs).argmax(-1), -1)
+        everything = np.arange(len(classes))
+        precision, recall, f1, support = precision_recall_fscore_support(
+            labels, predicted, labels=everything, zero_division=0
+        )
+        confusion = confusion_matrix(labels[finite], predicted[finite], labels=everything)
+        per_class = [
+            {"class": c, "precision": float(p), "recall": float(r), "f1": float(f), "images": int(n)}
+            for c, p, r, f, n in zip(classes, precision, recall, f1, support, strict=True)
+        ]
+        return ClassificationEvaluation(
+            **about,
+            classes=tuple(classes),
+            images=len(labels),
+            loss=negative_log_likelihood(outputs, labels),
+            top1=float(top_k_hits(outputs, labels).mean()),
+            top5=float(top_k_hits(outputs, labels, 5).mean()) if len(classes) > 5 else None,
+            per_class=per_class,
+            confusion=confusion,
+            not_finite=int((~finite).sum()),
+        )
+
+    def scores(self, outputs, labels):
+        n = len(labels)
+        right = int(top_k_hits(outputs, labels).sum())
+        found: dict[str, Any] = {"images": n, "top1": right / n, "top1_interval": list(wilson(right, n))}
+        if outputs.shape[1] > 5:
+            five = int(top_k_hits(outputs, labels, 5).sum())
+            found.update(top5=five / n, top5_interval=list(wilson(five, n)))
+        return found
+
+    def abstention(self, outputs, labels, temperature, threshold):
+        """What abstaining gives on images: the shares covered by the set of classes, and abstained, and the accuracy.
+
+        Args:
+            outputs: logits (N, C).
+            labels: int (N,).
+            temperature: by which the logits are divided.
+            threshold: the conformal one, q: the set holds the classes of a probability of at least 1 - q.
+        """
+        p = softmax(outputs / temperature)
+        inside = (p >= 1 - threshold) | (p == p.max(-1, keepdims=True))
+        alone = inside.sum(-1) == 1
+        right = top_k_hits(outputs, labels)
+        return {
+            "covered": float(inside[np.arange(len(labels)), labels].mean()),
+            "abstained": float(1 - alone.mean()),
+            "top1_of_the_rest": float(right[alone].mean()) if alone.any() else None,
+        }
+
+    def described(self, classes):
+        more = ", ..." if len(classes) > 10 else ""
+        return f"An image classifier, {len(classes)} classes: {', '.join(classes[:10])}{more}."
+
+    def headline(self, scores):
+        low, high = scores["top1_interval"]
+        return f"{scores['top1']:.2%} [{low:.2%}, {high:.2%}]"
+
+    # --- export ---
+
+    def check_network(self, model, classes, name):
+        import keras
+
+        last = model.outputs[0]._keras_history.operation
+        softmax, sigmoid = keras.activations.softmax, keras.activations.sigmoid
+        if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (softmax, sigmoid):
+            raise ExportError(
+                f"{name} ends in probabilities ({last.name}); kzoo exports networks that give logits. Build it without "
+                "that activation (keras.applications: classifier_activation=None)."
+            )
+        if len(model.output_shape) != 2 or model.output_shape[1] != len(classes):
+            raise ExportError(f"{name} gives {model.output_shape}, but there are {len(classes)} class names.")
+
+    def signature(self, outputs, classes, *, top, temperature, threshold):
+        """labels, probabilities (B, top): the best classes, best first, softmax(logits / temperature). logits (B, C).
+
+        With a conformal threshold q: set_size (B,), the number of classes with a probability of at least 1 - q, at
+        least the best one, and abstain (B,), whether there are several.
+        """
+        import tensorflow as tf
+
+        p = tf.nn.softmax(outputs / temperature)
+        best = tf.math.top_k(p, min(top, len(classes)))
+        found = {
+            "labels": tf.gather(tf.constant(list(classes)), best.indices),
+            "probabilities": best.values,
+            "logits": outputs,
+        }
+        if threshold is not None:
+            found["set_size"] = tf.maximum(tf.reduce_sum(tf.cast(p >= 1 - threshold, tf.int32), -1), 1)
+            found["abstain"] = found["set_size"] > 1
+        return found
+
+    def masked(self, found, good):
+        found = super().masked(found, good)
+        if "abstain" in found:
+            found["abstain"] |= ~good
+        return found
+
+    def check_signature(self, found, expected, card):
+        best, logits = found["probabilities"], found["logits"]
+        sorted_ = -np.sort(-softmax(logits / card["temperature"]), -1)[:, : best.shape[1]]
+        moved = float(np.abs(best - sorted_).max())
+        labels = [label.decode() for label in found["labels"][:, 0]]
+        right = [card["classes"][i] for i in expected.argmax(-1)]
+        wrong = sum(a != b for a, b in zip(labels, right, strict=True))
+        return [
+            ("probabilities", moved <= 1e-3, f"softmax(logits / {card['temperature']:.4g}) up to {moved:.2g}"),
+            ("labels", not wrong, f"{wrong} are wrong" if wrong else "those of the card"),
+        ]
+
+    def same(self, outputs, expected):
+        return outputs.argmax(-1) == expected.argmax(-1)
+
+    def certainty(self, outputs):
+        ordered = np.sort(outputs, -1)
+        margin = ordered[:, -1] - ordered[:, -2] if outputs.shape[1] > 1 else ordered[:, -1]
+        return outputs.argmax(-1), margin
+
+
+TASK = Classification()

@@ -1,0 +1,55 @@
+"""The options of `kzoo.train`, checked before any work. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kzoo.checks import check_count, check_precision, check_seed, check_shape
+from kzoo.errors import KzooError
+from kzoo.training.recipes import Recipe, find_recipe
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train; `kzoo.train` and `kzoo train` have the same names and defaults, and config.json records them.
+
+    Attributes:
+        recipe: a name of `RECIPES` or a Recipe; None takes the model's own.
+        epochs, batch_size, learning_rate: in place of the recipe's.
+        patience: stop after so many epochs without a better validation metric; None never stops early.
+        seed: of the initial weights, the order of the images, augmentation and dropout.
+        precision: "float32", "bfloat16", "float16", or "auto" for what this machine is fast in.
+        input_shape: (height, width, channels) in place of the model's.
+        val_fraction: share of the training images to validate on, where the data has no validation part.
+        test_fraction: share to test on, where the data is undivided.
+        strict: refuse unusable images instead of leaving them out.
+    """
+
+    recipe: str | Recipe | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    patience: int | None = None
+    seed: int = 0
+    precision: str = "auto"
+    input_shape: tuple[int, int, int] | None = None
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    strict: bool = False
+
+    def __post_init__(self):
+        if self.recipe is not None:
+            find_recipe(self.recipe).changed(**self.changes())
+        check_count("patience", self.patience, 1)
+        check_seed(self.seed)
+        check_precision(self.precision)
+        check_shape(self.input_shape)
+        for name in ("val_fraction", "test_fraction"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0 <= value < 1:
+                raise KzooError(f"{name} must be in [0, 1), got {value!r}.")
+
+    def changes(self) -> dict[str, Any]:
+        """What is changed in the recipe."""
+        return {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
