@@ -7,7 +7,7 @@ from support.tuning import SHAPE, tune
 import kzoo
 from kzoo import runs
 from kzoo.errors import RunError
-from kzoo.finetuning import audit, backbone, stages
+from kzoo.finetuning import audit, backbone, stages, template
 
 
 @pytest.mark.parametrize("victim", ["conv1_conv/kernel", "moving_mean"])
@@ -27,7 +27,7 @@ def test_the_audit_of_the_written_head(world, tmp_path, monkeypatch):
     from kzoo.finetuning import finetuning as module
 
     def wrong(path, kernel, bias, out):
-        backbone.fill(path, kernel, bias, out)
+        template.fill(path, kernel, bias, out)
         other = backbone.with_head(kzoo.build("resnet20", num_classes=None, input_shape=SHAPE, seed=5), 2)
         runs.save_model(other, out)
 
