@@ -1,15 +1,15 @@
-"""What all tests share: quiet TensorFlow, the shared data where it exists, command lines in this process."""
+"""What all tests share: quiet TensorFlow, the shared data where it exists, commands in this process, small runs."""
 
 import os
 from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Real data for those tests that can use it: where the environment says, else beside the checkout.
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 if SHARED.is_dir():
     os.environ.setdefault("KZOO_DATA", str(SHARED))
-
-import pytest
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +39,46 @@ def kzoo_command(capfd):
         return code, out, err
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def features_of_the_tests(tmp_path_factory):
+    """The cache of features that tests fill is not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KZOO_FEATURES", str(tmp_path_factory.mktemp("features")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A small network with dropout, trained with augmentation for three epochs. Tests copy it before they change it."""
+    from support.training import QUICK
+
+    import kzoo
+
+    folder = tmp_path_factory.mktemp("runs") / "mlp"
+    kzoo.train("mnist_mlp", "digits", recipe=QUICK, out=folder, quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A folder with photos and the weights of a small residual network, to fine-tune."""
+    import numpy as np
+    from support.tuning import SHAPE, draw
+
+    import kzoo
+
+    folder = tmp_path_factory.mktemp("world")
+    draw(folder / "photos", {(p, c): n for p, n in (("train", 24), ("val", 8)) for c in ("red", "blue")})
+    model = kzoo.build("resnet20", num_classes=None, input_shape=SHAPE, seed=1)
+    np.savez(folder / "weights.npz", **{v.path: v.numpy() for v in model.weights})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def head_only(world, tmp_path_factory):
+    """A run in which the head alone was trained. Tests copy it before they change it."""
+    from support.tuning import tune
+
+    return tune(world, tmp_path_factory.mktemp("runs") / "head", unfreeze="none")

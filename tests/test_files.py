@@ -5,9 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
+from support.processes import ROOT
 
+import kzoo
 from kzoo.errors import KzooError
 from kzoo.files import sha256, write_atomically
 
@@ -120,3 +124,26 @@ def test_permissions(tmp_path):
     with write_atomically(path) as f:
         f.write(b"new")
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_kill_leaves_the_old_folder_or_the_new_one(tmp_path):
+    from kzoo.files import write_folder
+
+    out = tmp_path / "export"
+    with write_folder(out) as folder:
+        (folder / "a").write_text("1")
+    code = (
+        "from kzoo.files import write_folder\nimport itertools\n"
+        "for n in itertools.count(2):\n"
+        f"    with write_folder({str(out)!r}, replace=lambda: None) as f: [(f / x).write_text(str(n)) for x in 'ab']\n"
+    )
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+        time.sleep(0.25 + rng.uniform(0, 0.1))
+        process.kill()
+        process.wait()
+        found = {p.name: p.read_text() for p in out.iterdir()}
+        assert found.get("a") and found.get("b", found["a"]) == found["a"]
+    with pytest.raises(kzoo.KzooError, match="exists"), write_folder(out):
+        pass

@@ -34,8 +34,11 @@ VERBS = {
 
 class Verbs(click.Group):
     def parse_args(self, ctx, args):
-        runs.argv.set(tuple(args))  # for the record of a run
-        return super().parse_args(ctx, args)
+        line = tuple(args)
+        rest = super().parse_args(ctx, args)
+        token = runs.argv.set(line)  # for the record of a run; a later call of a function is not this command
+        ctx.call_on_close(lambda: runs.argv.reset(token))
+        return rest
 
     def list_commands(self, ctx):
         return list(VERBS)

@@ -357,6 +357,6 @@ def test_the_template_is_package_data():
     from importlib.resources import files
     from pathlib import Path
 
-    assert (files("kzoo.training") / "report.html.j2").is_file()
+    assert (files("kzoo.finetuning") / "report.html.j2").is_file()
     text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
-    assert '"training/*.j2"' in text
+    assert '"finetuning/*.j2"' in text

@@ -1,0 +1,24 @@
+"""`kzoo demo`: from nothing to an export."""
+
+import json
+
+from PIL import Image
+
+
+def test_the_demo_runs_and_prints_its_commands(kzoo_command, tmp_path):
+    code, out, _ = kzoo_command("demo", "--out", tmp_path / "demo")
+    assert code == 0
+    for verb in ("list", "info", "reproduce", "finetune", "evaluate", "export", "verify", "predict", "style"):
+        assert f"$ kzoo {verb}" in out
+    made = tmp_path / "demo"
+    assert (made / "digits" / "confusion-test.png").exists() and (made / "saved_model" / "card.md").exists()
+    assert json.loads((made / "digits" / "evaluation-test.json").read_text())["top1"] > 0.9
+    said = [json.loads((made / f).read_text())["command"] for f in ("digits/config.json", "saved_model/card.json")]
+    assert said[0].startswith("kzoo finetune digits --model resnet20") and said[1].startswith("kzoo export ")
+    with Image.open(made / "painted.png") as picture:
+        assert picture.size == (256, 256)
+    code, out, err = kzoo_command("demo", "--out", tmp_path / "demo")
+    assert code == 1 and "is not empty" in err and "$ kzoo list" not in out
+    (tmp_path / "file").touch()
+    code, _, err = kzoo_command("demo", "--out", tmp_path / "file" / "demo")
+    assert code == 1 and "Can't make the folder" in err

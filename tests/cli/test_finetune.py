@@ -1,0 +1,61 @@
+"""`kzoo finetune`: wrong options, a kill and Ctrl-C in a process of its own."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from support.processes import ROOT
+from support.tuning import tune
+
+from kzoo import runs
+from kzoo.errors import DataError, UnknownName
+
+
+def test_wrong_options_are_named(world, tmp_path, kzoo_command):
+    with pytest.raises(UnknownName, match="Did you mean 'light'"):
+        tune(world, tmp_path / "r", augment="ligt")
+    with pytest.raises(DataError, match="class_weights names 'green'"):
+        tune(world, tmp_path / "r", class_weights={"green": 2.0})
+    code, _, err = kzoo_command("finetune", world / "photos", "--model", "resnet5")
+    assert code == 1 and "Unknown model 'resnet5'" in err
+    code, _, err = kzoo_command("finetune", world / "photos", "--model", "allcnn_c")
+    assert code == 1 and "No pretrained weights are at hand for allcnn_c" in err
+
+
+@pytest.mark.slow
+def test_kill_9_and_ctrl_c_for_real(world, tmp_path):
+    out = tmp_path / "r"
+    args = [
+        "finetune",
+        world / "photos",
+        "--model",
+        "resnet20",
+        "--weights",
+        world / "weights.npz",
+        "--input-shape",
+        "16",
+        "--precision",
+        "float32",
+        "--unfreeze",
+        "all",
+        "--epochs",
+        "40",
+        "--out",
+        out,
+    ]
+    command = [sys.executable, "-c", "from kzoo.cli import main; main()"]
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
+        extra = ["--resume"] if out.exists() else []
+        process = subprocess.Popen([*command, *map(str, args), *extra], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        before = (out / "checkpoint.npz").stat().st_mtime if (out / "checkpoint.npz").exists() else 0
+        while not (out / "checkpoint.npz").exists() or (out / "checkpoint.npz").stat().st_mtime <= before:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == code, err
+    assert "--resume goes on" in err and "Traceback" not in err
+    rows = runs.load_checkpoint(out / "checkpoint.npz")[1]["stage"]["rows"]
+    assert [r["epoch"] for r in rows] == list(range(1, len(rows) + 1)) and len(rows) >= 2

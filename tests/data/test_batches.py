@@ -1,0 +1,111 @@
+"""Batches: each image once, in an order of seed and epoch."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.photos import PLAIN, photos
+
+from kzoo.data.batches import batches, prepared
+from kzoo.data.dataset import Split
+from kzoo.data.loading import load_data
+from kzoo.errors import DataError
+
+
+def test_truncated_images_are_found_when_they_are_read(tmp_path):
+    photos(tmp_path, {"a": 4, "b": 4}, ".jpg")
+    whole = (tmp_path / "a" / "000.jpg").read_bytes()
+    (tmp_path / "a" / "000.jpg").write_bytes(whole[:-40])
+    data = load_data(tmp_path, val_fraction=0, test_fraction=0)
+    ready, bad = prepared(data.splits["train"], (8, 8, 3), PLAIN)
+    assert [name for name, _ in bad] == ["a/000.jpg"] and "can't be decoded" in bad[0][1]
+    assert len(ready) == 7 and ready.images.shape == (7, 8, 8, 3) and ready.ids == data.splits["train"].ids[1:]
+
+
+def test_channels_that_do_not_fit_are_said(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.zeros((6, 4, 4, 2), "uint8"), labels=[0, 1] * 3)
+    split = load_data(tmp_path / "x.npz").splits["train"]
+    with pytest.raises(DataError, match="have 2 channels, the model takes 3"):
+        prepared(split, (4, 4, 3), PLAIN)
+
+
+def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
+    split = load_data("digits").splits["val"]
+
+    def seen(seed, epoch):
+        got = batches(split, (8, 8, 1), PLAIN, 32, num_classes=10, order=(seed, epoch))
+        assert [len(y) for _, y in got] == [32, 32, 32, 32, 32, 20]
+        return np.concatenate([x for x, _ in got])
+
+    first, second = seen(0, 0), seen(0, 1)
+    assert not np.array_equal(first, second)
+
+    def key(a):
+        return sorted(im.tobytes() for im in a)
+
+    assert key(first) == key(second) == key(split.images)
+    assert not np.array_equal(seen(1, 0), first)
+    epoch = tf.Variable(0, dtype=tf.int64)
+    data = batches(split, (8, 8, 1), PLAIN, 32, num_classes=10, order=(0, epoch))
+    for number, expected in ((0, first), (1, second)):
+        epoch.assign(number)
+        np.testing.assert_array_equal(np.concatenate([x for x, _ in data]), expected)
+
+
+def test_flips_alternate():
+    images = np.random.default_rng(1).integers(0, 256, (50, 4, 6, 3)).astype("uint8")
+    split = Split(images, np.arange(50) % 10, [str(i) for i in range(50)])
+
+    def mirrored(seed, epoch):
+        """For each image whether it came mirrored; every one must come once, with its label."""
+        got = batches(split, (4, 6, 3), PLAIN, 8, num_classes=10, order=(seed, epoch), alternate_flip=True)
+        found = {}
+        for x, y in got:
+            for image, label in zip(x.numpy(), y.numpy().argmax(-1), strict=True):
+                same = (images == image).all((1, 2, 3)), (images[:, :, ::-1] == image).all((1, 2, 3))
+                i = int(np.flatnonzero(same[0] | same[1])[0])
+                assert label == i % 10 and i not in found
+                found[i] = bool(same[1][i])
+        assert len(found) == 50
+        return np.array([found[i] for i in range(50)])
+
+    first = mirrored(0, 0)
+    assert 10 < first.sum() < 40
+    np.testing.assert_array_equal(mirrored(0, 1), ~first)
+    np.testing.assert_array_equal(mirrored(0, 2), first)
+    assert (mirrored(1, 0) != first).any()
+
+
+def test_images_too_large_to_keep_are_prepared_on_the_way(tmp_path, monkeypatch):
+    from kzoo.data import batches as module
+
+    data = load_data(photos(tmp_path, {"a": 6, "b": 6}), val_fraction=0, test_fraction=0).splits["train"]
+    kept, _ = prepared(data, (8, 8, 3), PLAIN)
+    monkeypatch.setattr(module, "MEMORY", 10)
+    on_disk, bad = prepared(data, (8, 8, 3), PLAIN)
+    assert isinstance(on_disk.images, np.memmap) and not bad
+    monkeypatch.setattr(module, "DISK", 10)
+    on_the_way, bad = prepared(data, (8, 8, 3), PLAIN)
+    assert on_the_way.files and not bad
+
+    def get(s):
+        return np.concatenate([x for x, _ in batches(s, (8, 8, 3), PLAIN, 5, num_classes=2)])
+
+    np.testing.assert_array_equal(get(kept), get(on_disk))
+    np.testing.assert_array_equal(get(kept), get(on_the_way))
+
+
+def test_a_disk_that_fills_while_images_are_kept_there_costs_time_only(tmp_path, monkeypatch):
+    from kzoo.data import batches as module
+
+    class Full:
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+        def close(self):
+            pass
+
+    data = load_data(photos(tmp_path, {"a": 3, "b": 3}), val_fraction=0, test_fraction=0).splits["train"]
+    monkeypatch.setattr(module, "MEMORY", 10)
+    monkeypatch.setattr(module.tempfile, "TemporaryFile", Full)
+    on_the_way, bad = prepared(data, (8, 8, 3), PLAIN)
+    assert on_the_way.files and len(on_the_way) == 6 and not bad

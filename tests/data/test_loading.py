@@ -1,0 +1,42 @@
+"""Loading data: what a user reads when it can't be used."""
+
+import struct
+
+import pytest
+from support.photos import fails, photos
+
+from kzoo.data.loading import load_data
+from kzoo.errors import DataError
+
+
+def test_a_path_that_does_not_exist(kzoo_command):
+    code, _, err = kzoo_command("train", "mnist_softmax", "--data", "no/such/folder")
+    assert code == 1 and err.startswith("Error: There is no data set 'no/such/folder'") and err.count("\n") == 1
+
+
+def test_unreadable_images_are_listed_and_left_out_or_refused(tmp_path):
+    photos(tmp_path, {"a": 5, "b": 5})
+    (tmp_path / "a" / "empty.jpg").touch()
+    (tmp_path / "a" / "text.jpg").write_text("not an image, whatever its name says")
+    (tmp_path / "b" / "cut\nname.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    data = load_data(tmp_path)
+    reasons = dict(data.skipped)
+    assert len(reasons) == 3 and reasons["a/empty.jpg"] == "is empty"
+    assert "not a JPEG" in reasons["a/text.jpg"]
+    assert sum(len(s) for s in data.splits.values()) == 10
+    fails(tmp_path, "3 unusable files: a/empty.jpg is empty", strict=True)
+    with pytest.raises(DataError) as e:
+        load_data(tmp_path, strict=True)
+    assert "\n" not in str(e.value), "a newline in a name does not break the line"
+
+
+def test_a_small_file_that_declares_a_huge_picture_is_refused_from_its_header(tmp_path):
+    photos(tmp_path, {"a": 3, "b": 3})
+    raw = bytearray((tmp_path / "a" / "000.png").read_bytes())
+    raw[16:24] = struct.pack(">II", 50_000, 50_000)
+    import zlib
+
+    raw[29:33] = struct.pack(">I", zlib.crc32(bytes(raw[12:29])))
+    (tmp_path / "a" / "bomb.png").write_bytes(raw)
+    ((name, reason),) = load_data(tmp_path).skipped
+    assert name == "a/bomb.png" and "pixels" in reason

@@ -1,0 +1,44 @@
+"""What the tests of exports share: one small network and its export."""
+
+import json
+
+import pytest
+import tensorflow as tf
+from support.exports import CLASSES, PREP, RNG, SHAPE
+
+import kzoo
+from kzoo.exporting import source, write
+
+
+@pytest.fixture(scope="session")
+def model():
+    """A small network with batch norm, dropout, random statistics."""
+    network = kzoo.build(
+        "resnet20", depth=8, num_classes=4, input_shape=SHAPE, preprocessing=PREP, precision="float32", seed=0
+    )
+    for v in network.weights:
+        if v.name in ("gamma", "moving_variance"):
+            v.assign(RNG.uniform(0.5, 1.5, v.shape))
+        elif v.name in ("beta", "moving_mean", "bias"):
+            v.assign(RNG.normal(0, 0.3, v.shape))
+    return network
+
+
+@pytest.fixture(scope="session")
+def exported(model, tmp_path_factory):
+    """(folder, card) of an export in every format that is installed."""
+    out = tmp_path_factory.mktemp("exports") / "small"
+    want = source.Source("small", model, CLASSES, PREP)
+    found = pytest.MonkeyPatch()
+    found.setattr(write, "find", lambda *args, **kwargs: want)
+    try:
+        kzoo.export(model, ("saved_model", "keras", "onnx", "litert"), out, quiet=True)
+    finally:
+        found.undo()
+    return out, json.loads((out / "card.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="session")
+def serve(exported):
+    """The signatures of the SavedModel."""
+    return tf.saved_model.load(str(exported[0])).signatures

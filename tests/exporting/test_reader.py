@@ -1,0 +1,105 @@
+"""Reading an export: what is refused, what predict gives."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from support.exports import CLASSES, changed, encoded
+from support.processes import ROOT
+
+import kzoo
+from kzoo.errors import ExportError
+from kzoo.exporting.reader import Export
+
+
+@pytest.mark.parametrize("fault", ["crop", "graph", "card", "none"])
+def test_a_changed_export_is_not_loaded(exported, tmp_path, kzoo_command, fault):
+    folder = changed(exported, tmp_path)
+    card = json.loads((folder / "card.json").read_text())
+    if fault == "crop":
+        card["preprocessing"]["crop"] = 1.0
+        (folder / "card.json").write_text(json.dumps(card))
+        want = "not that of its fingerprint"
+    elif fault == "graph":
+        data = bytearray((folder / "saved_model.pb").read_bytes())
+        data[len(data) // 2] ^= 1
+        (folder / "saved_model.pb").write_bytes(data)
+        want = "is damaged"
+    elif fault == "card":
+        (folder / "card.json").write_text("{")
+        want = "config.json"  # it is no export, so a run is looked for
+    else:
+        folder, want = tmp_path / "nothing", "no run"
+    code, _, err = kzoo_command("predict", folder, ROOT / "README.md")
+    assert code == 1 and want in err and err.count("\n") == 1
+    code, _, err = kzoo_command("verify", folder)
+    assert code == 1 and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("spying", "op"),
+    [
+        (lambda x: tf.io.read_file(x), "ReadFile"),
+        # TensorFlow writes every SavedModel's saver with this one: nothing else may call it.
+        (
+            lambda x: tf.raw_ops.RestoreV2(prefix=x, tensor_names=["a"], shape_and_slices=[""], dtypes=[tf.float32])[0],
+            "RestoreV2",
+        ),
+        (lambda x: tf.raw_ops.MatchingFilesDataset(patterns=x), "MatchingFilesDataset"),
+        (lambda x: tf.cond(x == "", lambda: x, lambda: tf.io.read_file(x)), "ReadFile"),
+        (lambda x: tf.raw_ops.DatasetFromGraph(graph_def=x), "DatasetFromGraph"),
+    ],
+)
+def test_a_graph_that_reads_files_is_refused(tmp_path, spying, op):
+    from kzoo.exporting.reader import load_saved_model
+
+    spy = tf.Module()
+    spy.f = tf.function(spying, input_signature=[tf.TensorSpec((), tf.string)])
+    tf.saved_model.save(spy, str(tmp_path))
+    with pytest.raises(ExportError, match=f"its graph would {op}"):
+        load_saved_model(tmp_path)
+
+
+def test_predict_on_an_export_many_files_and_bad_ones(exported, tmp_path, kzoo_command):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(70):
+        (folder / f"{i:03}.jpg").write_bytes(encoded() if i % 10 else b"broken")
+    found = list(kzoo.predict(exported[0], folder, top=2))
+    assert len(found) == 70 and [("error" in r) for r in found] == [i % 10 == 0 for i in range(70)]
+    alone = next(iter(kzoo.predict(Export(exported[0]), folder / "001.jpg", top=2)))
+    assert found[1]["top"][0]["class"] == alone["top"][0]["class"]
+    np.testing.assert_allclose(found[1]["top"][0]["probability"], alone["top"][0]["probability"], rtol=1e-4)
+    code, out, err = kzoo_command("predict", exported[0], folder, "--csv", "--top", "2")
+    lines = out.splitlines()
+    assert (
+        code == 1 and lines[0] == "image,error,class_1,probability_1,class_2,probability_2,abstain" and len(lines) == 71
+    )
+    assert "7 of 70 images could not be read" in err
+    code, out, _ = kzoo_command("predict", exported[0], folder, "--json")
+    assert [r["image"] for r in json.loads(out)] == [r["image"] for r in found]
+
+
+def test_loading_needs_tensorflow_alone(exported, tmp_path):
+    (tmp_path / "x.jpg").write_bytes(encoded())
+    code = (
+        "import sys\nfor m in ('kzoo', 'keras', 'PIL', 'sklearn'): sys.modules[m] = None\n"
+        "import tensorflow as tf\n"
+        f"model = tf.saved_model.load({str(exported[0])!r})\n"
+        "data = open('x.jpg', 'rb').read()\n"
+        "out = model.signatures['serving_default'](image=tf.constant([data]))\n"
+        "print(out['labels'][0, 0].numpy().decode(), out['error'][0].numpy())\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": "", "PYTHONIOENCODING": "utf-8", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert out.returncode == 0, out.stderr[-500:]
+    assert out.stdout.split()[0] in CLASSES and out.stdout.strip().endswith("b''")

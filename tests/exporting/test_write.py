@@ -1,0 +1,114 @@
+"""Writing an export: the folder proves itself or does not appear."""
+
+import json
+import signal
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from support.exports import RNG, changed, encoded
+
+import kzoo
+from kzoo.errors import ExportError
+from kzoo.exporting import graph, write
+from kzoo.exporting.reader import Export
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_conformal_set_covers_what_it_promises():
+    p = RNG.dirichlet(np.ones(5) * 0.4, 6000)
+    y = (p.cumsum(1) > RNG.uniform(size=(6000, 1))).argmax(1)
+    q = write.conformal_threshold(p[:3000], y[:3000], 0.9)["threshold"]
+    covered = (p[3000:][np.arange(3000), y[3000:]] >= 1 - q).mean()
+    assert 0.88 < covered < 0.92  # three deviations of both halves
+    with pytest.raises(ExportError, match="at least 99 validation images; the run has 10"):
+        write.conformal_threshold(p[:10], y[:10], 0.99)
+
+
+def test_an_export_is_not_overwritten_unless_forced(exported, model, tmp_path, monkeypatch):
+    out = changed(exported, tmp_path)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+    def same():
+        return {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+    with pytest.raises(ExportError, match="exists: --force"):
+        kzoo.export(model, out=out, quiet=True)
+    assert same()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "novel.txt").write_text("years of work")
+    with pytest.raises(ExportError, match="no kzoo export, so it is not replaced"):
+        kzoo.export(model, out=tmp_path / "mine", force=True, quiet=True)
+    # A wrong graph: the check in a fresh process finds it, and the old export stays.
+    real = graph.network
+
+    def wrong(network, precision):
+        _, form = real(network, precision)
+        form.get_layer("predictions").bias.assign([50.0, 0, 0, 0])
+        return real(form, precision)
+
+    monkeypatch.setattr(graph, "network", wrong)
+    with pytest.raises(ExportError, match="check in a fresh process failed"):
+        kzoo.export(model, out=out, force=True, quiet=True)
+    assert same() and not list(tmp_path.glob(".tmp*"))
+
+
+def test_a_full_disk_leaves_the_old_export(exported, model, tmp_path, monkeypatch):
+    out = changed(exported, tmp_path)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(kzoo.KzooError, match="unchanged"):
+            kzoo.export(model, out=out, force=True, quiet=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+    assert not list(tmp_path.glob(".tmp*"))
+
+
+def test_a_changed_preprocessing_in_a_run_is_found(tmp_path):
+    run = kzoo.train("mnist_softmax", "digits", epochs=1, out=tmp_path / "run", quiet=True)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["preprocessing_sha256"] == run.preprocessing.fingerprint(run.input_shape)
+    for key, value in (("scale", 1.0), ("crop", 0.5), ("interpolation", "bicubic"), ("scale", "big")):
+        changed = {**config, "preprocessing": {**config["preprocessing"], key: value}}
+        (tmp_path / "run" / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(kzoo.KzooError, match="preprocessing"):
+            kzoo.load_run(tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    out = kzoo.export(run, out=tmp_path / "out", abstain=0.9, measure=100, quiet=True)
+    card = json.loads((out / "card.json").read_text())
+    assert card["measured"]["formats"]["saved_model"]["agree"] == 1.0 and card["measured"]["part"] == "test"
+    assert card["conformal"]["images"] == 180 and card["training"]["recipe"]["name"]
+    low, high = card["measured"]["original"]["top1_interval"]
+    assert low < card["measured"]["original"]["top1"] < high
+    out = Export(out).run([encoded((8, 8), "PNG", "L")])
+    assert out["abstain"].shape == (1,)
+
+
+def test_what_can_not_be_exported_is_named(tmp_path, kzoo_command):
+    for args, want in (
+        (("export", "mnist_softmax"), "No weights are published for mnist_softmax"),
+        (("export", "runs/none"), "There is no run"),
+        (("export", "resnet5"), "Did you mean 'resnet"),
+        (("export", "mnist_softmax", "--format", "onyx"), "Did you mean 'onnx'"),
+    ):
+        code, _, err = kzoo_command(*args)
+        assert code == 1 and want in err and err.count("\n") == 1
+    model = kzoo.build("mnist_softmax", seed=0)
+    with pytest.raises(ExportError, match="between 0 and 1"):
+        kzoo.export(model, abstain=2, out=tmp_path / "x")
+    with pytest.raises(ExportError, match="needs a run with a validation part"):
+        kzoo.export(model, abstain=0.9, out=tmp_path / "x", quiet=True)
+    ends = keras.Model(model.inputs[0], keras.layers.Softmax()(model.output))
+    with pytest.raises(ExportError, match="ends in probabilities"):
+        kzoo.export(ends, out=tmp_path / "x", quiet=True)
+    model.get_layer("predictions").bias.assign(np.full(10, np.nan))
+    with pytest.raises(ExportError, match="NaN"):
+        kzoo.export(model, out=tmp_path / "x", quiet=True)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,45 @@
+"""A small export and encoded images for it."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+import kzoo
+from kzoo.data import images
+
+RNG = np.random.default_rng(0)
+
+
+PREP = kzoo.Preprocessing(crop=0.875, scale=1 / 64, offset=-1.0)
+
+
+SHAPE = (40, 32, 3)
+
+
+CLASSES = ("ant", "bee", "käfer", "d")
+
+
+def encoded(size=(61, 47), format="JPEG", mode="RGB", **options):
+    buffer = io.BytesIO()
+    pixels = Image.fromarray(RNG.integers(0, 256, (9, 11, 3)).astype("uint8")).resize(size, Image.Resampling.BICUBIC)
+    pixels.convert(mode).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def prepare():
+    return images.preparer(SHAPE, PREP)
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def changed(exported, tmp_path):
+    """A copy of the export to damage."""
+    import shutil
+
+    shutil.copytree(exported[0], tmp_path / "copy")
+    return tmp_path / "copy"

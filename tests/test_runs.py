@@ -1,0 +1,96 @@
+"""The run folder: what it holds, what may not be overwritten, what is found damaged."""
+
+import csv
+import json
+import os
+
+import pytest
+from support.training import history_of
+
+import kzoo
+from kzoo import runs
+from kzoo.errors import RunError
+
+
+def test_a_run_holds_what_the_design_says(trained):
+    names = {p.name for p in trained.iterdir()}
+    assert names >= {
+        "config.json",
+        "model.keras",
+        "labels.txt",
+        "metrics.json",
+        "history.csv",
+        "checkpoint.npz",
+        "splits.csv",
+        "logs",
+    }
+    assert not [n for n in names if n.startswith(".tmp")]
+    config = json.loads((trained / "config.json").read_text())
+    assert config["seed"] == 0 and config["recipe"]["name"] == "quick" and config["versions"]["keras"]
+    assert config["hardware"] and config["precision"] == "float32" and len(config["fingerprint"]) == 64
+    assert (trained / "labels.txt").read_text().splitlines() == list("0123456789")
+    with open(trained / "splits.csv") as f:
+        rows = list(csv.DictReader(f))
+    assert len(rows) == 1797 and {r["split"] for r in rows} == {"train", "val", "test"}
+    metrics = json.loads((trained / "metrics.json").read_text())
+    best = history_of(trained)[metrics["best_epoch"] - 1]
+    assert metrics["val_accuracy"] == float(best["val_accuracy"]) > 0.5
+
+
+def test_the_record_says_what_was_typed_and_on_what_it_ran(tmp_path, kzoo_command, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    kzoo_command("train", "mnist_softmax", "--epochs", "1", "--quiet", "--out", tmp_path / "my run")
+    config = json.loads((tmp_path / "my run" / "config.json").read_text())
+    assert config["command"] == f"kzoo train mnist_softmax --epochs 1 --quiet --out '{tmp_path}/my run'"
+    assert config["hardware"].endswith(", 1 of 4 cores")
+    monkeypatch.undo()
+    kzoo.train("mnist_softmax", "digits", epochs=1, quiet=True, out=tmp_path / "b")
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["command"] == "kzoo.train(...)"
+
+
+def test_a_kill_before_the_last_file_and_a_folder_that_takes_none(tmp_path):
+    kzoo.train("mnist_softmax", "digits", epochs=1, quiet=True, out=tmp_path / "r")
+    before = (tmp_path / "r" / "metrics.json").read_text()
+    (tmp_path / "r" / "metrics.json").unlink()
+    kzoo.train(out=tmp_path / "r", resume=True, quiet=True)
+    assert (tmp_path / "r" / "metrics.json").read_text() == before
+    with pytest.raises(RunError, match="can't be written to"), runs.locked("/dev/null"):
+        pass
+
+
+def test_what_a_kill_at_the_start_leaves_is_no_obstacle(tmp_path):
+    out = tmp_path / "r"
+    out.mkdir()
+    (out / ".tmp-0123abcd-config.json").write_text("{")
+    kzoo.train("mnist_softmax", "digits", epochs=1, quiet=True, out=out)
+    assert not list(out.glob(".tmp-*"))
+    (out / "splits.csv").unlink()
+    kzoo.train(out=out, resume=True, quiet=True)
+    assert len(runs.read_csv(out / "splits.csv")) == 1797
+    for text in ("{}", "[1]", '{"model": "mnist_softmax"}'):
+        (out / "config.json").write_text(text)
+        with pytest.raises(RunError, match="is no run"):
+            kzoo.load_run(out)
+
+
+def test_two_processes_do_not_share_a_run(trained):
+    fcntl = pytest.importorskip("fcntl")
+    with open(trained / ".lock", "a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="in use by another"):
+            kzoo.train(out=trained, resume=True, quiet=True)
+    kzoo.train(out=trained, resume=True, quiet=True)  # the lock is gone, and the run is finished
+
+
+@pytest.mark.parametrize("name", ["model.keras", "checkpoint.npz"])
+def test_a_flipped_bit_is_noticed(trained, tmp_path, name):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    raw = bytearray((run / name).read_bytes())
+    raw[len(raw) // 2] ^= 4
+    (run / name).write_bytes(raw)
+    with pytest.raises(RunError, match=r"damaged|can.t be read"):
+        kzoo.load_run(run) if name == "model.keras" else runs.load_checkpoint(run / name)

@@ -1,0 +1,265 @@
+"""The loop: what a run computes, and what survives a kill, a full disk, a NaN."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.processes import ROOT, command, started, wait_for
+from support.training import QUICK, history_of, same_run, weights_of
+
+import kzoo
+from kzoo import runs
+from kzoo.errors import RunError
+from kzoo.training.loop import loss_of
+from kzoo.training.recipes import Recipe, recipe
+
+
+def test_the_rubbish_class_is_lecuns_criterion():
+    """Equation 9: y_D + log(exp(-j) + sum_i exp(-y_i)), for logits -y."""
+    rng = np.random.default_rng(0)
+    distances, labels, j = rng.uniform(0, 20, (6, 10)).astype("float32"), rng.integers(0, 10, 6), 3.0
+    expected = np.mean(
+        [y[d] + np.log(np.exp(-j) + np.exp(-y).sum()) for y, d in zip(distances.astype(float), labels, strict=True)]
+    )
+    loss = loss_of(recipe("lenet").changed(rubbish=j))(np.eye(10, dtype="float32")[labels], -distances)
+    np.testing.assert_allclose(float(loss), expected, rtol=1e-5)
+
+
+def test_tensorboard_finds_the_curves(trained):
+    import tensorflow as tf
+    from tensorflow.core.util.event_pb2 import Event
+
+    found = {}
+    for path in (trained / "logs").iterdir():
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = Event.FromString(record.numpy())
+            for value in event.summary.value:
+                assert value.metadata.plugin_data.plugin_name == "scalars"
+                found.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
+    assert sorted(found["val_accuracy"]) == [1, 2, 3]
+    for row in history_of(trained):
+        np.testing.assert_allclose(found["loss"][int(row["epoch"])], float(row["loss"]), rtol=1e-6)
+
+
+def test_augmentation_is_no_part_of_the_saved_model(trained):
+    model = kzoo.load_run(trained).model
+    assert not [layer.name for layer in model.layers if "random" in layer.name]
+    assert model.input_shape == (None, 28, 28, 1)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(trained, tmp_path):
+    kzoo.train("mnist_mlp", "digits", recipe=QUICK, out=tmp_path / "again", quiet=True)
+    same_run(trained, tmp_path / "again")
+    kzoo.train("mnist_mlp", "digits", recipe=QUICK, seed=1, out=tmp_path / "other", quiet=True)
+    assert history_of(trained) != history_of(tmp_path / "other")
+
+
+def test_patience_stops_early(tmp_path):
+    plan = QUICK.changed(learning_rate=1e-12, epochs=9)  # nothing is learned
+    run = kzoo.train("mnist_softmax", "digits", recipe=plan, patience=2, out=tmp_path / "r", quiet=True)
+    assert len(history_of(run.path)) == 3
+
+
+def test_a_network_with_auxiliary_classifiers_leaves_them_out(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "x.npz", images=rng.integers(0, 256, (20, 96, 96, 3)).astype("uint8"), labels=np.arange(20) % 2)
+    run = kzoo.train(
+        "googlenet",
+        tmp_path / "x.npz",
+        input_shape=(96, 96, 3),
+        epochs=1,
+        batch_size=8,
+        precision="float32",
+        out=tmp_path / "r",
+        quiet=True,
+    )
+    assert run.model.output_shape == (None, 2) and not [x.name for x in run.model.layers if x.name.startswith("aux")]
+    arrays, _ = runs.load_checkpoint(tmp_path / "r" / "checkpoint.npz")
+    assert [k for k in arrays if k.startswith("model/aux")], "to resume, they are kept"
+
+
+LONG = (
+    "train",
+    "mnist_mlp",
+    "--data",
+    "digits",
+    "--recipe",
+    "modern",
+    "--epochs",
+    "40",
+    "--batch-size",
+    "16",
+    "--seed",
+    "3",
+)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    subprocess.run(command(*LONG, "--out", folder), check=True, cwd=ROOT, capture_output=True)
+    return folder
+
+
+def epochs(folder):
+    path = folder / "history.csv"
+    return len(path.read_text().splitlines()) - 1 if path.exists() else 0
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_and_resume_gives_the_uninterrupted_run(uninterrupted, tmp_path):
+    out = tmp_path / "killed"
+    for n in (2, 11):  # killed twice
+        process = started(*LONG, "--out", out, *(["--resume"] if out.exists() else []))
+        wait_for(lambda n=n: epochs(out) >= n, process)
+        time.sleep(0.03)
+        process.kill()
+        process.communicate()
+        assert n <= epochs(out) < 40
+    (out / ".tmp-0123abcd-checkpoint.npz").write_bytes(b"half")  # what a kill inside a write leaves
+    subprocess.run(command("train", "--resume", "--out", out), check=True, cwd=ROOT, capture_output=True)
+    same_run(uninterrupted, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_go_on(tmp_path, number, code):
+    out = tmp_path / "run"
+    process = started(*LONG, "--out", out)
+    wait_for(lambda: epochs(out) >= 1, process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "--resume goes on" in err and "Traceback" not in err
+    assert len(runs.load_checkpoint(out / "checkpoint.npz")[1]["history"]) == epochs(out) < 40
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(trained, tmp_path):
+    resource = pytest.importorskip("resource")
+    out = tmp_path / "run"
+    kzoo.train("mnist_mlp", "digits", recipe=QUICK, out=out, quiet=True)
+    arrays, state = runs.load_checkpoint(out / "checkpoint.npz")
+    runs.save_checkpoint(out / "checkpoint.npz", arrays, {"history": state["history"][:1]})  # as if stopped after one
+    kept = {name: (out / name).read_bytes() for name in ("checkpoint.npz", "model.keras")}
+
+    def limit():
+        return resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    process = started("train", "--resume", "--out", out, preexec_fn=limit)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert f"Error: Can't write {out}" in err and "unchanged" in err and "Traceback" not in err
+    assert kept == {name: (out / name).read_bytes() for name in kept}
+    assert not list(out.glob(".tmp*"))
+
+
+def test_patience_needs_a_validation_part(tmp_path):
+    with pytest.raises(RunError, match="there is no validation part"):
+        kzoo.train("mnist_softmax", "digits", epochs=1, val_fraction=0.0, patience=1, out=tmp_path / "r", quiet=True)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 5}, "seed: the run has 0, this command 5"),
+        ({"model": "mnist_softmax"}, 'model: the run has "mnist_mlp", this command "mnist_softmax"'),
+        ({"epochs": 9}, "recipe.epochs: the run has 3, this command 9"),
+        ({"val_fraction": 0.2}, "fingerprint"),
+        ({"dropout": 0.5}, "options.dropout: the run has 0.2, this command 0.5"),
+    ],
+)
+def test_resuming_with_other_settings_is_refused_and_the_difference_named(trained, changed, message):
+    before = (trained / "checkpoint.npz").read_bytes()
+    with pytest.raises(RunError) as e:
+        kzoo.train(**{"model": "mnist_mlp", "data": "digits", **changed}, out=trained, resume=True, quiet=True)
+    assert message in str(e.value)
+    assert (trained / "checkpoint.npz").read_bytes() == before
+
+
+def test_a_run_from_before_a_field_of_recipes_can_be_resumed(tmp_path):
+    kzoo.train("mnist_softmax", "digits", epochs=1, out=tmp_path / "r", quiet=True)
+    config = json.loads((tmp_path / "r" / "config.json").read_text())
+    del config["recipe"]["alternate_flip"]
+    (tmp_path / "r" / "config.json").write_text(json.dumps(config))
+    assert len(history_of(kzoo.train(out=tmp_path / "r", resume=True, quiet=True).path)) == 1
+
+
+def test_a_diverging_run_stops_with_a_clear_word(tmp_path):
+    plan = Recipe("wild", "a test", optimizer="sgd", learning_rate=1e30, epochs=3)
+    with pytest.raises(
+        RunError, match=r"loss became (nan|inf) in epoch 1.*lower the learning rate.*No epoch was finished"
+    ):
+        kzoo.train("mnist_mlp", "digits", recipe=plan, out=tmp_path / "r", quiet=True)
+    assert not (tmp_path / "r" / "model.keras").exists()
+
+
+def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(tmp_path):
+    from kzoo.training.loop import Keeper
+
+    class Poisoned(Keeper):
+        def on_epoch_begin(self, epoch, logs=None):
+            super().on_epoch_begin(epoch)
+            if epoch == 2:
+                self.network.weights[0].assign(self.network.weights[0] * np.nan)
+
+    from kzoo.training import loop as fit
+
+    fit.Keeper, original = Poisoned, fit.Keeper
+    try:
+        with pytest.raises(RunError, match=r"in epoch 3.*last good checkpoint, after epoch 2"):
+            kzoo.train("mnist_mlp", "digits", recipe=QUICK, out=tmp_path / "r", quiet=True)
+    finally:
+        fit.Keeper = original
+    arrays, state = runs.load_checkpoint(tmp_path / "r" / "checkpoint.npz")
+    assert len(state["history"]) == 2 and all(np.isfinite(a).all() for a in arrays.values())
+    assert all(np.isfinite(a).all() for a in weights_of(tmp_path / "r").values())
+
+
+def test_unreadable_photos_are_left_out_and_listed(tmp_path):
+    rng = np.random.default_rng(0)
+    for label in "ab":
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(10):
+            image = Image.fromarray(rng.integers(0, 256, (40, 30, 3)).astype("uint8"))
+            image.save(tmp_path / "photos" / label / f"{i}.jpg")
+    victim = tmp_path / "photos" / "a" / "3.jpg"
+    victim.write_bytes(victim.read_bytes()[:400])
+    (tmp_path / "photos" / "b" / "0.jpg").write_bytes(b"")
+    run = kzoo.train(
+        "mnist_softmax",
+        tmp_path / "photos",
+        epochs=1,
+        test_fraction=0.0,
+        val_fraction=0.0,
+        out=tmp_path / "r",
+        quiet=True,
+    )
+    with open(run.path / "skipped.csv") as f:
+        assert {row["id"] for row in csv.DictReader(f)} == {"a/3.jpg", "b/0.jpg"}
+    with pytest.raises(kzoo.KzooError, match="strict"):
+        kzoo.train("mnist_softmax", tmp_path / "photos", epochs=1, strict=True, out=tmp_path / "s", quiet=True)
+
+
+def test_training_runs_on_jax(tmp_path):
+    pytest.importorskip("jax")
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    run = command("train", "mnist_softmax", "--epochs", 2, "--out", tmp_path / "r")
+    subprocess.run(run, env=environment, cwd=ROOT, check=True, capture_output=True)
+    assert float(history_of(tmp_path / "r")[-1]["val_accuracy"]) > 0.2
+    out = subprocess.run(
+        command("evaluate", tmp_path / "r", "--json"),
+        env=environment,
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert json.loads(out)["images"] == 359
