@@ -20,7 +20,7 @@ class WeightsError(KzooError):
 
 
 class RunError(KzooError):
-    """A training run that can't start, go on, or be read."""
+    """A training run that can't start, be continued, or be read."""
 
 
 class ExportError(KzooError):

@@ -157,7 +157,7 @@ class Cache:
         except (KzooError, OSError) as e:
             raise KzooError(
                 f"The feature cache {self.root} can't be written ({e}). The features computed before are kept, and the "
-                "next run goes on from there: make room, or set KZOO_FEATURES to another folder."
+                "next run continues from there: make room, or set KZOO_FEATURES to another folder."
             ) from e
         self._place(path, view, hashes, rows.shape)
 

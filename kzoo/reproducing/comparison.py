@@ -56,7 +56,7 @@ def error(a, b, n):
 def reproduce(name, *, out=None, resume=False, quiet=False):
     """Train the weights that kzoo ships under `name` again: data, recipe, seed, shares and precision of their card.
 
-    out: the run folder; runs/NAME-again by default. resume: go on with it after a kill or Ctrl-C.
+    out: the run folder; runs/NAME-again by default. resume: continue it after a kill or Ctrl-C.
     Other hardware and versions round differently, so the result is compared and not expected to be equal; on the same
     machine with the same versions the weights are, bit for bit, before the card's were rounded to 16 bits. Returns a
     Comparison.

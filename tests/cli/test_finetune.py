@@ -21,7 +21,7 @@ def test_wrong_options_are_named(world, tmp_path, kzoo_command):
     code, _, err = kzoo_command("finetune", world / "photos", "--model", "resnet5")
     assert code == 1 and "Unknown model 'resnet5'" in err
     code, _, err = kzoo_command("finetune", world / "photos", "--model", "allcnn_c")
-    assert code == 1 and "No pretrained weights are at hand for allcnn_c" in err
+    assert code == 1 and "No pretrained weights were found locally for allcnn_c" in err
 
 
 @pytest.mark.slow
@@ -56,6 +56,6 @@ def test_kill_9_and_ctrl_c_for_real(world, tmp_path):
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
         assert process.returncode == code, err
-    assert "--resume goes on" in err and "Traceback" not in err
+    assert "--resume continues" in err and "Traceback" not in err
     rows = runs.load_checkpoint(out / "checkpoint.npz")[1]["stage"]["rows"]
     assert [r["epoch"] for r in rows] == list(range(1, len(rows) + 1)) and len(rows) >= 2

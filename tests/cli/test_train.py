@@ -23,4 +23,4 @@ def test_nothing_is_overwritten(trained, tmp_path, kzoo_command):
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
     (tmp_path / "config.json").write_text('{"style": "strokes.png", "steps": 1000, "seed": 0}')
     code, _, err = kzoo_command("train", "--resume", "--out", tmp_path)
-    assert code == 1 and "was not left by kzoo train" in err
+    assert code == 1 and "is not a kzoo train run" in err

@@ -53,9 +53,9 @@ def test_evaluate_knows_the_photos_by_another_path_and_says_what_was_trained_on(
     own = kzoo.evaluate(folder, quiet=True)
     other = kzoo.evaluate(folder, f"{photos}/.", quiet=True)
     assert (own.split, own.images, own.top1) == (other.split, other.images, other.top1) and own.split == "test"
-    assert "was made with images of this part" not in capsys.readouterr().err
-    kzoo.evaluate(folder, split="choose", quiet=True)
-    assert "was made with images of this part (choose)" in capsys.readouterr().err
+    assert "was trained on images of this part" not in capsys.readouterr().err
+    kzoo.evaluate(folder, split="val", quiet=True)
+    assert "was trained on images of this part (val)" in capsys.readouterr().err
     for name in ("red", "blue"):
         for n in range(20):
             (photos / name / f"{n}.png").rename(photos / name / f"new{n}.png")

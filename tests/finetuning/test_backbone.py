@@ -12,6 +12,8 @@ def test_a_broken_download_is_not_at_hand(world, tmp_path, monkeypatch):
     (tmp_path / "half.npz").write_bytes((world / "weights.npz").read_bytes()[:999])
     row = kzoo.spec("resnet20")
     monkeypatch.setattr(
-        backbone, "at_hand", lambda model=None: [(row, good, tmp_path / "half.npz"), (row, good, world / "weights.npz")]
+        backbone,
+        "found_locally",
+        lambda model=None: [(row, good, tmp_path / "half.npz"), (row, good, world / "weights.npz")],
     )
     assert backbone.backbone("resnet20", precision="float32").path == world / "weights.npz"

@@ -6,11 +6,10 @@ import json
 import numpy as np
 import pytest
 from support.training import weights_of
-from support.tuning import Killed, same, tune
+from support.tuning import Killed, finetune_folder, same, tune
 
 import kzoo
-from kzoo.finetuning import deeper, stages
-from kzoo.finetuning.finetuning import finetune_folder
+from kzoo.finetuning import checkpoint, deeper
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +17,7 @@ def deep(world, tmp_path_factory):
     """An uninterrupted run that keeps two stages, and its options."""
     options = {"unfreeze": "8x8", "epochs": 2, "seed": 2}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deeper, "SURE", -100.0)
+        patch.setattr(deeper, "MIN_Z", -100.0)
         return tune(world, tmp_path_factory.mktemp("runs") / "deep", **options), options
 
 
@@ -42,7 +41,7 @@ def test_deeper_layers_train_and_the_audit_holds(world, deep):
 
 
 def test_what_does_not_help_is_not_kept(world, head_only, tmp_path, monkeypatch):
-    monkeypatch.setattr(deeper, "SURE", 1e9)
+    monkeypatch.setattr(deeper, "MIN_Z", 1e9)
     folder = tune(world, tmp_path / "r", epochs=1)
     assert "The head alone is best" in json.loads((folder / "metrics.json").read_text())["outcome"]
     a, b = weights_of(head_only), weights_of(folder)
@@ -57,16 +56,16 @@ def test_a_budget_that_is_too_short_for_deeper_layers(world, head_only, tmp_path
 
 @pytest.mark.parametrize("method", ["save_stage", "finish_stage"])
 def test_killed_while_deeper_layers_train_and_resumed(world, deep, tmp_path, monkeypatch, method):
-    monkeypatch.setattr(deeper, "SURE", -100.0)
+    monkeypatch.setattr(deeper, "MIN_Z", -100.0)
     whole, options = deep
-    original = getattr(stages.Store, method)
+    original = getattr(checkpoint.StageCheckpoint, method)
 
-    def kill(*args):
-        original(*args)  # the file is written, then the power goes
+    def kill(*args, **kwargs):
+        original(*args, **kwargs)  # the file is written, then the power goes
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages.Store, method, kill)
+        patch.setattr(checkpoint.StageCheckpoint, method, kill)
         with pytest.raises(Killed):
             tune(world, tmp_path / "r", **options)
     same(whole, finetune_folder(out=tmp_path / "r", resume=True, quiet=True))

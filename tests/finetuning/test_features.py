@@ -291,6 +291,6 @@ def test_arrays_and_encoded_bytes_are_images_too(tmp_path):
 
 def test_nothing_here_imports_keras():
     heavy = "{'keras', 'tensorflow', 'sklearn'} & set(sys.modules)"
-    code = f"import sys; import kzoo.finetuning.finetuning; print(sorted({heavy}))"
+    code = f"import sys; import kzoo.finetuning.pipeline; print(sorted({heavy}))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert out.strip() == "[]"

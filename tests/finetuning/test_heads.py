@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from kzoo.finetuning.heads import (
-    Objective,
+    HeadObjective,
     Rows,
     cross_validate,
     fit_head,
@@ -40,7 +40,7 @@ def test_logistic_is_scikit_learns(n):
 @pytest.mark.parametrize("n", [90, 15])
 def test_ridge_is_scikit_learns_with_class_weights(n):
     x, y = blobs(n)
-    rows, objective = Rows(x), Objective((1.0, 3.0, 0.5))
+    rows, objective = Rows(x), HeadObjective((1.0, 3.0, 0.5))
     w = objective.weights(y)
     kernel, bias = rows.unfold(*ridge_path(rows, y, 3, [0.3], objective)[0])
     reference = Ridge(alpha=0.3 * w.sum() / 100).fit(scaled(rows, x), np.eye(3)[y], sample_weight=w)
@@ -61,11 +61,11 @@ def test_prototypes_are_the_nearest_class_means(n):
 @pytest.mark.parametrize(
     "objective",
     [
-        Objective(),
-        Objective((1.0, 2.0, 0.5)),
-        Objective(smoothing=0.2),
-        Objective(focal=2.0),
-        Objective((0.5, 1.0, 2.0), 0.1, 0.5),
+        HeadObjective(),
+        HeadObjective((1.0, 2.0, 0.5)),
+        HeadObjective(smoothing=0.2),
+        HeadObjective(focal=2.0),
+        HeadObjective((0.5, 1.0, 2.0), 0.1, 0.5),
     ],
 )
 def test_objective_and_its_gradient(objective):
@@ -91,15 +91,15 @@ def test_focal_loss_of_lin_et_al():
     """FL(p_t) = -(1 - p_t)^gamma log p_t, at p_t = 0.9 and 0.1 with gamma 2."""
     for p, expected in ((0.9, -0.01 * np.log(0.9)), (0.1, -0.81 * np.log(0.1))):
         z = np.log([[p, 1 - p]])
-        np.testing.assert_allclose(Objective(focal=2.0)(z, np.array([0]), np.ones(1))[0], expected, rtol=1e-9)
+        np.testing.assert_allclose(HeadObjective(focal=2.0)(z, np.array([0]), np.ones(1))[0], expected, rtol=1e-9)
 
 
 def test_many_photos_and_classes_are_looked_at_in_pieces(monkeypatch):
     rng = np.random.default_rng(0)
     z, y, w = rng.normal(size=(101, 7)), rng.integers(0, 7, 101), rng.uniform(0.5, 2, 101)
-    whole = Objective(None, 0.1, 2.0)(z, y, w)
+    whole = HeadObjective(None, 0.1, 2.0)(z, y, w)
     monkeypatch.setattr("kzoo.finetuning.heads.CHUNK", 50)
-    loss, gradient = Objective(None, 0.1, 2.0)(z, y, w)
+    loss, gradient = HeadObjective(None, 0.1, 2.0)(z, y, w)
     np.testing.assert_allclose(loss, whole[0], rtol=1e-12)
     np.testing.assert_array_equal(gradient, whole[1])
 
@@ -158,7 +158,7 @@ def test_the_same_seed_gives_the_same_head_and_like_keeps_the_choice():
 def test_the_polish_serves_the_asked_objective():
     x, y = blobs(80, 30, 2, apart=0.4)
     plain = fit_head(x, y, 2)
-    smooth = fit_head(x, y, 2, objective=Objective(smoothing=0.2))
+    smooth = fit_head(x, y, 2, objective=HeadObjective(smoothing=0.2))
 
     def top(h):
         return np.exp(h.logits(x).max(1) - np.logaddexp.reduce(h.logits(x), 1)).mean()
@@ -169,7 +169,7 @@ def test_the_polish_serves_the_asked_objective():
     def said(o):
         return (fit_head(x, noisy, 2, objective=o).logits(x).argmax(1) == 1).sum()
 
-    assert said(Objective((1.0, 20.0))) > said(Objective((20.0, 1.0)))
+    assert said(HeadObjective((1.0, 20.0))) > said(HeadObjective((20.0, 1.0)))
 
 
 def test_many_photos_are_not_copied():

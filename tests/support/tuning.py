@@ -5,7 +5,7 @@ from PIL import Image
 from support.training import weights_of
 
 from kzoo import runs
-from kzoo.finetuning.finetuning import finetune_folder
+from kzoo.finetuning.pipeline import finetune_run
 
 SHAPE = (16, 16, 3)
 
@@ -39,3 +39,9 @@ def same(a, b):
         np.testing.assert_array_equal(x[path], y[path], err_msg=path)
     for row, other in zip(runs.read_csv(a / "history.csv"), runs.read_csv(b / "history.csv"), strict=True):
         assert {**row, "seconds": ""} == {**other, "seconds": ""}
+
+
+def finetune_folder(photos=None, model=None, **options):
+    """`kzoo.finetune`, but what it gives is the folder, which needs no Keras."""
+    own = {name: options.pop(name) for name in ("weights", "out", "resume", "quiet") if name in options}
+    return finetune_run(photos, model, options, **own)

@@ -16,8 +16,8 @@ from support.training import QUICK, history_of, same_run, weights_of
 import kzoo
 from kzoo import runs
 from kzoo.errors import RunError
-from kzoo.training.loop import loss_of
-from kzoo.training.recipes import Recipe, recipe
+from kzoo.tasks.classification import cross_entropy
+from kzoo.training.recipes import Recipe, find_recipe
 
 
 def test_the_rubbish_class_is_lecuns_criterion():
@@ -27,7 +27,7 @@ def test_the_rubbish_class_is_lecuns_criterion():
     expected = np.mean(
         [y[d] + np.log(np.exp(-j) + np.exp(-y).sum()) for y, d in zip(distances.astype(float), labels, strict=True)]
     )
-    loss = loss_of(recipe("lenet").changed(rubbish=j))(np.eye(10, dtype="float32")[labels], -distances)
+    loss = cross_entropy(find_recipe("lenet").changed(rubbish=j))(np.eye(10, dtype="float32")[labels], -distances)
     np.testing.assert_allclose(float(loss), expected, rtol=1e-5)
 
 
@@ -202,9 +202,9 @@ def test_a_diverging_run_stops_with_a_clear_word(tmp_path):
 
 
 def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(tmp_path):
-    from kzoo.training.loop import Keeper
+    from kzoo.training.callbacks import RunKeeper
 
-    class Poisoned(Keeper):
+    class Poisoned(RunKeeper):
         def on_epoch_begin(self, epoch, logs=None):
             super().on_epoch_begin(epoch)
             if epoch == 2:
@@ -212,12 +212,12 @@ def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(tmp_path):
 
     from kzoo.training import loop as fit
 
-    fit.Keeper, original = Poisoned, fit.Keeper
+    fit.RunKeeper, original = Poisoned, fit.RunKeeper
     try:
         with pytest.raises(RunError, match=r"in epoch 3.*last good checkpoint, after epoch 2"):
             kzoo.train("mnist_mlp", "digits", recipe=QUICK, out=tmp_path / "r", quiet=True)
     finally:
-        fit.Keeper = original
+        fit.RunKeeper = original
     arrays, state = runs.load_checkpoint(tmp_path / "r" / "checkpoint.npz")
     assert len(state["history"]) == 2 and all(np.isfinite(a).all() for a in arrays.values())
     assert all(np.isfinite(a).all() for a in weights_of(tmp_path / "r").values())

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from kzoo.training.optimizers import SGDAsPrinted, plateau_rate, rate_schedule
-from kzoo.training.recipes import RECIPES, recipe
+from kzoo.training.recipes import RECIPES, find_recipe
 
 
 def test_rates_by_epoch_and_step():
     lecture = rate_schedule(RECIPES["lecture_mlp"], steps=100)
     np.testing.assert_allclose([float(lecture(s)) for s in (0, 99, 100, 250)], [0.01, 0.01, 0.006, 0.0036], rtol=1e-5)
-    plan = recipe("modern").changed(epochs=10)
+    plan = find_recipe("modern").changed(epochs=10)
     cosine = rate_schedule(plan, steps=10)
     assert float(cosine(0)) == 0
     np.testing.assert_allclose(float(cosine(10)), plan.learning_rate, rtol=1e-5)

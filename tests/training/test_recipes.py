@@ -5,7 +5,7 @@ import json
 import pytest
 
 import kzoo
-from kzoo.training.recipes import RECIPES, recipe
+from kzoo.training.recipes import RECIPES, find_recipe
 
 
 def test_every_recipe_builds_its_optimiser_and_survives_json():
@@ -13,8 +13,8 @@ def test_every_recipe_builds_its_optimiser_and_survives_json():
 
     for plan in RECIPES.values():
         assert make_optimizer(plan, 10) is not None
-        assert recipe(json.loads(json.dumps(plan.to_dict()))) == plan
+        assert find_recipe(json.loads(json.dumps(plan.to_dict()))) == plan
     with pytest.raises(kzoo.KzooError, match="Did you mean 'modern'"):
-        recipe("moderm")
+        find_recipe("moderm")
     with pytest.raises(kzoo.KzooError, match="epochs must be"):
-        recipe("modern").changed(epochs=0)
+        find_recipe("modern").changed(epochs=0)

@@ -7,13 +7,12 @@ import shutil
 import numpy as np
 import pytest
 from support.training import weights_of
-from support.tuning import SHAPE, Killed, draw, same, tune
+from support.tuning import SHAPE, Killed, draw, finetune_folder, same, tune
 
 import kzoo
 from kzoo import runs
 from kzoo.errors import DataError, RunError
 from kzoo.finetuning import backbone
-from kzoo.finetuning.finetuning import finetune_folder
 
 
 def test_a_run_is_complete_and_serves(world, head_only, kzoo_command):
@@ -31,11 +30,11 @@ def test_a_run_is_complete_and_serves(world, head_only, kzoo_command):
     } <= names
     metrics = json.loads((head_only / "metrics.json").read_text())
     result = kzoo.evaluate(head_only, quiet=True)
-    assert result.images == 16 and result.split == "val"
+    assert result.images == 16 and result.split == "test"
     np.testing.assert_allclose(result.top1, metrics["test_accuracy"])
     np.testing.assert_allclose(result.loss, metrics["test_loss"], rtol=1e-3)
     parts = [row["split"] for row in runs.read_csv(head_only / "splits.csv")]
-    assert {p: parts.count(p) for p in set(parts)} == {"train": 38, "choose": 10, "val": 16}
+    assert {p: parts.count(p) for p in set(parts)} == {"train": 38, "val": 10, "test": 16}
     assert kzoo.evaluate(head_only, split="train", quiet=True).images == 38
     code, out, _ = kzoo_command("predict", head_only, world / "photos/val/red/0.png", "--json")
     assert code == 0 and len(json.loads(out)[0]["top"]) == 2
@@ -92,7 +91,7 @@ def test_a_class_with_one_photo(world, tmp_path):
     folder = tune(world, tmp_path / "r", photos)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert "too few photos" in metrics["outcome"] and np.isfinite(metrics["test_loss"])
-    with pytest.raises(RunError, match="needs photos to choose by"):
+    with pytest.raises(RunError, match="needs validation photos"):
         tune(world, tmp_path / "s", photos, unfreeze="all")
 
 
@@ -100,8 +99,8 @@ def test_shots_use_so_many_photos_and_no_others(world, tmp_path):
     folder = tune(world, tmp_path / "r", shots=3, seed=4)
     rows = runs.read_csv(folder / "splits.csv")
     assert [r["label"] for r in rows if r["split"] == "train"].count("red") == 3
-    assert sum(r["split"] == "train" for r in rows) == 6 and sum(r["split"] == "val" for r in rows) == 16
-    with pytest.raises(kzoo.KzooError, match="too few photos to choose"):
+    assert sum(r["split"] == "train" for r in rows) == 6 and sum(r["split"] == "test" for r in rows) == 16
+    with pytest.raises(kzoo.KzooError, match="too few photos to validate"):
         tune(world, tmp_path / "s", shots=3, unfreeze="all")
 
 
@@ -111,7 +110,7 @@ def test_duplicates_stay_together_and_the_test_part_is_drawn(world, tmp_path):
         shutil.copy(photos / "red" / f"{i}.png", photos / "red" / f"copy{i}.png")
     folder = tune(world, tmp_path / "r", photos, unfreeze="none")
     part = {row["id"]: row["split"] for row in runs.read_csv(folder / "splits.csv")}
-    assert set(part.values()) == {"train", "choose", "test"}
+    assert set(part.values()) == {"train", "val", "test"}
     for i in range(10):
         assert part[f"red/{i}.png"] == part[f"red/copy{i}.png"]
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -120,7 +119,7 @@ def test_duplicates_stay_together_and_the_test_part_is_drawn(world, tmp_path):
 
 def test_duplicates_stay_together_in_the_same_way_when_the_photos_were_seen_before(world, tmp_path, monkeypatch):
     """Folds are drawn by the numbers of groups: a scan and what is remembered of it must give the same."""
-    from kzoo.finetuning import finetuning as module
+    from kzoo.finetuning import pipeline as module
 
     photos = draw(tmp_path / "photos", {(p, c): n for p, n in (("train", 12), ("val", 4)) for c in ("red", "blue")})
     for a, b in (("3", "7"), ("9", "10")):
@@ -160,11 +159,11 @@ def test_arrays_of_other_channels_are_refused_in_one_line(world, tmp_path):
 
 @pytest.mark.parametrize("phase", ["features", "head", "report"])
 def test_killed_before_deeper_layers_and_resumed(world, head_only, tmp_path, monkeypatch, phase):
-    from kzoo.finetuning import finetuning as module
+    from kzoo.finetuning import pipeline as module
 
     if phase == "features":
         monkeypatch.setenv("KZOO_FEATURES", str(tmp_path / "cache"))
-    place = {"features": (module, "features"), "head": (module, "fill"), "report": (module.Job, "_report")}[phase]
+    place = {"features": (module, "features"), "head": (module, "fill"), "report": (module, "_report")}[phase]
     original, calls = getattr(*place), []
 
     def kill(*args, **kwargs):
