@@ -140,10 +140,12 @@ class ModelSpec:
     preprocessing: Preprocessing = Preprocessing()
     weights: tuple[Weights, ...] = ()
     recipe: str = "modern"
+    loss_weights: tuple[float, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        object.__setattr__(self, "loss_weights", tuple(self.loss_weights))
 
     def __hash__(self):
         return hash((self.name, self.architecture, self.input_shape, self.num_classes))

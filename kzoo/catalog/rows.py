@@ -452,6 +452,7 @@ register(
         (224, 224, 3),
         1000,
         paper=_GOOGLENET,
+        loss_weights=(1.0, 0.3, 0.3),  # section 5: with aux=True
         # Caffe's bvlc_googlenet. Table 1 prints no total, and several of its rows do not fit their own sizes.
         params=6_998_552,
         preprocessing=Preprocessing(crop=0.875, channel_order="bgr", scale=1.0, offset=(-104.0, -117.0, -123.0)),

@@ -4,9 +4,6 @@ from keras import layers
 
 from kzoo.layers import BatchNormalization, LocalResponseNormalization, classifier, pool_3x3_s2
 
-# Section 5: the weights of the losses of the outputs of googlenet(aux=True), the main one first.
-LOSS_WEIGHTS = (1.0, 0.3, 0.3)
-
 
 def conv(x, filters, size, *, name, stride=1, padding="same"):
     """Convolution, bias, ReLU."""
@@ -86,8 +83,8 @@ def googlenet(x, *, num_classes, dropout=0.4, aux=False):
     """GoogLeNet (Table 1).
 
     x: (B, H, W, 3). Returns logits (B, num_classes), or 1,024 features if num_classes is None.
-    aux=True returns a list of three logits, the main one first, then those beside 4a and 4d, for training with the
-    losses weighted by LOSS_WEIGHTS; build it without for use: the main network's layers have the same names.
+    aux=True returns a list of three logits, the main one first, then those beside 4a and 4d, for training with losses
+    weighted by the catalog row's `loss_weights`; build it without for use: the main network's layers keep their names.
     """
     x = layers.ZeroPadding2D(3, name="conv1_7x7_pad")(x)
     x = conv(x, 64, 7, stride=2, padding="valid", name="conv1_7x7")

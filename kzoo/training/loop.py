@@ -22,7 +22,6 @@ from kzoo.errors import RunError
 from kzoo.graph.ledger import ledger
 from kzoo.hardware import auto_precision, describe
 from kzoo.interrupt import Interrupted, interruptible
-from kzoo.models.inception import LOSS_WEIGHTS
 from kzoo.progress import progress, say
 from kzoo.training.optimizers import make_optimizer, plateau_rate
 from kzoo.training.recipes import recipe as find_recipe
@@ -200,7 +199,7 @@ def _prepare(dataset, shape, preprocessing, strict, folder, quiet):
     return splits
 
 
-def training_model(network, plan, steps, seed):
+def training_model(network, plan, steps, seed, *, loss_weights=()):
     """The network behind its augmentation, compiled to train by a recipe. Augmentation is no part of the network.
 
     Its output is (B, classes), or (B, heads, classes) for a network with auxiliary classifiers, the main one first.
@@ -216,7 +215,8 @@ def training_model(network, plan, steps, seed):
     accuracy = keras.metrics.categorical_accuracy
 
     def weighted_entropy(y, z):
-        return sum(w * entropy(y, z[:, i]) for i, w in enumerate(LOSS_WEIGHTS))
+        weights = loss_weights or (1.0,) * z.shape[1]
+        return sum(w * entropy(y, z[:, i]) for i, w in zip(range(z.shape[1]), weights, strict=True))
 
     def main_accuracy(y, z):
         return accuracy(y, z[:, 0])
@@ -260,7 +260,7 @@ def _fit(network, splits, settings, plan, folder, interrupted, quiet):
     seed, classes = settings["seed"], len(settings["classes"])
     shape, n = tuple(settings["input_shape"]), len(splits["train"])
     steps = math.ceil(n / plan.batch_size)
-    model = training_model(network, plan, steps, seed)
+    model = training_model(network, plan, steps, seed, loss_weights=spec(settings["model"]).loss_weights)
     keeper = Keeper(network, plan, settings, folder, n, interrupted)
     done = keeper.restore(model)
     if keeper.finished():
