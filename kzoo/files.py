@@ -196,6 +196,39 @@ def sha256(path):
     return digest(path, "sha256")
 
 
+@contextmanager
+def hold_lock(path, on_busy):
+    """Hold a file's lock for this process while the block runs. The system releases the lock of a process that dies.
+
+    Args:
+        path: The lock file, made if it does not exist; it stays.
+        on_busy: Called with no arguments if another process holds the lock. What it raises passes through, so that a
+            caller can refuse; if it returns, this waits until the other process releases the lock.
+
+    Returns:
+        A context manager that gives whether there is a lock: False where the system has no `flock` (Windows).
+
+    Raises:
+        OSError: The file can't be opened (`filename` is set), or its file system has no locks.
+
+    Example:
+        >>> with hold_lock("/tmp/kzoo-doctest.lock", on_busy=lambda: print("waiting")) as held:
+        ...     pass
+    """
+    with open(path, "a") as f:
+        try:
+            import fcntl
+        except ImportError:
+            yield False
+            return
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_busy()
+            fcntl.flock(f, fcntl.LOCK_EX)
+        yield True
+
+
 def data_folders():
     """Folders where named data sets and downloaded weights may lie, beside the caches: that of $KZOO_DATA."""
     found = os.environ.get("KZOO_DATA")

@@ -18,7 +18,7 @@ _received = []  # of each interruptible() that is entered, its signals
 
 
 @contextmanager
-def interruptible(kept="the finished epochs are kept, and --resume goes on from there"):
+def interruptible(kept="the finished epochs are kept, and --resume continues from there"):
     """Turns the first SIGINT or SIGTERM into a question that the loop asks; the second one ends the process at once.
 
     Within another one the question is the outer one's: what came too late for a part is asked by the whole.
@@ -32,7 +32,7 @@ def interruptible(kept="the finished epochs are kept, and --resume goes on from 
                 os.write(2, b"\x1b[?25h\n")  # a live bar hides the cursor
             os._exit(128 + number)
         received.append(number)
-        say("Stopping. Once more ends it at once.")
+        say("Stopping. Press Ctrl-C again to quit.")
 
     old = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)} if main else {}
     if main:

@@ -11,7 +11,7 @@ import platform
 import shlex
 import sys
 import zipfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from kzoo.catalog import Preprocessing, spec
 from kzoo.errors import RunError, first_line
-from kzoo.files import LEFT, write_atomically
+from kzoo.files import LEFT, hold_lock, write_atomically
 
 CONFIG, MODEL, LABELS, SPLITS = "config.json", "model.keras", "labels.txt", "splits.csv"
 HISTORY, METRICS, CHECKPOINT, LOCK = "history.csv", "metrics.json", "checkpoint.npz", ".lock"
@@ -62,11 +62,11 @@ def read_json(path):
     try:
         data = json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError:
-        raise RunError(f"{Path(path).parent} is no run: it has no {Path(path).name}.") from None
+        raise RunError(f"{Path(path).parent} is not a kzoo run: it has no {Path(path).name}.") from None
     except (OSError, ValueError, RecursionError) as e:
         raise RunError(f"{path} can't be read ({e}).") from e
     if not isinstance(data, dict):
-        raise RunError(f"{Path(path).parent} is no run: {Path(path).name} holds no JSON object.")
+        raise RunError(f"{Path(path).parent} is not a kzoo run: {Path(path).name} holds no JSON object.")
     return data
 
 
@@ -88,25 +88,21 @@ def read_csv(path):
 @contextmanager
 def locked(folder):
     """Hold a run folder for this process; RunError if another one has it. A dead process holds nothing."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    try:
-        f = open(Path(folder) / LOCK, "a")  # noqa: SIM115, closed below
-    except OSError as e:
-        raise RunError(f"{folder} can't be written to ({e.strerror}).") from e
-    with f:
+
+    def refuse():
+        raise RunError(f"{folder} is in use by another kzoo process: wait for it, or choose another --out.")
+
+    with ExitStack() as stack:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise RunError(f"{folder} is in use by another kzoo process: wait for it, or choose another --out.") from e
+            held = stack.enter_context(hold_lock(Path(folder) / LOCK, on_busy=refuse))
         except OSError as e:
+            if e.filename is not None:
+                raise RunError(f"{folder} can't be written to ({e.strerror}).") from e
             raise RunError(f"{folder} can't be locked ({e.strerror}): choose an --out on another file system.") from e
-        for path in Path(folder).iterdir():  # of a process that was killed: the lock is ours
-            if LEFT.match(path.name) and path.is_file():
-                path.unlink()
+        if held:
+            for path in Path(folder).iterdir():  # of a process that was killed: the lock is ours
+                if LEFT.match(path.name) and path.is_file():
+                    path.unlink()
         yield
 
 
@@ -176,16 +172,16 @@ def load_run(path):
     """
     path = Path(path)
     if not path.is_dir():
-        raise RunError(f"There is no run '{path}': kzoo train writes one.")
+        raise RunError(f"There is no run folder '{path}': kzoo train writes one.")
     config = read_json(path / CONFIG)
     if not {"model", "classes", "input_shape", "preprocessing"} <= config.keys():
-        raise RunError(f"{path} is no run: its {CONFIG} was not written by kzoo.")
+        raise RunError(f"{path} is not a kzoo run: its {CONFIG} was not written by kzoo.")
     row = spec(config["model"])
     import_module(row.architecture.partition(":")[0])  # its layers register themselves with Keras
     import_module("kzoo.layers")
     file = path / MODEL
     if not file.is_file():
-        raise RunError(f"{path} has no {MODEL} yet: no epoch was finished. kzoo train --resume --out {path} goes on.")
+        raise RunError(f"{path} has no {MODEL}: no epoch was finished. Continue with kzoo train --resume --out {path}.")
     run = Run(path, config, read_model(file))
     _check_preprocessing(run)
     return run
@@ -203,7 +199,7 @@ def read_model(file):
             with archive.open("model.weights.h5") as weights:
                 digest = _digest(weights).hexdigest()
         if digest != recorded:
-            raise RunError(f"{file} is damaged: the hash of its weights is not the one recorded in it.")
+            raise RunError(f"{file} is corrupt: the hash of its weights is not the one recorded in it.")
         model = keras.saving.load_model(file, compile=False, safe_mode=True)
     except RunError:
         raise
@@ -219,7 +215,7 @@ def _check_preprocessing(run):
     try:
         wanted = run.preprocessing
         found = wanted.fingerprint(run.input_shape)
-        recorded = run.config.get("preprocessing_sha256", found)  # runs of old have none
+        recorded = run.config.get("preprocessing_sha256", found)  # old runs have none
         layer = next((x for x in run.model.layers if isinstance(x, Preprocess)), None)
         if layer is not None:
             inside = replace(wanted, channel_order=layer.channel_order, scale=layer.scale, offset=layer.offset)
@@ -262,7 +258,7 @@ def load_checkpoint(path):
             return arrays, meta["state"]
     except Exception as e:
         raise RunError(
-            f"The checkpoint {path} can't be read ({e}): it is damaged. Start again with another --out."
+            f"The checkpoint {path} can't be read ({e}): it is corrupt. Start again with another --out."
         ) from e
 
 
@@ -293,9 +289,9 @@ def new_folder(out, model, data):
             out = Path(f"{stem}-{n}")
     out = Path(out)
     if (out / CONFIG).exists():
-        raise RunError(f"{out} holds a run already: add --resume to go on with it, or choose another --out.")
+        raise RunError(f"{out} holds a run already: add --resume to continue it, or choose another --out.")
     if out.exists() and (not out.is_dir() or any(p.name != LOCK and not LEFT.match(p.name) for p in out.iterdir())):
-        raise RunError(f"{out} exists and is no run: choose another --out.")
+        raise RunError(f"{out} exists and is not a kzoo run: choose another --out.")
     try:
         os.makedirs(out, exist_ok=True)
     except OSError as e:

@@ -14,11 +14,12 @@ from pathlib import Path
 from kzoo.catalog import shipped
 from kzoo.catalog.pretrained import PRETRAINED
 from kzoo.errors import WeightsError
-from kzoo.files import digest, sync
+from kzoo.files import digest, hold_lock, sync
+from kzoo.progress import say
 
 TRIES = 5  # in a row without a single new byte
 TIMEOUT = 30.0  # seconds without a byte
-HURRY = 5.0  # the same, for who can do without
+SINGLE_TIMEOUT = 5.0  # the same, for a single attempt
 PAUSE = 0.2  # seconds before the next try, doubled from try to try
 PIECE = 1 << 18
 LARGEST = 4 << 30  # bytes of a file whose size is not published
@@ -36,14 +37,14 @@ def neighbours(name):
     return [keras / "models" / name, torch / "hub" / "checkpoints" / name]
 
 
-def fetch(weights, progress=None, hurried=False):
+def fetch(weights, progress=None, single_attempt=False):
     """The local path of a `kzoo.Weights`' file, downloaded if need be and verified.
 
     Looks in the cache, then in Keras' and torch's own; then downloads. A download goes to <name>.part, where a later
     one takes it up, and gets its name only when its hash is right. A file without a published hash is held to the hash
     that it had when it was first downloaded (<name>.sha256): that shows later damage, not a wrong source.
     progress: whether to draw a bar on stderr; None draws it on a terminal.
-    hurried: give up at the first try without an answer, after 5 seconds, in place of about two and a half minutes.
+    single_attempt: give up at the first try without an answer, after 5 seconds; else after about two and a half minutes.
 
     Raises WeightsError, one line that names the file, where to get it and where to put it.
     """
@@ -68,12 +69,16 @@ def fetch(weights, progress=None, hurried=False):
         for path in neighbours(name):
             if path.is_file() and matches(path, weights.hash):
                 return path
+
+    def wait():
+        say(f"Another process is downloading {name}; waiting for it.")
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / f".{name}.lock", name):
+        with hold_lock(folder / f".{name}.lock", on_busy=wait):
             if final.is_file():  # another process was first
                 return ours(final, weights)
-            download(weights, final, sys.stderr.isatty() if progress is None else progress, hurried)
+            download(weights, final, sys.stderr.isatty() if progress is None else progress, single_attempt)
     except OSError as e:
         raise WeightsError(f"Can't store {name} in {folder}: {e.strerror or e}. {advice(weights, final)}") from e
     return final
@@ -115,33 +120,16 @@ def verify(path, expected, otherwise):
         )
 
 
-@contextmanager
-def locked(path, name):
-    """One process at a time; the system releases the lock of a process that dies."""
-    with open(path, "a") as f:
-        try:
-            import fcntl
-        except ImportError:  # Windows: the rename at the end is all there is
-            yield
-            return
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Another process is downloading {name}; waiting for it.", file=sys.stderr)
-            fcntl.flock(f, fcntl.LOCK_EX)
-        yield
-
-
-def download(weights, final, progress, hurried):
+def download(weights, final, progress, single_attempt):
     """Fill <name>.part from where it stopped, verify it, rename it."""
     part = final.with_name(final.name + ".part")
     resumed = part.is_file() and part.stat().st_size > 0
     with bar(final.name, progress) as show:
-        transfer(weights, final, part, show, hurried)
+        transfer(weights, final, part, show, single_attempt)
         if not matches(part, weights.hash) and resumed:
             # The half of yesterday may be of another version of the file: once from the start.
             part.unlink()
-            transfer(weights, final, part, show, hurried)
+            transfer(weights, final, part, show, single_attempt)
     if not matches(part, weights.hash):
         algorithm = weights.hash.partition(":")[0]
         came = digest(part, algorithm)
@@ -157,13 +145,13 @@ def download(weights, final, progress, hurried):
     sync(final.parent)
 
 
-def transfer(weights, final, part, show, hurried):
+def transfer(weights, final, part, show, single_attempt):
     """Download until the file is whole; after a break go on where it stopped."""
-    failures, tries = 0, 1 if hurried else TRIES
+    failures, tries = 0, 1 if single_attempt else TRIES
     while True:
         start = part.stat().st_size if part.is_file() else 0
         try:
-            if receive(weights, part, start, show, HURRY if hurried else TIMEOUT):
+            if receive(weights, part, start, show, SINGLE_TIMEOUT if single_attempt else TIMEOUT):
                 return
             problem = "the connection broke"
         except urllib.error.HTTPError as e:

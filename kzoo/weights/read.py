@@ -135,19 +135,19 @@ def worker(kind, path, budget, seconds, limit):
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise WeightsError(f"reading it took longer than {seconds:.0f} s; it is damaged or made to harm.") from None
+            raise WeightsError(f"reading it took longer than {seconds:.0f} s; it is corrupt or malicious.") from None
         folder = Path(folder)
         if done.returncode == 3 and (folder / "error.txt").is_file():
             raise WeightsError(f"{shown((folder / 'error.txt').read_text(), 600)}.")
         if done.returncode or not (folder / "index.json").is_file():
             raise WeightsError(
-                f"the library that reads it failed (status {done.returncode}); it is damaged or made to harm."
+                f"the library that reads it failed (status {done.returncode}); it is corrupt or malicious."
             )
         # The worker saw a foreign file: what it says is checked as well.
         index = json.loads((folder / "index.json").read_text())
         data = folder / "data.bin"
         if data.stat().st_size > limit:
-            raise WeightsError("the reader left more than it may; the file is damaged or made to harm.")
+            raise WeightsError("the reader left more than it may; the file is corrupt or malicious.")
         return {a["name"]: take(data, a["dtype"], a["shape"], a["offset"]) for a in index["arrays"]}, index["config"]
 
 

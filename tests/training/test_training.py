@@ -319,7 +319,7 @@ def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_go_on(tmp_path, number
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert "--resume goes on" in err and "Traceback" not in err
+    assert "--resume continues" in err and "Traceback" not in err
     assert len(runs.load_checkpoint(out / "checkpoint.npz")[1]["history"]) == epochs(out) < 40
 
 
@@ -376,7 +376,7 @@ def test_what_a_kill_at_the_start_leaves_is_no_obstacle(tmp_path):
     assert len(runs.read_csv(out / "splits.csv")) == 1797
     for text in ("{}", "[1]", '{"model": "mnist_softmax"}'):
         (out / "config.json").write_text(text)
-        with pytest.raises(RunError, match="is no run"):
+        with pytest.raises(RunError, match="is not a kzoo run"):
             kzoo.load_run(out)
 
 
@@ -437,9 +437,9 @@ def test_nothing_is_overwritten(trained, tmp_path, kzoo_command):
     assert code == 1 and "holds a run already: add --resume" in err
     (tmp_path / "mine.txt").write_text("mine")
     code, _, err = kzoo_command("train", "mnist_mlp", "--out", tmp_path)
-    assert code == 1 and "exists and is no run" in err
+    assert code == 1 and "exists and is not a kzoo run" in err
     code, _, err = kzoo_command("train", "--resume", "--out", tmp_path)
-    assert code == 1 and "is no run: it has no config.json" in err
+    assert code == 1 and "is not a kzoo run: it has no config.json" in err
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
     (tmp_path / "config.json").write_text('{"style": "strokes.png", "steps": 1000, "seed": 0}')
     code, _, err = kzoo_command("train", "--resume", "--out", tmp_path)
@@ -569,7 +569,7 @@ def test_predict_files(trained, tmp_path, kzoo_command):
     code, _, err = kzoo_command("predict", trained, tmp_path / "nothing.png")
     assert code == 1 and "There is no file" in err
     code, _, err = kzoo_command("predict", tmp_path, tmp_path / "0.png")
-    assert code == 1 and "no run" in err
+    assert code == 1 and "not a kzoo run" in err
 
 
 def test_training_runs_on_jax(tmp_path):
