@@ -60,7 +60,7 @@ def _network(model, shape, preprocessing, classes, top):
     from kzoo.graph.inference import predictor
     from kzoo.metrics import softmax
 
-    prepare, network = images.preparer(shape, preprocessing), predictor(model)
+    prepare, network = images.make_preparer(shape, preprocessing), predictor(model)
 
     def classify(encoded):
         results, good = [], []

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from kzoo import runs
-from kzoo.data.batches import prepared
+from kzoo.data.batches import decode_split
 from kzoo.finetuning.audit import array_hash, enforce
 from kzoo.finetuning.backbone import with_head
 from kzoo.finetuning.stages import HEAD, SECONDS_LEFT, Plan, Store, chosen, train_stage, value_of
@@ -41,7 +41,7 @@ def deepen(job, head):
     shape, preprocessing = job.base.input_shape, job.base.preprocessing
     with progress(quiet=job.quiet) as bar:
         bar.start("reading", len(job.parts["train"]) + len(job.parts["choose"]))
-        splits = {n: prepared(job.parts[n], shape, preprocessing, bar.advance)[0] for n in ("train", "choose")}
+        splits = {n: decode_split(job.parts[n], shape, preprocessing, bar.advance)[0] for n in ("train", "choose")}
         deadline = None
         if job.deadline is not None:
             left = job.deadline - time.monotonic()

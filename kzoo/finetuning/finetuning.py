@@ -284,11 +284,11 @@ class Job:
 
     def _scan(self):
         """A look at each photo, on one core, while the other imports Keras if the network will have to run."""
-        from kzoo.data.scan import scan
+        from kzoo.data.scan import scan_images
 
         bar = Deferred()
         with ThreadPoolExecutor(1) as pool:
-            looking = pool.submit(scan, self.data.splits, bar)
+            looking = pool.submit(scan_images, self.data.splits, bar)
             if any(name is not None and (0, name) not in self.cache.index for name in self.hashes.values()):
                 load_keras()  # nothing may be shown meanwhile: it holds stderr back
             with progress(quiet=self.quiet) as shown:

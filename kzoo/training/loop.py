@@ -15,7 +15,7 @@ from kzoo import runs
 from kzoo.builder import build, check_options, options
 from kzoo.catalog import Preprocessing, spec
 from kzoo.data.augment import augmentation
-from kzoo.data.batches import batches, prepared
+from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import report_skipped
 from kzoo.data.loading import load_data
 from kzoo.errors import RunError
@@ -184,7 +184,7 @@ def _prepare(dataset, shape, preprocessing, strict, folder, quiet):
         for name in ("train", "val"):
             if name in dataset.splits:
                 bar.start(f"reading {name}", len(dataset.splits[name]))
-                splits[name], bad = prepared(dataset.splits[name], shape, preprocessing, bar.advance)
+                splits[name], bad = decode_split(dataset.splits[name], shape, preprocessing, bar.advance)
                 skipped += bad
     if skipped:
         if strict:

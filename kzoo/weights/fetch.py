@@ -42,9 +42,9 @@ def fetch(weights, progress=None, single_attempt=False):
 
     Looks in the cache, then in Keras' and torch's own; then downloads. A download goes to <name>.part, where a later
     one takes it up, and gets its name only when its hash is right. A file without a published hash is held to the hash
-    that it had when it was first downloaded (<name>.sha256): that shows later damage, not a wrong source.
-    progress: whether to draw a bar on stderr; None draws it on a terminal.
-    single_attempt: give up at the first try without an answer, after 5 seconds; else after about two and a half minutes.
+    that it had when it was first downloaded (<name>.sha256): that shows later damage, not a wrong source. progress:
+    whether to draw a bar on stderr; None draws it on a terminal. single_attempt: give up at the first try without an
+    answer, after 5 seconds; else after about two and a half minutes.
 
     Raises WeightsError, one line that names the file, where to get it and where to put it.
     """

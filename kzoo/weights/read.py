@@ -84,10 +84,10 @@ def read(path):
     path = Path(path)
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
-        raise WeightsError(f"{path}: '{path.suffix}' is no format of weights; known are {', '.join(FORMATS)}.")
+        raise WeightsError(f"{path}: '{path.suffix}' is not a weights format; known are {', '.join(FORMATS)}.")
     try:
         if not path.is_file():
-            raise WeightsError(f"{path}: there is no such file.")
+            raise WeightsError(f"{path}: the file does not exist.")
         readers = {
             "hdf5": read_hdf5,
             "keras": read_keras,
@@ -188,7 +188,7 @@ def read_hdf5(path, limit=None):
     """
     with open(path, "rb") as f:
         if f.read(8) != b"\x89HDF\r\n\x1a\n":
-            raise WeightsError("it is no HDF5 file.")
+            raise WeightsError("it is not an HDF5 file.")
     arrays, config = worker("hdf5", path, 768 << 20, seconds_for(path, 30), limit or bound(path))
     if config is not None:
         check_config(parse_json(config))
@@ -311,7 +311,7 @@ def read_npz(path):
         arrays = {}
         for filename, info in members.items():
             if not filename.endswith(".npy"):
-                raise WeightsError(f"'{shown(filename)}' in it is no array.")
+                raise WeightsError(f"'{shown(filename)}' in it is not an array.")
             with z.open(info) as f:
                 arrays[filename[:-4]] = read_npy(f, info.file_size, shown(filename))
     return arrays
@@ -369,7 +369,7 @@ def read_safetensors(path):
             raise WeightsError(f"its header declares {length:,} bytes in a file of {size:,}.")
         header = parse_json(f.read(length))
     if not isinstance(header, dict):
-        raise WeightsError("its header is no table of arrays.")
+        raise WeightsError("its header is not a table of arrays.")
     header.pop("__metadata__", None)
     spans = []
     for name, entry in header.items():
@@ -424,8 +424,8 @@ def read_pth(path):
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as z:
             members = checked_members(z, path)
-            # torch stores its members as they are; a packed one is no work of torch's and unpacks inside its C++ code.
+            # torch stores its members as they are; a compressed one does not come from torch and would unpack inside its C++ code.
             if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
-                raise WeightsError("it holds packed members; torch.save writes none.")
+                raise WeightsError("it holds compressed members; torch.save writes none.")
     arrays, _ = worker("torch", path, (512 << 20) + 3 * os.path.getsize(path), seconds_for(path, 120), bound(path))
     return arrays

@@ -13,10 +13,10 @@ import tensorflow as tf
 from PIL import Image
 
 from kzoo.catalog import Preprocessing
-from kzoo.data.batches import batches, prepared
+from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import Split
 from kzoo.data.loading import load_data
-from kzoo.data.sources.arrays import read_idx, read_npz
+from kzoo.data.sources.arrays import load_arrays, read_idx
 from kzoo.errors import DataError
 
 PLAIN = Preprocessing()
@@ -134,7 +134,7 @@ def test_tfds_without_a_network(shared):
         pytest.skip("needs the prepared TFDS MNIST in the shared data")
     a, b = load_data("tfds:mnist"), load_data("mnist")
     assert a.classes == b.classes and len(a.splits["test"]) == 10000
-    ready, bad = prepared(a.splits["test"].take(np.arange(50)), (28, 28, 1), PLAIN)
+    ready, bad = decode_split(a.splits["test"].take(np.arange(50)), (28, 28, 1), PLAIN)
     assert not bad and ready.images.shape == (50, 28, 28, 1)
     x = {im.tobytes() for im in b.splits["test"].images}
     assert all(im.tobytes() in x for im in ready.images), "the same digits, in another order"
@@ -189,7 +189,7 @@ def test_cifar10_from_its_own_binary_version(tmp_path, monkeypatch):
 
     for wrong, message in (
         ({k: v for k, v in files.items() if k != "data_batch_4.bin"}, "lacks data_batch_4.bin"),
-        ({**files, "test_batch.bin": records[:-1]}, "no multiple of 3073"),
+        ({**files, "test_batch.bin": records[:-1]}, "not a multiple of 3073"),
         ({**files, "test_batch.bin": bytes([10]) + red}, "there is a 10 in test"),
     ):
         pack(wrong)
@@ -197,7 +197,7 @@ def test_cifar10_from_its_own_binary_version(tmp_path, monkeypatch):
             load_data("cifar10")
     whole = (tmp_path / "cifar10" / "cifar-10-binary.tar.gz").read_bytes()
     (tmp_path / "cifar10" / "cifar-10-binary.tar.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="no readable"):
+    with pytest.raises(DataError, match="not a readable"):
         load_data("cifar10")
 
 
@@ -249,7 +249,7 @@ def test_rows_of_a_table_that_can_not_be_used_are_skipped_with_the_reason(tmp_pa
     assert reasons[4:6] == ["has no path", "has no label"]
     assert reasons[6] == "has the split 'tset'; there are train, val and test"
     assert reasons[7] == "has no split, though others have"
-    assert reasons[8:10] == ["comes again (first in row 2, with another label)", "comes again (first in row 3)"]
+    assert reasons[8:10] == ["duplicate of row 2, with another label", "duplicate of row 3"]
     assert reasons[10] == "has a zero byte in its path" and len(reasons) == 11
     assert data.skipped[0][0] == "row 5 (../secret.png)"
 
@@ -260,7 +260,7 @@ def test_tables_that_are_none(tmp_path):
     fails(table(tmp_path, b"\xff\xfe\0p\0a"), "must name the columns")
     fails(table(tmp_path, "path,label\n"), "has no usable row: it is empty")
     fails(table(tmp_path, "path,label\nno.png,x\n"), "has no usable row: 1 unusable file: row 2 (no.png) can't be read")
-    fails(table(tmp_path, "path,label\n" + '"' + "x" * 200_000), "is no readable .csv file (field larger")
+    fails(table(tmp_path, "path,label\n" + '"' + "x" * 200_000), "is not a readable .csv file (field larger")
     (tmp_path / "f.csv").mkdir()
     fails(tmp_path / "f.csv", "has no class folders")
 
@@ -290,7 +290,7 @@ def test_duplicates_stay_in_one_part(tmp_path):
             one.save(tmp_path / name / f"{i:02}.jpg", quality=95)
             (tmp_path / name / f"{i:02}-copy.jpg").write_bytes((tmp_path / name / f"{i:02}.jpg").read_bytes())
             one.resize((100, 75)).save(tmp_path / name / f"{i:02}-small.png")
-    data = load_data(tmp_path, together=True, val_fraction=0.2, seed=3)
+    data = load_data(tmp_path, group_duplicates=True, val_fraction=0.2, seed=3)
     where = parts_of(data)
     assert len(where) == 72
     for name in "ab":
@@ -299,7 +299,7 @@ def test_duplicates_stay_in_one_part(tmp_path):
     for part, share in (("test", 0.2), ("val", 0.2)):
         counts = np.bincount(data.splits[part].labels, minlength=2)
         assert (abs(counts - share * 36) <= 3).all(), counts
-    assert data.fingerprint() == load_data(tmp_path, together=True, val_fraction=0.2, seed=3).fingerprint()
+    assert data.fingerprint() == load_data(tmp_path, group_duplicates=True, val_fraction=0.2, seed=3).fingerprint()
     apart = parts_of(load_data(tmp_path, val_fraction=0.2, seed=3))
     assert any(apart[f"a/{i:02}.jpg"] != apart[f"a/{i:02}-copy.jpg"] for i in range(12)), "else this test says nothing"
 
@@ -308,8 +308,8 @@ def test_without_duplicates_together_changes_nothing(tmp_path):
     root = photos(tmp_path, {"a": 15, "b": 9})
     for i, path in enumerate(sorted(root.rglob("*.png"))):
         picture(50 + i).save(path)
-    assert load_data(root, together=True).fingerprint() == load_data(root).fingerprint()
-    assert load_data(root, together=True, seed=5).fingerprint() == load_data(root, seed=5).fingerprint()
+    assert load_data(root, group_duplicates=True).fingerprint() == load_data(root).fingerprint()
+    assert load_data(root, group_duplicates=True, seed=5).fingerprint() == load_data(root, seed=5).fingerprint()
 
 
 def test_contradictory_duplicates_stay_in_training_and_undecodable_files_stay_out(tmp_path):
@@ -319,15 +319,17 @@ def test_contradictory_duplicates_stay_in_training_and_undecodable_files_stay_ou
     x[39] = x[0]
     np.savez(tmp_path / "a.npz", images=x, labels=y)
     for seed in range(8):
-        where = parts_of(load_data(tmp_path / "a.npz", together=True, seed=seed, val_fraction=0.4, test_fraction=0.4))
+        where = parts_of(
+            load_data(tmp_path / "a.npz", group_duplicates=True, seed=seed, val_fraction=0.4, test_fraction=0.4)
+        )
         assert {where[f"all/{i}"] for i in (0, 1, 39)} == {"train"}
     photos(tmp_path / "p", {"a": 6, "b": 6}, ".jpg")
     whole = (tmp_path / "p" / "a" / "000.jpg").read_bytes()
     (tmp_path / "p" / "a" / "000.jpg").write_bytes(whole[:-60])
-    data = load_data(tmp_path / "p", together=True)
+    data = load_data(tmp_path / "p", group_duplicates=True)
     assert data.skipped == [("a/000.jpg", "is truncated (the file ends before the picture)")]
     assert "a/000.jpg" not in parts_of(data)
-    fails(tmp_path / "p", "1 unusable file: a/000.jpg is truncated", together=True, strict=True)
+    fails(tmp_path / "p", "1 unusable file: a/000.jpg is truncated", group_duplicates=True, strict=True)
 
 
 # --- bad input: both halves of the error, once through the command, else its message ---
@@ -369,7 +371,7 @@ def test_bad_folders(tmp_path):
     photos(tmp_path / "c", {"x": 3, "y": 0})
     fails(tmp_path / "c", "no usable image of class 'y'")
     (tmp_path / "d.txt").write_text("hello")
-    fails(tmp_path / "d.txt", "is no kind of data set that kzoo reads")
+    fails(tmp_path / "d.txt", "is not a kind of data set that kzoo reads")
     fails("digits", "val_fraction must be in [0, 1)", val_fraction=1.5)
     fails("digits", "leave nothing to train on", val_fraction=0.5, test_fraction=0.5)
 
@@ -407,7 +409,7 @@ def test_truncated_images_are_found_when_they_are_read(tmp_path):
     whole = (tmp_path / "a" / "000.jpg").read_bytes()
     (tmp_path / "a" / "000.jpg").write_bytes(whole[:-40])
     data = load_data(tmp_path, val_fraction=0, test_fraction=0)
-    ready, bad = prepared(data.splits["train"], (8, 8, 3), PLAIN)
+    ready, bad = decode_split(data.splits["train"], (8, 8, 3), PLAIN)
     assert [name for name, _ in bad] == ["a/000.jpg"] and "can't be decoded" in bad[0][1]
     assert len(ready) == 7 and ready.images.shape == (7, 8, 8, 3) and ready.ids == data.splits["train"].ids[1:]
 
@@ -436,7 +438,7 @@ def test_bad_arrays(tmp_path):
     fails(npz(pictures=x), "must hold x_train and y_train")
     fails(npz(images=x, labels=np.array(list("abcabc"), object)), "pickled objects")
     (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04 and then nothing")
-    fails(tmp_path / "junk.npz", "no readable .npz")
+    fails(tmp_path / "junk.npz", "not a readable .npz")
 
 
 def test_an_npz_that_declares_more_than_it_holds_is_refused(tmp_path):
@@ -445,7 +447,7 @@ def test_an_npz_that_declares_more_than_it_holds_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w") as archive:
         archive.writestr("images.npy", buffer.getvalue())
     with pytest.raises(DataError, match="declares arrays"):
-        read_npz(tmp_path / "bomb.npz")
+        load_arrays(tmp_path / "bomb.npz")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 8, 15, 30])
@@ -464,7 +466,7 @@ def test_channels_that_do_not_fit_are_said(tmp_path):
     np.savez(tmp_path / "x.npz", images=np.zeros((6, 4, 4, 2), "uint8"), labels=[0, 1] * 3)
     split = load_data(tmp_path / "x.npz").splits["train"]
     with pytest.raises(DataError, match="have 2 channels, the model takes 3"):
-        prepared(split, (4, 4, 3), PLAIN)
+        decode_split(split, (4, 4, 3), PLAIN)
 
 
 # --- batches ---
@@ -521,12 +523,12 @@ def test_images_too_large_to_keep_are_prepared_on_the_way(tmp_path, monkeypatch)
     from kzoo.data import batches as module
 
     data = load_data(photos(tmp_path, {"a": 6, "b": 6}), val_fraction=0, test_fraction=0).splits["train"]
-    kept, _ = prepared(data, (8, 8, 3), PLAIN)
+    kept, _ = decode_split(data, (8, 8, 3), PLAIN)
     monkeypatch.setattr(module, "MEMORY", 10)
-    on_disk, bad = prepared(data, (8, 8, 3), PLAIN)
+    on_disk, bad = decode_split(data, (8, 8, 3), PLAIN)
     assert isinstance(on_disk.images, np.memmap) and not bad
     monkeypatch.setattr(module, "DISK", 10)
-    on_the_way, bad = prepared(data, (8, 8, 3), PLAIN)
+    on_the_way, bad = decode_split(data, (8, 8, 3), PLAIN)
     assert on_the_way.files and not bad
 
     def get(s):
@@ -549,5 +551,5 @@ def test_a_disk_that_fills_while_images_are_kept_there_costs_time_only(tmp_path,
     data = load_data(photos(tmp_path, {"a": 3, "b": 3}), val_fraction=0, test_fraction=0).splits["train"]
     monkeypatch.setattr(module, "MEMORY", 10)
     monkeypatch.setattr(module.tempfile, "TemporaryFile", Full)
-    on_the_way, bad = prepared(data, (8, 8, 3), PLAIN)
+    on_the_way, bad = decode_split(data, (8, 8, 3), PLAIN)
     assert on_the_way.files and len(on_the_way) == 6 and not bad

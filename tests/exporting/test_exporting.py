@@ -72,7 +72,7 @@ def serve(exported):
 
 
 def prepare():
-    return images.preparer(SHAPE, PREP)
+    return images.make_preparer(SHAPE, PREP)
 
 
 # --- what it computes ---
