@@ -97,7 +97,9 @@ def _cut(data, start, length):
 
 
 def _scans(data):
-    """How many scans a JPEG has up to its end marker, or more than MAX_SCANS; data behind it, such as a phone's video, has none.
+    """Count the scans of a JPEG up to its end marker, or return more than MAX_SCANS.
+
+    Data behind the end, such as a phone's video, is not read.
 
     From marker to marker, as `kzoo.data.scan` does in Python: segments have a length; in a scan's compressed data 0xFF
     is followed by 0 or a restart marker (0xD0 to 0xD7), which are no markers here.

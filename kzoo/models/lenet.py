@@ -43,7 +43,7 @@ def uniform(fan_in):
 class Squash(layers.Layer):
     """The scaled tanh as a layer."""
 
-    kernel_size = 1  # for kzoo.ledger: each position for itself
+    kernel_size = 1  # for kzoo.ledger: an output depends on its own position only
 
     def call(self, x):
         return squash(x)

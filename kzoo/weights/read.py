@@ -424,7 +424,7 @@ def read_pth(path):
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as z:
             members = checked_members(z, path)
-            # torch stores its members as they are; a compressed one does not come from torch and would unpack inside its C++ code.
+            # torch never compresses members; a compressed one would be unpacked inside torch's C++ code.
             if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
                 raise WeightsError("it holds compressed members; torch.save writes none.")
     arrays, _ = worker("torch", path, (512 << 20) + 3 * os.path.getsize(path), seconds_for(path, 120), bound(path))

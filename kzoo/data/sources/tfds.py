@@ -86,6 +86,6 @@ def read_prepared(name: str) -> DataSet:
     except Exception as e:  # tensorflow_datasets raises its own many kinds, and those of what it downloads with
         reason = str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__
         raise DataError(
-            f"'{name}' is in none of $KZOO_DATA and the Keras cache, and TensorFlow Datasets can't provide it ({reason})."
+            f"'{name}' is in none of $KZOO_DATA and the Keras cache, and TensorFlow Datasets can't load it ({reason})."
         ) from e
     return DataSet(name, tuple(features["label"].names), splits)
