@@ -27,11 +27,9 @@ class Silent:
 
     def advance(self, n: int, **numbers: float) -> None:
         """Count `n` more units as done, and show numbers such as the loss."""
-        pass
 
     def done(self, text: str | None = None) -> None:
         """End a step, with a line that stays, if any."""
-        pass
 
 
 class Deferred(Silent):
