@@ -1,5 +1,7 @@
 """The catalog's rows: one for each model. Standard library only."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 from kzoo.catalog.model_spec import ModelSpec, Paper, Preprocessing
@@ -319,7 +321,7 @@ for _name, _depth, _params, _shortcut in (
     )
 
 
-def wrn(depth, k, *, params=None):
+def wrn(depth: int, k: int, *, params: int | str | None = None) -> ModelSpec:
     """The row of any wide residual network for CIFAR: build(wrn(22, 2)), or register it to use it by name.
 
     >>> wrn(22, 2).name

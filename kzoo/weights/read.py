@@ -1,4 +1,4 @@
-"""File formats -> named arrays. No code from a file runs, nothing is unpacked to its paths, declared sizes are checked."""
+"""File formats -> named arrays. No code from a file runs, nothing is unpacked to its paths, no size is trusted."""
 
 from __future__ import annotations
 
