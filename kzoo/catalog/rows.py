@@ -322,10 +322,16 @@ for _name, _depth, _params, _shortcut in (
 
 
 def wrn(depth: int, k: int, *, params: int | str | None = None) -> ModelSpec:
-    """The row of any wide residual network for CIFAR: build(wrn(22, 2)), or register it to use it by name.
+    """Make the row of any wide residual network for CIFAR: for build(wrn(22, 2)), or to be registered.
 
-    >>> wrn(22, 2).name
-    'wrn_22_2'
+    Args:
+        depth: Layers, 6n + 4.
+        k: Widening factor.
+        params: See `ModelSpec`.
+
+    Example:
+        >>> wrn(22, 2).name
+        'wrn_22_2'
     """
     return ModelSpec(
         f"wrn_{depth}_{k}",
