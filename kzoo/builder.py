@@ -1,21 +1,38 @@
 """From a name to a Keras model: Input -> preprocessing -> architecture -> predictions."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from kzoo import weights as pretrained
-from kzoo.catalog import spec
+from kzoo.catalog import ModelSpec, Preprocessing, Weights, spec
 from kzoo.errors import KzooError, unknown
 from kzoo.hardware import POLICIES
 from kzoo.layers import Preprocess
 
+if TYPE_CHECKING:
+    import os
+
 
 @contextmanager
-def computing_in(precision):
-    """Layers made inside compute in `precision` ("float32", "bfloat16", "float16"); variables stay float32."""
+def computing_in(precision: str) -> Iterator[None]:
+    """Make layers that compute in a precision. Their variables stay float32.
+
+    Args:
+        precision: "float32", "bfloat16" or "float16".
+
+    Returns:
+        A context manager; the global dtype policy is restored at its end.
+
+    Raises:
+        UnknownName: Another precision.
+    """
     if precision not in POLICIES:
         raise unknown("precision", precision, POLICIES, f"It is one of {', '.join(POLICIES)}.")
     before = keras.config.dtype_policy()
@@ -26,8 +43,12 @@ def computing_in(precision):
         keras.config.set_dtype_policy(before)
 
 
-def architecture(row):
-    """The function that a row names; KzooError if it is not there."""
+def architecture(row: ModelSpec) -> Callable[..., keras.KerasTensor | list[keras.KerasTensor]]:
+    """Import the architecture function that a row names.
+
+    Raises:
+        KzooError: It can't be imported.
+    """
     module, _, function = row.architecture.partition(":")
     try:
         return getattr(import_module(module), function)
@@ -35,8 +56,8 @@ def architecture(row):
         raise KzooError(f"Model '{row.name}' names '{row.architecture}', which can't be loaded: {e}.") from e
 
 
-def options(row):
-    """The keywords that a row's architecture takes beside num_classes, with the row's values."""
+def options(row: ModelSpec) -> dict[str, Any]:
+    """Return the keywords that a row's architecture takes besides num_classes, with the row's values."""
     parameters = signature(architecture(row)).parameters.values()
     return {
         p.name: row.config.get(p.name, None if p.default is Parameter.empty else p.default)
@@ -45,8 +66,12 @@ def options(row):
     }
 
 
-def check_options(row, config):
-    """UnknownName for a keyword that a row's architecture does not take."""
+def check_options(row: ModelSpec, config: Mapping[str, Any]) -> None:
+    """Check that a row's architecture takes all keywords of `config`.
+
+    Raises:
+        UnknownName: It does not take one of them.
+    """
     known = options(row)
     for key in config:
         if key not in known:
@@ -54,41 +79,48 @@ def check_options(row, config):
 
 
 def build(
-    name,
+    name: str | ModelSpec,
     *,
-    num_classes="published",
-    input_shape=None,
-    preprocessing=None,
-    precision=None,
-    seed=None,
-    weights=None,
-    new_classifier=None,
-    adapt_input=False,
-    **config,
-):
+    num_classes: int | str | None = "published",
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    preprocessing: Preprocessing | None = None,
+    precision: str | None = None,
+    seed: int | None = None,
+    weights: str | os.PathLike | Weights | None = None,
+    new_classifier: bool | None = None,
+    adapt_input: bool = False,
+    **config: Any,
+) -> keras.Model:
     """Build a model of the catalog.
 
-    name: a name of `kzoo.list_models()`, or a ModelSpec.
-    num_classes: the published number by default; None stops at the features below the classifier.
-    input_shape: (height, width, channels), as published by default.
-    preprocessing: a `kzoo.Preprocessing`; by default that of the weights, else the row's.
-    precision: "float32", "bfloat16" or "float16" for the arithmetic (variables stay float32); None takes the global
-        Keras policy.
-    seed: of the initial weights (it sets Keras' global seed).
-    weights: None, a tag of the row ("imagenet"), a path to a file, or a `kzoo.Weights`. They load strictly: all of
-        them, or a WeightsError and no model. Only where num_classes is given and theirs is another number the
-        classifier stays new, and that is logged.
-    new_classifier: True keeps the classifier new in any case. adapt_input: True fits the first kernel of the weights
-        to another number of input channels.
-    config: keywords of the architecture in place of the row's.
+    Args:
+        name: A name of `kzoo.list_models()`, or a ModelSpec.
+        num_classes: "published" for the number in the catalog; None stops at the features in front of the classifier.
+        input_shape: (height, width, channels), as published by default.
+        preprocessing: A `kzoo.Preprocessing`; by default that of the weights, else the row's.
+        precision: "float32", "bfloat16" or "float16" for the arithmetic (variables stay float32); None takes the global
+            Keras policy.
+        seed: Of the initial weights (it sets Keras' global seed); None keeps Keras' state.
+        weights: None for initial values, a tag of the row ("imagenet"), a path to a file, or a `kzoo.Weights`. They
+            load strictly: all of them, or a WeightsError and no model. Only if num_classes is given and the weights
+            have another number of classes, the classifier keeps its initial values, and that is logged.
+        new_classifier: True keeps the initial values of the classifier in any case.
+        adapt_input: True adapts the first kernel of the weights to another number of input channels.
+        **config: Keywords of the architecture in place of the row's.
 
-    Returns a flat functional keras.Model: images (B, H, W, C) in 0..255, uint8 or float32, to float32 logits
-    (B, num_classes). Raises UnknownName for a name or keyword that does not exist, KzooError for a shape that the
-    network can't take.
+    Returns:
+        A flat functional keras.Model: images (B, H, W, C) in 0..255, uint8 or float32, to float32 logits (B,
+        num_classes).
 
-    >>> import kzoo
-    >>> kzoo.build("vgg16", num_classes=5, input_shape=(160, 160, 3)).output_shape
-    (None, 5)
+    Raises:
+        UnknownName: A name or keyword does not exist.
+        KzooError: The network can't take this input shape or option.
+        WeightsError: The weights can't be had or do not fit.
+
+    Example:
+        >>> import kzoo
+        >>> kzoo.build("vgg16", num_classes=5, input_shape=(160, 160, 3)).output_shape
+        (None, 5)
     """
     row = spec(name)
     check_options(row, config)
@@ -96,7 +128,7 @@ def build(
         weights = pretrained.resolve(row, weights)
         config = {**weights.config, **config}
         if new_classifier is None and num_classes == "published":
-            new_classifier = False  # whoever names no number of classes wants those of the weights
+            new_classifier = False  # without a number of classes, those of the weights are wanted
         elif new_classifier is None and num_classes != row.num_classes:
             new_classifier = "if missing"
     num_classes = row.num_classes if num_classes == "published" else num_classes
@@ -108,7 +140,7 @@ def build(
     prep = preprocessing or (weights and weights.preprocessing) or row.preprocessing
     per_channel = {len(v) for v in (prep.scale, prep.offset) if isinstance(v, tuple)}
     if per_channel - {shape[2]}:
-        # Means for three colours have no meaning for another number of channels; their average is the nearest thing.
+        # Means for three colours don't apply to another number of channels: take their average.
         def mean(v):
             return sum(v) / len(v) if isinstance(v, tuple) else v
 
@@ -122,15 +154,15 @@ def build(
         try:
             outputs = architecture(row)(x, num_classes=num_classes, **{**row.config, **config})
         except (ValueError, TypeError) as e:
-            if isinstance(e, TypeError) and not config:  # no value of a user's, but a bug
+            if isinstance(e, TypeError) and not config:  # not a user's value, but a bug
                 raise
-            if "output size" in str(e) or "Exception encountered when calling" in str(e):  # as Keras says it
+            if "output size" in str(e) or "Exception encountered when calling" in str(e):  # Keras' words
                 raise _too_small(row, shape) from e
             reason = str(e).strip().splitlines()[0]
             raise KzooError(f"{row.name} can't be built with input shape {shape} and {config}: {reason}") from e
     model = keras.Model(inputs, outputs, name=row.name)
     if any(0 in tensor.shape for layer in model.layers for tensor in keras.tree.flatten(layer.output)):
-        raise _too_small(row, shape)  # Keras before 3.13 pools to nothing without a word
+        raise _too_small(row, shape)  # Keras before 3.13 pools to an empty tensor silently
     if weights is not None:
         pretrained.load(model, weights, new_classifier=new_classifier, adapt_input=adapt_input)
     return model
@@ -138,7 +170,7 @@ def build(
 
 def _too_small(row, shape):
     return KzooError(
-        f"{row.name} can't be built for the input shape {shape}: it shrinks to nothing on the way. "
+        f"{row.name} can't be built for the input shape {shape}: a feature map inside it would be empty. "
         f"Published is {row.input_shape}; give a larger input_shape."
     )
 

@@ -1,10 +1,13 @@
-"""The errors that a user can cause, and mend: what was expected, what came, what to do."""
+"""Errors that users can cause and fix. Each message says what was expected, what was found and what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class KzooError(Exception):
-    """Base of all errors that kzoo raises on purpose; its message is one line for a user."""
+    """Base of all errors that kzoo raises on purpose; the message is one line for a user."""
 
 
 class UnknownName(KzooError):
@@ -16,32 +19,44 @@ class DataError(KzooError):
 
 
 class WeightsError(KzooError):
-    """Weights that can't be found, read, trusted or fitted to a model."""
+    """Weights that can't be found, read or loaded into a model, or that are not what they should be."""
 
 
 class RunError(KzooError):
-    """A training run that can't start, be continued, or be read."""
+    """A training run that can't be started, resumed or read."""
 
 
 class ExportError(KzooError):
-    """An export that can't be written or read, or that does not compute what it did when it was made."""
+    """An export that can't be written or read, or whose outputs differ from those recorded when it was made."""
 
 
-def unknown(kind, name, known, hint):
-    """An UnknownName that suggests the nearest known name.
+def unknown(kind: str, name: object, known: Iterable[str], hint: str) -> UnknownName:
+    """Make an UnknownName that suggests the nearest known name. It is returned, not raised.
 
-    >>> str(unknown("model", "resnet5", ["resnet50", "vgg16"], "kzoo list shows all."))
-    "Unknown model 'resnet5'. Did you mean 'resnet50'? kzoo list shows all."
+    Args:
+        kind: What the name names, such as "model".
+        name: The unknown name.
+        known: The names that exist.
+        hint: A sentence on what to do, at the end of the message.
+
+    Example:
+        >>> str(unknown("model", "resnet5", ["resnet50", "vgg16"], "kzoo list shows all."))
+        "Unknown model 'resnet5'. Did you mean 'resnet50'? kzoo list shows all."
     """
     near = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     guess = f" Did you mean '{near[0]}'?" if near else ""
     return UnknownName(f"Unknown {kind} '{name}'.{guess} {hint}")
 
 
-def first_line(error, most=200):
-    """The first line of what a library says went wrong, or the error's kind if it says nothing.
+def first_line(error: BaseException, most: int = 200) -> str:
+    """Return the first line of a library's error message, or the error's type if it has none.
 
-    >>> first_line(ValueError("a\\nb")), first_line(MemoryError())
-    ('a', 'MemoryError')
+    Args:
+        error: The error.
+        most: Characters to keep.
+
+    Example:
+        >>> first_line(ValueError("a\\nb")), first_line(MemoryError())
+        ('a', 'MemoryError')
     """
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:most]

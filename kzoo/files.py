@@ -1,4 +1,6 @@
-"""Files written whole or not at all, and their hashes. Standard library only."""
+"""Files and folders written completely or not at all, their hashes, and locks. Standard library only."""
+
+from __future__ import annotations
 
 import ctypes
 import hashlib
@@ -6,12 +8,14 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from kzoo.errors import KzooError
 
-LEFT = re.compile(r"\.tmp-[0-9a-f]{8}-")  # how the names begin of what a kill leaves of the writers below
+LEFT = re.compile(r"\.tmp-[0-9a-f]{8}-")  # names of temporary files that a killed process may leave
 
 
 def _temporary(path):
@@ -20,22 +24,32 @@ def _temporary(path):
 
 
 @contextmanager
-def write_atomically(path, mode="wb", **options):
-    """Give a file open for writing (mode "wb" or "w") that takes the name `path` only when the block ends well.
+def write_atomically(path: str | os.PathLike, mode: str = "wb", **options: Any) -> Iterator[IO]:
+    """Open a file for writing that takes the name `path` only if the block ends without an error.
 
     The file is written beside the target, flushed to the disk and renamed, so that a reader, a kill or a full disk
     finds the old file or the new one, byte for byte. On any error the temporary file (.tmp-*) is removed and the old
-    one stays. For a library that wants a path: `f.name`, which ends in the target's name, hence its suffix.
-    A link keeps pointing where it does; what is no file, such as /dev/stdout or a pipe, is written to as it is.
-    options: for open(), such as newline.
+    one stays. For a library that needs a path there is `f.name`, which ends in the target's name, and hence in its
+    suffix. A symbolic link keeps its target. What is not a regular file, such as /dev/stdout or a pipe, is written to
+    directly.
 
-    Raises KzooError, naming the file and the reason, where the system refuses: disk full, read-only, a size limit.
-    An OSError about another file, such as an input that the block reads, passes through.
+    Args:
+        path: The file. Its folder must exist.
+        mode: "wb" for bytes or "w" for UTF-8 text.
+        options: For open(), such as newline.
 
-    >>> with write_atomically("/tmp/kzoo-doctest.txt", "w") as f:
-    ...     _ = f.write("whole")
-    >>> Path("/tmp/kzoo-doctest.txt").read_text()
-    'whole'
+    Returns:
+        A context manager that gives the open file.
+
+    Raises:
+        KzooError: The system refuses: disk full, read-only, a size limit. An OSError about another file, such as an
+            input that the block reads, passes through.
+
+    Example:
+        >>> with write_atomically("/tmp/kzoo-doctest.txt", "w") as f:
+        ...     _ = f.write("whole")
+        >>> Path("/tmp/kzoo-doctest.txt").read_text()
+        'whole'
     """
     path = Path(path)
     if path.is_dir():
@@ -68,13 +82,17 @@ def write_atomically(path, mode="wb", **options):
             temporary.unlink()
 
 
-def check_writable(path):
-    """KzooError unless `write_atomically` could write a file of that name; leaves nothing behind.
+def check_writable(path: str | os.PathLike) -> None:
+    """Check that `write_atomically` could write a file of that name. Nothing is left behind.
 
-    >>> check_writable("/dev/null/x")
-    Traceback (most recent call last):
-        ...
-    kzoo.errors.KzooError: Can't write /dev/null/x: Not a directory.
+    Raises:
+        KzooError: It could not.
+
+    Example:
+        >>> check_writable("/dev/null/x")
+        Traceback (most recent call last):
+            ...
+        kzoo.errors.KzooError: Can't write /dev/null/x: Not a directory.
     """
     path = Path(path)
     probe = _temporary(path)
@@ -85,13 +103,17 @@ def check_writable(path):
         raise KzooError(f"Can't write {path}: {e.strerror}.") from e
 
 
-def make_folder(path):
-    """A folder with its parents, if it is not there; KzooError where the system refuses.
+def make_folder(path: str | os.PathLike) -> None:
+    """Make a folder with its parents, if it does not exist.
 
-    >>> make_folder("/dev/null/x")
-    Traceback (most recent call last):
-        ...
-    kzoo.errors.KzooError: Can't make the folder /dev/null/x: Not a directory.
+    Raises:
+        KzooError: The system refuses.
+
+    Example:
+        >>> make_folder("/dev/null/x")
+        Traceback (most recent call last):
+            ...
+        kzoo.errors.KzooError: Can't make the folder /dev/null/x: Not a directory.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -100,19 +122,27 @@ def make_folder(path):
 
 
 @contextmanager
-def write_folder(path, replace=None):
-    """Give an empty folder beside `path` that takes its name only when the block ends well.
+def write_folder(path: str | os.PathLike, replace: Callable[[], object] | None = None) -> Iterator[Path]:
+    """Give an empty folder beside `path` that takes this name only if the block ends without an error.
 
-    replace: a function that raises if the folder that is there may not be replaced; None allows no folder there, unless
-    it is empty. On any error the temporary folder (.tmp-*) is removed and the old one stays. Where the system can
-    exchange two names (Linux), a kill at any moment leaves the old folder or the new one under the name, whole.
+    On any error the temporary folder (.tmp-*) is removed and the old one stays. Where the system can exchange two names
+    (Linux), a kill at any moment leaves the old folder or the new one under the name, complete.
 
-    Raises KzooError, naming the folder and the reason, where the system refuses.
+    Args:
+        path: The folder.
+        replace: Called if a folder that is not empty exists there; raises if it may not be replaced. None refuses any.
 
-    >>> with write_folder("/tmp/kzoo-doctest", replace=lambda: None) as folder:
-    ...     _ = (folder / "a.txt").write_text("whole")
-    >>> Path("/tmp/kzoo-doctest/a.txt").read_text()
-    'whole'
+    Returns:
+        A context manager that gives the path of the temporary folder.
+
+    Raises:
+        KzooError: The folder exists and may not be replaced, or the system refuses.
+
+    Example:
+        >>> with write_folder("/tmp/kzoo-doctest", replace=lambda: None) as folder:
+        ...     _ = (folder / "a.txt").write_text("whole")
+        >>> Path("/tmp/kzoo-doctest/a.txt").read_text()
+        'whole'
     """
     path = Path(path)
     temporary = _temporary(path)
@@ -147,8 +177,16 @@ def write_folder(path, replace=None):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def exchange(new, old):
-    """Let two folders swap names: at once where the system can, else through a third name."""
+def exchange(new: Path, old: Path) -> None:
+    """Swap the names of two folders: in one step if the system can, else through a third name.
+
+    Args:
+        new: A folder.
+        old: Another folder on the same file system.
+
+    Raises:
+        OSError: The system refuses; both folders keep their names.
+    """
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         # Linux: renameat2(AT_FDCWD, new, AT_FDCWD, old, RENAME_EXCHANGE).
@@ -166,8 +204,12 @@ def exchange(new, old):
     os.replace(third, new)
 
 
-def sync(path):
-    """Flush a file or a folder to the disk. Some file systems can't for a folder; then the rename has to do."""
+def sync(path: str | os.PathLike) -> None:
+    """Flush a file or a folder to the disk. File systems that can't flush a folder are accepted.
+
+    Raises:
+        OSError: The file can't be opened or flushed.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -178,8 +220,16 @@ def sync(path):
         os.close(handle)
 
 
-def digest(path, algorithm="sha256"):
-    """The hash of a file as hex digits, read in pieces."""
+def digest(path: str | os.PathLike, algorithm: str = "sha256") -> str:
+    """Hash a file, read in pieces.
+
+    Args:
+        path: The file.
+        algorithm: A name that hashlib knows, such as "sha256" or "md5".
+
+    Returns:
+        Hex digits.
+    """
     state = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as f:
         while piece := f.read(1 << 20):
@@ -187,21 +237,55 @@ def digest(path, algorithm="sha256"):
     return state.hexdigest()
 
 
-def sha256(path):
-    """The SHA-256 of a file as hex digits.
+def sha256(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file as hex digits.
 
-    >>> Path("/tmp/kzoo-doctest.txt").write_text("whole") and sha256("/tmp/kzoo-doctest.txt")[:8]
-    '5d5766cf'
+    Example:
+        >>> Path("/tmp/kzoo-doctest.txt").write_text("whole") and sha256("/tmp/kzoo-doctest.txt")[:8]
+        '5d5766cf'
     """
     return digest(path, "sha256")
 
 
-def data_folders():
-    """Folders where named data sets and downloaded weights may lie, beside the caches: that of $KZOO_DATA."""
+@contextmanager
+def hold_lock(path: str | os.PathLike, on_busy: Callable[[], object]) -> Iterator[bool]:
+    """Hold a file's lock for this process while the block runs. The system releases the lock of a process that dies.
+
+    Args:
+        path: The lock file, made if it does not exist; it stays.
+        on_busy: Called with no arguments if another process holds the lock. What it raises passes through, so that a
+            caller can refuse; if it returns, this waits until the other process releases the lock.
+
+    Returns:
+        A context manager that gives whether there is a lock: False where the system has no `flock` (Windows).
+
+    Raises:
+        OSError: The file can't be opened (`filename` is set), or its file system has no locks.
+
+    Example:
+        >>> with hold_lock("/tmp/kzoo-doctest.lock", on_busy=lambda: print("waiting")) as held:
+        ...     pass
+    """
+    with open(path, "a") as f:
+        try:
+            import fcntl
+        except ImportError:
+            yield False
+            return
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_busy()
+            fcntl.flock(f, fcntl.LOCK_EX)
+        yield True
+
+
+def data_folders() -> list[Path]:
+    """Return the folders besides the caches where named data sets may be: $KZOO_DATA, if it is a folder."""
     found = os.environ.get("KZOO_DATA")
     return [Path(found)] if found and os.path.isdir(found) else []
 
 
-def escaped(text):
-    """A name as files written with `backslashreplace` have it: undecodable bytes as escapes."""
+def escaped(text: object) -> str:
+    """Return a name as files written with `backslashreplace` have it: undecodable bytes as escapes."""
     return str(text).encode("utf-8", "backslashreplace").decode()

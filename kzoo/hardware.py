@@ -1,4 +1,6 @@
-"""What the arithmetic runs on, and which precision it is fast in. Keras is imported where it is asked."""
+"""What the processor or accelerator is, and in which precision it is fast. Keras is imported only where needed."""
+
+from __future__ import annotations
 
 import json
 import os
@@ -8,13 +10,17 @@ import tempfile
 from functools import cache
 from glob import glob
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
 
 # The precisions that a network may compute in -> Keras' dtype policy. Variables stay float32.
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
-def processor():
-    """(name, flags) of the processor; flags are known on Linux only."""
+def processor() -> tuple[str, frozenset[str]]:
+    """Return (name, flags) of the processor. Flags are known on Linux only."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -26,8 +32,8 @@ def processor():
     return get("model name") or platform.machine(), frozenset(get("flags").split())
 
 
-def backend():
-    """The name of Keras' backend, told without importing Keras: as it does, by $KERAS_BACKEND, else its keras.json."""
+def backend() -> str:
+    """Return the name of Keras' backend without importing Keras: from $KERAS_BACKEND, else Keras' keras.json."""
     if "keras" in sys.modules:
         import keras
 
@@ -41,8 +47,8 @@ def backend():
         return "tensorflow"
 
 
-def without_devices():
-    """Whether no GPU or TPU can be there, since Linux shows none; so that nobody imports TensorFlow to ask for one."""
+def without_devices() -> bool:
+    """Return whether there can be no GPU or TPU: Linux shows no device file of one. This saves importing TensorFlow."""
     kinds = ("nvidia[0-9]*", "accel*", "kfd", "dri/*", "vfio/*", "dxg")
     return sys.platform == "linux" and not any(glob(f"/dev/{kind}") for kind in kinds)
 
@@ -69,26 +75,34 @@ def _accelerator():
     return details.get("device_name", devices[0].name), details.get("compute_capability", (8,)) >= (8,)
 
 
-def cores():
-    """How many cores this process may run on: fewer than the machine has under taskset or in many containers.
+def cores() -> int:
+    """Count the cores that this process may use: fewer than the machine has under taskset or in many containers.
 
-    >>> 1 <= cores() <= os.cpu_count()
-    True
+    Example:
+        >>> 1 <= cores() <= os.cpu_count()
+        True
     """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def describe():
-    """The processor or accelerator, for the record."""
+def describe() -> str:
+    """Name the accelerator, or the processor and its cores, for the record."""
     found, mine, all_ = _accelerator(), cores(), os.cpu_count() or 1
     return found[0] if found else f"{processor()[0]}, {mine}{f' of {all_}' if mine < all_ else ''} cores"
 
 
-def auto_precision(model=None):
-    """("bfloat16" or "float32", why): what this machine is fast in for this model.
+def auto_precision(model: keras.Model | None = None) -> tuple[str, str]:
+    """Choose the precision in which this machine is fast.
 
     A GPU of compute capability 8 or a TPU: bfloat16. A processor with bfloat16 instructions (AMX or AVX-512 BF16):
-    bfloat16 for networks with convolutions on the TensorFlow backend, whose library uses them; everything else float32.
+    bfloat16 for networks with convolutions on the TensorFlow backend, whose library uses them. Everything else:
+    float32.
+
+    Args:
+        model: The model to run; None for any network with convolutions.
+
+    Returns:
+        ("bfloat16" or "float32", the reason in a few words).
     """
     found = _accelerator()
     if found:
@@ -107,11 +121,11 @@ def auto_precision(model=None):
     return "bfloat16", f"this processor has {sorted(has)[0]}"
 
 
-def load_keras():
-    """Import Keras and its backend, without the chatter that their C++ writes.
+def load_keras() -> None:
+    """Import Keras and its backend without the messages that their C++ code writes.
 
-    TensorFlow 2.21 writes some lines to file descriptor 2 while it is imported, whatever the environment says. If the
-    import fails, what was held back is shown.
+    TensorFlow 2.21 writes some lines to file descriptor 2 while it is imported, whatever the environment says. They are
+    held back, and shown only if the import fails. Nothing else may write to stderr meanwhile.
     """
     with tempfile.TemporaryFile() as held:
         sys.stderr.flush()

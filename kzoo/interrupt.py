@@ -1,9 +1,12 @@
-"""Ctrl-C and SIGTERM as a question that a loop asks. Standard library only."""
+"""Ctrl-C and SIGTERM as a flag that a loop checks. Standard library only."""
+
+from __future__ import annotations
 
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kzoo.errors import RunError
@@ -11,17 +14,29 @@ from kzoo.progress import say
 
 
 class Interrupted(RunError):
-    """Ctrl-C or SIGTERM; exit_code is 128 + the signal's number."""
+    """Work was stopped by Ctrl-C or SIGTERM. `exit_code` is 128 + the signal's number."""
 
 
-_received = []  # of each interruptible() that is entered, its signals
+_received = []  # a list of signals for each interruptible() that is active
 
 
 @contextmanager
-def interruptible(kept="the finished epochs are kept, and --resume goes on from there"):
-    """Turns the first SIGINT or SIGTERM into a question that the loop asks; the second one ends the process at once.
+def interruptible(
+    kept: str = "the finished epochs are kept, and --resume continues from there",
+) -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a flag that a loop checks; the second one ends the process at once.
 
-    Within another one the question is the outer one's: what came too late for a part is asked by the whole.
+    Within another `interruptible` the flag is the outer one's: a signal that comes too late for an inner loop stops the
+    outer one.
+
+    Args:
+        kept: What is kept after a stop and how to continue, for the message.
+
+    Returns:
+        A context manager that gives a function: whether a signal has arrived. The loop raises `Interrupted` to stop.
+
+    Raises:
+        Interrupted: In place of the loop's own, with a message and `exit_code`.
     """
     main = threading.current_thread() is threading.main_thread()
     received = _received[-1] if main and _received else []
@@ -32,7 +47,7 @@ def interruptible(kept="the finished epochs are kept, and --resume goes on from 
                 os.write(2, b"\x1b[?25h\n")  # a live bar hides the cursor
             os._exit(128 + number)
         received.append(number)
-        say("Stopping. Once more ends it at once.")
+        say("Stopping. Press Ctrl-C again to quit.")
 
     old = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM)} if main else {}
     if main:
@@ -40,7 +55,7 @@ def interruptible(kept="the finished epochs are kept, and --resume goes on from 
     try:
         yield lambda: bool(received)
     except Interrupted as e:
-        if hasattr(e, "exit_code"):  # said by the part that was stopped
+        if hasattr(e, "exit_code"):  # already set where the work was stopped
             raise
         error = Interrupted(f"Stopped before the end; {kept}.")
         error.exit_code = 128 + received[0]

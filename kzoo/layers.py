@@ -1,28 +1,43 @@
-"""Layers that two families or more share, and the preprocessing that sits in every model."""
+"""Layers that several families share, and the preprocessing that is part of every model."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 _register = keras.saving.register_keras_serializable(package="kzoo")
 
 
 @_register
 class Preprocess(keras.layers.Layer):
-    """Pixels in 0..255 to what the network was trained on: y = x * scale + offset, in float32.
+    """Scale pixels in 0..255 to what the network was trained on: y = x * scale + offset.
 
-    x: (B, H, W, C), RGB or one channel, uint8 or float. channel_order "bgr" reverses the channels first; scale
-    and offset are one number or one for each channel, after the reversal.
+    It computes in float32 under every dtype policy: bfloat16 has 8 significant bits and would round the pixels.
 
-    Always float32: bfloat16 has 8 bits and would round what resizing made of the pixels.
+    Args:
+        channel_order: "rgb", or "bgr" to reverse the channels first.
+        scale: A number, or one for each channel after the reversal.
+        offset: A number, or one for each channel after the reversal.
 
-    >>> layer = Preprocess(scale=1 / 255, offset=0.0)
-    >>> float(layer(ops.full((1, 2, 2, 3), 255))[0, 0, 0, 0])
-    1.0
+    Input: (B, H, W, C), RGB or one channel, uint8 or float. Output: the same shape, float32.
+
+    Example:
+        >>> layer = Preprocess(scale=1 / 255, offset=0.0)
+        >>> float(layer(ops.full((1, 2, 2, 3), 255))[0, 0, 0, 0])
+        1.0
     """
 
-    kernel_size = 1  # for kzoo.ledger: each position for itself
+    kernel_size = 1  # for kzoo.ledger: an output depends on its own position only
 
-    def __init__(self, channel_order="rgb", scale=1.0, offset=0.0, **kwargs):
+    def __init__(
+        self,
+        channel_order: str = "rgb",
+        scale: float | tuple[float, ...] = 1.0,
+        offset: float | tuple[float, ...] = 0.0,
+        **kwargs: Any,
+    ) -> None:
         kwargs["dtype"] = "float32"
         super().__init__(trainable=False, **{k: v for k, v in kwargs.items() if k != "trainable"})
         self.channel_order, self.scale, self.offset = channel_order, scale, offset
@@ -47,16 +62,26 @@ class Preprocess(keras.layers.Layer):
 
 @_register
 class LocalResponseNormalization(keras.layers.Layer):
-    """Local response normalisation across channels (Krizhevsky et al. 2012, section 3.3).
+    """Local response normalisation across channels.
 
     b_i = a_i / (k + alpha * sum_j a_j^2)^beta, the sum over the n channels around i: from i - n//2 to i + n//2, cut
-    off at the ends. x: (B, H, W, C), any float; the sum is taken in float32 because k + alpha * a^2 rounds to k in
-    16 bits. alpha multiplies the sum, as printed; Caffe and PyTorch divide it by n (their alpha is n times ours).
+    off at the ends. The sum is taken in float32, because k + alpha * a^2 rounds to k in 16 bits.
+
+    Args:
+        n: Channels in the sum.
+        k: Added to the sum.
+        alpha: Multiplies the sum, as printed. Caffe and PyTorch divide it by n: their alpha is n times this one.
+        beta: The exponent.
+
+    Input: (B, H, W, C), any float. Output: the same shape and type.
+
+    Reference:
+        Krizhevsky et al. 2012, section 3.3.
     """
 
-    kernel_size = 1  # for kzoo.ledger: each position for itself
+    kernel_size = 1  # for kzoo.ledger: an output depends on its own position only
 
-    def __init__(self, n=5, k=2.0, alpha=1e-4, beta=0.75, **kwargs):
+    def __init__(self, n: int = 5, k: float = 2.0, alpha: float = 0.0001, beta: float = 0.75, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
 
@@ -85,12 +110,16 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     On a CPU Keras' own takes three to four times as long: a pass over the pictures for each of the mean, the variance,
     the difference, the product and the sum. Fused: (B, H, W, C) of float32, bfloat16 or float16 on the TensorFlow
-    backend, normalised over the last axis; statistics, gamma and beta stay float32. Anything else (other backends, axes
-    and ranks, masks, renorm, synchronized) goes the way of Keras' layer.
+    backend, normalised over the last axis; statistics, gamma and beta stay float32. Anything else (other backends,
+    axes and ranks, masks, renorm, synchronized) is computed by Keras' layer.
 
-    >>> layer = BatchNormalization()
-    >>> [v.path.split("/")[-1] for v in (layer.build((None, 4, 4, 2)), layer)[1].weights]
-    ['gamma', 'beta', 'moving_mean', 'moving_variance']
+    Args:
+        **kwargs: As for keras.layers.BatchNormalization.
+
+    Example:
+        >>> layer = BatchNormalization()
+        >>> [v.path.split("/")[-1] for v in (layer.build((None, 4, 4, 2)), layer)[1].weights]
+        ['gamma', 'beta', 'moving_mean', 'moving_variance']
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -136,11 +165,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 @_register
 class GroupedConv2D(keras.layers.Conv2D):
-    """A convolution whose input and output channels fall into `groups` that do not see each other.
+    """A convolution whose input and output channels are divided into `groups` without connections between them.
 
     Same variables as keras.layers.Conv2D with groups (kernel: (kh, kw, C_in / groups, filters)), computed as one
-    convolution for each group: TensorFlow on a CPU has no gradient for grouped convolutions, and Keras goes around
+    convolution for each group: TensorFlow on a CPU has no gradient for grouped convolutions, and Keras works around
     that by compiling the layer with XLA, which is slow there.
+
+    Args:
+        *args: As for keras.layers.Conv2D.
+        **kwargs: As for keras.layers.Conv2D.
     """
 
     def call(self, x):
@@ -155,17 +188,34 @@ class GroupedConv2D(keras.layers.Conv2D):
         return self.activation(y)
 
 
-def pool_3x3_s2(x, *, name):
-    """Max pool 3x3 at stride 2 that rounds its output size up, as Caffe does: (B, H, W, C) -> (B, H // 2, W // 2, C).
+def pool_3x3_s2(x: KerasTensor, *, name: str) -> KerasTensor:
+    """Max pool 3x3 at stride 2 that rounds its output size up, as Caffe does.
 
-    The row and column of zeros at the right and bottom stand for "outside": x must not be negative (behind a ReLU).
+    The row and column of zeros at the right and bottom stand for "outside", so x must not be negative (behind a ReLU).
+
+    Args:
+        x: (B, H, W, C).
+        name: Of the pooling layer; the padding is <name>_pad.
+
+    Returns:
+        (B, H // 2, W // 2, C).
     """
     x = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}_pad")(x)
     return keras.layers.MaxPooling2D(3, 2, name=name)(x)
 
 
-def classifier(x, num_classes, name="predictions", **kwargs):
-    """The last layer: float32 logits (B, num_classes) from features (B, D); the features if num_classes is None."""
+def classifier(x: KerasTensor, num_classes: int | None, name: str = "predictions", **kwargs: Any) -> KerasTensor:
+    """The last layer of a network.
+
+    Args:
+        x: Features (B, D).
+        num_classes: How many logits; None returns the features.
+        name: Of the layer.
+        **kwargs: For keras.layers.Dense.
+
+    Returns:
+        float32 logits (B, num_classes).
+    """
     if num_classes is None:
         return x
     return keras.layers.Dense(num_classes, dtype="float32", name=name, **kwargs)(x)

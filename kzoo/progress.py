@@ -1,51 +1,65 @@
-"""A live line for long work on stderr; one line a step where stderr is no terminal."""
+"""Progress of long work on stderr: a live bar on a terminal, else one line at the end of each step."""
+
+from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-def say(text):
-    """Talk goes to stderr; stdout is for data."""
+def say(text: str) -> None:
+    """Print a message for the user to stderr; stdout is for data."""
     print(text, file=sys.stderr, flush=True)
 
 
 class Silent:
-    """Progress that nobody sees."""
+    """Progress that is not shown. The other kinds have the same methods."""
 
-    def start(self, text, total, done=0):
-        """done: of the total, before this process: it says nothing of the speed."""
+    def start(self, text: str, total: int | None, done: int = 0) -> None:
+        """Begin a step.
 
-    def advance(self, n, **numbers):
-        pass
+        Args:
+            text: What is done.
+            total: Its size in units, such as images; None if unknown.
+            done: How much of it an earlier process has done; it does not count for the speed.
+        """
 
-    def done(self, text=None):
-        pass
+    def advance(self, n: int, **numbers: float) -> None:
+        """Count `n` more units as done, and show numbers such as the loss."""
+
+    def done(self, text: str | None = None) -> None:
+        """End a step, with a line that stays, if any."""
 
 
 class Deferred(Silent):
-    """Progress of work that begins before it can be shown: `show` hands on what has been done by then."""
+    """Progress of work that begins before it can be shown."""
 
     def __init__(self):
         self.bar, self.text, self.total, self.count = Silent(), "", None, 0
 
-    def start(self, text, total, done=0):
+    def start(self, text: str, total: int | None, done: int = 0) -> None:
         self.text, self.total, self.count = text, total, done
 
-    def advance(self, n, **numbers):
+    def advance(self, n: int, **numbers: float) -> None:
         self.count += n
         self.bar.advance(n, **numbers)
 
-    def show(self, bar):
+    def show(self, bar: Silent) -> None:
+        """Show what has been done so far on `bar`, and everything from here on."""
         bar.start(self.text, self.total)
         bar.advance(self.count)
         self.bar = bar
 
 
 class Live(Silent):
-    """A rich progress bar: text, bar, share, speed, time to go, and numbers such as the loss."""
+    """A rich progress bar: text, bar, percentage, speed, time remaining, and numbers such as the loss.
 
-    def __init__(self, unit):
+    Args:
+        unit: What is counted, such as "images".
+    """
+
+    def __init__(self, unit: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -62,35 +76,43 @@ class Live(Silent):
         )
         self.task = None
 
-    def start(self, text, total, done=0):
+    def start(self, text: str, total: int | None, done: int = 0) -> None:
         if self.task is not None:
             self.progress.remove_task(self.task)
         self.task = self.progress.add_task(text, total=total, completed=done, speed="", numbers="")
         self.began, self.count = time.monotonic(), 0
 
-    def advance(self, n, **numbers):
+    def advance(self, n: int, **numbers: float) -> None:
         self.count += n
         speed = self.count / max(time.monotonic() - self.began, 1e-9)
         rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
         text = " ".join(f"{k} {v:.4g}" for k, v in numbers.items())
         self.progress.update(self.task, advance=n, speed=f"{rate} {self.unit}/s", numbers=text)
 
-    def done(self, text=None):
+    def done(self, text: str | None = None) -> None:
         if text:
             self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class Lines(Silent):
-    """For logs: the line that each step ends with."""
+    """Progress for logs: only the line at the end of each step."""
 
-    def done(self, text=None):
+    def done(self, text: str | None = None) -> None:
         if text:
             say(text)
 
 
 @contextmanager
-def progress(unit="images", quiet=False):
-    """A Live, Lines or Silent progress, as fits where stderr goes."""
+def progress(unit: str = "images", quiet: bool = False) -> Iterator[Silent]:
+    """Show progress on stderr: a Live bar on a terminal, else Lines.
+
+    Args:
+        unit: What is counted.
+        quiet: Show nothing.
+
+    Returns:
+        A context manager that gives the progress.
+    """
     if quiet:
         yield Silent()
     elif sys.stderr.isatty():

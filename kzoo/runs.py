@@ -1,4 +1,4 @@
-"""A run: the folder that one training leaves behind, written so that a kill at any moment loses at most one epoch."""
+"""A run: the folder that one training leaves, written so that a kill at any moment loses at most one epoch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,23 @@ import platform
 import shlex
 import sys
 import zipfile
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kzoo.catalog import Preprocessing, spec
 from kzoo.errors import RunError, first_line
-from kzoo.files import LEFT, write_atomically
+from kzoo.files import LEFT, hold_lock, write_atomically
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from kzoo.data.dataset import DataSet
 
 CONFIG, MODEL, LABELS, SPLITS = "config.json", "model.keras", "labels.txt", "splits.csv"
 HISTORY, METRICS, CHECKPOINT, LOCK = "history.csv", "metrics.json", "checkpoint.npz", ".lock"
@@ -27,22 +35,31 @@ HISTORY, METRICS, CHECKPOINT, LOCK = "history.csv", "metrics.json", "checkpoint.
 
 @dataclass
 class Run:
-    """A run that was read: its folder, its configuration, its Keras model, and how to prepare an image for it."""
+    """A run that was loaded.
+
+    Attributes:
+        path: Its folder.
+        config: What its config.json holds.
+        model: The keras.Model of its best epoch.
+    """
 
     path: Path
     config: dict
-    model: object
+    model: keras.Model
 
     @property
-    def classes(self):
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by label."""
         return tuple(self.config["classes"])
 
     @property
-    def input_shape(self):
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the model's input."""
         return tuple(self.config["input_shape"])
 
     @property
-    def preprocessing(self):
+    def preprocessing(self) -> Preprocessing:
+        """How an image is prepared for the model."""
         return Preprocessing(**self.config["preprocessing"])
 
     @property
@@ -81,33 +98,52 @@ class Run:
         return drawn and metrics.get("winner", "head") == "head"
 
 
-def write_json(path, data):
+def write_json(path: str | os.PathLike, data: Any) -> None:
+    """Write data as indented JSON, completely or not at all.
+
+    Raises:
+        KzooError: The system refuses.
+    """
     with write_atomically(path, "w", errors="backslashreplace") as f:
         json.dump(data, f, indent=2, ensure_ascii=False)
         f.write("\n")
 
 
-def read_json(path):
-    """A file of a run that holds a JSON object; RunError."""
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a file of a run that holds a JSON object.
+
+    Raises:
+        RunError: It is missing, can't be read, or holds something else.
+    """
     try:
         data = json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError:
-        raise RunError(f"{Path(path).parent} is no run: it has no {Path(path).name}.") from None
+        raise RunError(f"{Path(path).parent} is not a kzoo run: it has no {Path(path).name}.") from None
     except (OSError, ValueError, RecursionError) as e:
         raise RunError(f"{path} can't be read ({e}).") from e
     if not isinstance(data, dict):
-        raise RunError(f"{Path(path).parent} is no run: {Path(path).name} holds no JSON object.")
+        raise RunError(f"{Path(path).parent} is not a kzoo run: {Path(path).name} holds no JSON object.")
     return data
 
 
-def write_csv(path, rows, columns):
+def write_csv(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write rows as CSV with a header, completely or not at all.
+
+    Raises:
+        KzooError: The system refuses.
+    """
     with write_atomically(path, "w", newline="", errors="backslashreplace") as f:
         writer = csv.DictWriter(f, columns)
         writer.writeheader()
         writer.writerows(rows)
 
 
-def read_csv(path):
+def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
+    """Read the rows of a CSV file by their columns.
+
+    Raises:
+        RunError: It can't be read.
+    """
     try:
         with open(path, encoding="utf-8", newline="") as f:
             return list(csv.DictReader(f))
@@ -116,27 +152,33 @@ def read_csv(path):
 
 
 @contextmanager
-def locked(folder):
-    """Hold a run folder for this process; RunError if another one has it. A dead process holds nothing."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    try:
-        f = open(Path(folder) / LOCK, "a")  # noqa: SIM115, closed below
-    except OSError as e:
-        raise RunError(f"{folder} can't be written to ({e.strerror}).") from e
-    with f:
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Hold a run folder for this process, and remove what a killed process left in it.
+
+    Args:
+        folder: The run; it must exist.
+
+    Returns:
+        A context manager. The system releases the lock of a process that dies.
+
+    Raises:
+        RunError: Another process holds it, or it can't be written to or locked.
+    """
+
+    def refuse():
+        raise RunError(f"{folder} is in use by another kzoo process: wait for it, or choose another --out.")
+
+    with ExitStack() as stack:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise RunError(f"{folder} is in use by another kzoo process: wait for it, or choose another --out.") from e
+            held = stack.enter_context(hold_lock(Path(folder) / LOCK, on_busy=refuse))
         except OSError as e:
+            if e.filename is not None:
+                raise RunError(f"{folder} can't be written to ({e.strerror}).") from e
             raise RunError(f"{folder} can't be locked ({e.strerror}): choose an --out on another file system.") from e
-        for path in Path(folder).iterdir():  # of a process that was killed: the lock is ours
-            if LEFT.match(path.name) and path.is_file():
-                path.unlink()
+        if held:
+            for path in Path(folder).iterdir():  # left by a process that was killed
+                if LEFT.match(path.name) and path.is_file():
+                    path.unlink()
         yield
 
 
@@ -144,13 +186,13 @@ def locked(folder):
 argv: ContextVar[tuple[str, ...]] = ContextVar("argv", default=())
 
 
-def command(verb):
-    """The command line that is running, or the function that was called, for the record."""
+def command(verb: str) -> str:
+    """Return the command line that is running, else the function `kzoo.<verb>(...)`, for the record."""
     return shlex.join(["kzoo", *argv.get()]) if argv.get() else f"kzoo.{verb}(...)"
 
 
-def versions():
-    """Versions of what computes, for the record; nothing is imported to know them."""
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that compute, for the record. Nothing is imported to find them."""
     from importlib.metadata import PackageNotFoundError, version
 
     import kzoo
@@ -166,8 +208,14 @@ def versions():
     return found
 
 
-def record(folder, settings, dataset):
-    """Write what a run starts with: config.json, labels.txt, splits.csv."""
+def record(folder: Path, settings: Mapping[str, Any], dataset: DataSet) -> None:
+    """Write the files that a run starts with: config.json, labels.txt, splits.csv.
+
+    Args:
+        folder: The run.
+        settings: For config.json, JSON-able.
+        dataset: A `kzoo.data.dataset.DataSet`.
+    """
     write_json(folder / CONFIG, settings)
     with write_atomically(folder / LABELS, "w", errors="backslashreplace") as f:
         f.writelines(f"{name}\n" for name in dataset.classes)
@@ -187,8 +235,8 @@ def _plain(label):
 # --- the model -------------------------------------------------------------------------------------------
 
 
-def save_model(model, path):
-    """Write a .keras file whole or not at all, with the hash of its weights inside."""
+def save_model(model: keras.Model, path: str | os.PathLike) -> None:
+    """Write a .keras file completely or not at all, with the hash of its weights inside."""
     with write_atomically(path) as f:
         model.save(f.name)
         with zipfile.ZipFile(f.name, "a") as archive:
@@ -204,30 +252,43 @@ def _digest(f):
     return digest
 
 
-def load_run(path):
-    """Read a run folder: a Run with its configuration and its best model.
+def load_run(path: str | os.PathLike) -> Run:
+    """Load a run folder: its configuration and its best model.
 
-    The file is checked against the hash inside it and read in Keras' safe mode. Raises RunError.
+    The model file is checked against the hash inside it and read in Keras' safe mode.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        A Run.
+
+    Raises:
+        RunError: It is not a run, has no finished epoch, or a file of it is corrupt or was changed.
     """
     path = Path(path)
     if not path.is_dir():
-        raise RunError(f"There is no run '{path}': kzoo train writes one.")
+        raise RunError(f"There is no run folder '{path}': kzoo train writes one.")
     config = read_json(path / CONFIG)
     if not {"model", "classes", "input_shape", "preprocessing"} <= config.keys():
-        raise RunError(f"{path} is no run: its {CONFIG} was not written by kzoo.")
+        raise RunError(f"{path} is not a kzoo run: its {CONFIG} was not written by kzoo.")
     row = spec(config["model"])
     import_module(row.architecture.partition(":")[0])  # its layers register themselves with Keras
     import_module("kzoo.layers")
     file = path / MODEL
     if not file.is_file():
-        raise RunError(f"{path} has no {MODEL} yet: no epoch was finished. kzoo train --resume --out {path} goes on.")
+        raise RunError(f"{path} has no {MODEL}: no epoch was finished. Continue with kzoo train --resume --out {path}.")
     run = Run(path, config, read_model(file))
     _check_preprocessing(run)
     return run
 
 
-def read_model(file):
-    """A Keras model that `save_model` wrote: checked against the hash inside, read in safe mode. Raises RunError."""
+def read_model(file: str | os.PathLike) -> keras.Model:
+    """Load a model that `save_model` wrote: checked against the hash inside, read in safe mode.
+
+    Raises:
+        RunError: It is missing or corrupt.
+    """
     import keras
 
     if not Path(file).is_file():
@@ -238,7 +299,7 @@ def read_model(file):
             with archive.open("model.weights.h5") as weights:
                 digest = _digest(weights).hexdigest()
         if digest != recorded:
-            raise RunError(f"{file} is damaged: the hash of its weights is not the one recorded in it.")
+            raise RunError(f"{file} is corrupt: the hash of its weights is not the one recorded in it.")
         model = keras.saving.load_model(file, compile=False, safe_mode=True)
     except RunError:
         raise
@@ -248,13 +309,13 @@ def read_model(file):
 
 
 def _check_preprocessing(run):
-    """RunError if images would be prepared for another network than the one in the run."""
+    """RunError if the preprocessing in config.json is not that of the model."""
     from kzoo.layers import Preprocess
 
     try:
         wanted = run.preprocessing
         found = wanted.fingerprint(run.input_shape)
-        recorded = run.config.get("preprocessing_sha256", found)  # runs of old have none
+        recorded = run.config.get("preprocessing_sha256", found)  # old runs have none
         layer = next((x for x in run.model.layers if isinstance(x, Preprocess)), None)
         if layer is not None:
             inside = replace(wanted, channel_order=layer.channel_order, scale=layer.scale, offset=layer.offset)
@@ -265,26 +326,42 @@ def _check_preprocessing(run):
     if recorded != found or not fits:
         raise RunError(
             f"The preprocessing in {run.path / CONFIG} is not the one that {MODEL} was trained with: {CONFIG} was "
-            "changed, or other rules hold now. Restore it, or train again."
+            "changed, or kzoo's rules were. Restore it, or train again."
         )
 
 
 # --- the checkpoint --------------------------------------------------------------------------------------
 
 
-def save_checkpoint(path, arrays, state):
-    """Arrays by name, and a JSON-able state, in one file, whole or not at all."""
+def save_checkpoint(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], state: Any) -> None:
+    """Write a checkpoint completely or not at all.
+
+    Args:
+        path: The file.
+        arrays: {name: array}.
+        state: JSON-able.
+    """
     import numpy as np
 
-    with write_atomically(path) as f, zipfile.ZipFile(f, "w") as archive:  # stored, not compressed: it is noise
+    with (
+        write_atomically(path) as f,
+        zipfile.ZipFile(f, "w") as archive,
+    ):  # stored, not compressed: weights hardly compress
         for i, array in enumerate(arrays.values()):
             with archive.open(f"{i}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
         archive.writestr("state.json", json.dumps({"names": list(arrays), "state": state}))
 
 
-def load_checkpoint(path):
-    """(arrays, state); RunError if the file is damaged: the archive's checksums cover every byte of the arrays."""
+def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Any]:
+    """Load what `save_checkpoint` wrote. The archive's checksums cover every byte of the arrays.
+
+    Returns:
+        (arrays, state).
+
+    Raises:
+        RunError: The file is missing or corrupt.
+    """
     import numpy as np
 
     try:
@@ -297,12 +374,21 @@ def load_checkpoint(path):
             return arrays, meta["state"]
     except Exception as e:
         raise RunError(
-            f"The checkpoint {path} can't be read ({e}): it is damaged. Start again with another --out."
+            f"The checkpoint {path} can't be read ({e}): it is corrupt. Start again with another --out."
         ) from e
 
 
-def differences(ours, theirs, keys):
-    """Sentences on the keys whose values differ between this command and a run that it wants to resume."""
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    """Describe the settings that differ between this command and a run that it should resume.
+
+    Args:
+        ours: Settings of this command.
+        theirs: Settings of the run.
+        keys: Those to compare; dicts are compared key by key.
+
+    Returns:
+        A sentence for each difference.
+    """
     found = []
     for key in keys:
         a, b = theirs.get(key), ours.get(key)
@@ -318,8 +404,17 @@ def _brief(value):
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def new_folder(out, model, data):
-    """The folder for a new run, made; RunError if it holds one already. By default runs/MODEL-DATA, with a number."""
+def new_folder(out: str | os.PathLike | None, model: str, data: str) -> Path:
+    """Make the folder for a new run.
+
+    Args:
+        out: The folder; None takes runs/MODEL-DATA, with a number if that exists.
+        model: Name of the model.
+        data: Name of the data.
+
+    Raises:
+        RunError: It holds a run or other files, or can't be made.
+    """
     if out is None:
         stem = Path("runs") / f"{model}-{Path(data.replace(':', '_')).stem or 'data'}"
         out, n = stem, 1
@@ -328,9 +423,9 @@ def new_folder(out, model, data):
             out = Path(f"{stem}-{n}")
     out = Path(out)
     if (out / CONFIG).exists():
-        raise RunError(f"{out} holds a run already: add --resume to go on with it, or choose another --out.")
+        raise RunError(f"{out} holds a run already: add --resume to continue it, or choose another --out.")
     if out.exists() and (not out.is_dir() or any(p.name != LOCK and not LEFT.match(p.name) for p in out.iterdir())):
-        raise RunError(f"{out} exists and is no run: choose another --out.")
+        raise RunError(f"{out} exists and is not a kzoo run: choose another --out.")
     try:
         os.makedirs(out, exist_ok=True)
     except OSError as e:

@@ -70,7 +70,7 @@ def test_what_a_kill_at_the_start_leaves_is_no_obstacle(tmp_path):
     assert len(runs.read_csv(out / "splits.csv")) == 1797
     for text in ("{}", "[1]", '{"model": "mnist_softmax"}'):
         (out / "config.json").write_text(text)
-        with pytest.raises(RunError, match="is no run"):
+        with pytest.raises(RunError, match="is not a kzoo run"):
             kzoo.load_run(out)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 # The version of decode, resize and crop in kzoo.data.images; another one gives other pixels. (Not raised when BMP files
 # began to be read with their palettes, which was a fault of few files: every run and export would be refused.)
@@ -15,14 +16,21 @@ RULES = 1
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a network or a recipe comes from."""
+    """Where a network or a recipe comes from.
+
+    Attributes:
+        title: Of the paper.
+        authors: As they are cited.
+        year: Of publication.
+        arxiv: Number on arXiv, if it is there.
+    """
 
     title: str
     authors: str
     year: int
     arxiv: str | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         arxiv = f", arXiv:{self.arxiv}" if self.arxiv else ""
         return f"{self.authors} ({self.year}), {self.title}{arxiv}"
 
@@ -31,12 +39,17 @@ class Paper:
 class Preprocessing:
     """How a picture becomes what a network was trained on.
 
-    crop: the share of the shorter side that the central square crop keeps (0.875 for the usual 224 of 256).
-    interpolation: "bilinear" or "bicubic", always with antialiasing.
-    channel_order: "rgb" or "bgr"; scale, offset: y = x * scale + offset with x in 0..255, one number or one
-        for each channel, in the order of channel_order.
+    Resizing and cropping happen in `kzoo.data.images`; channel order, scale and offset inside the model.
 
-    Resizing and cropping happen in `kzoo.data.images`, channel order, scale and offset inside the model.
+    Attributes:
+        crop: Share of the shorter side that the central square crop keeps, in (0, 1]: 0.875 for the usual 224 of 256.
+        interpolation: "bilinear" or "bicubic", always with antialiasing.
+        channel_order: "rgb" or "bgr".
+        scale: y = x * scale + offset with x in 0..255; a number, or one for each channel in `channel_order`.
+        offset: See `scale`.
+
+    Raises:
+        ValueError: A value is not one of these.
     """
 
     crop: float = 1.0
@@ -56,16 +69,25 @@ class Preprocessing:
             value = getattr(self, name)
             object.__setattr__(self, name, tuple(value) if isinstance(value, (list, tuple)) else value)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, for JSON; `Preprocessing(**fields)` makes it again."""
         return asdict(self)
 
-    def fingerprint(self, shape):
-        """A hash of what happens to a picture on its way into a network that takes `shape` (height, width, channels).
+    def fingerprint(self, shape: Sequence[int]) -> str:
+        """Hash everything that is done to a picture on its way into a network.
 
-        Two networks may share a picture's pixels only if it is the same. RULES stands for `kzoo.data.images`.
+        Two networks may share the pixels of a picture only if the hashes are equal. RULES stands for
+        `kzoo.data.images`.
 
-        >>> Preprocessing().fingerprint((224, 224, 3)) == Preprocessing(crop=0.875).fingerprint((224, 224, 3))
-        False
+        Args:
+            shape: (height, width, channels) of the network's input.
+
+        Returns:
+            Hex digits.
+
+        Example:
+            >>> Preprocessing().fingerprint((224, 224, 3)) == Preprocessing(crop=0.875).fingerprint((224, 224, 3))
+            False
         """
 
         def numbers(v):
@@ -87,13 +109,21 @@ class Preprocessing:
 class Weights:
     """A set of pretrained weights: where it is, what it was trained on, and how to prepare its input.
 
-    file: a path or an address. hash: checked before every use, as its source publishes it: "sha256:<hex>", "md5:<hex>",
-    leading digits being enough ("sha256:f37072fd"); "" where the source publishes none.
-    preprocessing: what the network was trained on; None takes the model's. size: in bytes, as rounded as its source
-    prints it, None if it does not.
-    names: the map from foreign names (`kzoo.weights.maps`); None tries all of them.
-    num_classes: None for a file without classifier. config: keywords of the architecture that these weights need.
-    top1, top5: per cent on ImageNet's validation images, as published.
+    Attributes:
+        tag: Its name among the weights of a model, such as "imagenet".
+        file: A path or an address.
+        hash: As its source publishes it, checked before every use: "sha256:<hex>" or "md5:<hex>", of which leading
+            digits are enough ("sha256:f37072fd"); "" if the source publishes none.
+        preprocessing: What the network was trained on; None takes the model's.
+        size: Bytes, as rounded as its source prints them; None if it does not.
+        names: The map from foreign names (`kzoo.weights.maps`); None tries all of them.
+        num_classes: None for a file without a classifier.
+        classes: What the classes are, for `kzoo.weights.classes`.
+        config: Keywords of the architecture that these weights need.
+        licence: Of the weights.
+        top1: Per cent on ImageNet's validation images, as published.
+        top5: Likewise.
+        source: Who publishes it.
     """
 
     tag: str
@@ -121,12 +151,23 @@ class Weights:
 class ModelSpec:
     """A row of the catalog.
 
-    architecture: "module:function"; the function takes an image tensor and keywords and gives logits.
-    config: the keywords of this row. input_shape: (height, width, channels) as published.
-    params: trainable parameters as published: an int is exact, a string such as "1.7M" is the figure as printed.
-    multiply_adds: for one image, likewise ("19.6G"). None where the source prints none.
-    deviations: where this departs from the paper, a sentence each.
-    task: what it is for, a name of `kzoo.tasks.TASKS`.
+    Attributes:
+        name: A lower-case identifier.
+        architecture: "module:function"; the function takes an image tensor and keywords and returns logits.
+        input_shape: (height, width, channels) as published.
+        num_classes: As published.
+        paper: Where it comes from.
+        config: Keywords of the architecture.
+        params: Trainable parameters as published: an int is exact, a string such as "1.7M" is the figure as printed.
+            None if the source prints none.
+        multiply_adds: For one image, likewise ("19.6G").
+        deviations: Where this departs from the paper, a sentence each.
+        preprocessing: Of its input, if weights do not say otherwise.
+        weights: Published weights, the first being the default.
+        recipe: The default recipe for training.
+        task: What it is for, a name of `kzoo.tasks.TASKS`.
+        loss_weights: Weights of the losses of the outputs when auxiliary classifiers are trained too, the main output
+            first; () weighs all outputs alike.
     """
 
     name: str
@@ -142,26 +183,41 @@ class ModelSpec:
     weights: tuple[Weights, ...] = ()
     recipe: str = "modern"
     task: str = "classification"
+    loss_weights: tuple[float, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        object.__setattr__(self, "loss_weights", tuple(self.loss_weights))
 
     def __hash__(self):
         return hash((self.name, self.architecture, self.input_shape, self.num_classes))
 
 
-def printed(value):
-    """A count as a number: printed("1.7M") == 1.7e6, printed("19.6G") == 19.6e9, printed(7850) == 7850."""
+def printed(value: int | str | None) -> float | int | None:
+    """Return a published count as a number.
+
+    Example:
+        >>> printed("1.7M"), printed("19.6G"), printed(7850)
+        (1700000.0, 19600000000.0, 7850)
+    """
     if isinstance(value, str):
         return float(value[:-1]) * {"K": 1e3, "M": 1e6, "G": 1e9}[value[-1]]
     return value
 
 
-def agrees(ours, value):
-    """Whether our count is the published one: equal to an int; within 1 % of a printed figure, or rounded or cut to it.
+def agrees(ours: int, value: int | str | None) -> bool:
+    """Compare our count with the published one.
 
-    Papers do both: ResNet-152's 11.28G are printed as 11.3, ResNet-50's 3.858G as 3.8.
+    Papers round and truncate: ResNet-152's 11.28G are printed as 11.3, ResNet-50's 3.858G as 3.8.
+
+    Args:
+        ours: Our count.
+        value: An int must be equal; a printed figure may differ by 1 %, or by rounding or truncation.
+
+    Example:
+        >>> agrees(3_858_000_000, "3.8G"), agrees(7_851, 7_850)
+        (True, False)
     """
     if not isinstance(value, str):
         return ours == value

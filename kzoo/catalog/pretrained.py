@@ -5,7 +5,11 @@ keras.applications, the first eight digits of SHA-256 in the names of torchvisio
 for the MobileNets. Accuracies are those that the source prints, for one central crop on ImageNet's validation images.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kzoo.catalog.model_spec import Preprocessing, Weights
 from kzoo.catalog.shipped import PREFIX
@@ -18,8 +22,12 @@ CAFFE = Preprocessing(crop=0.875, channel_order="bgr", scale=1.0, offset=(-103.9
 TF = Preprocessing(crop=0.875)
 
 
-def torch_input(crop=0.875):
-    """torchvision's mean and deviation of RGB in 0..1, for pixels in 0..255."""
+def torch_input(crop: float = 0.875) -> Preprocessing:
+    """Return torchvision's preprocessing, mean and deviation of RGB in 0..1, for pixels in 0..255.
+
+    Args:
+        crop: See `Preprocessing`.
+    """
     mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     return Preprocessing(
         crop=crop,
@@ -37,7 +45,33 @@ KERNELS = "weights_tf_dim_ordering_tf_kernels"
 OXFORD, HE, GOOGLE = "CC BY 4.0 (VGG, Oxford)", "MIT (K. He)", "Apache-2.0 (Google)"
 
 
-def keras(file, md5, preprocessing, mib, top1, top5, licence, *, tag="imagenet", names="keras", **more):
+def keras(
+    file: str,
+    md5: str | None,
+    preprocessing: Preprocessing,
+    mib: float,
+    top1: float | None,
+    top5: float | None,
+    *,
+    licence: str,
+    tag: str = "imagenet",
+    names: str | None = "keras",
+    **more: Any,
+) -> Weights:
+    """Make the row of a file of keras.applications.
+
+    Args:
+        file: Address below KERAS.
+        md5: As published, None if it is not.
+        preprocessing: See `Weights`.
+        mib: Size in MiB, 0 if it is not known.
+        top1: See `Weights`.
+        top5: See `Weights`.
+        licence: See `Weights`.
+        tag: See `Weights`.
+        names: See `Weights`.
+        **more: Other fields of `Weights`.
+    """
     return Weights(
         tag,
         KERAS + file,
@@ -53,8 +87,15 @@ def keras(file, md5, preprocessing, mib, top1, top5, licence, *, tag="imagenet",
     )
 
 
-def keras_mobilenet(version, alpha):
-    """All widths are published for 224x224; only the full one has an accuracy in Keras' table."""
+def keras_mobilenet(version: int, alpha: float) -> Weights:
+    """Make the row of a MobileNet of keras.applications.
+
+    All widths are published for 224x224; only the full one has an accuracy in Keras' table.
+
+    Args:
+        version: 1 or 2.
+        alpha: The width multiplier.
+    """
     if version == 1:
         file = f"mobilenet/mobilenet_{ {1.0: '1_0', 0.75: '7_5', 0.5: '5_0', 0.25: '2_5'}[alpha] }_224_tf.h5"
         mib, top1, top5 = 16, 70.4, 89.5
@@ -68,7 +109,7 @@ def keras_mobilenet(version, alpha):
         mib if full else 0,
         top1 if full else None,
         top5 if full else None,
-        GOOGLE,
+        licence=GOOGLE,
         tag="imagenet" if full else f"imagenet_alpha_{alpha}",
         config={"alpha": alpha},
     )
@@ -80,18 +121,32 @@ TORCH = "https://download.pytorch.org/models/"
 
 
 def torch(
-    file,
-    names,
-    mib,
-    top1,
-    top5,
+    file: str,
+    names: str,
+    mib: float,
+    top1: float | None,
+    top5: float | None,
     *,
-    tag="imagenet",
-    preprocessing=TORCH_INPUT,
-    base=TORCH,
-    source="torchvision",
-    licence="BSD-3-Clause (torchvision)",
-):
+    tag: str = "imagenet",
+    preprocessing: Preprocessing = TORCH_INPUT,
+    base: str = TORCH,
+    source: str = "torchvision",
+    licence: str = "BSD-3-Clause (torchvision)",
+) -> Weights:
+    """Make the row of a file of torchvision or timm, whose name holds eight digits of its SHA-256.
+
+    Args:
+        file: Address below `base`.
+        names: See `Weights`.
+        mib: Size in MiB.
+        top1: See `Weights`.
+        top5: See `Weights`.
+        tag: See `Weights`.
+        preprocessing: See `Weights`.
+        base: The server's folder.
+        source: See `Weights`.
+        licence: See `Weights`.
+    """
     digits = file.rpartition("-")[2].partition(".")[0]
     return Weights(
         tag,
@@ -107,11 +162,18 @@ def torch(
     )
 
 
-# --- kzoo's own, in the package (kzoo/shipped has their cards) ---------------------------------------------
+# --- kzoo's own, in the package (kzoo/catalog/shipped has their cards) ---------------------------------------------
 
 
-def own(name, data, size, sha256):
-    """data: what they were trained on, also their tag. Their accuracy is not ImageNet's: the card has it."""
+def own(name: str, data: str, size: int, sha256: str) -> Weights:
+    """Make the row of weights that kzoo ships.
+
+    Args:
+        name: Of the file and the model.
+        data: What they were trained on, also their tag. Their accuracy is not ImageNet's: it is in their card.
+        size: Bytes.
+        sha256: Hash of the file.
+    """
     return Weights(
         data,
         f"{PREFIX}{name}.npz",
@@ -126,7 +188,7 @@ def own(name, data, size, sha256):
     )
 
 
-# What fine-tuning and style transfer fall back on where nothing better is at hand: (model, tag).
+# What fine-tuning and style transfer fall back to if nothing better is found locally: (model, tag).
 OFFLINE_BACKBONE, OFFLINE_STYLE = ("resnet20", "cifar10"), ("vgg_cifar10", "cifar10")
 
 # --- The table: model -> its sets, the first being the one to take -----------------------------------------
@@ -142,11 +204,11 @@ PRETRAINED = {
     "vgg11": (torch("vgg11-8a719046.pth", "torch_vgg11", 506.840, 69.020, 88.628),),
     "vgg13": (torch("vgg13-19584684.pth", "torch_vgg13", 507.545, 69.928, 89.246),),
     "vgg16": (
-        keras(f"vgg16/vgg16_{KERNELS}.h5", "64373286793e3c8b2b4e3219cbf3544b", CAFFE, 528, 71.3, 90.1, OXFORD),
+        keras(f"vgg16/vgg16_{KERNELS}.h5", "64373286793e3c8b2b4e3219cbf3544b", CAFFE, 528, 71.3, 90.1, licence=OXFORD),
         torch("vgg16-397923af.pth", "torch_vgg16", 527.796, 71.592, 90.382, tag="torchvision"),
     ),
     "vgg19": (
-        keras(f"vgg19/vgg19_{KERNELS}.h5", "cbe5617147190e668d6c5d5026f83318", CAFFE, 549, 71.3, 90.0, OXFORD),
+        keras(f"vgg19/vgg19_{KERNELS}.h5", "cbe5617147190e668d6c5d5026f83318", CAFFE, 549, 71.3, 90.0, licence=OXFORD),
         torch("vgg19-dcbb9e9d.pth", "torch_vgg19", 548.051, 72.376, 90.876, tag="torchvision"),
     ),
     "vgg11_bn": (torch("vgg11_bn-6002323d.pth", "torch_vgg11_bn", 506.881, 70.370, 89.810),),
@@ -160,13 +222,13 @@ PRETRAINED = {
     ),
     "plain20": (own("plain20", "cifar10", 569754, "c722a7b63f78e27f33a6733c8e19e4256c4988f99411ad7b4130cf23a3d4432f"),),
     "resnet50": (
-        keras(f"resnet/resnet50_{KERNELS}.h5", "2cb95161c43110f7111970584f804107", CAFFE, 98, 74.9, 92.1, HE),
+        keras(f"resnet/resnet50_{KERNELS}.h5", "2cb95161c43110f7111970584f804107", CAFFE, 98, 74.9, 92.1, licence=HE),
     ),
     "resnet101": (
-        keras(f"resnet/resnet101_{KERNELS}.h5", "f1aeb4b969a6efcfb50fad2f0c20cfc5", CAFFE, 171, 76.4, 92.8, HE),
+        keras(f"resnet/resnet101_{KERNELS}.h5", "f1aeb4b969a6efcfb50fad2f0c20cfc5", CAFFE, 171, 76.4, 92.8, licence=HE),
     ),
     "resnet152": (
-        keras(f"resnet/resnet152_{KERNELS}.h5", "100835be76be38e30d865e96f2aaae62", CAFFE, 232, 76.6, 93.1, HE),
+        keras(f"resnet/resnet152_{KERNELS}.h5", "100835be76be38e30d865e96f2aaae62", CAFFE, 232, 76.6, 93.1, licence=HE),
     ),
     "resnet50_v1_5": (
         torch("resnet50-0676ba61.pth", "torch_resnet", 97.781, 76.130, 92.862),
@@ -205,13 +267,19 @@ PRETRAINED = {
         ),
     ),
     "resnet50_v2": (
-        keras(f"resnet/resnet50v2_{KERNELS}.h5", "3ef43a0b657b3be2300d5770ece849e0", TF, 98, 76.0, 93.0, GOOGLE),
+        keras(
+            f"resnet/resnet50v2_{KERNELS}.h5", "3ef43a0b657b3be2300d5770ece849e0", TF, 98, 76.0, 93.0, licence=GOOGLE
+        ),
     ),
     "resnet101_v2": (
-        keras(f"resnet/resnet101v2_{KERNELS}.h5", "6343647c601c52e1368623803854d971", TF, 171, 77.2, 93.8, GOOGLE),
+        keras(
+            f"resnet/resnet101v2_{KERNELS}.h5", "6343647c601c52e1368623803854d971", TF, 171, 77.2, 93.8, licence=GOOGLE
+        ),
     ),
     "resnet152_v2": (
-        keras(f"resnet/resnet152v2_{KERNELS}.h5", "a49b44d1979771252814e80f8ec446f9", TF, 232, 78.0, 94.2, GOOGLE),
+        keras(
+            f"resnet/resnet152v2_{KERNELS}.h5", "a49b44d1979771252814e80f8ec446f9", TF, 232, 78.0, 94.2, licence=GOOGLE
+        ),
     ),
     "googlenet_bn": (torch("googlenet-1378be20.pth", "torch_googlenet", 49.731, 69.778, 89.530, preprocessing=TF),),
     "inception_v3": (
@@ -222,7 +290,7 @@ PRETRAINED = {
             92,
             77.9,
             93.7,
-            GOOGLE,
+            licence=GOOGLE,
             names="keras_inception_v3",
         ),
     ),
@@ -247,7 +315,7 @@ PRETRAINED = {
             215,
             80.3,
             95.3,
-            GOOGLE,
+            licence=GOOGLE,
             names="keras_inception_resnet_v2",
         ),
     ),
@@ -256,21 +324,49 @@ PRETRAINED = {
     "squeezenet1_0": (torch("squeezenet1_0-b66bff10.pth", "torch_squeezenet1_0", 4.778, 58.092, 80.420),),
     "squeezenet1_1": (torch("squeezenet1_1-b8a52dc0.pth", "torch_squeezenet1_1", 4.730, 58.178, 80.624),),
     "nasnet_mobile": (
-        keras("nasnet/NASNet-mobile.h5", "020fb642bf7360b370c678b08e0adf61", TF, 23, 74.4, 91.9, GOOGLE),
+        keras("nasnet/NASNet-mobile.h5", "020fb642bf7360b370c678b08e0adf61", TF, 23, 74.4, 91.9, licence=GOOGLE),
     ),
-    "nasnet_large": (keras("nasnet/NASNet-large.h5", "11577c9a518f0070763c2b964a382f17", TF, 343, 82.5, 96.0, GOOGLE),),
+    "nasnet_large": (
+        keras("nasnet/NASNet-large.h5", "11577c9a518f0070763c2b964a382f17", TF, 343, 82.5, 96.0, licence=GOOGLE),
+    ),
 }
 
 # --- Files without an address ------------------------------------------------------------------------------
 
-# Sets that people have as files under these names; their hashes tell them. They bring the preprocessing that the file
-# itself does not say. Model -> (weights, input shape). Accuracies are those of TF-slim's tables, of the paper
+# Files that circulate under these names, recognised by their hashes. Their rows hold the preprocessing, which the file
+# does not. Model -> (weights, input shape). Accuracies are those of TF-slim's tables, of the paper
 # (arXiv:1602.07360, Table 2) and of its authors' release notes for 1.1.
 SLIM = Preprocessing(crop=0.875, scale=1 / 128, offset=-1.0)
 CAFFE_SQUEEZENET = Preprocessing(crop=0.875, channel_order="bgr", scale=1.0, offset=(-104.0, -117.0, -123.0))
 
 
-def known(file, digits, size, preprocessing, top1, top5, source, licence, config=None, num_classes=1000):
+def known(
+    file: str,
+    digits: str,
+    size: int,
+    *,
+    preprocessing: Preprocessing,
+    top1: float,
+    top5: float,
+    source: str,
+    licence: str,
+    config: Mapping[str, Any] | None = None,
+    num_classes: int | None = 1000,
+) -> Weights:
+    """Make the row of a file that has no address.
+
+    Args:
+        file: Its usual name; without the suffix it is the tag.
+        digits: Its SHA-256.
+        size: Bytes.
+        preprocessing: See `Weights`.
+        top1: See `Weights`.
+        top5: See `Weights`.
+        source: See `Weights`.
+        licence: See `Weights`.
+        config: See `Weights`.
+        num_classes: See `Weights`.
+    """
     return Weights(
         Path(file).stem,
         file,
@@ -293,12 +389,12 @@ RECOGNISED = {
                 "mobilenet_v1_0.25_128_imagenet.npz",
                 "06639fca543ba19e8828678ffc54695e127cfa1fc2e8d1aa8cdce2e26b0c7778",
                 618616,
-                SLIM,
-                41.5,
-                66.3,
-                "TF-slim",
-                GOOGLE,
-                {"alpha": 0.25},
+                preprocessing=SLIM,
+                top1=41.5,
+                top5=66.3,
+                source="TF-slim",
+                licence=GOOGLE,
+                config={"alpha": 0.25},
             ),
             (128, 128, 3),
         ),
@@ -309,11 +405,11 @@ RECOGNISED = {
                 "mobilenet_v2_1.0_224_imagenet.npz",
                 "d18a54434572a9b31ab86c082d239dc5316b309a157b2620af6cd9da89cc6385",
                 4531327,
-                SLIM,
-                71.9,
-                91.0,
-                "TF-slim",
-                GOOGLE,
+                preprocessing=SLIM,
+                top1=71.9,
+                top5=91.0,
+                source="TF-slim",
+                licence=GOOGLE,
             ),
             (224, 224, 3),
         ),
@@ -324,12 +420,12 @@ RECOGNISED = {
                 "squeezenet_v1.0_imagenet.npz",
                 "f4114036a1f62e5b575e718e8841f65b0e8d27b80911fbd33096b5c875905ea1",
                 928997,
-                CAFFE_SQUEEZENET,
-                57.5,
-                80.3,
-                "SqueezeNet's authors",
-                "BSD (SqueezeNet's authors)",
-                {"conv10_padding": 1},
+                preprocessing=CAFFE_SQUEEZENET,
+                top1=57.5,
+                top5=80.3,
+                source="SqueezeNet's authors",
+                licence="BSD (SqueezeNet's authors)",
+                config={"conv10_padding": 1},
             ),
             (227, 227, 3),
         ),
@@ -340,11 +436,11 @@ RECOGNISED = {
                 "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5",
                 "17154246284f555591549ac2c83e127abfbf4307dc4b0060fdaa2931d0fa38da",
                 3002560,
-                CAFFE_SQUEEZENET,
-                57.5,
-                80.3,
-                "SqueezeNet's authors",
-                "BSD (SqueezeNet's authors)",
+                preprocessing=CAFFE_SQUEEZENET,
+                top1=57.5,
+                top5=80.3,
+                source="SqueezeNet's authors",
+                licence="BSD (SqueezeNet's authors)",
                 num_classes=None,
             ),
             (227, 227, 3),
@@ -353,7 +449,7 @@ RECOGNISED = {
 }
 
 
-def recognised_shape(weights):
-    """The input shape that a recognised file was trained on, None for all others."""
+def recognised_shape(weights: Weights) -> tuple[int, int, int] | None:
+    """Return the input shape that a recognised file was trained on, None for all others."""
     rows = [pair for pairs in RECOGNISED.values() for pair in pairs]
     return next((shape for w, shape in rows if w.hash and w.hash == weights.hash), None)

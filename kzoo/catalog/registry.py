@@ -10,15 +10,24 @@ from kzoo.errors import KzooError, unknown
 _rows: dict[str, ModelSpec] = {}
 
 
-def register(row, *, replace=False):
-    """Add a row to the catalog; it then works by name in every function and command of this process.
+def register(row: ModelSpec, *, replace: bool = False) -> ModelSpec:
+    """Add a row to the catalog; its name then works in every function and command of this process.
 
-    Raises KzooError if the name is taken (unless replace) or is no plain lower-case identifier.
+    Args:
+        row: The row.
+        replace: Whether to replace a row of that name.
 
-    >>> from kzoo.catalog import ModelSpec, Paper
-    >>> row = ModelSpec("my_net", "my_package.nets:my_net", (32, 32, 3), 10, Paper("None yet", "I", 2026))
-    >>> register(row).name
-    'my_net'
+    Returns:
+        `row`.
+
+    Raises:
+        KzooError: The name is taken, or is not a lower-case identifier.
+
+    Example:
+        >>> from kzoo.catalog import ModelSpec, Paper
+        >>> row = ModelSpec("my_net", "my_package.nets:my_net", (32, 32, 3), 10, Paper("None yet", "I", 2026))
+        >>> register(row).name
+        'my_net'
     """
     if not isinstance(row, ModelSpec):
         raise KzooError(f"register() takes a kzoo.ModelSpec, got {type(row).__name__}.")
@@ -30,22 +39,31 @@ def register(row, *, replace=False):
     return row
 
 
-def list_models(pattern="*"):
-    """Names of the models that match a shell pattern, in the catalog's order.
+def list_models(pattern: str = "*") -> list[str]:
+    """List the models whose names match a pattern, in the catalog's order.
 
-    >>> list_models("vgg1*")
-    ['vgg11', 'vgg13', 'vgg16', 'vgg19', 'vgg11_bn', 'vgg13_bn', 'vgg16_bn', 'vgg19_bn']
+    Args:
+        pattern: A shell pattern.
+
+    Example:
+        >>> list_models("vgg1*")
+        ['vgg11', 'vgg13', 'vgg16', 'vgg19', 'vgg11_bn', 'vgg13_bn', 'vgg16_bn', 'vgg19_bn']
     """
     return [name for name in _rows if fnmatchcase(name, pattern)]
 
 
-def spec(name):
-    """The row of a model, a ModelSpec.
+def spec(name: str | ModelSpec) -> ModelSpec:
+    """Return the row of a model.
 
-    Raises UnknownName with the nearest name.
+    Args:
+        name: Its name; a ModelSpec is returned as it is.
 
-    >>> spec("vgg16").params
-    138357544
+    Raises:
+        UnknownName: There is no such model; the message suggests the nearest name.
+
+    Example:
+        >>> spec("vgg16").params
+        138357544
     """
     if isinstance(name, ModelSpec):
         return name

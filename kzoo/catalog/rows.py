@@ -1,5 +1,7 @@
 """The catalog's rows: one for each model. Standard library only."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 from kzoo.catalog.model_spec import ModelSpec, Paper, Preprocessing
@@ -319,11 +321,17 @@ for _name, _depth, _params, _shortcut in (
     )
 
 
-def wrn(depth, k, *, params=None):
-    """The row of any wide residual network for CIFAR: build(wrn(22, 2)), or register it to use it by name.
+def wrn(depth: int, k: int, *, params: int | str | None = None) -> ModelSpec:
+    """Make the row of any wide residual network for CIFAR: for build(wrn(22, 2)), or to be registered.
 
-    >>> wrn(22, 2).name
-    'wrn_22_2'
+    Args:
+        depth: Layers, 6n + 4.
+        k: Widening factor.
+        params: See `ModelSpec`.
+
+    Example:
+        >>> wrn(22, 2).name
+        'wrn_22_2'
     """
     return ModelSpec(
         f"wrn_{depth}_{k}",
@@ -452,6 +460,7 @@ register(
         (224, 224, 3),
         1000,
         paper=_GOOGLENET,
+        loss_weights=(1.0, 0.3, 0.3),  # section 5: with aux=True
         # Caffe's bvlc_googlenet. Table 1 prints no total, and several of its rows do not fit their own sizes.
         params=6_998_552,
         preprocessing=Preprocessing(crop=0.875, channel_order="bgr", scale=1.0, offset=(-104.0, -117.0, -123.0)),

@@ -1,15 +1,19 @@
-"""Augmentation with Keras' own layers. It stands before the model while that trains, and is in no exported graph."""
+"""Augmentation with Keras' own layers. It runs in front of the model during training and is in no exported graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 import keras
 
 from kzoo.errors import KzooError, unknown
 
-# Outside the picture is black: digits go on as they are, and photos show what is real and what is not.
+# Pixels from outside the picture are black: right for digits, and visibly artificial in photos.
 _FILL = {"fill_mode": "constant", "fill_value": 0.0}
 
 
 def _flip(share, seed):
-    if share != 0.5:  # Keras knows no other
+    if share != 0.5:  # Keras has no other probability
         raise KzooError(f"flip mirrors half of the pictures, so its amount is 0.5, not {share}.")
     return keras.layers.RandomFlip("horizontal", seed=seed)
 
@@ -35,8 +39,26 @@ AUGMENTATIONS = {
 }
 
 
-def augmentation(pairs, seed):
-    """Layers for a recipe's (name, amount) pairs, in float32, active in training only."""
+def augmentation(pairs: Iterable[tuple[str, float]], seed: int) -> list[keras.layers.Layer]:
+    """Make the augmentation layers of a recipe. They change images while training and do nothing otherwise.
+
+    Args:
+        pairs: (name, amount) pairs, applied in order; the names are those of `AUGMENTATIONS`. Amounts: "flip" takes
+            0.5; "shift", "crop", "cutout" and "zoom" a share of the side; "rotate" degrees; "brightness" and
+            "contrast" a share of the range.
+        seed: Seed of the first layer; each further layer takes the next number.
+
+    Returns:
+        Keras layers that compute in float32.
+
+    Raises:
+        UnknownName: No augmentation has that name.
+        KzooError: "flip" has another amount than 0.5.
+
+    Example:
+        >>> [layer.name.rstrip("_0123456789") for layer in augmentation([("flip", 0.5), ("zoom", 0.1)], seed=0)]
+        ['random_flip', 'random_zoom']
+    """
     layers = []
     for i, (name, amount) in enumerate(pairs):
         if name not in AUGMENTATIONS:

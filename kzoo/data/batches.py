@@ -1,4 +1,4 @@
-"""From a Split to batches: prepared once and kept, in memory or on disk, else prepared on the way."""
+"""Batches of a Split: images are decoded once and kept in memory or on disk, else decoded on the fly."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -17,17 +19,37 @@ from kzoo.data.scan import in_order
 from kzoo.errors import DataError
 from kzoo.hardware import cores
 
-MEMORY = 2 << 30  # bytes of prepared images that are kept in memory
+if TYPE_CHECKING:
+    from kzoo.catalog import Preprocessing
+
+MEMORY = 2 << 30  # bytes of decoded images that are kept in memory
 DISK = 32 << 30  # ... and on disk, but at most half of what is free there
 
 
-def prepared(split, shape, preprocessing, progress=None):
-    """Decode, resize and crop every image of a split once.
+def decode_split(
+    split: Split,
+    shape: tuple[int, int, int],
+    preprocessing: Preprocessing,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[Split, list[tuple[str, str]]]:
+    """Decode, resize and crop every image of a split once, and keep the result.
 
-    Returns (split, skipped): the split with a uint8 array (N, *shape) in place of files where that takes at most
-    MEMORY bytes, or, on disk, DISK bytes (else the split as it was), without the images that can't be decoded; those
-    are in `skipped`, as (id, reason). What is on disk is a file without a name in Python's temporary folder ($TMPDIR),
-    gone with the process. progress: called with 1 for each image.
+    The decoded images are kept in memory up to `MEMORY` bytes, else on disk up to `DISK` bytes (at most half of the
+    free space). The file on disk is an unnamed one in Python's temporary folder ($TMPDIR) and disappears with the
+    process. A split that needs more than that is returned as it was, and `batches` decodes it on the fly.
+
+    Args:
+        split: The images.
+        shape: (height, width, channels) of the model's input.
+        preprocessing: Crop and interpolation.
+        progress: Called with 1 after each image.
+
+    Returns:
+        (split, skipped). `split` has a uint8 array (N, *shape) in place of files, without the images that can't be
+        decoded; those are in `skipped`, as (id, reason).
+
+    Raises:
+        DataError: The number of channels does not fit.
     """
     height, width, channels = shape
     size = len(split) * height * width * channels
@@ -44,7 +66,7 @@ def prepared(split, shape, preprocessing, progress=None):
             out[i : i + 256] = images.fit(x, height, width, preprocessing)
         return Split(out, split.labels, split.ids), []
 
-    one = images.preparer(shape, preprocessing)
+    one = images.make_preparer(shape, preprocessing)
 
     def attempt(source):
         try:
@@ -68,7 +90,7 @@ def prepared(split, shape, preprocessing, progress=None):
 
 
 class _Store:
-    """Takes images (uint8, all of one shape) and gives them back as one array: in memory, on disk, or not at all."""
+    """Collects images (uint8, all of one shape) into one array: in memory, on disk, or not at all."""
 
     def __init__(self, shape, most, size):
         self.shape, self.n, self.out, self.file = shape, 0, None, None
@@ -83,7 +105,7 @@ class _Store:
         elif self.file:
             try:
                 self.file.write(np.ascontiguousarray(image).data)
-            except OSError:  # others filled the disk meanwhile: then the images are prepared on the way
+            except OSError:  # other programs filled the disk meanwhile: decode on the fly instead
                 self.file.close()
                 self.file = None
         self.n += 1
@@ -142,15 +164,36 @@ def _targets_at(labels, targets):
     return rows
 
 
-def batches(split, shape, preprocessing, batch_size, *, targets=None, order=None, alternate_flip=False):
-    """A tf.data.Dataset of (uint8 images (B, *shape), float32 targets (B, ...)).
+def batches(
+    split: Split,
+    shape: tuple[int, int, int],
+    preprocessing: Preprocessing,
+    batch_size: int,
+    *,
+    targets: Callable[[np.ndarray], np.ndarray] | None = None,
+    order: tuple[int, int | tf.Variable] | None = None,
+    alternate_flip: bool = False,
+) -> tf.data.Dataset:
+    """Serve a split in batches.
 
-    targets: a function of labels (B, ...) that gives them, such as a task's; None gives the labels as they are.
-    order: None for the stored order; else (seed, epoch): a permutation that depends on these two only, so that a
-    resumed run sees the same. epoch may be a tf.Variable (int64), which is read when a pass begins.
-    alternate_flip: mirror each image from left to right in every other epoch; which half of the images begins is drawn
-    with the seed. So two epochs show every image both ways, where a coin for each time shows a half of them twice the
-    same way (Jordan 2024, arXiv:2404.00498, section 3.6). Needs an order.
+    Args:
+        split: The images with their labels.
+        shape: (height, width, channels) of the model's input.
+        preprocessing: Crop and interpolation, for images that are not decoded yet.
+        batch_size: Images in a batch; the last one may have fewer.
+        targets: A function of labels (B, ...) that returns the targets, such as a task's; None serves the labels.
+        order: None for the stored order; else (seed, epoch). The permutation depends on these two only, so that a
+            resumed run serves the same batches. `epoch` may be a tf.Variable (int64), which is read when a pass
+            begins.
+        alternate_flip: Mirror each image horizontally in every other epoch. Which half of the images begins mirrored is
+            drawn from the seed. Needs an `order`.
+
+    Returns:
+        A tf.data.Dataset of (uint8 images (B, *shape), targets (B, ...)).
+
+    Reference:
+        Alternating flip: Jordan 2024, arXiv:2404.00498, section 3.6. Two epochs show every image both ways; a random
+        flip shows half of the images the same way twice.
     """
     if split.files:
         images.check_shape(shape)
@@ -183,8 +226,8 @@ def batches(split, shape, preprocessing, batch_size, *, targets=None, order=None
         .map(one_batch, num_parallel_calls=2, deterministic=True)
     )
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(math.ceil(n / batch_size))).prefetch(2)
-    # The tuner sleeps 10 ms, 20 ms, 40 ms, ..., and the end of a pass waits until it wakes: up to twice the time of the
-    # pass. There is nothing to tune here.
+    # tf.data's autotuner sleeps 10 ms, 20 ms, 40 ms, ..., and the end of a pass waits until it wakes: up to twice the
+    # time of the pass. There is nothing to tune here.
     tuning = tf.data.Options()
     tuning.autotune.enabled = False
     return dataset.with_options(tuning)

@@ -1,4 +1,4 @@
-"""What a data set is in kzoo: images with labels, divided into parts."""
+"""The data structures: images with labels, divided into parts."""
 
 from __future__ import annotations
 
@@ -19,40 +19,56 @@ PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "v
 class Split:
     """Images with labels.
 
-    images: a uint8 array (N, H, W, C), or a list of paths, or a list of encoded bytes. labels: int64 (N,).
-    ids: a name for each image, for the record.
+    Attributes:
+        images: A uint8 array (N, H, W, C), or a list of paths, or a list of encoded bytes.
+        labels: int64 (N,).
+        ids: A name for each image, for the record.
     """
 
     images: np.ndarray | list
     labels: np.ndarray
     ids: list[str]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices):
+    def take(self, indices: np.ndarray) -> Split:
+        """Select images.
+
+        Args:
+            indices: int (M,), positions in this split; they may repeat.
+
+        Returns:
+            A Split of the M images, in that order.
+        """
         images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
         return Split(images, self.labels[indices], [self.ids[i] for i in indices])
 
     @property
-    def files(self):
+    def files(self) -> bool:
+        """Whether the images are files or encoded bytes, and not an array of pixels."""
         return not isinstance(self.images, np.ndarray)
 
 
 class Groups(Protocol):
-    """What knows which images are duplicates: `kzoo.data.scan.Scan`, or what is remembered of one."""
+    """Anything that knows which images are duplicates, such as `kzoo.data.scan.Scan` or a cached result of it."""
 
     def groups_of(self, ids: list[str]) -> np.ndarray:
-        """A number for each image (N,), the same for duplicates."""
+        """Return a group number for each image, int (N,); duplicates have the same number."""
 
 
 @dataclass
 class DataSet:
-    """A data set, divided: `splits` maps "train", "val", "test" (those that there are) to a Split.
+    """A data set, divided into parts.
 
-    classes: names, by label. skipped: (name, reason) of what could not be used. drawn: the names of the splits between
-    which kzoo divided images; the others are the user's. scan: what `kzoo.data.scan` saw, where the images were looked
-    at to keep duplicates together, so that nobody has to look twice.
+    Attributes:
+        name: What it was loaded as.
+        classes: Names of the classes, by label.
+        splits: Maps "train", "val" and "test" (those that exist) to a Split.
+        skipped: (name, reason) of each file that could not be used.
+        drawn: Names of the splits between which kzoo divided the images; the other splits are the user's own.
+        scan: The result of `kzoo.data.scan.scan_images`, where the images were scanned for duplicates, so that they
+            need not be read again.
     """
 
     name: str
@@ -62,15 +78,15 @@ class DataSet:
     drawn: tuple[str, ...] = ()
     scan: Groups | None = field(default=None, repr=False, compare=False)
 
-    def whole(self):
-        """All parts as one Split."""
+    def whole(self) -> Split:
+        """Join all parts into one Split."""
         parts = list(self.splits.values())
         images = [p.images for p in parts]
         images = list(chain(*images)) if parts[0].files else np.concatenate(images)
         return Split(images, np.concatenate([p.labels for p in parts]), list(chain(*(p.ids for p in parts))))
 
-    def fingerprint(self):
-        """A hash of names, labels and contents (for files: their sizes) of all splits."""
+    def fingerprint(self) -> str:
+        """Hash names, labels and contents (for files: their sizes) of all splits, as hex digits."""
         digest = hashlib.sha256("\n".join(self.classes).encode("utf-8", "surrogateescape"))
         for name, split in sorted(self.splits.items()):
             digest.update(f"{name}:{len(split)}".encode())
@@ -85,8 +101,17 @@ class DataSet:
         return digest.hexdigest()
 
 
-def report_skipped(skipped, most=3):
-    """One line that names the first few and counts the rest."""
+def report_skipped(skipped: list[tuple[str, str]], most: int = 3) -> str:
+    """Describe skipped files in one line.
+
+    Args:
+        skipped: (name, reason) pairs.
+        most: How many are named; the rest is counted.
+
+    Example:
+        >>> report_skipped([("a.jpg", "is empty"), ("b.jpg", "is empty")], most=1)
+        '2 unusable files: a.jpg is empty; and 1 more'
+    """
     listed = "; ".join(f"{shown(name)} {reason}" for name, reason in skipped[:most])
     rest = f"; and {len(skipped) - most} more" if len(skipped) > most else ""
     return f"{len(skipped)} unusable file{'s' if len(skipped) > 1 else ''}: {listed}{rest}"

@@ -1,7 +1,8 @@
-"""Dividing a data set into training, validation and test parts: stratified, seeded, duplicates together."""
+"""Divide a data set into training, validation and test parts: stratified, seeded, without duplicates across parts."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +12,25 @@ from kzoo.errors import DataError
 from kzoo.files import escaped
 
 
-def divide(data: DataSet, val_fraction, test_fraction, seed):
-    """Make the splits that are missing; every class keeps at least one image to train on.
+def divide(data: DataSet, val_fraction: float, test_fraction: float, seed: int) -> DataSet:
+    """Make the splits that are missing. Every class keeps at least one training image.
 
-    Where `data.scan` is there, a group of duplicates goes to one part whole. A group whose images have several labels
-    is of no class: it stays in training, since it can't measure anything. So a part may get fewer images of a class
-    than its fraction, when a group is too large for it, and a class that is one group stays in training.
+    If the images were scanned (`data.scan`), a group of duplicates goes to one part as a whole. A group whose images
+    have several labels stays in training, because its labels can't measure anything. A part may therefore get fewer
+    images of a class than its fraction: if a group is too large for it, or if the class is a single group.
+
+    Args:
+        data: The data set; its `splits` and `drawn` are changed. A split named "all" is divided into three parts, a
+            "train" without "val" into two.
+        val_fraction: Share of all images that go to validation, in [0, 1).
+        test_fraction: Share of all images that go to the test part, in [0, 1).
+        seed: Of the random choice.
+
+    Returns:
+        `data`.
+
+    Raises:
+        DataError: The two fractions leave nothing to train on.
     """
     rng = np.random.default_rng(seed)
     splits = dict(data.splits)
@@ -78,11 +92,19 @@ def _bundles(members, groups):
     return sorted(np.split(members[order], edges), key=lambda bundle: bundle[0]) if len(members) else []
 
 
-def contradictory(labels, groups):
-    """Whether an image's group holds several labels: bool (N,) from labels and groups, both int (N,).
+def contradictory(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Find images whose group of duplicates holds several labels.
 
-    >>> contradictory(np.array([2, 1, 1, 0]), np.array([7, 7, 8, 9]))
-    array([ True,  True, False, False])
+    Args:
+        labels: int (N,).
+        groups: int (N,), the group number of each image.
+
+    Returns:
+        bool (N,).
+
+    Example:
+        >>> contradictory(np.array([2, 1, 1, 0]), np.array([7, 7, 8, 9]))
+        array([ True,  True, False, False])
     """
     _, group = np.unique(groups, return_inverse=True)
     lowest = np.full(group.max(initial=-1) + 1, np.iinfo("int64").max)
@@ -92,10 +114,19 @@ def contradictory(labels, groups):
     return (lowest < highest)[group]
 
 
-def as_divided(data, rows, where):
-    """The data set in the parts that a run's splits.csv names; images that are not in it are in no part.
+def as_divided(data: DataSet, rows: list[dict[str, str]], where: str | os.PathLike) -> DataSet:
+    """Divide a data set as a run's splits.csv says.
 
-    rows: of that file, dicts of "split" and "id". where: its name, for the message. Raises DataError.
+    Args:
+        data: The data set.
+        rows: The rows of that file, dicts with "split" and "id".
+        where: Its name, for the message.
+
+    Returns:
+        A copy of `data` with these splits. Images that the file does not list are in no part.
+
+    Raises:
+        DataError: None of the images is in the file.
     """
     part = {row["id"]: row["split"] for row in rows}
     everything = data.whole()

@@ -1,4 +1,4 @@
-"""Paintings drawn by a program, free for any use: styles for the demo, for tests and for pictures in a README."""
+"""Paintings drawn by code, free for any use: styles for the demo, tests and example pictures."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ NIGHT = np.array([[16, 24, 72], [26, 58, 130], [52, 110, 180], [120, 170, 205], 
 GLASS = np.array([[200, 40, 40], [240, 170, 30], [40, 120, 70], [30, 70, 150], [235, 225, 200], [120, 40, 110]], float)
 
 
-def strokes(rng, side):
-    """Short brush strokes along a field with vortices, dark blue to yellow where it turns fastest."""
+def strokes(rng: np.random.Generator, side: int) -> Image.Image:
+    """Draw brush strokes along a field with vortices, dark blue to yellow where it turns fastest: (side, side) RGB."""
     centres, turns = rng.uniform(0, 1, (7, 2)), rng.choice([-1, 1], 7)
     picture = Image.new("RGB", (side, side), tuple(int(v) for v in NIGHT[1]))
     draw = ImageDraw.Draw(picture)
@@ -33,8 +33,8 @@ def strokes(rng, side):
     return picture
 
 
-def glass(rng, side):
-    """Leaded glass: cells around random points, each of one colour, with dark joints."""
+def glass(rng: np.random.Generator, side: int) -> Image.Image:
+    """Draw leaded glass, (side, side) RGB: cells around random points, each of one colour, with dark joints."""
     grid = np.stack(np.meshgrid(np.arange(14), np.arange(14)), -1).reshape(-1, 2)
     points = (grid + rng.uniform(0.1, 0.9, grid.shape)) / 14
     kinds = rng.integers(0, len(GLASS), len(points))
@@ -55,13 +55,20 @@ def glass(rng, side):
 PAINTINGS = {"strokes": strokes, "glass": glass}
 
 
-def painting(name="strokes", *, side=512, seed=0):
-    """A square painting as a PIL.Image, the same for the same arguments.
+def painting(name: str = "strokes", *, side: int = 512, seed: int = 0) -> Image.Image:
+    """Draw a square painting, the same for the same arguments.
 
-    name: one of PAINTINGS. side: in pixels.
+    Args:
+        name: One of PAINTINGS: "strokes" or "glass".
+        side: Width and height in pixels.
+        seed: Of the random numbers.
 
-    >>> painting("glass", side=64).size
-    (64, 64)
+    Raises:
+        UnknownName: No painting has that name.
+
+    Example:
+        >>> painting("glass", side=64).size
+        (64, 64)
     """
     if name not in PAINTINGS:
         raise unknown("painting", name, PAINTINGS, f"There are {', '.join(PAINTINGS)}.")

@@ -1,16 +1,17 @@
-"""What is refused before a pixel is decoded: told from headers, sizes and types, without TensorFlow."""
+"""Checks before a pixel is decoded, from headers, sizes and types, without TensorFlow."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kzoo.errors import DataError
 
-MAX_PIXELS = 100_000_000  # more than any camera gives; 300 MB once decoded
+MAX_PIXELS = 100_000_000  # more than cameras produce; 300 MB once decoded
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 MAX_FILE = 1 << 30  # bytes of one image file, which is read whole
 # How files begin: (position, bytes).
@@ -23,10 +24,14 @@ MAGIC = {
 }
 
 
-def fault(file):
-    """Why a file can't be an image for kzoo, told from its header alone; None if nothing is wrong so far.
+def fault(file: str | os.PathLike | BinaryIO) -> str | None:
+    """Check a file's header. Nothing is decoded, so a small file that declares a huge picture costs nothing.
 
-    file: a path, or a binary file object. Decodes nothing, so a small file that declares a huge picture costs nothing.
+    Args:
+        file: A path, or a binary file object.
+
+    Returns:
+        Why the file can't be an image for kzoo, such as "is empty"; None if nothing is wrong so far.
     """
     try:
         with warnings.catch_warnings():
@@ -53,8 +58,13 @@ def fault(file):
     return None
 
 
-def read(path):
-    """A file's bytes, after its header was looked at; DataError with the reason."""
+def read(path: str | os.PathLike) -> bytes:
+    """Read a file after checking its header.
+
+    Raises:
+        DataError: The reason that `fault` gives.
+        OSError: The file can't be read.
+    """
     reason = fault(path)
     if reason:
         raise DataError(reason)
@@ -62,19 +72,38 @@ def read(path):
         return f.read()
 
 
-def shown(path):
-    """A path for a message: control characters and undecodable bytes escaped."""
+def shown(path: object) -> str:
+    """Format a path for a message, with control characters and undecodable bytes escaped.
+
+    Example:
+        >>> shown("a\\tb.jpg")
+        'a\\\\tb.jpg'
+    """
     return str(path).encode("utf-8", "backslashreplace").decode().encode("unicode_escape").decode("ascii")
 
 
-def check_channels(have, wanted):
-    """DataError for images of `have` channels and a model of `wanted` between which kzoo knows no way."""
+def check_channels(have: int, wanted: int) -> None:
+    """Check that images of `have` channels can feed a model of `wanted` channels: equal numbers, or 1 and 3.
+
+    Raises:
+        DataError: There is no conversion.
+    """
     if have != wanted and {have, wanted} != {1, 3}:
         raise DataError(f"The images have {have} channels, the model takes {wanted}; kzoo converts only 1 and 3.")
 
 
-def as_uint8(images):
-    """Arrays to (N, H, W, C) uint8; DataError for other shapes, types or ranges."""
+def as_uint8(images: np.typing.ArrayLike) -> np.ndarray:
+    """Convert images to (N, H, W, C) uint8.
+
+    Args:
+        images: (N, H, W) or (N, H, W, C), numbers in 0..255, rounded if they are not whole.
+
+    Returns:
+        uint8 (N, H, W, C), not copied if it is that already.
+
+    Raises:
+        DataError: Another shape, type or range, such as floats in 0..1.
+    """
     images = np.asarray(images)
     if images.ndim == 3:
         images = images[..., None]

@@ -1,8 +1,11 @@
 """What an encoded image declares, read from its first bytes by TensorFlow operations.
 
-For graphs, where no Python can look: `refusal` runs before a decoder that would allocate what a header asks for.
-Formats: JPEG (ITU-T T.81), PNG (RFC 2083, 3.2 and 4.1.1), GIF89a (17 to 23), BMP (BITMAPINFOHEADER), WebP (RFC 9649).
+For graphs, where Python can't inspect bytes: `refusal` runs before a decoder that would allocate what a header asks
+for. Formats: JPEG (ITU-T T.81), PNG (RFC 2083, 3.2 and 4.1.1), GIF89a (17 to 23), BMP (BITMAPINFOHEADER), WebP (RFC
+9649).
 """
+
+from __future__ import annotations
 
 import tensorflow as tf
 
@@ -15,13 +18,22 @@ MAX_SCANS = 100
 MAX_SEGMENTS = 10_000  # of a JPEG, of up to 64 KB: a large profile or depth map has hundreds
 
 
-def refusal(data, max_pixels):
-    """Why encoded bytes (a scalar string tensor) are no image for kzoo, a scalar string; "" if nothing is wrong so far.
+def refusal(data: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """Check the header of encoded bytes inside a graph.
 
-    Raises tf.errors.InvalidArgumentError for a JPEG without a readable frame header.
+    Args:
+        data: Scalar string tensor, the bytes of a file.
+        max_pixels: The most pixels that a picture may declare.
 
-    >>> refusal(tf.constant(b"a letter"), 10**8).numpy().decode()
-    'is not a JPEG, PNG, GIF, BMP or WebP image'
+    Returns:
+        A scalar string: why the bytes are no image for kzoo, or "" if nothing is wrong so far.
+
+    Raises:
+        tf.errors.InvalidArgumentError: A JPEG without a readable frame header.
+
+    Example:
+        >>> refusal(tf.constant(b"a letter"), 10**8).numpy().decode()
+        'is not a JPEG, PNG, GIF, BMP or WebP image'
     """
     known = tf.reduce_any([_is(data, kind) for kind in MAGIC])
     size = declared(data)
@@ -51,10 +63,17 @@ def refusal(data, max_pixels):
     )
 
 
-def declared(data):
-    """(width, height) int64 (2,) that encoded bytes, a scalar string tensor, declare in their header; else zeros.
+def declared(data: tf.Tensor) -> tf.Tensor:
+    """Read the size that encoded bytes declare in their header.
 
-    Raises tf.errors.InvalidArgumentError for a JPEG without a readable frame header.
+    Args:
+        data: Scalar string tensor, the bytes of a file.
+
+    Returns:
+        int64 (2,): width and height; zeros for an unknown format.
+
+    Raises:
+        tf.errors.InvalidArgumentError: A JPEG without a readable frame header.
     """
     head = _numbers(data, 64)
     cases = [
@@ -78,7 +97,9 @@ def _cut(data, start, length):
 
 
 def _scans(data):
-    """How many scans a JPEG has up to its end marker, or more than MAX_SCANS; what follows, as a phone's film, is none.
+    """Count the scans of a JPEG up to its end marker, or return more than MAX_SCANS.
+
+    Data behind the end, such as a phone's video, is not read.
 
     From marker to marker, as `kzoo.data.scan` does in Python: segments have a length; in a scan's compressed data 0xFF
     is followed by 0 or a restart marker (0xD0 to 0xD7), which are no markers here.
@@ -141,7 +162,8 @@ def _webp_size(head):
     return tf.case(cases, default=lambda: _two(_little(head, 26, 2) % 16384, _little(head, 28, 2) % 16384))
 
 
-def is_animated_webp(data):
+def is_animated_webp(data: tf.Tensor) -> tf.Tensor:
+    """Return whether a WebP (scalar string) has the animation flag in its extended header (VP8X): a scalar bool."""
     head = _numbers(data, 24)
     return (head[15] == ord("X")) & (head[20] // 2 % 2 == 1)
 
@@ -191,8 +213,12 @@ def _first_frame(data):
     return where * whole, width * whole, height * whole
 
 
-def gif_size(data):
-    """(width, height) int64 (2,) of the canvas and of the first frame, whichever is larger; zeros without a frame."""
+def gif_size(data: tf.Tensor) -> tf.Tensor:
+    """Return the size of a GIF (scalar string), the larger of its canvas and first frame on each axis.
+
+    Returns:
+        int64 (2,): width and height; zeros without a frame.
+    """
     head = _numbers(data, 16)
     canvas = tf.stack([_little(head, 6, 2), _little(head, 8, 2)])
     _, width, height = _first_frame(data)
@@ -200,15 +226,16 @@ def gif_size(data):
     return tf.where(tf.reduce_min(frame) > 0, tf.maximum(canvas, frame), tf.zeros(2, tf.int64))
 
 
-def still_gif(data):
-    """A GIF (a scalar string) without what follows its first frame: TensorFlow decodes all of it, whatever its size."""
+def still_gif(data: tf.Tensor) -> tf.Tensor:
+    """Cut a GIF (scalar string) behind its first frame: TensorFlow would decode all frames, however many there are."""
     end, width, _ = _first_frame(data)
     return tf.where((end > 0) & (width > 0), tf.strings.join([_cut(data, 0, end), b"\x3b"]), b"")
 
 
-def exact_bmp(data):
-    """A BMP (a scalar string) without what follows its pixels, and with its last row's padding: TensorFlow 2.21 takes
-    no other, Pillow and others do.
+def exact_bmp(data: tf.Tensor) -> tf.Tensor:
+    """Trim or pad a BMP (scalar string) to the length that its header declares, the padding of the last row included.
+
+    TensorFlow 2.21 decodes no other BMP; Pillow and others do.
     """
     head = _numbers(data, 32)
     width, height = (_signed(_little(head, at, 4)) for at in (18, 22))

@@ -2,21 +2,29 @@
 
 It is made of TensorFlow operations, so the very same function runs in an input pipeline and inside an exported graph.
 
-The rules: JPEG, PNG, GIF, BMP and WebP, told by their first bytes and not by their names. EXIF orientation is honoured
-in JPEG. CMYK becomes RGB, a palette is looked up, 16 bits keep the upper 8, transparent pixels lie on white, an
-animated GIF gives its first frame, an animated WebP is refused. Grey from colour is 0.299 R + 0.587 G + 0.114 B,
-colour from grey is three times the grey. The shorter side is resized (antialiased) so that the crop fits, the centre
-is cropped, and the result is rounded to uint8. Of a picture more than LONGEST times as long as wide (relative to the
-crop) only so much of the middle is resized: a JPEG of 1 x 65,535 pixels would become one of 224 x 14,680,000.
+The rules: JPEG, PNG, GIF, BMP and WebP, recognised by their first bytes and not by their names. EXIF orientation is
+applied to JPEG. CMYK becomes RGB, a palette is looked up, 16 bits keep the upper 8, transparent pixels are composited
+on white, an animated GIF gives its first frame, an animated WebP is refused. Grey from colour is 0.299 R + 0.587 G +
+0.114 B, colour from grey is three times the grey. The shorter side is resized (antialiased) so that the crop fits, the
+centre is cropped, and the result is rounded to uint8. Of a picture more than LONGEST times as long as wide (relative
+to the crop) only so much of the middle is resized: a JPEG of 1 x 65,535 pixels would become one of 224 x 14,680,000.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from kzoo.data.guards import FORMATS, MAX_PIXELS, as_uint8, fault, read, shown
 from kzoo.data.header import exact_bmp, is_animated_webp, still_gif
 from kzoo.errors import DataError, KzooError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kzoo.catalog import Preprocessing
 
 __all__ = [
     "FORMATS",
@@ -26,9 +34,9 @@ __all__ = [
     "decode",
     "fault",
     "fit",
+    "make_preparer",
     "orientation",
     "prepare",
-    "preparer",
     "read",
     "shown",
     "upright",
@@ -55,11 +63,17 @@ def _rgb(image):
     return tf.cond(channels % 2 == 0, on_white, lambda: colour)
 
 
-def orientation(data):
-    """The EXIF orientation of a JPEG, 1..8; 1 if there is none. data: a scalar string tensor.
+def orientation(data: tf.Tensor) -> tf.Tensor:
+    """Read the EXIF orientation of a JPEG inside a graph.
 
-    TIFF 6.0 inside the APP1 segment: byte order, offset of the first directory, then entries of 12 bytes, of which
-    the one with tag 0x0112 holds the orientation.
+    TIFF 6.0 inside the APP1 segment: byte order, offset of the first directory, then entries of 12 bytes, of which the
+    one with tag 0x0112 holds the orientation.
+
+    Args:
+        data: Scalar string tensor, the bytes of a file.
+
+    Returns:
+        A scalar int32, 1..8; 1 if there is none.
     """
     head = tf.io.decode_raw(tf.strings.substr(data, 0, 65536), tf.uint8)
     n = tf.size(head)
@@ -90,8 +104,16 @@ def orientation(data):
     return tf.cond(tf.reduce_any(matches), parsed, lambda: tf.constant(1))
 
 
-def upright(image, orientation):
-    """Undo an EXIF orientation: image (H, W, C) as stored, to (H or W, W or H, C) as seen."""
+def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Undo an EXIF orientation.
+
+    Args:
+        image: (H, W, C) as stored.
+        orientation: Scalar int32, 1..8.
+
+    Returns:
+        The image as it should be seen; 5 to 8 swap height and width.
+    """
     flip, swap = tf.image.flip_left_right, tf.image.transpose
     return tf.switch_case(
         orientation - 1,
@@ -108,8 +130,18 @@ def upright(image, orientation):
     )
 
 
-def decode(data):
-    """Encoded bytes, a scalar string tensor, to RGB (H, W, 3) uint8. Raises tf.errors.InvalidArgumentError."""
+def decode(data: tf.Tensor) -> tf.Tensor:
+    """Decode an image.
+
+    Args:
+        data: Scalar string tensor, the bytes of a file.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        tf.errors.InvalidArgumentError: The bytes can't be decoded.
+    """
     jpeg = _starts(data, b"\xff\xd8\xff")
 
     # Not the default, so that every build of the library gives the same pixels.
@@ -150,8 +182,16 @@ def _still(data):
     return tf.where(is_animated_webp(data), tf.constant(b""), data)
 
 
-def with_channels(image, channels):
-    """(..., 1 or 3) uint8 to (..., channels) uint8, by the rules above; channels is 1 or 3."""
+def with_channels(image: tf.Tensor | np.ndarray, channels: int) -> tf.Tensor:
+    """Convert between grey and colour by the rules of this module.
+
+    Args:
+        image: (..., 1 or 3) uint8.
+        channels: 1 or 3.
+
+    Returns:
+        (..., channels) uint8.
+    """
     image = tf.convert_to_tensor(image)
     if image.shape[-1] == channels:
         return image
@@ -161,10 +201,19 @@ def with_channels(image, channels):
     return tf.cast(tf.round(grey), tf.uint8)
 
 
-def fit(image, height, width, preprocessing):
-    """Resize and crop uint8 images (H, W, C) or (B, H, W, C) to (..., height, width, C), uint8.
+def fit(image: tf.Tensor | np.ndarray, height: int, width: int, preprocessing: Preprocessing) -> tf.Tensor:
+    """Resize and crop images.
 
     The shorter side becomes size / crop, relative to the target, then the centre is cropped.
+
+    Args:
+        image: uint8 (H, W, C) or (B, H, W, C).
+        height: Of the result.
+        width: Of the result.
+        preprocessing: Crop and interpolation.
+
+    Returns:
+        uint8 (..., height, width, C). An image that has this size is returned unchanged if `preprocessing.crop` is 1.
     """
     image = tf.convert_to_tensor(image)
     shape = tf.shape(image)[-3:-1]
@@ -193,14 +242,35 @@ def _middle(image, shape, height, width):
     return image[..., top : top + h, left : left + w, :]
 
 
-def prepare(data, shape, preprocessing):
-    """Encoded bytes to the model's input (height, width, channels) uint8: decode, channels, resize, crop."""
+def prepare(data: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preprocessing) -> tf.Tensor:
+    """Turn encoded bytes into a model's input: decode, channels, resize, crop.
+
+    Args:
+        data: Scalar string tensor, the bytes of a file.
+        shape: (height, width, channels) of the model's input.
+        preprocessing: Crop and interpolation.
+
+    Returns:
+        uint8 (height, width, channels).
+    """
     height, width, channels = shape
     return fit(with_channels(decode(data), channels), height, width, preprocessing)
 
 
-def preparer(shape, preprocessing):
-    """`prepare` for Python: bytes in, uint8 array out, DataError with the reason if they can't be decoded."""
+def make_preparer(shape: tuple[int, int, int], preprocessing: Preprocessing) -> Callable[[bytes], np.ndarray]:
+    """Compile `prepare` as a function for Python.
+
+    Args:
+        shape: (height, width, channels) of the model's input.
+        preprocessing: Crop and interpolation.
+
+    Returns:
+        A function from the bytes of a file to a uint8 array (height, width, channels). It raises DataError with the
+        reason if they can't be decoded, and KzooError if the memory does not suffice.
+
+    Raises:
+        DataError: The model takes no such images (see `check_shape`).
+    """
     check_shape(shape)
     # Without AutoGraph, whose rewriting of Python would take longer than decoding a hundred photos, for nothing.
     graph = tf.function(
@@ -221,7 +291,12 @@ def preparer(shape, preprocessing):
     return one
 
 
-def check_shape(shape):
+def check_shape(shape: tuple[int | None, int | None, int]) -> None:
+    """Check that encoded images can feed a model of this input shape: fixed sizes, 1 or 3 channels.
+
+    Raises:
+        DataError: They can't.
+    """
     if shape[2] not in (1, 3):
         raise DataError(
             f"Images have 1 or 3 channels, the model takes {shape[2]}: give the data as an .npz of that shape."
@@ -230,7 +305,7 @@ def check_shape(shape):
         raise DataError(f"Images need a fixed height and width, the model has {shape}: pass input_shape.")
 
 
-def short_reason(error):
-    """The first clause of a TensorFlow message, without the graph's node names."""
+def short_reason(error: tf.errors.OpError) -> str:
+    """Return the first clause of a TensorFlow message, without the graph's node names, at most 120 characters."""
     text = (error.message or str(error)).strip().splitlines()[0]
     return text.split("[[")[0].replace("{{function_node", "").split("[Op:")[0].strip(" .:}")[-120:]

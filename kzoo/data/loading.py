@@ -1,4 +1,4 @@
-"""Find a data set, of whatever kind its source is, and divide it."""
+"""Load a data set from any kind of source, and divide it."""
 
 from __future__ import annotations
 
@@ -9,31 +9,49 @@ import numpy as np
 
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.divide import divide
-from kzoo.data.scan import without_undecodable
+from kzoo.data.scan import drop_undecodable
 from kzoo.data.sources import NAMED, SOURCES
 from kzoo.errors import DataError
-from kzoo.progress import say
+from kzoo.progress import Silent, say
 
 
-def load_data(source, *, val_fraction=0.1, test_fraction=0.2, seed=0, strict=False, together=False, bar=None):
+def load_data(
+    source: str | os.PathLike,
+    *,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    strict: bool = False,
+    group_duplicates: bool = False,
+    bar: Silent | None = None,
+) -> DataSet:
     """Find and divide a data set.
 
-    source: a folder of class folders (or of train/, val/, test/ with class folders in them), a .csv with the columns
-        path, label and perhaps split (`kzoo.data.sources.table` has its rules), "digits", "mnist", "fashion_mnist",
-        "cifar10", "tfds:NAME", or an .npz (x_train, y_train, x_test, y_test; or images, labels; perhaps classes).
-    val_fraction, test_fraction: what is taken where the source is not divided itself: a validation part from the
-        training part, a test part only from an undivided pile. Stratified, drawn with `seed`.
-    strict: refuse files that can't be used instead of leaving them out.
-    together: decode each image first (`kzoo.data.scan`), leave out those that can't be decoded, and let duplicates and
-        near duplicates stay in one part where kzoo divides. How the source itself divides them is left as it is.
-    bar: a `kzoo.progress` to show that on.
+    Named sets are looked for in $KZOO_DATA, the Keras cache, then TensorFlow Datasets.
 
-    Returns a DataSet. Named sets are looked for in $KZOO_DATA, the Keras cache, then TensorFlow
-    Datasets. Raises DataError.
+    Args:
+        source: A folder of class folders (or of train/, val/, test/ with class folders in them), a .csv with the
+            columns path, label and optionally split (`kzoo.data.sources.table` has its rules), "digits", "mnist",
+            "fashion_mnist", "cifar10", "tfds:NAME", or an .npz (x_train, y_train, x_test, y_test; or images, labels;
+            optionally classes).
+        val_fraction: Share of the training part that becomes the validation part, if the source has none; in [0, 1).
+        test_fraction: Share of all images that becomes the test part, if the source is not divided at all; in [0, 1).
+        seed: Of the stratified random choice.
+        strict: Refuse a source with unusable files instead of leaving those out.
+        group_duplicates: Decode each image first (`kzoo.data.scan`), leave out those that can't be decoded, and keep
+            duplicates and near duplicates in one part wherever kzoo divides. A division by the source itself is kept.
+        bar: A `kzoo.progress` on which to show that.
 
-    >>> data = load_data("digits")
-    >>> data.classes[:3], {name: len(split) for name, split in data.splits.items()}
-    (('0', '1', '2'), {'train': 1258, 'val': 180, 'test': 359})
+    Returns:
+        A DataSet.
+
+    Raises:
+        DataError: There is no such data set, or it can't be used.
+
+    Example:
+        >>> data = load_data("digits")
+        >>> data.classes[:3], {name: len(split) for name, split in data.splits.items()}
+        (('0', '1', '2'), {'train': 1258, 'val': 180, 'test': 359})
     """
     for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 <= value < 1:
@@ -41,8 +59,8 @@ def load_data(source, *, val_fraction=0.1, test_fraction=0.2, seed=0, strict=Fal
     name = os.fspath(source)
     data = _read(name)
     data.name = name
-    if together:
-        without_undecodable(data, bar)
+    if group_duplicates:
+        drop_undecodable(data, bar)
     if data.skipped and strict:
         raise DataError(report_skipped(data.skipped) + " (--strict)")
     _check(data)
@@ -50,7 +68,7 @@ def load_data(source, *, val_fraction=0.1, test_fraction=0.2, seed=0, strict=Fal
 
 
 def _read(source) -> DataSet:
-    """What the first kind of source that takes it reads."""
+    """Read the source as the first kind that matches it."""
     if source in NAMED and os.path.exists(source):
         say(f"Note: '{source}' is the known data set; ./{source} is the file or folder here.")
     for kind in SOURCES:
@@ -61,7 +79,7 @@ def _read(source) -> DataSet:
             return module.read(source)
     takes = "; ".join(SOURCES.values())
     if os.path.exists(source):
-        raise DataError(f"'{source}' is no kind of data set that kzoo reads. It reads {takes}.")
+        raise DataError(f"'{source}' is not a kind of data set that kzoo reads. It reads {takes}.")
     raise DataError(f"There is no data set '{source}'. kzoo reads {takes}.")
 
 

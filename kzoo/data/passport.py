@@ -1,7 +1,8 @@
-"""The passport of a data set: what is in it, and what is wrong with it, before anybody trains."""
+"""The passport of a data set: a report on what is in it and what is wrong with it, before training."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
@@ -10,7 +11,8 @@ import numpy as np
 from kzoo.data.dataset import DataSet
 from kzoo.data.guards import shown
 from kzoo.data.loading import load_data
-from kzoo.data.scan import scan
+from kzoo.data.scan import scan_images
+from kzoo.progress import Silent
 
 SMALL = 32  # pixels of the shorter side below which a file is called very small
 IMBALANCE = 3.0  # times that the largest class outnumbers the smallest, from which on it is a warning
@@ -20,14 +22,28 @@ LISTED = 5  # of each kind in the text; JSON has all
 
 @dataclass
 class Passport:
-    """What `check_data` found; all fields are JSON-able.
+    """What `check_data` found. All fields are JSON-able.
 
-    counts: {split: {class: images}}, of images that can be decoded. sizes: {"width" and "height": {"min", "median",
-    "max"}, "small": ids}. formats, modes, orientations: {name: images}. unreadable, damaged: [{"id", "reason"}].
-    wrong_suffix: [{"id", "format"}]. duplicates: [{"ids", "splits", "classes", "exact"}], across splits first; exact
-    where the contents are the same, else alike. drawn: the splits between which kzoo divided. class_weights: {class:
-    n / (classes * n_c)} over the training images. imbalance: the largest class relative to the smallest, in training.
-    warnings: sentences, the worst first.
+    Attributes:
+        name: The source.
+        seed: Of the division.
+        images: How many can be decoded.
+        classes: Names, by label.
+        counts: {split: {class: images}}, of images that can be decoded.
+        drawn: The splits between which kzoo divided the images.
+        fingerprint: `DataSet.fingerprint`.
+        sizes: {"width" and "height": {"min", "median", "max"}, "small": ids}.
+        formats: {name: images}.
+        modes: {name: images}, such as "grey" or "CMYK".
+        orientations: {"FORMAT number": images}, by EXIF.
+        unreadable: [{"id", "reason"}], files that can't be used.
+        damaged: [{"id", "reason"}], files that decode although they are corrupt.
+        wrong_suffix: [{"id", "format"}].
+        duplicates: [{"ids", "splits", "classes", "exact"}], those across splits first; exact if the contents are the
+            same, else near duplicates.
+        imbalance: The largest class relative to the smallest, in training.
+        class_weights: {class: n / (classes * n_c)} over the training images.
+        warnings: Sentences, the most serious first.
     """
 
     name: str
@@ -50,67 +66,84 @@ class Passport:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def groups(self):
-        """Lists of ids that are duplicates."""
+    def groups(self) -> list[list[str]]:
+        """Lists of ids that are duplicates of each other."""
         return [d["ids"] for d in self.duplicates]
 
     @property
-    def across(self):
+    def across(self) -> list[dict]:
         """The groups of duplicates that lie in several splits."""
         return [d for d in self.duplicates if len(set(d["splits"])) > 1]
 
     @property
-    def contradictory(self):
+    def contradictory(self) -> list[dict]:
         """The groups of duplicates with several labels."""
         return [d for d in self.duplicates if len(set(d["classes"])) > 1]
 
     @property
-    def ok(self):
-        """Whether nothing would spoil a result: no unreadable or damaged file, no duplicates across splits."""
+    def ok(self) -> bool:
+        """Whether nothing would distort a result: no unreadable or damaged file, no duplicates across splits."""
         return not (self.unreadable or self.damaged or self.across)
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
+        """Return all fields and `ok`, for JSON."""
         return {**asdict(self), "ok": self.ok}
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "\n".join(_lines(self))
 
 
-def check_data(source, *, seed=0, val_fraction=0.1, test_fraction=0.2, bar=None):
-    """Look at each image of a data set, and say what is in it and what is wrong with it.
-
-    source: what `kzoo.load_data` takes, divided as it divides with together=True; or a DataSet, which is left as it is.
-    One that was loaded with together=True was looked at already, so nothing is read again.
-    bar: a `kzoo.progress`.
+def check_data(
+    source: str | os.PathLike | DataSet,
+    *,
+    seed: int = 0,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    bar: Silent | None = None,
+) -> Passport:
+    """Read each image of a data set, and report what is in it and what is wrong with it.
 
     Images are counted and measured as training sees them: upright by EXIF, unreadable ones left out. Duplicates are
-    equal files, equal arrays, and pictures that look the same (`kzoo.data.duplicates`). Needs no Keras.
+    equal files, equal arrays, and pictures that look the same (`kzoo.data.duplicates`). Keras is not needed.
 
-    Returns a Passport. Raises DataError where there is no data set to speak of.
+    Args:
+        source: What `kzoo.load_data` takes, divided as with `group_duplicates=True`; or a DataSet, which is left as it
+            is. One that was loaded with `group_duplicates=True` is not read again.
+        seed: As in `kzoo.load_data`.
+        val_fraction: As in `kzoo.load_data`.
+        test_fraction: As in `kzoo.load_data`.
+        bar: A `kzoo.progress`.
 
-    >>> p = kzoo.check_data("digits")
-    >>> p.images, p.counts["val"]["0"], p.ok
-    (1797, 18, True)
+    Returns:
+        A Passport.
+
+    Raises:
+        DataError: There is no such data set, or it can't be used at all.
+
+    Example:
+        >>> p = kzoo.check_data("digits")
+        >>> p.images, p.counts["val"]["0"], p.ok
+        (1797, 18, True)
     """
     if isinstance(source, DataSet):
         data = source
     else:
         data = load_data(
-            source, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction, together=True, bar=bar
+            source, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction, group_duplicates=True, bar=bar
         )
-    seen = data.scan or scan(data.splits, bar)
+    seen = data.scan or scan_images(data.splits, bar)
     place = {
         id: (part, data.classes[label])
         for part, split in data.splits.items()
         for id, label in zip(split.ids, split.labels, strict=True)
-        if seen.looks[seen.row[id]].fault is None
+        if seen.infos[seen.row[id]].fault is None
     }
-    looks = {id: seen.looks[seen.row[id]] for id in place}
+    infos = {id: seen.infos[seen.row[id]] for id in place}
     training = [c for part, c in place.values() if part == "train"]
     tally = Counter(training)
     counted = [tally[c] for c in data.classes]
     weights = {c: len(training) / (len(counted) * n) if n else 0.0 for c, n in zip(data.classes, counted, strict=True)}
-    faults = [(id, seen.looks[seen.row[id]].fault) for s in data.splits.values() for id in s.ids if id not in place]
+    faults = [(id, seen.infos[seen.row[id]].fault) for s in data.splits.values() for id in s.ids if id not in place]
     found = Passport(
         name=data.name,
         seed=seed,
@@ -119,13 +152,13 @@ def check_data(source, *, seed=0, val_fraction=0.1, test_fraction=0.2, bar=None)
         counts={part: {c: 0 for c in data.classes} for part in data.splits},
         drawn=list(data.drawn),
         fingerprint=data.fingerprint(),
-        sizes=_sizes(looks),
-        formats=_count(k.format for k in looks.values()),
-        modes=_count(m for k in looks.values() for m in k.modes),
-        orientations=_count(f"{k.format} {k.orientation}" for k in looks.values() if k.orientation > 1),
+        sizes=_sizes(infos),
+        formats=_count(k.format for k in infos.values()),
+        modes=_count(m for k in infos.values() for m in k.modes),
+        orientations=_count(f"{k.format} {k.orientation}" for k in infos.values() if k.orientation > 1),
         unreadable=[{"id": id, "reason": reason} for id, reason in [*data.skipped, *faults]],
-        damaged=[{"id": id, "reason": k.damage} for id, k in looks.items() if k.damage],
-        wrong_suffix=[{"id": id, "format": k.format} for id, k in looks.items() if k.wrong_suffix],
+        damaged=[{"id": id, "reason": k.damage} for id, k in infos.items() if k.damage],
+        wrong_suffix=[{"id": id, "format": k.format} for id, k in infos.items() if k.wrong_suffix],
         duplicates=_duplicates(seen, place),
         imbalance=max(counted) / max(min(counted), 1),
         class_weights=weights,
@@ -140,16 +173,16 @@ def _count(items):
     return dict(Counter(items).most_common())
 
 
-def _sizes(looks):
-    if not looks:
+def _sizes(infos):
+    if not infos:
         return {"small": []}
-    sides = np.array([(k.width, k.height) for k in looks.values()])
+    sides = np.array([(k.width, k.height) for k in infos.values()])
     result = {
         name: {"min": int(x.min()), "median": float(np.median(x)), "max": int(x.max())}
         for name, x in zip(("width", "height"), sides.T, strict=True)
     }
-    uniform = (sides == sides[0]).all()  # as arrays are: then that is the data's size, and no accident
-    small = [] if uniform else [id for id, side in zip(looks, sides.min(1), strict=True) if side < SMALL]
+    uniform = (sides == sides[0]).all()  # as in arrays: then small is the data's own size
+    small = [] if uniform else [id for id, side in zip(infos, sides.min(1), strict=True) if side < SMALL]
     return {**result, "small": small}
 
 
@@ -162,7 +195,7 @@ def _duplicates(seen, place):
     found = []
     for ids in groups.values():
         if len(ids) > 1:
-            digests = {seen.looks[seen.row[id]].digest for id in ids}
+            digests = {seen.infos[seen.row[id]].digest for id in ids}
             splits, classes = zip(*(place[id] for id in ids), strict=True)
             found.append({"ids": ids, "splits": splits, "classes": classes, "exact": len(digests) == 1})
     for d in found:
@@ -170,8 +203,15 @@ def _duplicates(seen, place):
     return sorted(found, key=lambda d: (len(set(d["splits"])) == 1, len(set(d["classes"])) == 1))
 
 
-def ends(group):
-    """The places in a group of duplicates of two to show: of different splits, else labels, where there are."""
+def ends(group: dict) -> tuple[int, int]:
+    """Choose the two images of a group of duplicates that show best what is wrong.
+
+    Args:
+        group: One of `Passport.duplicates`.
+
+    Returns:
+        Positions of two images: of different splits, else of different classes, else the first two.
+    """
     for key in ("splits", "classes"):
         other = next((i for i, v in enumerate(group[key]) if v != group[key][0]), None)
         if other is not None:
@@ -190,7 +230,7 @@ def _warnings(p):
     if p.contradictory:
         yield f"{_n(len(p.contradictory), 'group')} of duplicates with different labels: one of the labels is wrong."
     if p.unreadable:
-        yield f"{_n(len(p.unreadable), 'file')} can't be used and {_are(len(p.unreadable))} left out."
+        yield f"{_n(len(p.unreadable), 'file')} can't be used and {_are(len(p.unreadable))} skipped."
     if p.damaged:
         yield f"{_n(len(p.damaged), 'file')} {_are(len(p.damaged))} damaged, though decoded."
     if p.wrong_suffix:
@@ -259,7 +299,7 @@ def _lines(p):
         for sentence in p.warnings:
             yield from wrap(sentence, 80, initial_indent="! ", subsequent_indent="  ")
     else:
-        yield "Nothing is wrong with it."
+        yield "No problems found."
 
 
 def _fit(text, width):
@@ -291,7 +331,7 @@ def _facts(p):
         yield (
             "duplicates",
             (
-                f"{_n(exact, 'group')} of equal images, {len(p.duplicates) - exact:,} of alike ones; "
+                f"{_n(exact, 'group')} of identical images, {len(p.duplicates) - exact:,} of near duplicates; "
                 f"{len(p.across):,} across splits, {len(p.contradictory):,} with different labels"
             ),
         )
@@ -313,9 +353,9 @@ def _listings(p):
     yield from (
         (title, rows)
         for title, rows in (
-            ("Duplicates across splits (= equal, ~ alike)", [brief(d) for d in p.across]),
+            ("Duplicates across splits (= identical, ~ near duplicates)", [brief(d) for d in p.across]),
             ("Duplicates with different labels", [brief(d) for d in p.contradictory]),
-            ("Left out", [f"{_fit(f['id'], 30)}: {f['reason']}" for f in p.unreadable]),
+            ("Skipped", [f"{_fit(f['id'], 30)}: {f['reason']}" for f in p.unreadable]),
             ("Damaged", [f"{_fit(f['id'], 30)}: {f['reason']}" for f in p.damaged]),
             ("Wrong suffix", [f"{_fit(f['id'], 50)}: is {f['format']}" for f in p.wrong_suffix]),
         )

@@ -1,7 +1,7 @@
-"""A look at each image of a data set, once: is it whole, how large, what kind, and which others is it a copy of.
+"""Inspect each image of a data set once: whether it is intact, its size and kind, and which images are duplicates.
 
-Images are decoded small and in threads, and only a hash and a tiny picture of each is kept, so that memory stays at
-about 2 KB an image. Neither Keras nor TensorFlow is needed. Headers are checked before anything is decoded
+Images are decoded at a small size and in threads, and only a hash and a thumbnail of each is kept, so that memory stays
+at about 2 KB an image. Neither Keras nor TensorFlow is needed. Headers are checked before anything is decoded
 (`kzoo.data.guards`).
 """
 
@@ -15,10 +15,12 @@ import threading
 import warnings
 import zlib
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -29,10 +31,10 @@ from kzoo.errors import DataError
 from kzoo.hardware import cores
 from kzoo.progress import Silent
 
-SIDE = 16  # of the tiny picture
-DECODED = 64  # pixels that the shorter side keeps while an image is looked at
-PLAIN = 3.0  # grey levels of deviation below which a picture has too little in it to be compared
-MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # of a JPEG, but for restart markers
+SIDE = 16  # pixels of a side of the thumbnail
+DECODED = 64  # pixels that the shorter side keeps while an image is inspected
+PLAIN = 3.0  # standard deviation in grey levels below which a picture is too uniform to be compared
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # of a JPEG, except restart markers
 MAX_SCANS = 500  # of a progressive JPEG: each costs a pass over the picture, and encoders make about ten
 SUFFIXES = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
@@ -43,15 +45,24 @@ SUFFIXES = {
 }
 LARGE = 16_000_000  # pixels from which on pictures are decoded one at a time: one may take some 400 MB
 _large = threading.Lock()
+T, R = TypeVar("T"), TypeVar("R")
 
 
 @dataclass(slots=True)
-class Look:
+class ImageInfo:
     """What one image is.
 
-    modes: of "grey", "palette", "alpha", "CMYK", "16-bit", "animated" those that apply. orientation: EXIF's, 1..8.
-    digest: of the file's bytes, of an array its shape and pixels. fault: why it can't be decoded, or None. damage: what
-    the decoder complained of while it decoded, or None; TensorFlow, which decodes for training, refuses a few of these.
+    Attributes:
+        format: "JPEG", "PNG", "GIF", "BMP", "WEBP" or "array".
+        width: In pixels, upright.
+        height: In pixels, upright.
+        modes: Those of "grey", "palette", "alpha", "CMYK", "16-bit", "animated" that apply.
+        orientation: EXIF's, 1..8.
+        digest: Hash of the file's bytes; of an array its shape and pixels.
+        fault: Why it can't be decoded, or None.
+        damage: What the decoder warned of while it decoded, or None. TensorFlow, which decodes for training, refuses a
+            few of these.
+        wrong_suffix: Whether the file's name has the suffix of another format.
     """
 
     format: str = ""
@@ -67,59 +78,89 @@ class Look:
 
 @dataclass
 class Scan:
-    """What was seen of each image, in one order.
+    """What was found in each image, in one order.
 
-    ids, looks: N each. hashes: uint64 (N,), perceptual (imagehash.phash). tiny: uint8 (N, 16, 16, 3). groups: int (N,),
-    equal for duplicates. Rows of images that could not be decoded hold zeros, and are duplicates of nothing.
+    Rows of images that could not be decoded hold zeros, and are duplicates of nothing.
+
+    Attributes:
+        ids: N names.
+        infos: N ImageInfo.
+        hashes: uint64 (N,), perceptual (imagehash.phash).
+        thumbnails: uint8 (N, 16, 16, 3).
+        groups: int (N,), equal for duplicates.
+        row: {id: row}.
     """
 
     ids: list[str]
-    looks: list[Look]
+    infos: list[ImageInfo]
     hashes: np.ndarray
-    tiny: np.ndarray
+    thumbnails: np.ndarray
     groups: np.ndarray
 
     def __post_init__(self):
         self.row = {id: i for i, id in enumerate(self.ids)}
 
-    def groups_of(self, ids):
+    def groups_of(self, ids: list[str]) -> np.ndarray:
+        """Return the group numbers of these images, int (len(ids),); duplicates have the same number."""
         return self.groups[[self.row[id] for id in ids]]
 
 
-def scan(splits: dict[str, Split], bar=None) -> Scan:
-    """Look at each image of all splits. bar: a `kzoo.progress`.
+def scan_images(splits: dict[str, Split], bar: Silent | None = None) -> Scan:
+    """Inspect each image of all splits and find duplicates among them.
 
-    A file that vanished or can't be decoded is a Look with a fault, never an error.
+    A file that is missing or can't be decoded gives an ImageInfo with a `fault`, never an error.
+
+    Args:
+        splits: {part: Split}.
+        bar: A `kzoo.progress`.
+
+    Returns:
+        A Scan.
     """
     from kzoo.data.duplicates import CORRELATION, FEW_PIXELS, group
 
     bar = bar or Silent()
     n = sum(map(len, splits.values()))
-    ids, looks = [], []
-    hashes, tiny = np.zeros(n, np.uint64), np.zeros((n, SIDE, SIDE, 3), np.uint8)
-    bar.start("looking", n)
-    # Once, here: Pillow's warnings of large or odd files are ours to judge, and threads share the filters.
+    ids, infos = [], []
+    hashes, thumbnails = np.zeros(n, np.uint64), np.zeros((n, SIDE, SIDE, 3), np.uint8)
+    bar.start("reading images", n)
+    # Once, here, because threads share the filters. kzoo checks large and odd files itself.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for split in splits.values():
             named = ((split.images[i], split.ids[i]) for i in range(len(split)))
-            for id, (found, hashed, small) in zip(split.ids, in_order(look, named), strict=True):
+            for id, (found, hashed, small) in zip(split.ids, in_order(inspect_image, named), strict=True):
                 if small is not None:
-                    hashes[len(ids)], tiny[len(ids)] = hashed, small
+                    hashes[len(ids)], thumbnails[len(ids)] = hashed, small
                 ids.append(id)
-                looks.append(found)
+                infos.append(found)
                 bar.advance(1)
-    usable = np.array([look.fault is None for look in looks], bool)
-    small = np.array([min(look.width, look.height) < DECODED for look in looks], bool)
-    least = np.where(small, FEW_PIXELS, CORRELATION)
+    usable = np.array([info.fault is None for info in infos], bool)
+    small = np.array([min(info.width, info.height) < DECODED for info in infos], bool)
+    min_correlation = np.where(small, FEW_PIXELS, CORRELATION)
     for start in range(0, n, 10_000):
         part = slice(start, start + 10_000)
-        least[part][tiny[part].reshape(len(least[part]), -1).std(-1) < PLAIN] = np.inf
-    return Scan(ids, looks, hashes, tiny, group([k.digest for k in looks], hashes, tiny, usable, least))
+        min_correlation[part][thumbnails[part].reshape(len(min_correlation[part]), -1).std(-1) < PLAIN] = np.inf
+    return Scan(
+        ids,
+        infos,
+        hashes,
+        thumbnails,
+        group([info.digest for info in infos], hashes, thumbnails, usable, min_correlation),
+    )
 
 
-def in_order(function, items, ahead=None):
-    """map() over threads, in order, with at most `ahead` results waiting. The first are begun before it returns."""
+def in_order(function: Callable[[T], R], items: Iterable[T], ahead: int | None = None) -> Iterator[R]:
+    """Like map(), in threads and in order. The first calls begin before this returns.
+
+    Args:
+        function: Called with each item.
+        items: Read only as far as results are needed.
+        ahead: How many results may wait; by default at least 64, and two for each core.
+
+    Returns:
+        An iterator over the results. An exception of a call is raised in its place and ends it.
+    """
     items, waiting, ahead = iter(items), deque(), ahead or max(64, 2 * cores())
     pool = ThreadPoolExecutor(cores())
 
@@ -138,11 +179,16 @@ def in_order(function, items, ahead=None):
     return results()
 
 
-def without_undecodable(data: DataSet, bar=None):
-    """Scan an undivided data set, keep the scan in it, and move what can't be decoded to `skipped`."""
-    data.scan = scan(data.splits, bar)
+def drop_undecodable(data: DataSet, bar: Silent | None = None) -> None:
+    """Scan an undivided data set and move what can't be decoded to its `skipped`.
+
+    Args:
+        data: The data set; `splits` and `skipped` are changed, and `scan` is set.
+        bar: A `kzoo.progress`.
+    """
+    data.scan = scan_images(data.splits, bar)
     for part, split in data.splits.items():
-        faults = [data.scan.looks[data.scan.row[id]].fault for id in split.ids]
+        faults = [data.scan.infos[data.scan.row[id]].fault for id in split.ids]
         data.skipped += [(id, fault) for id, fault in zip(split.ids, faults, strict=True) if fault]
         if any(faults):
             data.splits[part] = split.take(np.flatnonzero([f is None for f in faults]))
@@ -151,8 +197,15 @@ def without_undecodable(data: DataSet, bar=None):
 # --- one image ---------------------------------------------------------------------------------------------
 
 
-def look(named):
-    """(Look, perceptual hash, tiny picture) of an image and its name; without the last two if it can't be decoded."""
+def inspect_image(named: tuple[np.ndarray | str | bytes, str]) -> tuple[ImageInfo, np.uint64 | None, np.ndarray | None]:
+    """Inspect one image.
+
+    Args:
+        named: (image, name): a uint8 array (H, W, C), a path or encoded bytes, and its id, whose suffix is checked.
+
+    Returns:
+        (info, perceptual hash, thumbnail (16, 16, 3) uint8); the last two are None if it can't be decoded.
+    """
     import imagehash
 
     image, name = named
@@ -164,18 +217,18 @@ def look(named):
         bits = np.packbits(imagehash.phash(picture).hash).view(">u8")[0]
         return found, bits, np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX))
     except DataError as e:
-        return Look(fault=str(e)), None, None
+        return ImageInfo(fault=str(e)), None, None
     except OSError as e:
-        return Look(fault=f"can't be read ({e.strerror or e})"), None, None
+        return ImageInfo(fault=f"can't be read ({e.strerror or e})"), None, None
     except Exception as e:  # hostile files raise nearly anything inside decoders
-        return Look(fault=f"can't be decoded ({type(e).__name__}: {e})"[:200]), None, None
+        return ImageInfo(fault=f"can't be decoded ({type(e).__name__}: {e})"[:200]), None, None
 
 
 def _array(image):
     height, width, channels = image.shape
     digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
     modes = {1: ("grey",), 3: ()}.get(channels, (f"{channels} channels",))
-    return Look("array", width, height, modes, digest=digest)
+    return ImageInfo("array", width, height, modes, digest=digest)
 
 
 def _from_array(image, side=DECODED):
@@ -185,11 +238,18 @@ def _from_array(image, side=DECODED):
     return _small(Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)).copy()), side)
 
 
-def small_picture(source, side=DECODED):
-    """A path, encoded bytes, or a uint8 array (H, W, C) as an upright RGB Pillow image whose shorter side has `side` to
-    twice as many pixels, where the source has as many; transparent pixels on white. Carries no metadata.
+def small_picture(source: str | os.PathLike | bytes | np.ndarray, side: int = DECODED) -> Image.Image:
+    """Decode an image at a small size.
 
-    Raises DataError with the reason where it can't be decoded.
+    Args:
+        source: A path, encoded bytes, or a uint8 array (H, W, C).
+        side: The shorter side of the result gets this to twice as many pixels, if the source has as many.
+
+    Returns:
+        An upright RGB Pillow image, transparent pixels on white, without metadata.
+
+    Raises:
+        DataError: The reason why it can't be decoded.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, side)
@@ -199,7 +259,7 @@ def small_picture(source, side=DECODED):
 
 
 def _file(source, name, side=DECODED):
-    """(Look, RGB image) of a path or of encoded bytes. Raises DataError with the reason."""
+    """(ImageInfo, RGB image) of a path or of encoded bytes. Raises DataError with the reason."""
     encoded = isinstance(source, bytes)
     reason = None if encoded else fault(source)
     if reason:
@@ -208,7 +268,7 @@ def _file(source, name, side=DECODED):
     if not encoded:
         with open(source, "rb") as f:
             data = f.read()
-    reason = fault(io.BytesIO(data))  # of what is decoded: the file may have changed since
+    reason = fault(io.BytesIO(data))  # of what is decoded, because the file may have changed
     if reason:
         raise DataError(reason)
     with Image.open(io.BytesIO(data)) as image:
@@ -231,7 +291,7 @@ def _file(source, name, side=DECODED):
 
 
 def _header(image, data):
-    """A Look, from what Pillow read of the header. image: open, not loaded."""
+    """An ImageInfo, from what Pillow read of the header. image: open, not loaded."""
     mode, info = image.mode, image.info
     # Many cameras add small copies behind a JPEG and an index of them, which Pillow calls a format of its own, MPO.
     format = "JPEG" if data.startswith(MAGIC["JPEG"][1]) else image.format
@@ -248,7 +308,7 @@ def _header(image, data):
         orientation = int(image.getexif().get(0x0112, 1))
     except Exception:  # broken EXIF is no EXIF
         orientation = 1
-    return Look(
+    return ImageInfo(
         format,
         image.width,
         image.height,
@@ -275,14 +335,14 @@ def _jpeg(data, side):
         damage = str(e).strip(" .")
         try:
             pixels = simplejpeg.decode_jpeg(data, strict=False, **options)
-        except ValueError:  # it is strict with headers all the same
+        except ValueError:  # its header checks stay strict
             with Image.open(io.BytesIO(data)) as image:
-                return _other(image, Look(), side), damage
+                return _other(image, ImageInfo(), side), damage
     return _small(Image.fromarray(pixels), side), damage
 
 
 def _check_jpeg(data):
-    """DataError for a missing end marker or too many scans; what follows the end, as a phone's film, is not looked at.
+    """DataError for a missing end marker or too many scans; data behind the end, such as a phone's video, is not read.
 
     ITU-T T.81, section B.1.1: a marker is 0xFF and a byte; most are followed by a length and so many bytes, the start
     of a scan by compressed data as well, in which 0xFF is followed by 0 or a restart marker.
@@ -296,13 +356,13 @@ def _check_jpeg(data):
         if scans > MAX_SCANS:
             raise DataError(f"has more than {MAX_SCANS} scans")
         at += 0 if kind in (0x01, 0xD8) else int.from_bytes(data[at : at + 2], "big")
-    # Damage within a scan may look like a segment that leads past the end: then libjpeg's word counts.
+    # Corrupt data within a scan may look like a segment that leads past the end: then libjpeg decides.
     if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise DataError("is truncated (the file ends before the picture)")
 
 
 def _check_png(data):
-    """DataError if a checksum is wrong or the end is missing: Pillow looks at neither once it has all rows.
+    """DataError if a checksum is wrong or the end is missing: Pillow checks neither once it has all rows.
 
     PNG specification, section 5.3: after 8 bytes, chunks of length, type, data and the CRC-32 of type and data. A type
     that begins with a capital is needed for the picture; damage in others, such as text, does no harm.
@@ -338,6 +398,6 @@ def _other(image, found, side):
 
 
 def _small(image, side):
-    """Reduced by a whole number, so that the shorter side keeps at least `side` pixels."""
+    """Reduced by a whole number, so that the shorter side keeps at min_correlation `side` pixels."""
     factor = min(image.size) // side
     return image.reduce(factor) if factor > 1 else image

@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from kzoo import runs
-from kzoo.data.batches import batches, prepared
+from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import DataSet, Split, report_skipped
 from kzoo.data.loading import load_data
 from kzoo.errors import DataError, RunError
@@ -54,7 +54,9 @@ def evaluate(
     labels = _same_classes(part.labels, dataset.classes, run)
     with progress(quiet=quiet) as bar:
         bar.start("reading", len(part))
-        ready, skipped = prepared(Split(part.images, labels, part.ids), run.input_shape, run.preprocessing, bar.advance)
+        ready, skipped = decode_split(
+            Split(part.images, labels, part.ids), run.input_shape, run.preprocessing, bar.advance
+        )
         if skipped:
             say(f"Left out {report_skipped(skipped)}.")
         if not len(ready):

@@ -58,7 +58,7 @@ def load_model(what, weights=None) -> LoadedModel:
 
 
 def _of_network(model, task, classes, shape, preprocessing):
-    prepare, network = images.preparer(shape, preprocessing), predictor(model)
+    prepare, network = images.make_preparer(shape, preprocessing), predictor(model)
 
     def answer(encoded, top):
         results, good = [], []

@@ -125,8 +125,8 @@ def markdown(card):
             f"{', then grey = 0.299 R + 0.587 G + 0.114 B' if channels == 1 else ''}; resize (antialiased, "
             f"{prep['interpolation']}) so that the picture covers {height / prep['crop']:.0f} x "
             f"{width / prep['crop']:.0f}; take the central {height} x {width}; give float32 in 0..255. Scaling and "
-            "channel order are inside. `kzoo.data.images.preparer` does this; `golden.npz` holds pixels (`prepared`) "
-            "and `logits` to compare with.",
+            "channel order are inside. `kzoo.data.images.make_preparer` does this; `golden.npz` holds pixels "
+            "(`prepared`) and `logits` to compare with.",
             "",
         ]
     lines += ["## Formats", "", table(card), ""]

@@ -70,10 +70,10 @@ def _files(folder, card):
 
 
 def _golden(folder, card, preprocessing, shape, bad):
-    from kzoo.data.images import preparer
+    from kzoo.data.images import make_preparer
 
     encoded, arrays = golden.load(folder / golden.FILE)
-    prepare = preparer(shape, preprocessing)
+    prepare = make_preparer(shape, preprocessing)
     moved = sum(not np.array_equal(prepare(e), p) for e, p in zip(encoded, arrays["prepared"], strict=True))
     n = len(encoded)
     checks = [

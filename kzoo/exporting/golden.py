@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from kzoo.data.images import preparer
-from kzoo.data.sources.arrays import read_npz
+from kzoo.data.images import make_preparer
+from kzoo.data.sources.arrays import load_arrays
 from kzoo.errors import DataError, ExportError
 from kzoo.exporting.source import candidates
 from kzoo.files import write_atomically
@@ -42,7 +42,7 @@ def choose(source, logits):
     Of the candidates those that the network is surest of, class after class as it sees them: an image that it can
     hardly tell would flip by rounding alone.
     """
-    prepare = preparer(source.shape, source.preprocessing)
+    prepare = make_preparer(source.shape, source.preprocessing)
     found = []
     for name, data, label in candidates(source):
         try:
@@ -79,7 +79,7 @@ def save(path, golden):
 def load(path):
     """(encoded images, the arrays) of a golden.npz; ExportError if it is none."""
     try:
-        golden = read_npz(path, 1 << 28)
+        golden = load_arrays(path, 1 << 28)
         lengths = golden["lengths"]
         n = len(lengths)
         if golden["logits"].ndim != 2 or golden["prepared"].ndim != 4 or n < 1:

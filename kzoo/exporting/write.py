@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kzoo.data.batches import batches, prepared
+from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import Split, report_skipped
 from kzoo.errors import ExportError, KzooError, first_line
 from kzoo.exporting import card as cards
@@ -228,7 +228,7 @@ def _read(source, part, most, quiet):
         split = split.take(np.sort(np.random.default_rng(0).choice(len(split), most, replace=False)))
     with progress(quiet=quiet) as bar:
         bar.start(f"reading {part}", len(split))
-        ready, skipped = prepared(split, source.shape, source.preprocessing, bar.advance)
+        ready, skipped = decode_split(split, source.shape, source.preprocessing, bar.advance)
     if skipped:
         say(f"Left out {report_skipped(skipped)}.")
     if not len(ready):

@@ -290,7 +290,7 @@ def input_preparer(backbone):
     from kzoo.data import images
 
     height, width, channels = backbone.input_shape
-    one = images.preparer(backbone.input_shape, backbone.preprocessing)
+    one = images.make_preparer(backbone.input_shape, backbone.preprocessing)
 
     def prepare(image, view=0):
         if isinstance(image, np.ndarray):

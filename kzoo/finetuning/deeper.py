@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from kzoo import runs
-from kzoo.data.batches import batches, prepared
+from kzoo.data.batches import batches, decode_split
 from kzoo.finetuning.audit import array_hash, enforce
 from kzoo.finetuning.backbone import with_head
 from kzoo.finetuning.checkpoint import StageCheckpoint
@@ -49,7 +49,7 @@ def deepen(setup, found, heads, folder, interrupted) -> dict:
     phases, history = [], []
     with progress(quiet=setup.quiet) as bar:
         bar.start("reading", len(splits["train"]) + len(splits["val"]))
-        ready = {n: prepared(splits[n], shape, preprocessing, bar.advance)[0] for n in ("train", "val")}
+        ready = {n: decode_split(splits[n], shape, preprocessing, bar.advance)[0] for n in ("train", "val")}
         plan = StagePlan(
             options=setup.options,
             objective=setup.objective(splits["train"].labels),

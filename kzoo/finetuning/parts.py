@@ -18,7 +18,7 @@ import numpy as np
 from kzoo.data.dataset import DataSet, Split
 from kzoo.data.divide import divide
 from kzoo.data.passport import Passport, check_data
-from kzoo.data.scan import scan
+from kzoo.data.scan import scan_images
 from kzoo.files import write_atomically
 from kzoo.finetuning.features import cache_dir, hashes_of
 from kzoo.hardware import load_keras
@@ -141,7 +141,7 @@ def _scan(data, keras_too, quiet):
     """A look at each photo, on one core, while the other imports Keras if the network will have to run."""
     bar = Deferred()
     with ThreadPoolExecutor(1) as pool:
-        looking = pool.submit(scan, data.splits, bar)
+        looking = pool.submit(scan_images, data.splits, bar)
         if keras_too:
             load_keras()  # nothing may be shown meanwhile: it holds stderr back
         with progress(quiet=quiet) as shown:

@@ -1,1 +1,1 @@
-"""The graph of a Keras model: its walk, what each layer costs and sees, and its inference form."""
+"""The graph of a Keras model: its traversal, what each layer costs, receptive fields, and the inference form."""

@@ -1,6 +1,9 @@
-"""A network as it runs when nobody trains it: batch norm folded, dropout gone, weights constant."""
+"""A network for inference: batch norm folded, dropout removed, weights constant."""
+
+from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -11,7 +14,7 @@ from kzoo.graph.walk import calls
 from kzoo.hardware import POLICIES, auto_precision
 from kzoo.layers import GroupedConv2D, Preprocess
 
-# What can take in a scale and an offset: the variable to scale, and its axes of output channels.
+# Layers that a scale and an offset can be folded into: the variable to scale, and its axes of output channels.
 KERNELS = {
     layers.Conv2D: ("kernel", (3,)),
     GroupedConv2D: ("kernel", (3,)),
@@ -19,18 +22,27 @@ KERNELS = {
     layers.SeparableConv2D: ("pointwise_kernel", (3,)),
     layers.DepthwiseConv2D: ("kernel", (2, 3)),
 }
-# What hands on its input when nobody trains.
+# Layers that return their input at inference.
 IDENTITIES = (layers.Identity, layers.Dropout, layers.SpatialDropout2D, layers.GaussianDropout, layers.GaussianNoise)
 
 
-def predictor(model, precision=None):
-    """A function: images (B, H, W, C) to logits, a float32 array (B, classes), dropout and the like off.
+def predictor(model: keras.Model, precision: str | None = None) -> Callable[[np.ndarray], np.ndarray]:
+    """Compile a network for inference, once for all batch sizes.
 
-    precision: "float32", "bfloat16", "float16", "auto" for what this machine is fast in, or None for what the model
-    computes in. The function keeps the weights that the model has now.
+    On TensorFlow it is not compiled with XLA, whose convolutions on a CPU are several times slower than those of
+    oneDNN, and which Keras' own predict() would choose.
 
-    Compiled once for all batch sizes. Not with XLA on TensorFlow: its convolutions on a CPU are several times slower
-    than those of oneDNN, and Keras' own predict() would choose it.
+    Args:
+        model: A functional model. The function keeps the weights that the model has now.
+        precision: "float32", "bfloat16", "float16", "auto" for what this machine is fast in, or None for what the model
+            computes in.
+
+    Returns:
+        A function from images (B, H, W, C) to logits, a float32 array (B, classes), as at inference (without dropout).
+
+    Raises:
+        KzooError: The model has no graph.
+        UnknownName: Another precision.
     """
     model = inference_form(model, precision)
     if keras.backend.backend() == "tensorflow":
@@ -48,7 +60,7 @@ def predictor(model, precision=None):
 def _frozen(model):
     """The network as one TensorFlow graph whose weights are constants.
 
-    Constants and not variables: oneDNN then brings each kernel into the layout that it likes once, not at every call.
+    Constants and not variables: oneDNN then converts each kernel to its preferred layout once, not at every call.
     """
     import tensorflow as tf
 
@@ -63,26 +75,34 @@ def _frozen(model):
     return lambda x: step(tf.cast(x, "float32")).numpy()
 
 
-def inference_form(model, precision=None):
-    """A copy of a functional model for inference: the same input and main output, with fewer layers.
+def inference_form(model: keras.Model, precision: str | None = None) -> keras.Model:
+    """Copy a functional model for inference: the same input and main output, with fewer layers.
 
     Batch norm and a constant factor (Rescaling) are folded into the convolution or dense layer in front of them, if
-    nothing else sees its output: s * (W x + b) + t = (s * W) x + (s * b + t) with s = gamma / sqrt(variance + epsilon)
+    nothing else uses its output: s * (W x + b) + t = (s * W) x + (s * b + t) with s = gamma / sqrt(variance + epsilon)
     and t = beta - s * mean, computed in float64. Behind anything else (a sum, as in pre-activation networks, or a
     concatenation) they stay. The scale and the channel order of the preprocessing go into the first convolution, if
-    only padding stands between: x + offset / scale is left. Dropout goes, and so do auxiliary classifiers.
+    only padding stands between: x + offset / scale is left. Dropout and auxiliary classifiers are removed. The
+    remaining layers keep their names.
 
-    precision: as in `predictor`. In 16 bits the weights are stored in them, too, so that no cast stands between two
-    convolutions. The preprocessing, the statistics of a batch norm that stays, the classifier ("predictions") and the
-    layer that gives the output are float32.
+    Args:
+        model: A functional or built Sequential model.
+        precision: As in `predictor`. In 16 bits the weights are stored in them, too, so that no cast stands between
+            two convolutions. The preprocessing, the statistics of a batch norm that stays, the classifier
+            ("predictions") and the layer that gives the output are float32.
 
-    The layers that are left keep their names. Raises KzooError for a model without a graph (a subclass of keras.Model
-    with a call of its own), UnknownName for a precision.
+    Returns:
+        The copy.
 
-    >>> import kzoo
-    >>> model = kzoo.build("resnet20", depth=8)
-    >>> [sum("bn" in layer.name for layer in m.layers) for m in (model, inference_form(model))]
-    [7, 0]
+    Raises:
+        KzooError: The model has no graph (a subclass of keras.Model with a call of its own).
+        UnknownName: Another precision.
+
+    Example:
+        >>> import kzoo
+        >>> model = kzoo.build("resnet20", depth=8)
+        >>> [sum("bn" in layer.name for layer in m.layers) for m in (model, inference_form(model))]
+        [7, 0]
     """
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise KzooError(f"The inference form needs a keras.Model with a graph; {type(model).__name__} has none.")
@@ -136,7 +156,7 @@ def _foldable(nodes, output):
     ends = {}  # id of a tensor that a convolution, with all that is folded into it, gives -> that convolution
     for node in nodes:
         layer, out = node.operation, node.outputs[0]
-        if node.arguments.kwargs.get("training"):  # asked to be as in training
+        if node.arguments.kwargs.get("training"):  # called as in training
             continue
         if isinstance(layer, IDENTITIES):
             gone.add(id(node))

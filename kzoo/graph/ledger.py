@@ -1,31 +1,36 @@
-"""What each layer of a network costs, read from the built graph.
+"""The cost of each layer of a network, read from the built graph.
 
 Conventions, which are those of the papers:
 
 - **Multiply-adds**: one for each use of a weight, for one image. A convolution uses each number of its kernel once at
   every output position (a transposed one: at every input position), zeros of the padding included. Biases,
   activations, pooling, normalisation and merges are not counted.
-- **Values**: the numbers that a layer puts out for one image. Layers that only rename what they get when nobody trains
-  (Flatten, Reshape, Dropout) put out nothing new. VGG16's sum to 15.2 million and our row of preprocessing; the "24M"
-  that the lecture prints below the same rows (Stanford's CS231n) is not their sum.
-- **Receptive field**: the smallest rectangle of pixels that holds everything that one unit sees: its size, and the
-  stride, by how many pixels it moves from unit to unit. A dilated convolution leaves holes in it. Near the border it
-  reaches past the picture, where padding is; "sees past the border" tells whether any unit of the layer does.
+- **Values**: the numbers in a layer's output for one image. Layers that only rearrange their input at inference
+  (Flatten, Reshape, Dropout) count as 0. VGG16's sum is 15.2 million and our row of preprocessing; the "24M" that the
+  lecture prints below the same rows (Stanford's CS231n) is not their sum.
+- **Receptive field**: the smallest rectangle of pixels that contains every pixel that one unit depends on: its size,
+  and the stride, by how many pixels it moves from unit to unit. A dilated convolution leaves holes in it. Near the
+  border it reaches past the picture, into the padding; `sees_past_border` tells whether that is so for any unit of the
+  layer.
 
-A layer that the ledger does not know shows "?" and is named below the table. It can say what it is by attributes:
+A layer that the ledger does not know shows "?" and is named below the table. It can declare what it is by attributes:
 
 - `kernel_size`, and where they are not 1, "valid" and 1: `strides`, `padding`, `dilation_rate`, as Keras'
-  convolutions have them. `kernel_size = 1` says that each position is treated for itself.
+  convolutions have them. `kernel_size = 1` says that each output depends on its own position only.
 - `multiply_adds(input_shape, output_shape)`, both with the batch first: a count for one image. A layer with
   `kernel_size` and no such method is taken as a convolution: its weights named `...kernel` are used once at every
   output position.
 """
 
+from __future__ import annotations
+
 import html
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from math import prod
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -37,24 +42,35 @@ from kzoo.graph import receptive_field
 from kzoo.graph.receptive_field import ReceptiveField, Unknown
 from kzoo.graph.walk import calls
 
+T = TypeVar("T")
 
-def ledger(model, *, input_shape=None, **options):
-    """The layer table of a network.
 
-    model: a functional or (built) Sequential keras.Model, nested ones included, or a name of `kzoo.list_models()`.
-    input_shape: (height, width, channels) in place of the model's own; needed if that leaves sizes open.
-    options: for a name, as in `kzoo.build`.
+def ledger(
+    model: keras.Model | str | ModelSpec, *, input_shape: tuple[int, int, int] | None = None, **options: Any
+) -> Ledger:
+    """Make the layer table of a network.
 
-    Returns a Ledger. Weights are not allocated for a name, so the largest network takes no more time than the smallest.
-    Raises UnknownName for a name that does not exist, KzooError for a model without a graph (a subclass of keras.Model
-    with a call of its own) and for open sizes.
+    Weights are not allocated for a name, so the largest network takes no more time than the smallest.
 
-    >>> import kzoo
-    >>> table = kzoo.ledger("vgg16")
-    >>> table["block1_conv1"].weights, table["fc1"].weights
-    (1728, 102760448)
-    >>> table["block5_pool"].receptive_field.size
-    (212, 212)
+    Args:
+        model: A functional or (built) Sequential keras.Model, nested ones included, or a name of `kzoo.list_models()`.
+        input_shape: (height, width, channels) in place of the model's own; needed if that leaves sizes open.
+        **options: For a name, as in `kzoo.build`.
+
+    Returns:
+        A Ledger.
+
+    Raises:
+        UnknownName: The name does not exist.
+        KzooError: The model has no graph (a subclass of keras.Model with a call of its own), or sizes are open.
+
+    Example:
+        >>> import kzoo
+        >>> table = kzoo.ledger("vgg16")
+        >>> table["block1_conv1"].weights, table["fc1"].weights
+        (1728, 102760448)
+        >>> table["block5_pool"].receptive_field.size
+        (212, 212)
     """
     if isinstance(model, (str, ModelSpec)):
         model = without_values(lambda: build(model, input_shape=input_shape, **options))
@@ -72,7 +88,7 @@ def ledger(model, *, input_shape=None, **options):
     seen = {}
     for t, ds in zip(inputs, dims, strict=True):
         _check_shape(model, t)
-        # Several inputs of one size count as one picture: the receptive field is where in each of them a unit looks.
+        # Several inputs of one size count as one picture: the receptive field is the same region of each.
         seen[id(t)] = receptive_field.picture(t.shape, ds) if len(sizes) == 1 else "the inputs differ in size"
     rows = tuple(_rows(model, seen))
     return Ledger(model.name, rows, _totals(rows))
@@ -85,9 +101,20 @@ def ledger(model, *, input_shape=None, **options):
 class Row:
     """One use of one layer, for one image.
 
-    output: shape without the batch; several outputs: the first one's. weights, biases: its variables' sizes (biases:
-    those named bias or beta), of which `trainable`; 0 if an earlier row has counted them (`shared`).
-    multiply_adds, receptive_field: None if unknown; `unknown` says why, where it begins. values, bytes: of all outputs.
+    Attributes:
+        name: The layer, behind the names of the models that it is nested in.
+        kind: Its class.
+        output: Shape without the batch; of several outputs the first one's.
+        weights: Numbers in its variables but for biases; 0 if an earlier row has counted them.
+        biases: Numbers in its variables named bias or beta, likewise.
+        trainable: How many of both are trainable.
+        parameter_bytes: Their bytes.
+        multiply_adds: None if unknown.
+        values: Numbers in all outputs.
+        bytes: Their bytes.
+        receptive_field: None if unknown.
+        shared: Whether an earlier row has counted the variables.
+        unknown: Why something is unknown, where that begins.
     """
 
     name: str
@@ -105,18 +132,33 @@ class Row:
     unknown: str = ""
 
     @property
-    def params(self):
+    def params(self) -> int:
+        """Weights and biases."""
         return self.weights + self.biases
 
-    def to_dict(self):
-        sight = self.receptive_field and self.receptive_field.to_dict()
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields and `params`, for JSON."""
+        field = self.receptive_field and self.receptive_field.to_dict()
         fields = {k: getattr(self, k) for k in self.__dataclass_fields__}
-        return {**fields, "params": self.params, "receptive_field": sight}
+        return {**fields, "params": self.params, "receptive_field": field}
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over all rows, for one image. multiply_adds: None if a row's are unknown."""
+    """Sums over all rows, for one image.
+
+    Attributes:
+        params: Weights and biases.
+        weights: See `Row`.
+        biases: See `Row`.
+        trainable: See `Row`.
+        parameter_bytes: See `Row`.
+        trainable_bytes: Bytes of the trainable parameters.
+        multiply_adds: None if those of a row are unknown.
+        known_multiply_adds: The sum over the rows that are known.
+        values: See `Row`.
+        bytes: See `Row`.
+    """
 
     params: int
     weights: int
@@ -130,45 +172,56 @@ class Totals:
     bytes: int
 
     @property
-    def non_trainable(self):
+    def non_trainable(self) -> int:
+        """Parameters that are not trainable."""
         return self.params - self.trainable
 
 
 @dataclass(frozen=True, repr=False)
 class Ledger:
-    """The layer table of a network: rows, in the order of the computation and branch by branch, and their totals.
+    """The layer table of a network. Print it, or index it by a layer's name; in a notebook it shows as a table.
 
-    print() it, or index it by a layer's name; in a notebook it shows as a table.
+    Attributes:
+        name: Of the network.
+        rows: In the order of the computation, branch by branch.
+        totals: Their sums.
     """
 
     name: str
     rows: tuple[Row, ...]
     totals: Totals
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Row:
+        """Return the first row of a layer; KeyError if there is none."""
         for row in self.rows:
             if row.name == name:
                 return row
         raise KeyError(f"{self.name} has no layer '{name}'")
 
-    def training_bytes(self, batch_size=32, slots=1):
-        """An estimate of the memory that training takes: parameters + gradients + slots + batch * 2 * activations.
+    def training_bytes(self, batch_size: int = 32, slots: int = 1) -> int:
+        """Estimate the memory for training: parameters + gradients + slots + batch * 2 * activations.
 
-        slots: variables that the optimiser keeps for each parameter: 0 for SGD, 1 with momentum, 2 for Adam.
-        Activations count twice, for their gradients. Not in it: the workspace of convolutions, which can be large, and
-        what the framework itself takes.
+        Activations count twice, for their gradients. Not included: the workspace of convolutions, which can be large,
+        and what the framework itself takes.
+
+        Args:
+            batch_size: Images in a batch.
+            slots: Variables that the optimiser keeps for each parameter: 0 for SGD, 1 with momentum, 2 for Adam.
+
+        Returns:
+            Bytes.
         """
         t = self.totals
         return t.parameter_bytes + t.trainable_bytes * (1 + slots) + batch_size * 2 * t.bytes
 
-    def to_dict(self):
-        """Plain data for JSON; training_bytes for a batch of 32 and one slot."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON, with `training_bytes` for a batch of 32 and one slot."""
         totals = {**asdict(self.totals), "non_trainable": self.totals.non_trainable}
         totals |= {"training_bytes": self.training_bytes()}
         return {"name": self.name, "rows": [r.to_dict() for r in self.rows], "totals": totals}
 
-    def table(self, width=80):
-        """The table as text; names are shortened where a line would be longer than `width`."""
+    def table(self, width: int = 80) -> str:
+        """Format the table as text; names are shortened where a line would be longer than `width`."""
         cells = self._cells()
         widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS))]
         widths[0] = max(12, min(widths[0], width - sum(widths[1:]) - 2 * len(widths[1:])))
@@ -179,20 +232,20 @@ class Ledger:
         rule = "-" * (sum(widths) + 2 * len(widths[1:]))
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
-    def notes(self):
-        """What the table means and what it leaves out, a line each."""
+    def notes(self) -> list[str]:
+        """Return lines on what the table means and what it does not contain."""
         t = self.totals
         unknown = [f"?  {r.name} ({r.kind}) {r.unknown}" for r in self.rows if r.unknown]
         return [
             "mult-adds: one for each use of a weight; they and the values are for one image.",
-            "sees: size/stride of the receptive field in pixels; + it reaches past the border.",
+            "sees: size/stride of the receptive field in pixels; + reaches into padding.",
             f"Parameters: {t.trainable:,} trainable, {t.non_trainable:,} not; {size(t.parameter_bytes)}.",
             f"Memory: {size(t.bytes)} forward for one image if every layer's output is kept;",
             f"  about {size(self.training_bytes())} to train 32 at a time with momentum: parameters, gradients,",
             "  momentum and 32 x 2 x outputs; an estimate, without the framework's own.",
             *unknown[:8],
             *([f"?  and {len(unknown) - 8} more"] if len(unknown) > 8 else []),
-            *(["   A layer can say what it costs and sees: python -m pydoc kzoo.graph.ledger"] if unknown else []),
+            *(["   A layer can declare both: python -m pydoc kzoo.graph.ledger"] if unknown else []),
         ]
 
     def _cells(self):
@@ -228,16 +281,26 @@ class Ledger:
 COLUMNS = ("layer", "output", "weights", "biases", "mult-adds", "values", "sees")
 
 
-def count(n):
-    """A count in at most six characters: count(3211264) == "3.2M"."""
+def count(n: int) -> str:
+    """Format a count in at most six characters.
+
+    Example:
+        >>> count(3211264)
+        '3.2M'
+    """
     for unit, name in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "K")):
         if n >= unit:
             return f"{n / unit:.{1 if n < 10**9 else 2}f}{name}"
     return str(n)
 
 
-def size(n):
-    """Bytes in binary units: size(12845056) == "12.2 MiB"."""
+def size(n: int) -> str:
+    """Format bytes in binary units.
+
+    Example:
+        >>> size(12845056)
+        '12.2 MiB'
+    """
     for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if n >= unit:
             return f"{n / unit:.1f} {name}"
@@ -285,7 +348,7 @@ def _ends(model):
 
 
 def _rows(model, seen, prefix="", owned=None):
-    """Yield the rows of a model. seen: id of a tensor -> its sights, or the reason why they are unknown (a string)."""
+    """Yield the rows of a model. seen: id of a tensor -> its fields, or the reason why they are unknown (a string)."""
     # Variables and nested models that are counted, by id; held here, so that no other object takes the id of one.
     owned = {} if owned is None else owned
     if not prefix:
@@ -310,21 +373,21 @@ def _rows(model, seen, prefix="", owned=None):
 
 def _row(op, prefix, node, outs, seen, owned):
     reasons, cost = [], 0
-    if node:  # else an input, whose sights are known
+    if node:  # else an input, whose fields are known
         befores = [seen[id(t)] for t in node.input_tensors]
         try:
-            lost = [sights for sights in befores if isinstance(sights, str)]
-            sights = lost[0] if lost else receptive_field.look(op, node, befores)
+            lost = [fields for fields in befores if isinstance(fields, str)]
+            fields = lost[0] if lost else receptive_field.fields_after(op, node, befores)
         except Unknown as e:
-            sights = str(e)
+            fields = str(e)
             reasons.append(f"sees: {e}")
-        seen.update((id(t), sights) for t in outs)
+        seen.update((id(t), fields) for t in outs)
         cost = _multiply_adds(op, node)
         if cost is None:
             reasons.append("mult-adds: a layer can declare them")
-    sights = seen[id(outs[0])]
-    if not node and isinstance(sights, str):
-        reasons.append(f"sees: {sights}")
+    fields = seen[id(outs[0])]
+    if not node and isinstance(fields, str):
+        reasons.append(f"sees: {fields}")
 
     mine = {id(v): v for v in getattr(op, "weights", ())}
     new = [v for i, v in mine.items() if i not in owned]
@@ -347,7 +410,7 @@ def _row(op, prefix, node, outs, seen, owned):
         multiply_adds=cost,
         values=sum(prod(t.shape[1:]) for t in fresh),
         bytes=sum(prod(t.shape[1:]) * _bytes(t.dtype) for t in fresh),
-        receptive_field=None if isinstance(sights, str) else ReceptiveField(sights),
+        receptive_field=None if isinstance(fields, str) else ReceptiveField(fields),
         shared=bool(mine) and not new,
         unknown="; ".join(reasons),
     )
@@ -365,11 +428,11 @@ def _check_shape(model, tensor):
     shape, name = tuple(tensor.shape[1:]), tensor._keras_history.operation.name
     if None in shape:
         raise KzooError(
-            f"The sizes of {model.name} are open: {name} puts out {shape}. "
+            f"The sizes of {model.name} are open: {name} has the output {shape}. "
             "Pass ledger(model, input_shape=(height, width, channels))."
         )
-    if 0 in shape:  # Keras 3.12 builds that without a word
-        raise KzooError(f"{model.name} can't take so small an input: nothing is left of it at {name}, {shape}.")
+    if 0 in shape:  # Keras 3.12 builds that silently
+        raise KzooError(f"{model.name} can't take so small an input: the output of {name} is empty, {shape}.")
 
 
 def _at_shapes(model, shapes):
@@ -391,8 +454,15 @@ def _at_shapes(model, shapes):
         raise KzooError(f"{model.name} can't take the input {sizes}: {str(e).splitlines()[0]}") from e
 
 
-def without_values(make):
-    """What make() builds, with variables that have a shape but no values: nothing is drawn, nothing allocated."""
+def without_values(make: Callable[[], T]) -> T:
+    """Build a model whose variables have shapes but no values: nothing is drawn, nothing is allocated.
+
+    Args:
+        make: Builds the model. It runs in a thread of its own, under the caller's dtype policy.
+
+    Returns:
+        What `make` returns.
+    """
     policy, state = keras.config.dtype_policy(), random.getstate()
 
     def run():
@@ -400,8 +470,8 @@ def without_values(make):
         with keras.StatelessScope(initialize_variables=False):
             return make()
 
-    # In a thread of its own: Keras remembers in each thread which variables still wait for their values, and would
-    # fill in ours at the next occasion. Keras draws seeds from Python's generator: put that back as it was.
+    # In a thread of its own: Keras remembers for each thread which variables still need their values, and would
+    # initialise these later. Keras draws seeds from Python's generator, whose state is restored.
     try:
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(run).result()
@@ -417,7 +487,7 @@ def _multiply_adds(op, node):
     ins, out = [tuple(t.shape) for t in node.input_tensors], tuple(node.output_tensors[0].shape)
     if callable(getattr(op, "multiply_adds", None)):
         return int(op.multiply_adds(ins[0] if len(ins) == 1 else ins, out))
-    known = receptive_field.rule(op)
+    known = receptive_field.handler_of(op)
     if not isinstance(op, keras.Layer) and type(op).__name__ in ("Conv", "DepthwiseConv", "ConvTranspose", "Matmul"):
         factor = node.arguments.args[1]
         if isinstance(factor, keras.KerasTensor) or not hasattr(factor, "shape"):  # an activation is no weight

@@ -1,16 +1,40 @@
 """AlexNet (Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks")."""
 
-from keras import initializers, layers
+from __future__ import annotations
+
+from keras import KerasTensor, initializers, layers
 
 from kzoo.layers import GroupedConv2D, LocalResponseNormalization, classifier
 
 
-def normal():
-    """Section 5: weights from a Gaussian of standard deviation 0.01."""
+def normal() -> initializers.Initializer:
+    """Return the initializer of section 5: a Gaussian of standard deviation 0.01."""
     return initializers.RandomNormal(stddev=0.01)
 
 
-def conv(x, filters, size, *, name, groups=1, stride=1, padding="same", bias=0.0):
+def conv(
+    x: KerasTensor,
+    filters: int,
+    size: int,
+    *,
+    name: str,
+    groups: int = 1,
+    stride: int = 1,
+    padding: str = "same",
+    bias: float = 0.0,
+) -> KerasTensor:
+    """Convolution, bias, ReLU.
+
+    Args:
+        x: (B, H, W, C).
+        filters: Channels of the result.
+        size: Of the kernel.
+        name: Of the layer.
+        groups: Groups of channels without connections between them.
+        stride: Of the kernel.
+        padding: "same" or "valid".
+        bias: Its initial value.
+    """
     layer = layers.Conv2D if groups == 1 else GroupedConv2D
     return layer(
         filters,
@@ -25,13 +49,22 @@ def conv(x, filters, size, *, name, groups=1, stride=1, padding="same", bias=0.0
     )(x)
 
 
-def alexnet(x, *, num_classes, dropout=0.5):
-    """Five convolutions in two towers, three dense layers (section 3.5, Figure 2).
+def alexnet(x: KerasTensor, *, num_classes: int | None, dropout: float = 0.5) -> KerasTensor:
+    """AlexNet: five convolutions in two towers, three dense layers.
 
-    x: (B, 227, 227, 3). The towers of the two GPUs are groups of 2 in conv2, conv4 and conv5; conv3 sees both.
-    Returns logits (B, num_classes), or fc7's 4,096 features if num_classes is None.
     Biases start at 1 in conv2, conv4, conv5 and the hidden dense layers (section 5), "to provide the ReLUs with
     positive inputs".
+
+    Args:
+        x: (B, 227, 227, 3). The towers of the two GPUs are groups of 2 in conv2, conv4 and conv5; conv3 sees both.
+        num_classes: How many logits; None stops at fc7.
+        dropout: Share of fc6 and fc7 that is dropped.
+
+    Returns:
+        Logits (B, num_classes), or fc7's 4,096 features.
+
+    Reference:
+        Krizhevsky et al. 2012, section 3.5, Figure 2.
     """
     x = conv(x, 96, 11, stride=4, padding="valid", name="conv1")
     x = LocalResponseNormalization(name="norm1")(x)

@@ -1,20 +1,53 @@
-"""GoogLeNet (Szegedy et al. 2014, arXiv:1409.4842) and the modules that it grew from."""
+"""GoogLeNet (Szegedy et al. 2014, arXiv:1409.4842) and the modules that it developed from."""
 
-from keras import layers
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keras import KerasTensor, layers
 
 from kzoo.layers import BatchNormalization, LocalResponseNormalization, classifier, pool_3x3_s2
 
-# Section 5: the weights of the losses of the outputs of googlenet(aux=True), the main one first.
-LOSS_WEIGHTS = (1.0, 0.3, 0.3)
 
+def conv(
+    x: KerasTensor, filters: int, size: int | tuple[int, int], *, name: str, stride: int = 1, padding: str = "same"
+) -> KerasTensor:
+    """Convolution, bias, ReLU.
 
-def conv(x, filters, size, *, name, stride=1, padding="same"):
-    """Convolution, bias, ReLU."""
+    Args:
+        x: (B, H, W, C).
+        filters: Channels of the result.
+        size: Of the kernel.
+        name: Of the layer.
+        stride: Of the kernel.
+        padding: "same" or "valid".
+    """
     return layers.Conv2D(filters, size, strides=stride, padding=padding, activation="relu", name=name)(x)
 
 
-def conv_norm(x, filters, size, *, name, stride=1, padding="same", scale=True, epsilon=1e-3):
-    """Convolution without bias (<name>_conv), batch norm (<name>_bn), ReLU (<name>_relu); v2 and later."""
+def conv_norm(
+    x: KerasTensor,
+    filters: int,
+    size: int | tuple[int, int],
+    *,
+    name: str,
+    stride: int = 1,
+    padding: str = "same",
+    scale: bool = True,
+    epsilon: float = 0.001,
+) -> KerasTensor:
+    """Convolution without bias (<name>_conv), batch norm (<name>_bn), ReLU (<name>_relu), as in v2 and later.
+
+    Args:
+        x: (B, H, W, C).
+        filters: Channels of the result.
+        size: Of the kernel.
+        name: Prefix of the three layers.
+        stride: Of the kernel.
+        padding: "same" or "valid".
+        scale: Whether batch norm has a gamma.
+        epsilon: Of batch norm.
+    """
     x = layers.Conv2D(filters, size, strides=stride, padding=padding, use_bias=False, name=f"{name}_conv")(x)
     x = BatchNormalization(scale=scale, epsilon=epsilon, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
@@ -23,11 +56,20 @@ def conv_norm(x, filters, size, *, name, stride=1, padding="same", scale=True, e
 # --- Modules: (B, H, W, C) -> (B, H, W, sum of the branches) ----------------------------------------------
 
 
-def naive_module(x, n1x1, n3x3, n5x5, *, name):
+def naive_module(x: KerasTensor, n1x1: int, n3x3: int, n5x5: int, *, name: str) -> KerasTensor:
     """1x1, 3x3 and 5x5 convolutions and a 3x3 max pool, side by side (Figure 2a).
 
-    Returns n1x1 + n3x3 + n5x5 + C channels: the pool keeps all of x's, so that modules only ever grow.
-    Weights: C * (n1x1 + 9 * n3x3 + 25 * n5x5).
+    It has C * (n1x1 + 9 * n3x3 + 25 * n5x5) weights.
+
+    Args:
+        x: (B, H, W, C).
+        n1x1: Filters of the 1x1 convolution.
+        n3x3: Filters of the 3x3 convolution.
+        n5x5: Filters of the 5x5 convolution.
+        name: Of the result, and prefix of the branches.
+
+    Returns:
+        (B, H, W, n1x1 + n3x3 + n5x5 + C): the pool keeps all of x's channels, so that modules only ever grow.
     """
     return layers.Concatenate(name=name)(
         [
@@ -39,11 +81,35 @@ def naive_module(x, n1x1, n3x3, n5x5, *, name):
     )
 
 
-def module(x, n1x1, reduce3x3, n3x3, reduce5x5, n5x5, pool_proj, *, name, conv=conv, size5x5=5):
-    """The module with 1x1 reductions (Figure 2b); the arguments are the columns of Table 1.
+def module(
+    x: KerasTensor,
+    n1x1: int,
+    reduce3x3: int,
+    n3x3: int,
+    reduce5x5: int,
+    n5x5: int,
+    pool_proj: int,
+    *,
+    name: str,
+    conv: Callable[..., KerasTensor] = conv,
+    size5x5: int = 5,
+) -> KerasTensor:
+    """The module with 1x1 reductions (Figure 2b). The filters are the columns of Table 1, in their order.
 
-    Returns n1x1 + n3x3 + n5x5 + pool_proj channels. conv: the convolution with what follows it. size5x5: 3 in
-    torchvision's version; the layer is called 5x5 all the same.
+    Args:
+        x: (B, H, W, C).
+        n1x1: Filters of the 1x1 convolution.
+        reduce3x3: Filters of the reduction in front of the 3x3.
+        n3x3: Filters of the 3x3 convolution.
+        reduce5x5: Filters of the reduction in front of the 5x5.
+        n5x5: Filters of the 5x5 convolution.
+        pool_proj: Filters of the projection behind the pool.
+        name: Of the result, and prefix of the branches.
+        conv: The convolution with what follows it.
+        size5x5: 3 in torchvision's version; the layer is called 5x5 all the same.
+
+    Returns:
+        (B, H, W, n1x1 + n3x3 + n5x5 + pool_proj).
     """
     left = conv(x, n1x1, 1, name=f"{name}_1x1")
     middle = conv(x, reduce3x3, 1, name=f"{name}_3x3_reduce")
@@ -72,8 +138,17 @@ MODULES = {
 # --- GoogLeNet -------------------------------------------------------------------------------------------
 
 
-def auxiliary(x, num_classes, *, name):
-    """The classifier beside 4a and 4d, for training (section 5). x: (B, H, W, C). Returns logits (B, num_classes)."""
+def auxiliary(x: KerasTensor, num_classes: int, *, name: str) -> KerasTensor:
+    """The classifier beside 4a and 4d, for training (section 5).
+
+    Args:
+        x: (B, H, W, C).
+        num_classes: How many logits.
+        name: Prefix of its layers.
+
+    Returns:
+        Logits (B, num_classes).
+    """
     x = layers.AveragePooling2D(5, 3, name=f"{name}_pool")(x)
     x = conv(x, 128, 1, name=f"{name}_conv")
     x = layers.Flatten(name=f"{name}_flatten")(x)
@@ -82,12 +157,24 @@ def auxiliary(x, num_classes, *, name):
     return classifier(x, num_classes, name=f"{name}_predictions")
 
 
-def googlenet(x, *, num_classes, dropout=0.4, aux=False):
-    """GoogLeNet (Table 1).
+def googlenet(
+    x: KerasTensor, *, num_classes: int | None, dropout: float = 0.4, aux: bool = False
+) -> KerasTensor | list[KerasTensor]:
+    """GoogLeNet.
 
-    x: (B, H, W, 3). Returns logits (B, num_classes), or 1,024 features if num_classes is None.
-    aux=True returns a list of three logits, the main one first, then those beside 4a and 4d, for training with the
-    losses weighted by LOSS_WEIGHTS; build it without for use: the main network's layers have the same names.
+    Args:
+        x: (B, H, W, 3).
+        num_classes: How many logits; None stops at the features.
+        dropout: Share of the features that is dropped.
+        aux: Whether to add the auxiliary classifiers, for training with losses weighted by the catalog row's
+            `loss_weights`. Build it without them for use: the main network's layers have the same names.
+
+    Returns:
+        Logits (B, num_classes), or 1,024 features. With aux=True a list of three logits, the main one first, then those
+        beside 4a and 4d.
+
+    Reference:
+        Szegedy et al. 2014, arXiv:1409.4842, Table 1.
     """
     x = layers.ZeroPadding2D(3, name="conv1_7x7_pad")(x)
     x = conv(x, 64, 7, stride=2, padding="valid", name="conv1_7x7")
@@ -112,10 +199,16 @@ def googlenet(x, *, num_classes, dropout=0.4, aux=False):
     return [x, *side] if side else x
 
 
-def googlenet_bn(x, *, num_classes, dropout=0.2):
-    """GoogLeNet as in torchvision: batch norm for the normalisation across channels, 3x3 in place of 5x5.
+def googlenet_bn(x: KerasTensor, *, num_classes: int | None, dropout: float = 0.2) -> KerasTensor:
+    """GoogLeNet as in torchvision: batch norm in place of local response normalisation, 3x3 in place of 5x5.
 
-    x: (B, H, W, 3). Returns logits (B, num_classes), or 1,024 features if num_classes is None.
+    Args:
+        x: (B, H, W, 3).
+        num_classes: How many logits; None stops at the features.
+        dropout: Share of the features that is dropped.
+
+    Returns:
+        Logits (B, num_classes), or 1,024 features.
     """
     x = layers.ZeroPadding2D(3, name="conv1_7x7_pad")(x)
     x = conv_norm(x, 64, 7, stride=2, padding="valid", name="conv1_7x7")

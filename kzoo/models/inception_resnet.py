@@ -4,9 +4,12 @@ Modules are named as in the public Keras weights of v2; the convolutions that th
 in the same order.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from functools import partial
 
-from keras import layers
+from keras import KerasTensor, layers
 
 from kzoo.layers import classifier
 from kzoo.models import inception_v3
@@ -16,8 +19,21 @@ from kzoo.models.inception_v4 import reduction_a
 conv = partial(conv_norm, scale=False)  # as in the public weights
 
 
-def residual(x, branches, *, scale, name, relu=True):
-    """x + scale * (a linear 1x1 convolution of the branches), then ReLU (section 3.3 on the scaling)."""
+def residual(
+    x: KerasTensor, branches: Sequence[KerasTensor], *, scale: float, name: str, relu: bool = True
+) -> KerasTensor:
+    """Add scale * (a linear 1x1 convolution of the concatenated branches) to x (section 3.3 on the scaling).
+
+    Args:
+        x: (B, H, W, C).
+        branches: Tensors (B, H, W, any).
+        scale: Factor of the residual.
+        name: Prefix of its layers.
+        relu: Whether a ReLU follows the sum.
+
+    Returns:
+        (B, H, W, C).
+    """
     y = layers.Concatenate(name=f"{name}_mixed")(branches)
     y = layers.Conv2D(x.shape[-1], 1, name=f"{name}_conv")(y)
     y = layers.Rescaling(scale, name=f"{name}_scale")(y)
@@ -28,8 +44,19 @@ def residual(x, branches, *, scale, name, relu=True):
 # --- Modules that both versions have, at other widths; they keep the shape of x ----------------------------
 
 
-def block35(x, n1x1, n3x3, double3x3, *, scale, name):
-    """Inception-ResNet-A on the 35x35 grid (Figures 10 and 16); double3x3: the filters of its three convolutions."""
+def block35(
+    x: KerasTensor, n1x1: int, n3x3: int, double3x3: tuple[int, int, int], *, scale: float, name: str
+) -> KerasTensor:
+    """Inception-ResNet-A on the 35x35 grid (Figures 10 and 16). It keeps the shape of x.
+
+    Args:
+        x: (B, H, W, C).
+        n1x1: Filters of the 1x1 branch.
+        n3x3: Filters of both convolutions of the 3x3 branch.
+        double3x3: Filters of the three convolutions of the double 3x3 branch.
+        scale: Factor of the residual.
+        name: Prefix of its layers.
+    """
     a = conv(x, n1x1, 1, name=f"{name}_1x1")
     b = conv(x, n3x3, 1, name=f"{name}_3x3_reduce")
     b = conv(b, n3x3, 3, name=f"{name}_3x3")
@@ -39,8 +66,16 @@ def block35(x, n1x1, n3x3, double3x3, *, scale, name):
     return residual(x, [a, b, c], scale=scale, name=name)
 
 
-def block17(x, n1x1, n7x7, *, scale, name):
-    """Inception-ResNet-B on the 17x17 grid (Figures 11 and 17); n7x7: filters of 1x1, 1x7 and 7x1."""
+def block17(x: KerasTensor, n1x1: int, n7x7: tuple[int, int, int], *, scale: float, name: str) -> KerasTensor:
+    """Inception-ResNet-B on the 17x17 grid (Figures 11 and 17). It keeps the shape of x.
+
+    Args:
+        x: (B, H, W, C).
+        n1x1: Filters of the 1x1 branch.
+        n7x7: Filters of 1x1, 1x7 and 7x1 in the other branch.
+        scale: Factor of the residual.
+        name: Prefix of its layers.
+    """
     a = conv(x, n1x1, 1, name=f"{name}_1x1")
     b = conv(x, n7x7[0], 1, name=f"{name}_7x7_reduce")
     b = conv(b, n7x7[1], (1, 7), name=f"{name}_7x7_1")
@@ -48,8 +83,19 @@ def block17(x, n1x1, n7x7, *, scale, name):
     return residual(x, [a, b], scale=scale, name=name)
 
 
-def block8(x, n1x1, n3x3, *, scale, name, relu=True):
-    """Inception-ResNet-C on the 8x8 grid (Figures 13 and 19); n3x3: filters of 1x1, 1x3 and 3x1."""
+def block8(
+    x: KerasTensor, n1x1: int, n3x3: tuple[int, int, int], *, scale: float, name: str, relu: bool = True
+) -> KerasTensor:
+    """Inception-ResNet-C on the 8x8 grid (Figures 13 and 19). It keeps the shape of x.
+
+    Args:
+        x: (B, H, W, C).
+        n1x1: Filters of the 1x1 branch.
+        n3x3: Filters of 1x1, 1x3 and 3x1 in the other branch.
+        scale: Factor of the residual.
+        name: Prefix of its layers.
+        relu: Whether a ReLU follows the sum.
+    """
     a = conv(x, n1x1, 1, name=f"{name}_1x1")
     b = conv(x, n3x3[0], 1, name=f"{name}_3x3_reduce")
     b = conv(b, n3x3[1], (1, 3), name=f"{name}_3x3_1")
@@ -57,10 +103,15 @@ def block8(x, n1x1, n3x3, *, scale, name, relu=True):
     return residual(x, [a, b], scale=scale, name=name, relu=relu)
 
 
-def reduction_b(x, left, middle, right, *, name):
-    """17x17 -> 8x8 (Figures 12 and 18): three branches behind 1x1 convolutions to 256, and a max pool.
+def reduction_b(x: KerasTensor, left: int, middle: int, right: tuple[int, int], *, name: str) -> KerasTensor:
+    """Reduce 17x17 to 8x8 (Figures 12 and 18): three branches behind 1x1 convolutions to 256, and a max pool.
 
-    left, middle: filters of the 3x3 with stride 2. right: filters of its two 3x3, the second with stride 2.
+    Args:
+        x: (B, H, W, C).
+        left: Filters of the 3x3 with stride 2 of the first branch.
+        middle: The same of the second branch.
+        right: Filters of the two 3x3 of the third branch, the second with stride 2.
+        name: Of the result, and prefix of the branches.
     """
     a = conv(x, 256, 1, name=f"{name}_left_reduce")
     a = conv(a, left, 3, stride=2, padding="valid", name=f"{name}_left")
@@ -75,8 +126,8 @@ def reduction_b(x, left, middle, right, *, name):
 # --- Networks --------------------------------------------------------------------------------------------
 
 
-def stem_v1(x):
-    """299x299x3 -> 35x35x256 (Figure 14)."""
+def stem_v1(x: KerasTensor) -> KerasTensor:
+    """The stem of v1: 299x299x3 -> 35x35x256 (Figure 14)."""
     x = conv(x, 32, 3, stride=2, padding="valid", name="stem_1")
     x = conv(x, 32, 3, padding="valid", name="stem_2")
     x = conv(x, 64, 3, name="stem_3")
@@ -86,7 +137,14 @@ def stem_v1(x):
     return conv(x, 256, 3, stride=2, padding="valid", name="stem_6")
 
 
-def head(x, num_classes, dropout):
+def head(x: KerasTensor, num_classes: int | None, dropout: float) -> KerasTensor:
+    """Global average pooling, dropout, logits.
+
+    Args:
+        x: (B, H, W, C).
+        num_classes: How many logits; None returns the average.
+        dropout: Share that is dropped; 0 leaves the layer out.
+    """
     x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
     if num_classes is None:
         return x
@@ -95,11 +153,28 @@ def head(x, num_classes, dropout):
     return classifier(x, num_classes)
 
 
-def inception_resnet_v1(x, *, num_classes, blocks=(5, 10, 5), scales=(0.17, 0.1, 0.2), dropout=0.2):
-    """Inception-ResNet v1 (Figure 15): about the cost of Inception v3.
+def inception_resnet_v1(
+    x: KerasTensor,
+    *,
+    num_classes: int | None,
+    blocks: tuple[int, int, int] = (5, 10, 5),
+    scales: tuple[float, float, float] = (0.17, 0.1, 0.2),
+    dropout: float = 0.2,
+) -> KerasTensor:
+    """Inception-ResNet v1, about the cost of Inception v3.
 
-    x: (B, H, W, 3) of at least 75x75. blocks, scales: how many of each module, and the factor of their residuals.
-    Returns logits (B, num_classes), or 1,792 features if num_classes is None.
+    Args:
+        x: (B, H, W, 3) of at least 75x75.
+        num_classes: How many logits; None stops at the features.
+        blocks: How many of each module.
+        scales: Factors of their residuals.
+        dropout: Share of the features that is dropped.
+
+    Returns:
+        Logits (B, num_classes), or 1,792 features.
+
+    Reference:
+        Szegedy et al. 2016, arXiv:1602.07261, Figure 15.
     """
     x = stem_v1(x)
     for i in range(blocks[0]):
@@ -113,11 +188,28 @@ def inception_resnet_v1(x, *, num_classes, blocks=(5, 10, 5), scales=(0.17, 0.1,
     return head(x, num_classes, dropout)
 
 
-def inception_resnet_v2(x, *, num_classes, blocks=(10, 20, 10), scales=(0.17, 0.1, 0.2), dropout=0.2):
+def inception_resnet_v2(
+    x: KerasTensor,
+    *,
+    num_classes: int | None,
+    blocks: tuple[int, int, int] = (10, 20, 10),
+    scales: tuple[float, float, float] = (0.17, 0.1, 0.2),
+    dropout: float = 0.2,
+) -> KerasTensor:
     """Inception-ResNet v2 as in the authors' code and the public weights: wider, deeper, with Inception v3's stem.
 
-    x: (B, H, W, 3) of at least 75x75. blocks, scales: how many of each module, and the factor of their residuals; the
-    last module has no ReLU and the factor 1. Returns logits (B, num_classes), or 1,536 features if num_classes is None.
+    Args:
+        x: (B, H, W, 3) of at least 75x75.
+        num_classes: How many logits; None stops at the features.
+        blocks: How many of each module.
+        scales: Factors of their residuals; the last module has no ReLU and the factor 1.
+        dropout: Share of the features that is dropped.
+
+    Returns:
+        Logits (B, num_classes), or 1,536 features.
+
+    Reference:
+        Szegedy et al. 2016, arXiv:1602.07261, Figure 15.
     """
     x = inception_v3.stem(x, conv)
     a = conv(x, 96, 1, name="mixed_5b_1x1")

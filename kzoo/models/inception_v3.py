@@ -4,9 +4,12 @@ The modules are called mixed0 to mixed10 as in the public Keras weights; the con
 number, are made here in the same order.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from functools import partial
 
-from keras import layers
+from keras import KerasTensor, layers
 
 from kzoo.layers import classifier
 from kzoo.models.inception import conv_norm
@@ -14,7 +17,8 @@ from kzoo.models.inception import conv_norm
 conv = partial(conv_norm, scale=False)  # no gamma: the ReLU's next convolution can scale
 
 
-def pool_proj(x, filters, *, name):
+def pool_proj(x: KerasTensor, filters: int, *, name: str) -> KerasTensor:
+    """3x3 average pool, then a 1x1 convolution to `filters` channels, both named after the module `name`."""
     x = layers.AveragePooling2D(3, 1, padding="same", name=f"{name}_pool")(x)
     return conv(x, filters, 1, name=f"{name}_pool_proj")
 
@@ -22,8 +26,17 @@ def pool_proj(x, filters, *, name):
 # --- Modules: (B, H, W, C) -> channels as in the comments, on the grid sizes for 299x299 -------------------
 
 
-def module_a(x, pool_filters, *, name):
-    """Figure 5: two 3x3 in place of one 5x5; 35x35 -> 224 + pool_filters. Beside them the code has kept one 5x5."""
+def module_a(x: KerasTensor, pool_filters: int, *, name: str) -> KerasTensor:
+    """Two 3x3 in place of one 5x5 (Figure 5); beside them the authors' code has kept one 5x5.
+
+    Args:
+        x: (B, 35, 35, C).
+        pool_filters: Filters behind the pool.
+        name: Of the result, and prefix of the branches.
+
+    Returns:
+        (B, 35, 35, 224 + pool_filters).
+    """
     a = conv(x, 64, 1, name=f"{name}_1x1")
     b = conv(x, 48, 1, name=f"{name}_5x5_reduce")
     b = conv(b, 64, 5, name=f"{name}_5x5")
@@ -33,8 +46,8 @@ def module_a(x, pool_filters, *, name):
     return layers.Concatenate(name=name)([a, b, c, pool_proj(x, pool_filters, name=name)])
 
 
-def reduction_a(x, *, name):
-    """Figure 10: 35x35x288 -> 17x17x768."""
+def reduction_a(x: KerasTensor, *, name: str) -> KerasTensor:
+    """Reduce 35x35x288 to 17x17x768 (Figure 10)."""
     a = conv(x, 384, 3, stride=2, padding="valid", name=f"{name}_3x3")
     b = conv(x, 64, 1, name=f"{name}_double3x3_reduce")
     b = conv(b, 96, 3, name=f"{name}_double3x3_1")
@@ -42,8 +55,17 @@ def reduction_a(x, *, name):
     return layers.Concatenate(name=name)([a, b, layers.MaxPooling2D(3, 2, name=f"{name}_pool")(x)])
 
 
-def module_b(x, width, *, name):
-    """Figure 6, n = 7: 1x7 and 7x1 in place of 7x7; 17x17 -> 768."""
+def module_b(x: KerasTensor, width: int, *, name: str) -> KerasTensor:
+    """1x7 and 7x1 in place of 7x7 (Figure 6, n = 7).
+
+    Args:
+        x: (B, 17, 17, C).
+        width: Filters inside the branches.
+        name: Of the result, and prefix of the branches.
+
+    Returns:
+        (B, 17, 17, 768).
+    """
     a = conv(x, 192, 1, name=f"{name}_1x1")
     b = conv(x, width, 1, name=f"{name}_7x7_reduce")
     b = conv(b, width, (1, 7), name=f"{name}_7x7_1")
@@ -56,8 +78,8 @@ def module_b(x, width, *, name):
     return layers.Concatenate(name=name)([a, b, c, pool_proj(x, 192, name=name)])
 
 
-def reduction_b(x, *, name):
-    """17x17x768 -> 8x8x1280."""
+def reduction_b(x: KerasTensor, *, name: str) -> KerasTensor:
+    """Reduce 17x17x768 to 8x8x1280."""
     a = conv(x, 192, 1, name=f"{name}_3x3_reduce")
     a = conv(a, 320, 3, stride=2, padding="valid", name=f"{name}_3x3")
     b = conv(x, 192, 1, name=f"{name}_7x7x3_reduce")
@@ -67,8 +89,8 @@ def reduction_b(x, *, name):
     return layers.Concatenate(name=name)([a, b, layers.MaxPooling2D(3, 2, name=f"{name}_pool")(x)])
 
 
-def module_c(x, *, name):
-    """Figure 7: 1x3 and 3x1 side by side; 8x8 -> 2048."""
+def module_c(x: KerasTensor, *, name: str) -> KerasTensor:
+    """1x3 and 3x1 side by side (Figure 7): 8x8 -> 8x8x2048."""
     a = conv(x, 320, 1, name=f"{name}_1x1")
     b = conv(x, 384, 1, name=f"{name}_3x3_reduce")
     b = [conv(b, 384, (1, 3), name=f"{name}_3x3_left"), conv(b, 384, (3, 1), name=f"{name}_3x3_right")]
@@ -83,8 +105,8 @@ def module_c(x, *, name):
 # --- Network ---------------------------------------------------------------------------------------------
 
 
-def stem(x, conv):
-    """299x299x3 -> 35x35x192; Inception-ResNet v2 begins in the same way."""
+def stem(x: KerasTensor, conv: Callable[..., KerasTensor]) -> KerasTensor:
+    """The stem: 299x299x3 -> 35x35x192; Inception-ResNet v2 begins in the same way, with its own `conv`."""
     x = conv(x, 32, 3, stride=2, padding="valid", name="stem_1")
     x = conv(x, 32, 3, padding="valid", name="stem_2")
     x = conv(x, 64, 3, name="stem_3")
@@ -94,10 +116,18 @@ def stem(x, conv):
     return layers.MaxPooling2D(3, 2, name="stem_pool2")(x)
 
 
-def inception_v3(x, *, num_classes):
-    """Inception v3 (Table 1, with the modules of the authors' code).
+def inception_v3(x: KerasTensor, *, num_classes: int | None) -> KerasTensor:
+    """Inception v3, with the modules of the authors' code.
 
-    x: (B, H, W, 3) of at least 75x75. Returns logits (B, num_classes), or 2,048 features if num_classes is None.
+    Args:
+        x: (B, H, W, 3) of at least 75x75.
+        num_classes: How many logits; None stops at the features.
+
+    Returns:
+        Logits (B, num_classes), or 2,048 features.
+
+    Reference:
+        Szegedy et al. 2015, arXiv:1512.00567, Table 1.
     """
     x = stem(x, conv)
     x = module_a(x, 32, name="mixed0")

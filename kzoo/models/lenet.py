@@ -1,10 +1,13 @@
 """LeNet-5 (LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", section II.B)."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
 _register = keras.saving.register_keras_serializable(package="kzoo")
 
@@ -29,21 +32,21 @@ TABLE = (
 )
 
 
-def squash(x):
-    """The paper's activation, f(a) = 1.7159 tanh(2a/3) (appendix A): f(1) = 1, f(-1) = -1."""
+def squash(x: KerasTensor) -> KerasTensor:
+    """Apply the paper's activation, f(a) = 1.7159 tanh(2a/3) (appendix A): f(1) = 1, f(-1) = -1."""
     return 1.7159 * ops.tanh(x * (2 / 3))
 
 
-def uniform(fan_in):
-    """Appendix A: weights uniform in ±2.4 / fan-in."""
+def uniform(fan_in: int) -> keras.initializers.Initializer:
+    """Return the initializer of appendix A: weights uniform in ±2.4 / fan-in."""
     return keras.initializers.RandomUniform(-2.4 / fan_in, 2.4 / fan_in)
 
 
 @_register
 class Squash(layers.Layer):
-    """The scaled tanh as a layer."""
+    """The scaled tanh, `squash`, as a layer."""
 
-    kernel_size = 1  # for kzoo.ledger: each position for itself
+    kernel_size = 1  # for kzoo.ledger: an output depends on its own position only
 
     def call(self, x):
         return squash(x)
@@ -54,7 +57,10 @@ class Squash(layers.Layer):
 
 @_register
 class Subsampling(layers.Layer):
-    """Sum of each 2x2 square, times a trainable coefficient, plus a trainable bias, one of each for a map."""
+    """Sum of each 2x2 square, times a trainable coefficient, plus a trainable bias, one of each for a map.
+
+    Input: (B, H, W, C). Output: (B, H // 2, W // 2, C).
+    """
 
     kernel_size = strides = 2
 
@@ -70,16 +76,19 @@ class Subsampling(layers.Layer):
         b, h, w, c = input_shape
         return (b, h and h // 2, w and w // 2, c)
 
-    def multiply_adds(self, input_shape, output_shape):
+    def multiply_adds(self, input_shape: tuple, output_shape: tuple) -> int:
+        """Count for `kzoo.ledger`: the coefficient, once for each output."""
         return math.prod(output_shape[1:])  # the coefficient, once for each output
 
 
 @_register
 class TableConv2D(layers.Layer):
-    """A 5x5 convolution where each output map sees only the input maps that Table I gives it.
+    """A 5x5 convolution where each output map is connected to the input maps that Table I gives it.
 
-    kernel: (5, 5, 60), one 5x5 slice for each of the table's 60 connections; it is spread to a dense (5, 5, 6, 16)
+    kernel: (5, 5, 60), one 5x5 slice for each of the table's 60 connections; it is expanded to a dense (5, 5, 6, 16)
     kernel with zeros, so that the arithmetic is one plain convolution.
+
+    Input: (B, H, W, 6). Output: (B, H - 4, W - 4, 16).
     """
 
     kernel_size = (5, 5)
@@ -109,12 +118,21 @@ class TableConv2D(layers.Layer):
 
 @_register
 class RBF(layers.Layer):
-    """Minus the squared distance to each class's fixed ±1 code: y_i = -sum_j (x_j - w_ij)^2 (equation 7).
+    """Minus the squared distance to each class's fixed ±1 code: y_i = -sum_j (x_j - w_ij)^2.
 
     The codes are drawn once, with seed 1998. They are not trained.
+
+    Args:
+        num_classes: How many codes.
+        **kwargs: For keras.layers.Layer.
+
+    Input: (B, D). Output: (B, num_classes).
+
+    Reference:
+        LeCun et al. 1998, equation 7.
     """
 
-    def __init__(self, num_classes, **kwargs):
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
 
@@ -135,19 +153,28 @@ class RBF(layers.Layer):
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.num_classes)
 
-    def multiply_adds(self, input_shape, output_shape):
+    def multiply_adds(self, input_shape: tuple, output_shape: tuple) -> int:
+        """Count for `kzoo.ledger`: one for each number of each code."""
         return input_shape[-1] * self.num_classes
 
     def get_config(self):
         return {**super().get_config(), "num_classes": self.num_classes}
 
 
-def lenet5(x, *, num_classes):
+def lenet5(x: KerasTensor, *, num_classes: int | None) -> KerasTensor:
     """LeNet-5 with trainable subsampling, the connection table of C3, and RBF outputs.
 
-    x: (B, 28, 28, 1), padded by 2 with the paper's background value -0.1. Returns logits (B, num_classes), or F6's 84
-    features if num_classes is None. 60,000 trainable parameters for a 28x28 input, as printed:
-    C1 156, S2 12, C3 1,516, S4 32, C5 48,120, F6 10,164.
+    60,000 trainable parameters for a 28x28 input, as printed: C1 156, S2 12, C3 1,516, S4 32, C5 48,120, F6 10,164.
+
+    Args:
+        x: (B, 28, 28, 1), padded by 2 with the paper's background value -0.1.
+        num_classes: How many logits; None stops at F6.
+
+    Returns:
+        Logits (B, num_classes), or F6's 84 features.
+
+    Reference:
+        LeCun et al. 1998, section II.B.
     """
     x = ops.pad(x, [[0, 0], [2, 2], [2, 2], [0, 0]], constant_values=-0.1)
     x = Squash(name="C1_squash")(layers.Conv2D(6, 5, kernel_initializer=uniform(25), name="C1")(x))

@@ -3,22 +3,33 @@
 Layer names are those of the public Keras weights.
 """
 
-from keras import layers
+from __future__ import annotations
+
+from keras import KerasTensor, layers
 
 from kzoo.layers import BatchNormalization, classifier
 
 # --- The outer product of the lectures -------------------------------------------------------------------
 
 
-def outer_product_conv(x, filters, size, *, name):
+def outer_product_conv(x: KerasTensor, filters: int, size: int, *, name: str) -> KerasTensor:
     """A convolution whose kernel is an outer product: W[x, y, c, k] = S[x, y, k] * P[c, k].
 
-    x: (B, H, W, C). Returns (B, H, W, filters), without bias or activation. Mixing the channels by P and then filtering
-    each of the k maps by its own S is the same as the dense convolution with W, and so it is computed: a 1x1
-    convolution <name>_pointwise, then <name>_depthwise. C * k + size^2 * k parameters instead of size^2 * C * k.
+    Mixing the channels by P and then filtering each of the k maps by its own S is the same as the dense convolution
+    with W, and is computed so: a 1x1 convolution <name>_pointwise, then <name>_depthwise. C * k + size^2 * k
+    parameters instead of size^2 * C * k.
 
-    `depthwise_separable`, MobileNet's block, has W[x, y, c, k] = S[x, y, c] * P[c, k]: filters first, then mixes
+    `depthwise_separable`, MobileNet's block, has W[x, y, c, k] = S[x, y, c] * P[c, k]: it filters first, then mixes
     (if there were no batch norm and ReLU between the two), with size^2 * C + C * k parameters.
+
+    Args:
+        x: (B, H, W, C).
+        filters: Channels k of the result.
+        size: Of the kernel.
+        name: Prefix of the two layers.
+
+    Returns:
+        (B, H, W, filters), without bias or activation.
     """
     x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_pointwise")(x)
     return layers.DepthwiseConv2D(size, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
@@ -27,13 +38,21 @@ def outer_product_conv(x, filters, size, *, name):
 # --- MobileNet v1 ----------------------------------------------------------------------------------------
 
 
-def norm_relu6(x, *, name, relu):
+def norm_relu6(x: KerasTensor, *, name: str, relu: str) -> KerasTensor:
+    """Batch norm, then ReLU6, each with its own name."""
     x = BatchNormalization(name=name)(x)
     return layers.ReLU(6.0, name=relu)(x)
 
 
-def depthwise_separable(x, filters, *, stride, index):
-    """3x3 depthwise, then 1x1 convolution, each with batch norm and ReLU6 (Figure 3, right)."""
+def depthwise_separable(x: KerasTensor, filters: int, *, stride: int, index: int) -> KerasTensor:
+    """3x3 depthwise, then 1x1 convolution, each with batch norm and ReLU6 (Figure 3, right).
+
+    Args:
+        x: (B, H, W, C).
+        filters: Channels of the result.
+        stride: Of the depthwise convolution.
+        index: Number of the block, for the names.
+    """
     dw, pw = f"conv_dw_{index}", f"conv_pw_{index}"
     if stride > 1:
         # Right and bottom at every size, as the public weights were trained; "same" would differ at odd sizes.
@@ -63,11 +82,20 @@ V1_BLOCKS = (
 )
 
 
-def mobilenet_v1(x, *, num_classes, alpha=1.0, dropout=0.001):
-    """MobileNet v1 (Table 1).
+def mobilenet_v1(x: KerasTensor, *, num_classes: int | None, alpha: float = 1.0, dropout: float = 0.001) -> KerasTensor:
+    """MobileNet v1.
 
-    x: (B, H, W, 3). alpha: the width multiplier, any positive number. Returns logits (B, num_classes), or features
-    (B, int(1024 * alpha)) if num_classes is None.
+    Args:
+        x: (B, H, W, 3).
+        num_classes: How many logits; None stops at the features.
+        alpha: The width multiplier, any positive number.
+        dropout: Share of the features that is dropped.
+
+    Returns:
+        Logits (B, num_classes), or features (B, int(1024 * alpha)).
+
+    Reference:
+        Howard et al. 2017, arXiv:1704.04861, Table 1.
     """
     x = layers.Conv2D(int(32 * alpha), 3, strides=2, padding="same", use_bias=False, name="conv1")(x)
     x = norm_relu6(x, name="conv1_bn", relu="conv1_relu")
@@ -82,16 +110,24 @@ def mobilenet_v1(x, *, num_classes, alpha=1.0, dropout=0.001):
 # --- MobileNet v2 ----------------------------------------------------------------------------------------
 
 
-def multiple_of_8(filters):
-    """The nearest multiple of 8, at least 8 and not more than 10 % below: what the authors' code makes of filters."""
+def multiple_of_8(filters: float) -> int:
+    """Round to the nearest multiple of 8, at least 8 and not more than 10 % below, as the authors' code does."""
     nearest = max(8, int(filters + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * filters else nearest + 8
 
 
-def inverted_residual(x, filters, *, stride, expansion, name):
+def inverted_residual(x: KerasTensor, filters: int, *, stride: int, expansion: int, name: str) -> KerasTensor:
     """1x1 to `expansion` times the channels, 3x3 depthwise, linear 1x1 to filters (Figure 4d); added if shapes allow.
 
-    x: (B, H, W, C). Returns (B, H / stride, W / stride, filters).
+    Args:
+        x: (B, H, W, C).
+        filters: Channels of the result.
+        stride: Of the depthwise convolution.
+        expansion: Factor of the channels inside; 1 leaves the first convolution out.
+        name: Prefix of its layers.
+
+    Returns:
+        (B, H / stride, W / stride, filters).
     """
     channels = x.shape[-1]
     y = x
@@ -111,11 +147,19 @@ def inverted_residual(x, filters, *, stride, expansion, name):
 V2_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-def mobilenet_v2(x, *, num_classes, alpha=1.0):
-    """MobileNet v2 (Table 2).
+def mobilenet_v2(x: KerasTensor, *, num_classes: int | None, alpha: float = 1.0) -> KerasTensor:
+    """MobileNet v2.
 
-    x: (B, H, W, 3). alpha: the width multiplier, any positive number; the last convolution grows with it only above 1.
-    Returns logits (B, num_classes), or features (B, 1280 * max(alpha, 1)) if num_classes is None.
+    Args:
+        x: (B, H, W, 3).
+        num_classes: How many logits; None stops at the features.
+        alpha: The width multiplier, any positive number; the last convolution grows with it only above 1.
+
+    Returns:
+        Logits (B, num_classes), or features (B, 1280 * max(alpha, 1)).
+
+    Reference:
+        Sandler et al. 2018, arXiv:1801.04381, Table 2.
     """
     x = layers.Conv2D(multiple_of_8(32 * alpha), 3, strides=2, padding="same", use_bias=False, name="Conv1")(x)
     x = norm_relu6(x, name="bn_Conv1", relu="Conv1_relu")

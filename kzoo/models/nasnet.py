@@ -4,26 +4,39 @@ Layer names are those of the public Keras weights. A cell takes the outputs of t
 one, and p, the one before.
 """
 
-from keras import layers
+from __future__ import annotations
+
+from keras import KerasTensor, layers
 
 from kzoo.errors import KzooError
 from kzoo.layers import BatchNormalization, classifier
 
 
-def norm(x, *, name):
+def norm(x: KerasTensor, *, name: str) -> KerasTensor:
+    """Batch norm of that name."""
     return BatchNormalization(name=name)(x)
 
 
-def relu(x, *, name):
+def relu(x: KerasTensor, *, name: str) -> KerasTensor:
+    """ReLU named <name>_relu."""
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def pointwise(x, filters, *, name):
+def pointwise(x: KerasTensor, filters: int, *, name: str) -> KerasTensor:
+    """1x1 convolution without bias, He initialisation."""
     return layers.Conv2D(filters, 1, use_bias=False, kernel_initializer="he_normal", name=name)(x)
 
 
-def separable(x, filters, size, *, name, stride=1):
-    """ReLU, separable convolution, batch norm, and the three once more without stride (Appendix A.4)."""
+def separable(x: KerasTensor, filters: int, size: int, *, name: str, stride: int = 1) -> KerasTensor:
+    """ReLU, separable convolution, batch norm, and the three again without stride (Appendix A.4).
+
+    Args:
+        x: (B, H, W, C).
+        filters: Channels of the result.
+        size: Of the kernel.
+        name: Suffix of its layers.
+        stride: Of the first convolution.
+    """
     for i, s in ((1, stride), (2, 1)):
         x = relu(x, name=f"separable_conv_{i}_{name}")
         x = layers.SeparableConv2D(
@@ -33,10 +46,17 @@ def separable(x, filters, size, *, name, stride=1):
     return x
 
 
-def fit(p, x, filters, *, name):
-    """p as (B, H, W, filters) on x's grid: halved by two shifted 1x1 convolutions if larger, projected if need be.
+def fit(p: KerasTensor | None, x: KerasTensor, filters: int, *, name: str) -> KerasTensor:
+    """Bring the output of the cell before last to the grid of the last one.
 
-    p is None in the first cell, which takes x as it is in its place.
+    Args:
+        p: That output; None in the first cell, which takes x in its place.
+        x: The output of the last cell, (B, H, W, C).
+        filters: Channels of the result.
+        name: Suffix of its layers.
+
+    Returns:
+        (B, H, W, filters): halved by two shifted 1x1 convolutions if p is larger, projected if it has other channels.
     """
     if p is None:
         return x
@@ -57,21 +77,32 @@ def fit(p, x, filters, *, name):
     return p
 
 
-def begin(x, filters, *, kind, name):
-    """ReLU, 1x1 convolution, batch norm: how a cell brings x to its own width."""
+def begin(x: KerasTensor, filters: int, *, kind: str, name: str) -> KerasTensor:
+    """ReLU, 1x1 convolution to the cell's width, batch norm; kind: "normal" or "reduction", for the names."""
     h = pointwise(relu(x, name=f"{kind}_{name}"), filters, name=f"{kind}_conv_1_{name}")
     return norm(h, name=f"{kind}_bn_1_{name}")
 
 
-def add(a, b, *, name):
+def add(a: KerasTensor, b: KerasTensor, *, name: str) -> KerasTensor:
+    """Sum of two tensors, as a layer of that name."""
     return layers.Add(name=name)([a, b])
 
 
 # --- Cells -----------------------------------------------------------------------------------------------
 
 
-def normal_cell(x, p, filters, *, name):
-    """Figure 4, left: (B, H, W, C) -> (B, H, W, 6 * filters)."""
+def normal_cell(x: KerasTensor, p: KerasTensor | None, filters: int, *, name: str) -> KerasTensor:
+    """The normal cell (Figure 4, left).
+
+    Args:
+        x: The output of the last cell, (B, H, W, C).
+        p: The output of the cell before it.
+        filters: Of each branch.
+        name: Suffix of its layers.
+
+    Returns:
+        (B, H, W, 6 * filters).
+    """
     p = fit(p, x, filters, name=name)
     h = begin(x, filters, kind="normal", name=name)
 
@@ -94,8 +125,18 @@ def normal_cell(x, p, filters, *, name):
     return layers.Concatenate(name=f"normal_concat_{name}")([p, y1, y2, y3, y4, y5])
 
 
-def reduction_cell(x, p, filters, *, name):
-    """Figure 4, right: (B, H, W, C) -> (B, H / 2, W / 2, 4 * filters)."""
+def reduction_cell(x: KerasTensor, p: KerasTensor | None, filters: int, *, name: str) -> KerasTensor:
+    """The reduction cell (Figure 4, right).
+
+    Args:
+        x: The output of the last cell, (B, H, W, C).
+        p: The output of the cell before it.
+        filters: Of each branch.
+        name: Suffix of its layers.
+
+    Returns:
+        (B, H / 2, W / 2, 4 * filters).
+    """
     p = fit(p, x, filters, name=name)
     h = begin(x, filters, kind="reduction", name=name)
     # The pools count the zeros outside, as the public weights were trained: "same" would leave them out. They lie where
@@ -130,13 +171,27 @@ def reduction_cell(x, p, filters, *, name):
 # --- Network ---------------------------------------------------------------------------------------------
 
 
-def nasnet(x, *, num_classes, blocks, penultimate, stem, skip_reduction):
+def nasnet(
+    x: KerasTensor, *, num_classes: int | None, blocks: int, penultimate: int, stem: int, skip_reduction: bool
+) -> KerasTensor:
     """NASNet-A (blocks @ penultimate) for ImageNet: a stem of two reduction cells, three stages of normal cells.
 
-    x: (B, H, W, 3), of a fixed size of at least 32x32. blocks: normal cells in a stage. penultimate: the features in
-    front of the classifier, a multiple of 96. stem: filters of the first convolution. skip_reduction: the cell behind
-    a reduction sees the cell two before the reduction, and not its input. Returns logits (B, num_classes), or features
-    (B, penultimate) if num_classes is None.
+    Args:
+        x: (B, H, W, 3), of a fixed size of at least 32x32.
+        num_classes: How many logits; None stops at the features.
+        blocks: Normal cells in a stage.
+        penultimate: Features in front of the classifier, a multiple of 96.
+        stem: Filters of the first convolution.
+        skip_reduction: Whether the cell behind a reduction takes the cell two before the reduction, and not its input.
+
+    Returns:
+        Logits (B, num_classes), or features (B, penultimate).
+
+    Raises:
+        KzooError: The size is open, or `penultimate` is not a multiple of 96.
+
+    Reference:
+        Zoph et al. 2017, arXiv:1707.07012, Figures 2 and 4, Appendix A.
     """
     if None in x.shape[1:3]:
         raise KzooError("NASNet's padding depends on the size of its input: give input_shape a height and a width.")

@@ -3,10 +3,14 @@
 Layer names are those of the public Keras weights: conv3_block1_0_conv is the shortcut of the first block of conv3_x.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from kzoo.errors import KzooError, unknown
 from kzoo.layers import BatchNormalization, classifier
@@ -14,8 +18,17 @@ from kzoo.layers import BatchNormalization, classifier
 _register = keras.saving.register_keras_serializable(package="kzoo")
 
 
-def conv(x, filters, size, *, name, stride=1, bias=False):
-    """A convolution padded by size // 2 on all four sides, named <name>_conv; He initialisation (section 3.4)."""
+def conv(x: KerasTensor, filters: int, size: int, *, name: str, stride: int = 1, bias: bool = False) -> KerasTensor:
+    """A convolution padded by size // 2 on all four sides, named <name>_conv; He initialisation (section 3.4).
+
+    Args:
+        x: (B, H, W, C).
+        filters: Channels of the result.
+        size: Of the kernel.
+        name: Prefix of its layers.
+        stride: Of the kernel.
+        bias: Whether it has a bias.
+    """
     if size > 1 and stride > 1:  # "same" would pad right and bottom only; the public weights need all four sides
         x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
         padding = "valid"
@@ -32,22 +45,32 @@ def conv(x, filters, size, *, name, stride=1, bias=False):
     )(x)
 
 
-def norm(x, *, name, epsilon=1e-5):
+def norm(x: KerasTensor, *, name: str, epsilon: float = 1e-05) -> KerasTensor:
+    """Batch norm with momentum 0.9."""
     return BatchNormalization(momentum=0.9, epsilon=epsilon, name=name)(x)
 
 
 @_register
 class ZeroPaddingShortcut(layers.Layer):
-    """Shortcut of option A (section 3.3): every stride-th pixel, and zeros for the channels that are missing."""
+    """Shortcut of option A (section 3.3): every stride-th pixel, and zeros for the channels that are missing.
+
+    Args:
+        filters: Channels of the result.
+        stride: Of the pixels.
+        **kwargs: For keras.layers.Layer.
+
+    Input: (B, H, W, C). Output: (B, ceil(H / stride), ceil(W / stride), filters).
+    """
 
     kernel_size = 1  # for kzoo.ledger, as strides
 
-    def __init__(self, filters, stride, **kwargs):
+    def __init__(self, filters: int, stride: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.filters, self.stride = filters, stride
 
     @property
-    def strides(self):
+    def strides(self) -> int:
+        """The stride, under the name that `kzoo.ledger` reads."""
         return self.stride
 
     def call(self, x):
@@ -66,8 +89,27 @@ class ZeroPaddingShortcut(layers.Layer):
 # --- Blocks: (B, H, W, C) -> (B, H / stride, W / stride, filters or 4 * filters) --------------------------
 
 
-def join(x, y, *, shortcut, stride, conv, norm, name):
-    """ReLU(shortcut(x) + y), the shortcut being the identity where the shapes allow it; shortcut "none": ReLU(y)."""
+def join(
+    x: KerasTensor,
+    y: KerasTensor,
+    *,
+    shortcut: str,
+    stride: int,
+    conv: Callable[..., KerasTensor],
+    norm: Callable[..., KerasTensor],
+    name: str,
+) -> KerasTensor:
+    """End a block: ReLU(shortcut(x) + y), the shortcut being the identity where the shapes allow it.
+
+    Args:
+        x: Input of the block, (B, H, W, C).
+        y: Its residual.
+        shortcut: "projection" or "zero_padding" where the shapes differ; "none" gives ReLU(y).
+        stride: Of the block.
+        conv: The convolution of the network.
+        norm: Its normalisation.
+        name: Prefix of the layers.
+    """
     if shortcut != "none":
         if stride > 1 or x.shape[-1] != y.shape[-1]:
             if shortcut == "zero_padding":
@@ -78,16 +120,62 @@ def join(x, y, *, shortcut, stride, conv, norm, name):
     return layers.ReLU(name=f"{name}_out")(y)
 
 
-def basic(x, filters, *, stride, name, shortcut, conv, norm):
-    """Two 3x3 convolutions (Figure 5, left)."""
+def basic(
+    x: KerasTensor,
+    filters: int,
+    *,
+    stride: int,
+    name: str,
+    shortcut: str,
+    conv: Callable[..., KerasTensor],
+    norm: Callable[..., KerasTensor],
+) -> KerasTensor:
+    """Two 3x3 convolutions (Figure 5, left).
+
+    Args:
+        x: (B, H, W, C).
+        filters: Channels of the result.
+        stride: Of the first convolution.
+        name: Prefix of the layers.
+        shortcut: See `join`.
+        conv: The convolution of the network.
+        norm: Its normalisation.
+
+    Returns:
+        (B, H / stride, W / stride, filters).
+    """
     y = norm(conv(x, filters, 3, stride=stride, name=f"{name}_1"), name=f"{name}_1_bn")
     y = layers.ReLU(name=f"{name}_1_relu")(y)
     y = norm(conv(y, filters, 3, name=f"{name}_2"), name=f"{name}_2_bn")
     return join(x, y, shortcut=shortcut, stride=stride, conv=conv, norm=norm, name=name)
 
 
-def bottleneck(x, filters, *, stride, name, shortcut, conv, norm, stride_on=1):
-    """1x1, 3x3 and 1x1, the last to 4 * filters (Figure 5, right). The stride sits on the first 1x1, as published."""
+def bottleneck(
+    x: KerasTensor,
+    filters: int,
+    *,
+    stride: int,
+    name: str,
+    shortcut: str,
+    conv: Callable[..., KerasTensor],
+    norm: Callable[..., KerasTensor],
+    stride_on: int = 1,
+) -> KerasTensor:
+    """1x1, 3x3 and 1x1, the last to 4 * filters (Figure 5, right).
+
+    Args:
+        x: (B, H, W, C).
+        filters: Of the first two convolutions.
+        stride: Of the block.
+        name: Prefix of the layers.
+        shortcut: See `join`.
+        conv: The convolution of the network.
+        norm: Its normalisation.
+        stride_on: Which convolution has the stride: 1, the first 1x1, as published; 2, the 3x3.
+
+    Returns:
+        (B, H / stride, W / stride, 4 * filters).
+    """
     strides = (stride, 1) if stride_on == 1 else (1, stride)
     y = norm(conv(x, filters, 1, stride=strides[0], name=f"{name}_1"), name=f"{name}_1_bn")
     y = layers.ReLU(name=f"{name}_1_relu")(y)
@@ -97,8 +185,33 @@ def bottleneck(x, filters, *, stride, name, shortcut, conv, norm, stride_on=1):
     return join(x, y, shortcut=shortcut, stride=stride, conv=conv, norm=norm, name=name)
 
 
-def preactivation(x, filters, *, stride, name, project, conv, norm):
-    """Batch norm and ReLU before each convolution (arXiv:1603.05027, Figure 1b); the sum is left as it is."""
+def preactivation(
+    x: KerasTensor,
+    filters: int,
+    *,
+    stride: int,
+    name: str,
+    project: bool,
+    conv: Callable[..., KerasTensor],
+    norm: Callable[..., KerasTensor],
+) -> KerasTensor:
+    """A bottleneck with batch norm and ReLU before each convolution and none behind the sum.
+
+    Args:
+        x: (B, H, W, C).
+        filters: Of the first two convolutions.
+        stride: Of the 3x3 convolution.
+        name: Prefix of the layers.
+        project: Whether the shortcut is a 1x1 convolution.
+        conv: The convolution of the network.
+        norm: Its normalisation.
+
+    Returns:
+        (B, H / stride, W / stride, 4 * filters).
+
+    Reference:
+        He et al. 2016, arXiv:1603.05027, Figure 1b.
+    """
     pre = layers.ReLU(name=f"{name}_preact_relu")(norm(x, name=f"{name}_preact_bn"))
     if project:
         x = conv(pre, 4 * filters, 1, stride=stride, bias=True, name=f"{name}_0")
@@ -118,22 +231,48 @@ BLOCKS = {"basic": basic, "bottleneck": bottleneck, "bottleneck_v1_5": partial(b
 # --- Networks --------------------------------------------------------------------------------------------
 
 
-def pool(x):
-    """The 3x3 max pool at stride 2 of the ImageNet stems, padded by zeros: as good as -inf behind v1's ReLU; v2 has no
-    ReLU here, and its public weights were trained with the zeros."""
+def pool(x: KerasTensor) -> KerasTensor:
+    """The 3x3 max pool at stride 2 of the ImageNet stems, padded by zeros.
+
+    Behind v1's ReLU zeros are as good as -inf. v2 has no ReLU here, and its public weights were trained with the zeros.
+    """
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
     return layers.MaxPooling2D(3, 2, name="pool1_pool")(x)
 
 
-def resnet(x, *, num_classes, blocks, block, width=64, shortcut="projection", bias=False, epsilon=1e-5):
-    """Residual network for ImageNet (Table 1): a 7x7 convolution, a max pool, four stages that halve the picture.
+def resnet(
+    x: KerasTensor,
+    *,
+    num_classes: int | None,
+    blocks: Sequence[int],
+    block: str,
+    width: int = 64,
+    shortcut: str = "projection",
+    bias: bool = False,
+    epsilon: float = 1e-05,
+) -> KerasTensor:
+    """Residual network for ImageNet: a 7x7 convolution, a max pool, four stages that halve the picture.
 
-    x: (B, H, W, 3). blocks: number of blocks in each stage. block: "basic", "bottleneck" (the stride on the first 1x1)
-    or "bottleneck_v1_5" (on the 3x3). width: filters of the first stage. shortcut: where the shape changes,
-    "projection" (option B) or "zero_padding" (option A); "none" gives the plain network.
-    bias, epsilon: as the weights have them; a bias before batch norm has no effect on what can be learnt.
-    Returns logits (B, num_classes), or features (B, 8 * width), four times as many behind bottlenecks, if num_classes
-    is None.
+    Args:
+        x: (B, H, W, 3).
+        num_classes: How many logits; None stops at the features.
+        blocks: Number of blocks in each stage.
+        block: "basic", "bottleneck" (the stride on the first 1x1) or "bottleneck_v1_5" (on the 3x3).
+        width: Filters of the first stage.
+        shortcut: Where the shape changes: "projection" (option B) or "zero_padding" (option A); "none" gives the plain
+            network.
+        bias: Whether convolutions have a bias, as the weights need it; before batch norm it has no effect on what can
+            be learnt.
+        epsilon: Of batch norm, as the weights need it.
+
+    Returns:
+        Logits (B, num_classes), or features (B, 8 * width), four times as many behind bottlenecks.
+
+    Raises:
+        UnknownName: Another block or shortcut.
+
+    Reference:
+        He et al. 2015, arXiv:1512.03385, Table 1.
     """
     if block not in BLOCKS:
         raise unknown("block", block, BLOCKS, f"It is one of {', '.join(BLOCKS)}.")
@@ -149,11 +288,27 @@ def resnet(x, *, num_classes, blocks, block, width=64, shortcut="projection", bi
     return classifier(layers.GlobalAveragePooling2D(name="avg_pool")(x), num_classes)
 
 
-def resnet_cifar(x, *, num_classes, depth, width=16, shortcut="zero_padding"):
-    """Residual network for CIFAR (section 4.2): 6n + 2 layers, three stages of n basic blocks.
+def resnet_cifar(
+    x: KerasTensor, *, num_classes: int | None, depth: int, width: int = 16, shortcut: str = "zero_padding"
+) -> KerasTensor:
+    """Residual network for CIFAR: 6n + 2 layers, three stages of n basic blocks.
 
-    x: (B, 32, 32, 3). shortcut: as in `resnet`; "zero_padding" has no parameters. Returns logits (B, num_classes), or
-    features (B, 4 * width) if num_classes is None.
+    Args:
+        x: (B, 32, 32, 3).
+        num_classes: How many logits; None stops at the features.
+        depth: 6n + 2.
+        width: Filters of the first stage.
+        shortcut: As in `resnet`; "zero_padding" has no parameters.
+
+    Returns:
+        Logits (B, num_classes), or features (B, 4 * width).
+
+    Raises:
+        KzooError: `depth` is not 6n + 2.
+        UnknownName: Another shortcut.
+
+    Reference:
+        He et al. 2015, arXiv:1512.03385, section 4.2.
     """
     if depth < 8 or depth % 6 != 2:
         raise KzooError(f"A CIFAR ResNet has 6n + 2 layers (8, 14, 20, ...), got depth={depth}.")
@@ -168,12 +323,23 @@ def resnet_cifar(x, *, num_classes, depth, width=16, shortcut="zero_padding"):
     return classifier(layers.GlobalAveragePooling2D(name="avg_pool")(x), num_classes)
 
 
-def resnet_v2(x, *, num_classes, blocks, width=64):
-    """Residual network with pre-activation bottlenecks (arXiv:1603.05027).
+def resnet_v2(x: KerasTensor, *, num_classes: int | None, blocks: Sequence[int], width: int = 64) -> KerasTensor:
+    """Residual network with pre-activation bottlenecks.
 
-    x: (B, H, W, 3). Returns logits (B, num_classes), or features (B, 32 * width) if num_classes is None.
-    The stride of a stage sits in its last block, as in TF-slim's code and the public Keras weights, and not in the
-    first block of the next stage, as in the paper.
+    The stride of a stage is in its last block, as in TF-slim's code and the public Keras weights, and not in the first
+    block of the next stage, as in the paper.
+
+    Args:
+        x: (B, H, W, 3).
+        num_classes: How many logits; None stops at the features.
+        blocks: Number of blocks in each stage.
+        width: Filters of the first stage.
+
+    Returns:
+        Logits (B, num_classes), or features (B, 32 * width).
+
+    Reference:
+        He et al. 2016, arXiv:1603.05027.
     """
     parts = {"conv": conv, "norm": partial(norm, epsilon=1.001e-5)}
     x = pool(conv(x, width, 7, stride=2, bias=True, name="conv1"))
@@ -186,7 +352,12 @@ def resnet_v2(x, *, num_classes, blocks, width=64):
     return classifier(layers.GlobalAveragePooling2D(name="avg_pool")(x), num_classes)
 
 
-def check_shortcut(shortcut):
+def check_shortcut(shortcut: str) -> None:
+    """Check the name of a shortcut.
+
+    Raises:
+        UnknownName: It is not "projection", "zero_padding" or "none".
+    """
     known = ("projection", "zero_padding", "none")
     if shortcut not in known:
         raise unknown("shortcut", shortcut, known, f"It is one of {', '.join(known)}.")

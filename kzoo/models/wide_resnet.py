@@ -1,12 +1,23 @@
 """Wide residual networks (Zagoruyko and Komodakis 2016, arXiv:1605.07146, Table 1)."""
 
-from keras import layers
+from __future__ import annotations
+
+from keras import KerasTensor, layers
 
 from kzoo.errors import KzooError
 from kzoo.layers import BatchNormalization, classifier
 
 
-def conv(x, filters, size, *, name, stride=1):
+def conv(x: KerasTensor, filters: int, size: int, *, name: str, stride: int = 1) -> KerasTensor:
+    """A convolution without bias, padded by size // 2 on all four sides, named <name>_conv; He initialisation.
+
+    Args:
+        x: (B, H, W, C).
+        filters: Channels of the result.
+        size: Of the kernel.
+        name: Prefix of its layers.
+        stride: Of the kernel.
+    """
     if size > 1 and stride > 1:  # padded on all four sides, as in the authors' Torch code
         x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
     return layers.Conv2D(
@@ -20,16 +31,26 @@ def conv(x, filters, size, *, name, stride=1):
     )(x)
 
 
-def norm_relu(x, *, name):
+def norm_relu(x: KerasTensor, *, name: str) -> KerasTensor:
+    """Batch norm <name>_bn, then ReLU <name>_relu."""
     x = BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def block(x, filters, *, stride, dropout, name):
+def block(x: KerasTensor, filters: int, *, stride: int, dropout: float, name: str) -> KerasTensor:
     """Two 3x3 convolutions, each behind batch norm and ReLU, with dropout between them (Figure 1d).
 
-    x: (B, H, W, C). Returns (B, H / stride, W / stride, filters). Where the number of channels changes, the shortcut is
-    a 1x1 convolution and starts behind the first ReLU, too.
+    Where the number of channels changes, the shortcut is a 1x1 convolution and starts behind the first ReLU, too.
+
+    Args:
+        x: (B, H, W, C).
+        filters: Channels of the result.
+        stride: Of the first convolution.
+        dropout: Share that is dropped; 0 leaves the layer out.
+        name: Prefix of its layers.
+
+    Returns:
+        (B, H / stride, W / stride, filters).
     """
     y = norm_relu(x, name=f"{name}_1")
     if x.shape[-1] != filters or stride > 1:
@@ -41,10 +62,24 @@ def block(x, filters, *, stride, dropout, name):
     return layers.Add(name=f"{name}_add")([x, y])
 
 
-def wide_resnet(x, *, num_classes, depth, k, dropout=0.0):
+def wide_resnet(x: KerasTensor, *, num_classes: int | None, depth: int, k: int, dropout: float = 0.0) -> KerasTensor:
     """WRN-depth-k: 6n + 4 layers, three stages of n blocks with 16k, 32k and 64k filters.
 
-    x: (B, 32, 32, 3). Returns logits (B, num_classes), or features (B, 64 * k) if num_classes is None.
+    Args:
+        x: (B, 32, 32, 3).
+        num_classes: How many logits; None stops at the features.
+        depth: 6n + 4.
+        k: Widening factor.
+        dropout: Share that is dropped between the convolutions of a block.
+
+    Returns:
+        Logits (B, num_classes), or features (B, 64 * k).
+
+    Raises:
+        KzooError: `depth` is not 6n + 4.
+
+    Reference:
+        Zagoruyko and Komodakis 2016, arXiv:1605.07146, Table 1.
     """
     if depth < 10 or depth % 6 != 4:
         raise KzooError(f"A wide ResNet has 6n + 4 layers (10, 16, 22, ...), got depth={depth}.")

@@ -13,7 +13,7 @@ from keras import layers, ops
 from kzoo import runs
 from kzoo.builder import computing_in
 from kzoo.catalog import Preprocessing
-from kzoo.data.batches import batches, prepared
+from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import Split, report_skipped
 from kzoo.data.images import shown
 from kzoo.errors import DataError, KzooError, RunError
@@ -195,7 +195,7 @@ def train_stylenet(
             )
         with progress("pictures", quiet) as bar:
             bar.start("reading", len(split))
-            ready, skipped = prepared(split, (2 * size, 2 * size, 3), Preprocessing(), bar.advance)
+            ready, skipped = decode_split(split, (2 * size, 2 * size, 3), Preprocessing(), bar.advance)
         if skipped:
             say(f"Left out {report_skipped(skipped)}.")
         if not len(ready):

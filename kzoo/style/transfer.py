@@ -242,7 +242,7 @@ def settled(settings, quiet=False):
         tags = [w.tag for w in spec(model).weights]
         weights = "imagenet" if "imagenet" in tags or not tags else tags[0]
         try:
-            fetch(resolve(model, weights), progress=False if quiet else None, hurried=model == Settings.model)
+            fetch(resolve(model, weights), progress=False if quiet else None, single_attempt=model == Settings.model)
         except WeightsError as e:
             if model != Settings.model or settings.content_layers or settings.style_layers:
                 raise

@@ -16,14 +16,13 @@ from kzoo.builder import options as network_options
 from kzoo.catalog import ModelSpec, Preprocessing, spec
 from kzoo.checks import changed
 from kzoo.data.augment import augmentation
-from kzoo.data.batches import batches, prepared
+from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.loading import load_data
 from kzoo.errors import RunError
 from kzoo.graph.ledger import ledger
 from kzoo.hardware import auto_precision, describe
 from kzoo.interrupt import interruptible
-from kzoo.models.inception import LOSS_WEIGHTS
 from kzoo.progress import progress, say
 from kzoo.runs import Run
 from kzoo.tasks import Task, find
@@ -254,7 +253,7 @@ def _read(dataset, task, shape, preprocessing, strict, folder, quiet):
         for name in ("train", "val"):
             if name in dataset.splits:
                 bar.start(f"reading {name}", len(dataset.splits[name]))
-                splits[name], bad = prepared(dataset.splits[name], shape, preprocessing, bar.advance)
+                splits[name], bad = decode_split(dataset.splits[name], shape, preprocessing, bar.advance)
                 skipped += bad
     if skipped:
         if strict:
@@ -266,7 +265,9 @@ def _read(dataset, task, shape, preprocessing, strict, folder, quiet):
     return splits
 
 
-def training_model(network: keras.Model, task: Task, recipe: Recipe, *, steps: int, seed: int) -> keras.Model:
+def training_model(
+    network: keras.Model, task: Task, recipe: Recipe, *, steps: int, seed: int, loss_weights: tuple[float, ...] = ()
+) -> keras.Model:
     """The network behind its augmentation, compiled to train by a recipe. Augmentation is no part of the network.
 
     Args:
@@ -275,6 +276,7 @@ def training_model(network: keras.Model, task: Task, recipe: Recipe, *, steps: i
         recipe: gives augmentation, loss options, optimizer and schedule.
         steps: in one epoch.
         seed: of the augmentation.
+        loss_weights: of the losses of several outputs; () weighs all alike.
 
     Returns:
         A compiled model with the output (B, ...), or (B, heads, ...) for several.
@@ -288,7 +290,8 @@ def training_model(network: keras.Model, task: Task, recipe: Recipe, *, steps: i
     loss = next(iter(task.losses.values()))(recipe)
 
     def weighted_loss(y, z):
-        return sum(w * loss(y, z[:, i]) for i, w in enumerate(LOSS_WEIGHTS))
+        weights = loss_weights or (1.0,) * z.shape[1]
+        return sum(w * loss(y, z[:, i]) for i, w in zip(range(z.shape[1]), weights, strict=True))
 
     def of_main(metric):
         return lambda y, z: metric(y, z[:, 0])
@@ -322,7 +325,8 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
     """Train from the checkpoint, or from the start, to the end."""
     seed, classes = settings["seed"], settings["classes"]
     shape, n = tuple(settings["input_shape"]), len(splits["train"])
-    model = training_model(network, task, recipe, steps=math.ceil(n / recipe.batch_size), seed=seed)
+    steps, loss_weights = math.ceil(n / recipe.batch_size), spec(settings["model"]).loss_weights
+    model = training_model(network, task, recipe, steps=steps, seed=seed, loss_weights=loss_weights)
     keeper = RunKeeper(
         network, task=task, recipe=recipe, settings=settings, folder=folder, images=n, interrupted=interrupted
     )

@@ -3,11 +3,15 @@
 Importing this imports NumPy, not Keras.
 """
 
+from __future__ import annotations
+
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kzoo.catalog import Weights, spec
+from kzoo.catalog import ModelSpec, Weights, spec
 from kzoo.catalog.pretrained import RECOGNISED
 from kzoo.errors import unknown
 from kzoo.weights.assign import Report, assign
@@ -16,18 +20,32 @@ from kzoo.weights.maps import MAPS, Names
 from kzoo.weights.read import FORMATS, read
 from kzoo.weights.stem import check_stem
 
+if TYPE_CHECKING:
+    import keras
+
 __all__ = ["MAPS", "Names", "Report", "assign", "cache_dir", "check_stem", "fetch", "load", "read", "resolve"]
 
 log = logging.getLogger("kzoo")
 
 
-def resolve(model, weights):
-    """A `kzoo.Weights` from what build() takes: a tag of the model ("imagenet"), a path, or a Weights row.
+def resolve(model: str | ModelSpec, weights: str | Path | Weights) -> Weights:
+    """Find the weights that build() was asked for.
 
-    model: a name of the catalog or a ModelSpec. Raises UnknownName for a tag that the model does not have.
+    A file that kzoo recognises by its hash gets the preprocessing that it was trained with; another file the model's.
 
-    >>> resolve("vgg16", "my/run.weights.h5").file
-    'my/run.weights.h5'
+    Args:
+        model: A name of the catalog or a ModelSpec.
+        weights: A tag of the model ("imagenet"), a path to a file, or a `kzoo.Weights`.
+
+    Returns:
+        A `kzoo.Weights`.
+
+    Raises:
+        UnknownName: The model has no such tag.
+
+    Example:
+        >>> resolve("vgg16", "my/run.weights.h5").file
+        'my/run.weights.h5'
     """
     row = spec(model)
     if isinstance(weights, Weights):
@@ -45,8 +63,16 @@ def resolve(model, weights):
     raise unknown("weights", weights, tags, f"{has} A path to a file, {', '.join(FORMATS)}, is taken, too.")
 
 
-def recognised(row, path):
-    """The Weights row of a file that kzoo knows by its hash, which says how to prepare its input; else None."""
+def recognised(row: ModelSpec, path: str | os.PathLike) -> Weights | None:
+    """Recognise a file by its hash.
+
+    Args:
+        row: The model that it is for.
+        path: The file.
+
+    Returns:
+        The `kzoo.Weights` of that file, which says how to prepare its input; None if it is missing or unknown.
+    """
     path = Path(path).expanduser()
     if not path.is_file():
         return None
@@ -59,11 +85,28 @@ def recognised(row, path):
     return None
 
 
-def load(model, weights, *, new_classifier=None, adapt_input=False, progress=None):
-    """Load weights into a built model, strictly: all, or an error and nothing.
+def load(
+    model: keras.Model,
+    weights: str | os.PathLike | Weights,
+    *,
+    new_classifier: bool | str | None = None,
+    adapt_input: bool = False,
+    progress: bool | None = None,
+) -> Report:
+    """Load weights into a built model, strictly: all of them, or an error and no change.
 
-    weights: a path or a Weights row. Other arguments and errors as in `kzoo.weights.assign` and `fetch`.
-    Returns the Report; what is not simply a copy is logged as well.
+    Args:
+        model: As `kzoo.build` makes it.
+        weights: A path or a `kzoo.Weights`.
+        new_classifier: As in `kzoo.weights.assign`.
+        adapt_input: As in `kzoo.weights.assign`.
+        progress: As in `kzoo.weights.fetch`.
+
+    Returns:
+        A Report; everything in it that is not simply a copy is logged as well.
+
+    Raises:
+        WeightsError: The file can't be had or read, or does not fit.
     """
     row = weights if isinstance(weights, Weights) else Weights("file", str(weights))
     path = fetch(row, progress=progress)

@@ -1,13 +1,20 @@
-"""Named arrays into a model: all of them, checked first, or none."""
+"""Load named arrays into a model: all of them after a check, or none."""
+
+from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kzoo.errors import WeightsError
 from kzoo.weights.maps import MAPS, rename
 from kzoo.weights.read import shown
+
+if TYPE_CHECKING:
+    import keras
 
 FLOATS = ("float32", "float16")  # float16 widens to float32 exactly
 
@@ -17,10 +24,14 @@ ALIASES = {"depthwise_kernel": "kernel"}
 
 @dataclass(frozen=True)
 class Report:
-    """What a load did: names of variables, and sentences on what is not simply a copy.
+    """What loading weights did.
 
-    loaded: variables that were set. new: the classifier's variables that kept their initial values.
-    left_out: arrays of the file that were not used. names: the map that fitted. notes: one sentence each.
+    Attributes:
+        loaded: Variables that were set.
+        new: Variables of the classifier that kept their initial values.
+        left_out: Arrays of the file that were not used.
+        names: The map of foreign names that was used, None for kzoo's own names.
+        notes: A sentence on each thing that is not simply a copy.
     """
 
     loaded: tuple[str, ...]
@@ -30,20 +41,34 @@ class Report:
     notes: tuple[str, ...] = ()
 
 
-def assign(model, arrays, *, names=None, new_classifier=None, adapt_input=False, source="the file"):
+def assign(
+    model: keras.Model,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    names: str | None = None,
+    new_classifier: bool | str | None = None,
+    adapt_input: bool = False,
+    source: str = "the file",
+) -> Report:
     """Set every variable of a model from named arrays, or raise and set none.
 
-    model: its variables have the paths <layer>/<variable>. arrays: {name: array}, as `kzoo.weights.read` gives them.
-    names: the map from foreign names, a key of `kzoo.weights.MAPS`; None takes the one that fits best.
-    new_classifier: True: the classifier keeps its initial values. None: only if the file's has another number of
-        classes. "if missing": also if the file has none. False: never.
-    adapt_input: fit the first kernel to another number of input channels: summed for one channel, for others repeated
-        and divided, so that a picture with equal channels gives the same output.
+    Keras itself skips variables by name silently, and its numbered files can give a layer another layer's weights.
 
-    Returns a `Report`. Raises WeightsError that lists, in full, what is missing, unexpected, of a wrong shape or type,
-    not finite, or given twice; the model is then unchanged.
+    Args:
+        model: A model whose variables have the paths <layer>/<variable>.
+        arrays: {name: array}, as `kzoo.weights.read` returns them.
+        names: The map from foreign names, a key of `kzoo.weights.MAPS`; None takes the one that fits best.
+        new_classifier: True: the classifier keeps its initial values. None: only if the file's has another number of
+            classes. "if missing": also if the file has none. False: never.
+        adapt_input: Adapt the first kernel to another number of input channels: summed for one channel, for others
+            repeated and divided, so that a picture with equal channels gives the same output.
+        source: What to call the arrays in messages.
 
-    Source of the rule: Keras skips by name silently, and its numbered files can give a layer another's weights.
+    Returns:
+        A `Report`.
+
+    Raises:
+        WeightsError: Lists, in full, what is missing, unexpected, of a wrong shape or type, not finite, or given twice.
     """
     variables = {v.path: v for v in model.weights}
     layers = {layer.name: [v.path for v in layer.weights] for layer in model.layers if layer.weights}
@@ -81,8 +106,20 @@ def assign(model, arrays, *, names=None, new_classifier=None, adapt_input=False,
     return Report(tuple(found), tuple(sorted(new)), tuple(left_out), names, tuple(notes))
 
 
-def best(arrays, names, variables, layers):
-    """The map and what it makes of the arrays; without a given map, that which places most and leaves fewest over."""
+def best(
+    arrays: Mapping[str, np.ndarray], names: str | None, variables: Mapping[str, Any], layers: Mapping[str, list[str]]
+) -> tuple[str | None, tuple[dict[str, np.ndarray], list[str], list[str]]]:
+    """Choose the map of names that fits best: it places most arrays and leaves fewest over.
+
+    Args:
+        arrays: {foreign name: array}.
+        names: The map to take, if it is known.
+        variables: {path: variable} of the model.
+        layers: {layer: paths of its variables}.
+
+    Returns:
+        (name of the map, what `placed` makes of the arrays by it).
+    """
     chosen, most = None, None
     for name in [names] if names is not None else [None, *MAPS]:
         found, _, problems = item = placed(arrays, name, layers)
@@ -94,8 +131,19 @@ def best(arrays, names, variables, layers):
     return chosen
 
 
-def placed(arrays, names, layers):
-    """(arrays by the path of the variable, foreign names left out, problems)."""
+def placed(
+    arrays: Mapping[str, np.ndarray], names: str | None, layers: Mapping[str, list[str]]
+) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
+    """Find the variable of each array.
+
+    Args:
+        arrays: {foreign name: array}.
+        names: The map of names.
+        layers: {layer: paths of its variables}, for arrays that are only numbered within their layer.
+
+    Returns:
+        (arrays by the path of the variable, foreign names that the map leaves out, problems).
+    """
     renamed = rename(arrays, names)
     found, problems = {}, list(renamed.problems)
     for name, array in renamed.arrays.items():
@@ -113,8 +161,20 @@ def placed(arrays, names, layers):
     return found, list(renamed.left_out), problems
 
 
-def compare(found, variables, new, first):
-    """One sentence for everything that does not fit."""
+def compare(
+    found: Mapping[str, np.ndarray], variables: Mapping[str, Any], new: Collection[str], first: str | None
+) -> list[str]:
+    """List everything that does not fit.
+
+    Args:
+        found: {path: array}.
+        variables: {path: variable} of the model.
+        new: Paths that may be missing.
+        first: Path of the first kernel, whose input channels can be adapted.
+
+    Returns:
+        A sentence for each problem.
+    """
     problems = []
     for path, v in variables.items():
         if path not in found and path not in new:
@@ -143,39 +203,55 @@ def compare(found, variables, new, first):
     return problems
 
 
-def replaced(heads, found, variables, may_be_missing):
-    """Whether the file's classifier is for other classes, or not there."""
+def replaced(
+    heads: Collection[str], found: Mapping[str, np.ndarray], variables: Mapping[str, Any], may_be_missing: bool
+) -> bool:
+    """Return whether the file's classifier is for another number of classes, or is missing and may be.
+
+    Args:
+        heads: Paths of the model's classifiers.
+        found: {path: array}.
+        variables: {path: variable} of the model.
+        may_be_missing: The answer for a file without a classifier.
+    """
     given = [p for p in heads if p in found]
     if not given:
         return may_be_missing
     return all(other_classes(found[p].shape, variables[p].shape) for p in given)
 
 
-def is_classifier(path):
-    """predictions/kernel, and the heads of auxiliary classifiers: aux1_predictions/kernel."""
+def is_classifier(path: str) -> bool:
+    """Return whether a path is a classifier's: predictions/kernel, or an auxiliary one's: aux1_predictions/kernel."""
     return re.fullmatch(r"(\w+_)?predictions/\w+", path) is not None
 
 
-def other_classes(a, b):
-    """Whether two shapes differ in one place, whichever it is: LeNet's codes are (classes, 84)."""
+def other_classes(a: Sequence[int], b: Sequence[int]) -> bool:
+    """Return whether two shapes differ in exactly one axis, whichever it is: LeNet's codes are (classes, 84)."""
     return len(a) == len(b) and sum(m != n for m, n in zip(a, b, strict=True)) == 1
 
 
-def first_kernel(model, variables):
-    """The path of the first convolution's kernel, None if there is none."""
+def first_kernel(model: keras.Model, variables: Mapping[str, Any]) -> str | None:
+    """Return the path of the first convolution's kernel, None if there is none."""
     return next(
         (v.path for layer in model.layers for v in layer.weights if v.path in variables and len(v.shape) == 4), None
     )
 
 
-def only_channels_differ(a, b):
+def only_channels_differ(a: Sequence[int], b: Sequence[int]) -> bool:
+    """Return whether two kernel shapes (H, W, C, filters) differ in C only."""
     return len(a) == len(b) == 4 and a[2] != b[2] and (*a[:2], a[3]) == (*b[:2], b[3])
 
 
-def adapted(kernel, channels):
-    """A first kernel (H, W, C, filters) for other input channels; sums over the input channels are kept.
+def adapted(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Adapt a first kernel to another number of input channels. Its sum over the input channels is kept.
 
-    More channels: the old ones again in turn, each divided by how often it comes. Fewer: the rest, shared out equally.
+    Args:
+        kernel: (H, W, C, filters).
+        channels: Input channels of the result. More than C: the kernel's channels are repeated in turn, each divided
+            by its number of copies. Fewer: the surplus ones are added in equal shares to those that remain.
+
+    Returns:
+        (H, W, channels, filters).
     """
     before = kernel.shape[2]
     again = np.arange(channels) % before

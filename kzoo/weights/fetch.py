@@ -1,4 +1,6 @@
-"""Downloads: one cache, resumed after a break, verified before every use, safe for two processes at once."""
+"""Downloads: one cache, resumed after a break, verified before every use, safe with several processes at once."""
+
+from __future__ import annotations
 
 import hashlib
 import http.client
@@ -8,44 +10,55 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kzoo.catalog import shipped
+from kzoo.catalog import Weights, shipped
 from kzoo.catalog.pretrained import PRETRAINED
 from kzoo.errors import WeightsError
-from kzoo.files import digest, sync
+from kzoo.files import digest, hold_lock, sync
+from kzoo.progress import say
 
 TRIES = 5  # in a row without a single new byte
 TIMEOUT = 30.0  # seconds without a byte
-HURRY = 5.0  # the same, for who can do without
+SINGLE_TIMEOUT = 5.0  # the same with single_attempt
 PAUSE = 0.2  # seconds before the next try, doubled from try to try
 PIECE = 1 << 18
 LARGEST = 4 << 30  # bytes of a file whose size is not published
 
 
-def cache_dir():
-    """Where downloads are kept: $KZOO_CACHE, or ~/.cache/kzoo."""
+def cache_dir() -> Path:
+    """Return the folder where downloads are kept: $KZOO_CACHE, by default ~/.cache/kzoo."""
     return Path(os.environ.get("KZOO_CACHE") or Path.home() / ".cache" / "kzoo")
 
 
-def neighbours(name):
-    """Where Keras and torch keep a file of that name."""
+def neighbours(name: str) -> list[Path]:
+    """Return the paths where Keras and torch keep a file of that name."""
     keras = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     torch = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
     return [keras / "models" / name, torch / "hub" / "checkpoints" / name]
 
 
-def fetch(weights, progress=None, hurried=False):
-    """The local path of a `kzoo.Weights`' file, downloaded if need be and verified.
+def fetch(weights: Weights, progress: bool | None = None, single_attempt: bool = False) -> Path:
+    """Return the local path of a weights file, downloaded if necessary, and verified.
 
-    Looks in the cache, then in Keras' and torch's own; then downloads. A download goes to <name>.part, where a later
-    one takes it up, and gets its name only when its hash is right. A file without a published hash is held to the hash
-    that it had when it was first downloaded (<name>.sha256): that shows later damage, not a wrong source.
-    progress: whether to draw a bar on stderr; None draws it on a terminal.
-    hurried: give up at the first try without an answer, after 5 seconds, in place of about two and a half minutes.
+    It is looked for in kzoo's cache, then in those of Keras and torch; then it is downloaded. A download goes to
+    <name>.part, which the next attempt resumes, and gets its name only when its hash is right. A file without a
+    published hash is compared with the hash that it had when it was first downloaded (<name>.sha256): that shows later
+    corruption, not a wrong source.
 
-    Raises WeightsError, one line that names the file, where to get it and where to put it.
+    Args:
+        weights: A `kzoo.Weights`.
+        progress: Whether to draw a bar on stderr; None draws it on a terminal.
+        single_attempt: Stop at the first attempt without an answer, after 5 seconds; by default after five attempts,
+            about two and a half minutes.
+
+    Returns:
+        The path.
+
+    Raises:
+        WeightsError: One line with the name of the file, where to get it and where to put it.
     """
     if not is_address(weights.file):
         path = Path(weights.file).expanduser()
@@ -57,7 +70,7 @@ def fetch(weights, progress=None, hurried=False):
         return path
     name = Path(urllib.parse.unquote(urllib.parse.urlparse(weights.file).path)).name
     if not weights.hash and not any(weights.file == w.file for rows in PRETRAINED.values() for w in rows):
-        # Every second address from elsewhere ends in model.safetensors, and no hash tells them apart.
+        # Many addresses end in model.safetensors, and these have no hash to tell them apart.
         stem, dot, suffix = name.partition(".")
         name = f"{stem}-{hashlib.sha256(weights.file.encode()).hexdigest()[:8]}{dot}{suffix}"
     folder = cache_dir()
@@ -68,27 +81,37 @@ def fetch(weights, progress=None, hurried=False):
         for path in neighbours(name):
             if path.is_file() and matches(path, weights.hash):
                 return path
+
+    def wait():
+        say(f"Another process is downloading {name}; waiting for it.")
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / f".{name}.lock", name):
+        with hold_lock(folder / f".{name}.lock", on_busy=wait):
             if final.is_file():  # another process was first
                 return ours(final, weights)
-            download(weights, final, sys.stderr.isatty() if progress is None else progress, hurried)
+            download(weights, final, sys.stderr.isatty() if progress is None else progress, single_attempt)
     except OSError as e:
         raise WeightsError(f"Can't store {name} in {folder}: {e.strerror or e}. {advice(weights, final)}") from e
     return final
 
 
-def is_address(file):
+def is_address(file: str) -> bool:
+    """Return whether a weights file is an http(s) address and not a path."""
     return file.startswith(("https://", "http://"))
 
 
-def advice(weights, final):
+def advice(weights: Weights, final: Path) -> str:
+    """Return the sentence that says where to get a file and where to put it."""
     return f"Get it from {weights.file} and put it at {final}."
 
 
-def ours(final, weights):
-    """A file in the cache, once verified."""
+def ours(final: Path, weights: Weights) -> Path:
+    """Verify a file in kzoo's cache and return its path.
+
+    Raises:
+        WeightsError: It has another hash.
+    """
     expected = weights.hash
     first = final.with_name(final.name + ".sha256")
     if not expected and first.is_file():
@@ -97,8 +120,17 @@ def ours(final, weights):
     return final
 
 
-def matches(path, expected):
-    """Whether a file has the hash "<algorithm>:<leading hex digits>"; any file has the hash ""."""
+def matches(path: str | os.PathLike, expected: str) -> bool:
+    """Compare a file with a hash.
+
+    Args:
+        path: The file.
+        expected: "sha256:<hex digits>" or "md5:<hex digits>", of which the leading eight or more are enough; "" is the
+            hash of any file.
+
+    Raises:
+        WeightsError: `expected` is no such hash.
+    """
     if not expected:
         return True
     algorithm, _, digits = expected.partition(":")
@@ -107,7 +139,17 @@ def matches(path, expected):
     return digest(path, algorithm).startswith(digits.lower())
 
 
-def verify(path, expected, otherwise):
+def verify(path: str | os.PathLike, expected: str, otherwise: str) -> None:
+    """Check a file's hash.
+
+    Args:
+        path: The file.
+        expected: As in `matches`.
+        otherwise: What to do about another one, at the end of the message.
+
+    Raises:
+        WeightsError: It has another hash.
+    """
     if not matches(path, expected):
         algorithm = expected.partition(":")[0]
         raise WeightsError(
@@ -115,33 +157,26 @@ def verify(path, expected, otherwise):
         )
 
 
-@contextmanager
-def locked(path, name):
-    """One process at a time; the system releases the lock of a process that dies."""
-    with open(path, "a") as f:
-        try:
-            import fcntl
-        except ImportError:  # Windows: the rename at the end is all there is
-            yield
-            return
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Another process is downloading {name}; waiting for it.", file=sys.stderr)
-            fcntl.flock(f, fcntl.LOCK_EX)
-        yield
+def download(weights: Weights, final: Path, progress: bool, single_attempt: bool) -> None:
+    """Download a file: fill <name>.part from where it stopped, verify it, rename it.
 
+    Args:
+        weights: What to download.
+        final: Where it goes.
+        progress: Whether to draw a bar.
+        single_attempt: As in `fetch`.
 
-def download(weights, final, progress, hurried):
-    """Fill <name>.part from where it stopped, verify it, rename it."""
+    Raises:
+        WeightsError: It can't be downloaded, or has another hash; then it is deleted.
+    """
     part = final.with_name(final.name + ".part")
     resumed = part.is_file() and part.stat().st_size > 0
     with bar(final.name, progress) as show:
-        transfer(weights, final, part, show, hurried)
+        transfer(weights, final, part, show, single_attempt)
         if not matches(part, weights.hash) and resumed:
-            # The half of yesterday may be of another version of the file: once from the start.
+            # The part from an earlier attempt may be of another version of the file: start again, once.
             part.unlink()
-            transfer(weights, final, part, show, hurried)
+            transfer(weights, final, part, show, single_attempt)
     if not matches(part, weights.hash):
         algorithm = weights.hash.partition(":")[0]
         came = digest(part, algorithm)
@@ -157,17 +192,30 @@ def download(weights, final, progress, hurried):
     sync(final.parent)
 
 
-def transfer(weights, final, part, show, hurried):
-    """Download until the file is whole; after a break go on where it stopped."""
-    failures, tries = 0, 1 if hurried else TRIES
+def transfer(
+    weights: Weights, final: Path, part: Path, show: Callable[[int, int | None], object], single_attempt: bool
+) -> None:
+    """Send requests until the file is complete; after a break continue where it stopped.
+
+    Args:
+        weights: What to download.
+        final: Where it will go, for messages.
+        part: The file to fill.
+        show: Called with the bytes done and in total (or None).
+        single_attempt: As in `fetch`.
+
+    Raises:
+        WeightsError: TRIES attempts in a row brought no new byte, or the server refuses.
+    """
+    failures, tries = 0, 1 if single_attempt else TRIES
     while True:
         start = part.stat().st_size if part.is_file() else 0
         try:
-            if receive(weights, part, start, show, HURRY if hurried else TIMEOUT):
+            if receive(weights, part, start, show, SINGLE_TIMEOUT if single_attempt else TIMEOUT):
                 return
             problem = "the connection broke"
         except urllib.error.HTTPError as e:
-            if e.code == 416 and start:  # nothing behind what is there: whole, or of another file
+            if e.code == 416 and start:  # no bytes behind those that exist: complete, or another file
                 if matches(part, weights.hash) and weights.hash:
                     return
                 part.unlink()
@@ -183,8 +231,25 @@ def transfer(weights, final, part, show, hurried):
         time.sleep(PAUSE * 2**failures)
 
 
-def receive(weights, part, start, show, timeout):
-    """One request. Returns whether the file is whole."""
+def receive(
+    weights: Weights, part: Path, start: int, show: Callable[[int, int | None], object], timeout: float
+) -> bool:
+    """Send one request and append its answer to a file.
+
+    Args:
+        weights: What to download.
+        part: The file to fill.
+        start: Bytes of it that exist.
+        show: Called with the bytes done and in total (or None).
+        timeout: Seconds without a byte until it fails.
+
+    Returns:
+        Whether the file is complete.
+
+    Raises:
+        WeightsError: The file is larger than published.
+        OSError: The connection failed.
+    """
     request = urllib.request.Request(weights.file, headers={"User-Agent": "kzoo", "Accept-Encoding": "identity"})
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -192,7 +257,7 @@ def receive(weights, part, start, show, timeout):
         if answer.status == 206:
             first = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
             if first != str(start):
-                raise ConnectionError(f"the server sent the wrong part of the file (from {first or 'nowhere'})")
+                raise ConnectionError(f"the server sent the wrong part of the file (from byte {first or '?'})")
         else:
             start = 0  # the server can't resume
         length = answer.headers.get("Content-Length")
@@ -218,8 +283,13 @@ def receive(weights, part, start, show, timeout):
 
 
 @contextmanager
-def bar(name, progress):
-    """A function (bytes done, bytes in total or None) that draws, or does nothing."""
+def bar(name: str, progress: bool) -> Iterator[Callable[[int, int | None], object]]:
+    """Give a function (bytes done, bytes in total or None) that draws a bar, or does nothing.
+
+    Args:
+        name: Of the file.
+        progress: Whether to draw.
+    """
     if not progress:
         yield lambda done, total: None
         return

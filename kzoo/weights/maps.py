@@ -1,14 +1,17 @@
-"""Foreign names -> ours, as data: one table of rows for each family and source.
+"""Foreign names of layers -> kzoo's, as data: one table of rows for each family and source.
 
-A row is (pattern, layer) or (pattern, layer, change): a regular expression for the whole of a foreign layer's name, our
-layer's name, and what else must happen to its arrays (a name of CHANGES with its argument). In our name {1} stands for
-the pattern's first group, {1+1} for that number plus one. None in place of our name leaves the layer out. A tuple of
-names is for files that only number their layers: the first stands for the lowest number, and so on.
+A row is (pattern, layer) or (pattern, layer, change): a regular expression for the complete name of a foreign layer,
+the name of our layer, and what else must be done to its arrays (a name of CHANGES with its arguments). In our name {1}
+stands for the pattern's first group, {1+1} for that number plus one. None in place of our name leaves the layer out. A
+tuple of names is for files that only number their layers: the first name stands for the lowest number, and so on.
 
-The variables' own names and the order of their axes follow from the source: `variables` is "keras" or "torch".
+The names of variables and the order of their axes follow from the source: `variables` is "keras" or "torch".
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +22,12 @@ from kzoo.weights.read import shown
 
 @dataclass(frozen=True)
 class Names:
-    """rows: see above. variables: "keras" (layer/variable) or "torch" (layer.variable)."""
+    """A map from foreign names.
+
+    Attributes:
+        rows: See the top of this module; the first row that matches counts.
+        variables: "keras" (layer/variable) or "torch" (layer.variable).
+    """
 
     rows: tuple[tuple, ...]
     variables: str = "keras"
@@ -90,8 +98,12 @@ INCEPTION_RESNET_V2 = (
 )
 
 
-def numbered(layers):
-    """Rows for layers that Keras named by kind and number: conv2d_17 (Keras 1: convolution2d_17)."""
+def numbered(layers: Sequence[str]) -> tuple[tuple, ...]:
+    """Make rows for layers that Keras named by kind and number: conv2d_17 (Keras 1: convolution2d_17).
+
+    Args:
+        layers: Our names without _conv and _bn, in the order of the numbers.
+    """
     return (
         (r"(?:conv2d|convolution2d)(?:_(\d{1,6}))?", tuple(f"{name}_conv" for name in layers)),
         (r"(?:batch_normalization|batchnormalization)(?:_(\d{1,6}))?", tuple(f"{name}_bn" for name in layers)),
@@ -313,8 +325,15 @@ TIMM_INCEPTION_V4 = Names(
 VGG_BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
-def torch_vgg(depth, batch_norm):
-    """torchvision numbers the modules of a sequence: convolution, (batch norm,) ReLU, and a pool behind each block."""
+def torch_vgg(depth: int, batch_norm: bool) -> Names:
+    """Make the map of a VGG of torchvision, which numbers the modules of a sequence.
+
+    The sequence is convolution, (batch norm,) ReLU, and a pool behind each block.
+
+    Args:
+        depth: A key of VGG_BLOCKS.
+        batch_norm: Whether the network has batch norm.
+    """
     rows, i = [], 0
     for block, count in enumerate(VGG_BLOCKS[depth], 1):
         for n in range(1, count + 1):
@@ -327,8 +346,12 @@ def torch_vgg(depth, batch_norm):
     return Names(tuple(rows), "torch")
 
 
-def torch_squeezenet(fires):
-    """fires: the numbers in the sequence `features` that fire2 to fire9 have."""
+def torch_squeezenet(fires: Sequence[int]) -> Names:
+    """Make the map of a SqueezeNet of torchvision.
+
+    Args:
+        fires: The numbers in the sequence `features` that fire2 to fire9 have.
+    """
     return Names(
         (
             (r"features\.0", "conv1"),
@@ -388,17 +411,28 @@ MAPS = {
 
 @dataclass
 class Renamed:
-    """arrays: under our names. left_out: foreign names that the map leaves out. problems: what could not be placed."""
+    """What `rename` makes of a file.
+
+    Attributes:
+        arrays: {our name: array}.
+        left_out: Foreign names that the map leaves out.
+        problems: A sentence on each array that could not be placed.
+    """
 
     arrays: dict
     left_out: list
     problems: list
 
 
-def rename(arrays, names):
-    """Foreign arrays under our names, their axes in Keras' order: `Renamed`.
+def rename(arrays: Mapping[str, np.ndarray], names: str | Names | None) -> Renamed:
+    """Translate foreign names to ours, and bring the axes into Keras' order.
 
-    names: a key of MAPS, a `Names`, or None for names that are ours. A name that no row fits keeps its own.
+    Args:
+        arrays: {foreign name: array}.
+        names: A key of MAPS, a `Names`, or None for names that are ours. A name that no row matches stays as it is.
+
+    Raises:
+        WeightsError: There is no such map.
     """
     if isinstance(names, str) and names not in MAPS:
         raise WeightsError(f"There is no map of names '{names}'; known are {', '.join(MAPS)}.")
@@ -431,15 +465,24 @@ def rename(arrays, names):
     return result
 
 
-def split(name, variables):
+def split(name: str, variables: str) -> tuple[str, str]:
+    """Split the name of an array into (layer, variable); `variables` as in `Names`."""
     layer, _, variable = name.rpartition("." if variables == "torch" else "/")
     if variables == "torch" and layer.startswith("module."):  # what torch's DataParallel puts in front
         layer = layer.removeprefix("module.")
     return layer, variable
 
 
-def rank(arrays, table):
-    """For rows with a tuple of names: {row number: {foreign layer: its place among those of the row}}."""
+def rank(arrays: Iterable[str], table: Names) -> dict[int, dict[str, int]]:
+    """Order the foreign layers that rows with a tuple of names match.
+
+    Args:
+        arrays: Foreign names of arrays.
+        table: The map.
+
+    Returns:
+        {row number: {foreign layer: its position among those of the row}}.
+    """
     layers = {split(name, table.variables)[0] for name in arrays}
     ranks = {}
     for i, row in enumerate(table.rows):
@@ -449,8 +492,17 @@ def rank(arrays, table):
     return ranks
 
 
-def place(layer, rows, ranks):
-    """(our layer, change) for a foreign layer; (None, "left out") or (None, None) if it has no place."""
+def place(layer: str, rows: Sequence[tuple], ranks: Mapping[int, Mapping[str, int]]) -> tuple[str | None, str | None]:
+    """Find our layer for a foreign one.
+
+    Args:
+        layer: The foreign name.
+        rows: The rows of the map.
+        ranks: As `rank` returns them.
+
+    Returns:
+        (our layer, change). (None, "left out") if the map leaves it out, (None, None) if no row matches.
+    """
     for i, (pattern, target, *change) in enumerate(rows):
         if match := re.fullmatch(pattern, layer):
             if target is None:
@@ -462,7 +514,8 @@ def place(layer, rows, ranks):
     return None, None
 
 
-def fill(match, field):
+def fill(match: re.Match, field: re.Match) -> str:
+    """Return the text for {1} or {1+1} in our name."""
     text = match[int(field[1])]
     return str(int(text) + int(field[2])) if field[2] else text
 
@@ -470,10 +523,16 @@ def fill(match, field):
 # --- Axes and values -------------------------------------------------------------------------------------
 
 
-def from_torch(variable, array, norm):
-    """(name, array) in Keras' way: convolutions OIHW -> HWIO, dense layers (out, in) -> (in, out).
+def from_torch(variable: str, array: np.ndarray, norm: bool) -> tuple[str, np.ndarray]:
+    """Convert a variable of torch to Keras: convolutions OIHW -> HWIO, dense layers (out, in) -> (in, out).
 
-    norm: whether the layer is a batch norm, which has a running mean; its weight is gamma, its bias beta.
+    Args:
+        variable: torch's name.
+        array: The values.
+        norm: Whether the layer is a batch norm, i.e. has a running mean; its weight is gamma, its bias beta.
+
+    Returns:
+        (Keras' name, array).
     """
     if variable == "weight" and array.ndim == 4:
         return "kernel", array.transpose(2, 3, 1, 0)
@@ -485,22 +544,35 @@ def from_torch(variable, array, norm):
     return variable, array
 
 
-def dense(target, variable, array):
-    """A 1x1 convolution behind global pooling as a dense layer: (1, 1, in, out) -> (in, out)."""
+def dense(target: str, variable: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """Convert a 1x1 convolution behind global pooling to a dense layer: (1, 1, in, out) -> (in, out)."""
     return {f"{target}/{variable}": array.reshape(array.shape[2:]) if array.ndim == 4 else array}
 
 
-def flat(target, variable, array, h, w):
-    """The first dense layer behind a flatten: its inputs from (C, H, W) to (H, W, C)."""
+def flat(target: str, variable: str, array: np.ndarray, h: str, w: str) -> dict[str, np.ndarray]:
+    """Reorder the inputs of the first dense layer behind a flatten from (C, H, W) to (H, W, C).
+
+    Args:
+        target: Our layer.
+        variable: Its variable.
+        array: The values, (C * H * W, units) for the kernel.
+        h: H of the flattened feature map.
+        w: W of the flattened feature map.
+    """
     if variable == "kernel":
         array = array.reshape(-1, int(h), int(w), array.shape[1]).transpose(1, 2, 0, 3).reshape(array.shape)
     return {f"{target}/{variable}": array}
 
 
-def folded(target, variable, array, norm, epsilon):
-    """A convolution that took in its batch norm: the bias goes into a batch norm that does nothing else.
+def folded(target: str, variable: str, array: np.ndarray, norm: str, epsilon: str) -> dict[str, np.ndarray]:
+    """Move the bias of a convolution with folded batch norm into a batch norm that does nothing else.
 
-    norm: what the batch norm's name has more than the convolution's, in front ("bn_") or behind ("_bn").
+    Args:
+        target: Our layer.
+        variable: Its variable.
+        array: The values.
+        norm: What the batch norm's name has in addition to the convolution's, in front ("bn_") or behind ("_bn").
+        epsilon: Of the batch norm.
     """
     if variable != "bias":
         return {f"{target}/{variable}": array}
@@ -513,13 +585,17 @@ def folded(target, variable, array, norm, epsilon):
     }
 
 
-def without_background(target, variable, array):
-    """1,001 classes, the first of them the background, to ImageNet's 1,000."""
+def without_background(target: str, variable: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """Drop the first of 1,001 classes, the background, to get ImageNet's 1,000."""
     return {f"{target}/{variable}": array[..., 1:] if array.shape[-1] == 1001 else array}
 
 
-def unit_gamma(target, variable, array):
-    """For networks whose batch norm has no gamma: it may be left out where it is 1."""
+def unit_gamma(target: str, variable: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """Drop gamma where it is 1, for networks whose batch norm has none.
+
+    Raises:
+        ValueError: It is not 1.
+    """
     if variable != "gamma":
         return {f"{target}/{variable}": array}
     if not (array == 1).all():

@@ -1,4 +1,6 @@
-"""File formats -> named arrays. Nothing here runs code from a file, unpacks it to a path, or believes its sizes."""
+"""File formats -> named arrays. No code from a file runs, nothing is unpacked to its paths, no size is trusted."""
+
+from __future__ import annotations
 
 import json
 import math
@@ -11,7 +13,9 @@ import tempfile
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -35,7 +39,7 @@ RATIO = 20
 MEMBERS = 100_000
 HEADER = 64 << 20  # bytes of JSON
 
-# Keras classes that run code, or read files, when they are made.
+# Keras classes that run code or read files when an object is made.
 UNSAFE = {
     "Lambda",
     "TFSMLayer",
@@ -49,7 +53,7 @@ UNSAFE = {
     "Hashing",
 }
 
-# What the libraries raise on a damaged file.
+# What the libraries raise on a corrupt file.
 DAMAGE = (
     OSError,
     EOFError,
@@ -68,26 +72,33 @@ DAMAGE = (
 )
 
 
-def bound(path):
+def bound(path: str | os.PathLike) -> int:
+    """Return the bytes that the arrays of a file may have, from the size of the file."""
     return max(FLOOR, RATIO * os.path.getsize(path))
 
 
-def read(path):
-    """All arrays of a weights file: {name: NumPy array}, in the file's order.
+def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read all arrays of a weights file.
 
     Names are the file's; for Keras' files `<layer>/<variable>`, or `<layer>/<number>` where the file only numbers a
     layer's variables (Keras 3's .weights.h5 and .keras). bfloat16 becomes float32, which holds it exactly.
 
-    Raises WeightsError, one line with the file's name, for a file that is missing, damaged, of no known format or not
-    to be trusted.
+    Args:
+        path: A file with one of the suffixes in FORMATS.
+
+    Returns:
+        {name: array}, in the file's order.
+
+    Raises:
+        WeightsError: One line with the file's name: it is missing, corrupt, unsafe or of an unknown format.
     """
     path = Path(path)
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
-        raise WeightsError(f"{path}: '{path.suffix}' is no format of weights; known are {', '.join(FORMATS)}.")
+        raise WeightsError(f"{path}: '{path.suffix}' is not a weights format; known are {', '.join(FORMATS)}.")
     try:
         if not path.is_file():
-            raise WeightsError(f"{path}: there is no such file.")
+            raise WeightsError(f"{path}: the file does not exist.")
         readers = {
             "hdf5": read_hdf5,
             "keras": read_keras,
@@ -106,8 +117,8 @@ def read(path):
     return arrays
 
 
-def shown(text, length=200):
-    """Text from a file in a message: one line, no control characters, cut."""
+def shown(text: object, length: int = 200) -> str:
+    """Format text from a file for a message: one line without control characters, at most `length` of them."""
     text = str(text)
     return (text if text.isprintable() else ascii(text)[1:-1])[:length]
 
@@ -115,10 +126,23 @@ def shown(text, length=200):
 # --- Through the worker ----------------------------------------------------------------------------------
 
 
-def worker(kind, path, budget, seconds, limit):
-    """Run worker.py on a file and take over what it left: (arrays, the file's model_config or None).
+def worker(
+    kind: str, path: str | os.PathLike, budget: int, seconds: float, limit: int
+) -> tuple[dict[str, np.ndarray], str | None]:
+    """Read a file by worker.py in a process of its own.
 
-    budget: bytes of memory. limit: bytes of all arrays.
+    Args:
+        kind: "hdf5" or "torch".
+        path: The file.
+        budget: Bytes of memory that the process may use.
+        seconds: Time limit.
+        limit: Bytes that all arrays may have.
+
+    Returns:
+        ({name: array}, the file's model_config or None).
+
+    Raises:
+        WeightsError: It refuses the file, crashes, or takes too long.
     """
     script = Path(__file__).with_name("worker.py")
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_PLUGIN_PATH": ""}
@@ -135,28 +159,42 @@ def worker(kind, path, budget, seconds, limit):
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise WeightsError(f"reading it took longer than {seconds:.0f} s; it is damaged or made to harm.") from None
+            raise WeightsError(f"reading it took longer than {seconds:.0f} s; it is corrupt or malicious.") from None
         folder = Path(folder)
         if done.returncode == 3 and (folder / "error.txt").is_file():
             raise WeightsError(f"{shown((folder / 'error.txt').read_text(), 600)}.")
         if done.returncode or not (folder / "index.json").is_file():
             raise WeightsError(
-                f"the library that reads it failed (status {done.returncode}); it is damaged or made to harm."
+                f"the library that reads it failed (status {done.returncode}); it is corrupt or malicious."
             )
-        # The worker saw a foreign file: what it says is checked as well.
+        # The worker has read an untrusted file, so its output is checked, too.
         index = json.loads((folder / "index.json").read_text())
         data = folder / "data.bin"
         if data.stat().st_size > limit:
-            raise WeightsError("the reader left more than it may; the file is damaged or made to harm.")
+            raise WeightsError("the reader left more than it may; the file is corrupt or malicious.")
         return {a["name"]: take(data, a["dtype"], a["shape"], a["offset"]) for a in index["arrays"]}, index["config"]
 
 
-def width(dtype):
+def width(dtype: str) -> int:
+    """Return the bytes of one number; NumPy has no bfloat16."""
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
-def take(path, dtype, shape, offset):
-    """An array out of a raw file."""
+def take(path: Path, dtype: str, shape: Sequence[int], offset: int) -> np.ndarray:
+    """Read an array from a file of raw numbers.
+
+    Args:
+        path: The file.
+        dtype: NumPy's name, or "bfloat16".
+        shape: Of the array; it is checked.
+        offset: Its first byte.
+
+    Returns:
+        The array; float32 for bfloat16.
+
+    Raises:
+        WeightsError: The file is too short, or the type and shape are not those of numbers.
+    """
     widen = dtype == "bfloat16"
     dtype = np.dtype("<u2" if widen else dtype)
     if dtype.hasobject or any(type(n) is not int or n < 0 for n in shape):
@@ -168,35 +206,37 @@ def take(path, dtype, shape, offset):
     return from_bfloat16(array.reshape(shape)) if widen else array.reshape(shape)
 
 
-def from_bfloat16(bits):
-    """bfloat16 is the upper half of float32."""
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """Convert bfloat16, given as uint16, to float32, whose upper half it is."""
     return (bits.astype("<u4") << 16).view("<f4")
 
 
-def seconds_for(path, start):
-    """A time limit: `start` for a slow machine to begin, and 5 MB a second. Some crafted files never end."""
+def seconds_for(path: str | os.PathLike, start: float) -> float:
+    """Return a time limit: `start` for a slow machine to begin, and 5 MB a second. Some crafted files never end."""
     return start + os.path.getsize(path) / 5e6
 
 
 # --- HDF5, .keras ----------------------------------------------------------------------------------------
 
 
-def read_hdf5(path, limit=None):
-    """Keras' weights in HDF5: legacy (Keras 1 and 2, weights or whole models) and .weights.h5 of Keras 3.
+def read_hdf5(path: str | os.PathLike, limit: int | None = None) -> dict[str, np.ndarray]:
+    """Read Keras' weights in HDF5: legacy (Keras 1 and 2, weights or whole models) and .weights.h5 of Keras 3.
 
-    limit: bytes of all arrays, in place of what the file's own size allows.
+    Args:
+        path: The file.
+        limit: Bytes that all arrays may have; by default what the file's own size allows.
     """
     with open(path, "rb") as f:
         if f.read(8) != b"\x89HDF\r\n\x1a\n":
-            raise WeightsError("it is no HDF5 file.")
+            raise WeightsError("it is not an HDF5 file.")
     arrays, config = worker("hdf5", path, 768 << 20, seconds_for(path, 30), limit or bound(path))
     if config is not None:
         check_config(parse_json(config))
     return arrays
 
 
-def read_keras(path):
-    """A .keras file: its config.json is read for what it holds, its weights are read; no object is made from it."""
+def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read the weights of a .keras file. Its config.json is checked for what it holds; no object is made from it."""
     with zipfile.ZipFile(path) as z:
         members = checked_members(z, path)
         for name in ("config.json", "model.weights.h5"):
@@ -204,7 +244,7 @@ def read_keras(path):
                 raise WeightsError(f"it holds no {name}; Keras 3 writes one into every .keras file.")
         config = parse_json(member(z, members["config.json"], HEADER))
         check_config(config)
-        # Keras' own name for the copy, so that a message is clear; the path is ours.
+        # The copy gets Keras' own name, so that messages are clear; the path is ours.
         with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
             copy = Path(folder) / "model.weights.h5"
             with z.open(members["model.weights.h5"]) as source, open(copy, "wb") as f:
@@ -217,8 +257,15 @@ def read_keras(path):
     return {named(name, keys): a for name, a in arrays.items()}
 
 
-def check_config(config):
-    """Refuse a model that holds anything but Keras' own layers and kzoo's: they could run code when they are made."""
+def check_config(config: Any) -> None:
+    """Check that a model holds nothing but Keras' own layers and kzoo's: others could run code when they are made.
+
+    Args:
+        config: The parsed config.json or model_config.
+
+    Raises:
+        WeightsError: It holds something else.
+    """
     stack, seen = [config], 0
     while stack:
         item = stack.pop()
@@ -247,8 +294,15 @@ def check_config(config):
             stack.extend(item.values())
 
 
-def layer_keys(config):
-    """{key: layer's name}, from config.json. Files of early Keras 3 name no layers: a key is the class and a count."""
+def layer_keys(config: Any) -> dict[str, str]:
+    """Find the names of layers in config.json. Files of early Keras 3 name no layers: a key is the class and a count.
+
+    Args:
+        config: The parsed config.json.
+
+    Returns:
+        {key in the weights file: the layer's name}.
+    """
     keys, counts = {}, {}
     inner = config.get("config") if isinstance(config, dict) else None
     layers = inner.get("layers") if isinstance(inner, dict) else None
@@ -265,7 +319,8 @@ def layer_keys(config):
     return keys
 
 
-def named(name, keys):
+def named(name: str, keys: Mapping[str, str]) -> str:
+    """Return `<layer>/<variable>` for an array of a .keras file; `keys` as from `layer_keys`."""
     layer, _, variable = name.rpartition("/")
     return f"{keys.get(layer, layer)}/{variable}"
 
@@ -273,8 +328,20 @@ def named(name, keys):
 # --- Zip files -------------------------------------------------------------------------------------------
 
 
-def checked_members(z, path):
-    """The members of a zip file by name, once their names and declared sizes are found fair."""
+def checked_members(z: zipfile.ZipFile, path: str | os.PathLike) -> dict[str, zipfile.ZipInfo]:
+    """Check the names and declared sizes of a zip file's members.
+
+    Args:
+        z: The open archive.
+        path: Its file, whose size bounds what may be in it.
+
+    Returns:
+        {name: member}.
+
+    Raises:
+        WeightsError: A name leads out of the archive or occurs twice, a member is encrypted or packed in an unusual
+            way, or they are too large.
+    """
     members, total = {}, 0
     for info in z.infolist():
         parts = info.filename.replace("\\", "/").split("/")
@@ -293,8 +360,17 @@ def checked_members(z, path):
     return members
 
 
-def member(z, info, limit):
-    """The bytes of one member, not more than limit."""
+def member(z: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes:
+    """Read one member.
+
+    Args:
+        z: The open archive.
+        info: The member.
+        limit: The most bytes that it may have.
+
+    Raises:
+        WeightsError: It has more, or another length than it declares.
+    """
     if info.file_size > limit:
         raise WeightsError(f"'{shown(info.filename)}' in it is larger than {limit:,} bytes.")
     with z.open(info) as f:
@@ -304,21 +380,30 @@ def member(z, info, limit):
     return data
 
 
-def read_npz(path):
-    """Plain arrays, as numpy.savez writes them."""
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read plain arrays, as numpy.savez writes them."""
     with zipfile.ZipFile(path) as z:
         members = checked_members(z, path)
         arrays = {}
         for filename, info in members.items():
             if not filename.endswith(".npy"):
-                raise WeightsError(f"'{shown(filename)}' in it is no array.")
+                raise WeightsError(f"'{shown(filename)}' in it is not an array.")
             with z.open(info) as f:
                 arrays[filename[:-4]] = read_npy(f, info.file_size, shown(filename))
     return arrays
 
 
-def read_npy(f, size, name):
-    """One .npy stream of `size` bytes; the header is checked before anything is allocated."""
+def read_npy(f: IO[bytes], size: int, name: str) -> np.ndarray:
+    """Read one .npy stream. The header is checked before anything is allocated.
+
+    Args:
+        f: The stream.
+        size: Its bytes.
+        name: For messages.
+
+    Raises:
+        WeightsError: It holds something else than plain numbers, or not as many bytes as it declares.
+    """
     version = np.lib.format.read_magic(f)
     header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if header is None:
@@ -357,8 +442,8 @@ TYPES = {
 }
 
 
-def read_safetensors(path):
-    """Hugging Face's format: the length of a header, the header as JSON, then the arrays, end to end."""
+def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read Hugging Face's format: the length of a header, the header as JSON, then the arrays, end to end."""
     size = os.path.getsize(path)
     with open(path, "rb") as f:
         start = f.read(8)
@@ -369,7 +454,7 @@ def read_safetensors(path):
             raise WeightsError(f"its header declares {length:,} bytes in a file of {size:,}.")
         header = parse_json(f.read(length))
     if not isinstance(header, dict):
-        raise WeightsError("its header is no table of arrays.")
+        raise WeightsError("its header is not a table of arrays.")
     header.pop("__metadata__", None)
     spans = []
     for name, entry in header.items():
@@ -398,7 +483,13 @@ def read_safetensors(path):
     }
 
 
-def parse_json(text):
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON in which no key occurs twice.
+
+    Raises:
+        WeightsError: A key occurs twice.
+    """
+
     def once(pairs):
         table = dict(pairs)
         if len(table) != len(pairs):
@@ -412,8 +503,8 @@ def parse_json(text):
 # --- PyTorch ---------------------------------------------------------------------------------------------
 
 
-def read_pth(path):
-    """A PyTorch state_dict, through torch's weights-only loader. Needs torch."""
+def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read a PyTorch state_dict by torch's weights-only loader. Needs torch."""
     from importlib.util import find_spec
 
     if find_spec("torch") is None:
@@ -424,8 +515,8 @@ def read_pth(path):
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as z:
             members = checked_members(z, path)
-            # torch stores its members as they are; a packed one is no work of torch's and unpacks inside its C++ code.
+            # torch never compresses members; a compressed one would be unpacked inside torch's C++ code.
             if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
-                raise WeightsError("it holds packed members; torch.save writes none.")
+                raise WeightsError("it holds compressed members; torch.save writes none.")
     arrays, _ = worker("torch", path, (512 << 20) + 3 * os.path.getsize(path), seconds_for(path, 120), bound(path))
     return arrays

@@ -1,14 +1,21 @@
-"""Does a batch of pictures look like what the weights were trained on? The first batch norm knows."""
+"""Check by the first batch norm whether a batch of pictures looks like what the weights were trained on."""
+
+from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kzoo.errors import KzooError
 
+if TYPE_CHECKING:
+    import keras
+
 log = logging.getLogger("kzoo")
 
-# What a user may have done to pixels in 0..255 before: the way back, and what to say.
+# What a user may have done to pixels in 0..255: its name for the message, and the inverse.
 _MEAN = np.array([123.675, 116.28, 103.53], "float32")
 _DEVIATION = np.array([58.395, 57.12, 57.375], "float32")
 RANGES = {
@@ -20,17 +27,25 @@ RANGES = {
 RATIO = 2.0  # how much better a guess must explain the statistics before it is worth a warning
 
 
-def check_stem(model, batch):
-    """Compare a batch behind the first batch norm's input with the running statistics that the weights hold.
-
-    model: built with pretrained weights. batch: (B, H, W, C), what is about to be fed to it: RGB in 0..255. Some ten
-    pictures or more; the order of the channels shows only on a fair sample.
+def check_stem(model: keras.Model, batch: np.typing.ArrayLike) -> str | None:
+    """Compare a batch at the input of the first batch norm with the running statistics of the weights.
 
     Per channel c of the first batch norm, with batch mean and variance mu, s and the running m, v, the distance is the
-    mean over c of (mu - m)^2 / v + log(s / v)^2. It is computed for the batch as it is, for the batch led back from
-    other ranges, and for reversed channels. Returns a sentence if one of those explains the statistics better by a
-    factor of 2 (it is logged, too), else None; also None for a model without batch norm, without statistics (not
-    trained, or batch norm folded).
+    mean over c of (mu - m)^2 / v + log(s / v)^2. It is computed for the batch as it is, for the batch converted back
+    from other ranges, and for reversed channels.
+
+    Args:
+        model: Built with pretrained weights.
+        batch: (B, H, W, C), what is about to be fed to it: RGB in 0..255. At least about ten pictures; the order of the
+            channels shows only on a representative sample.
+
+    Returns:
+        A sentence if another range or channel order explains the statistics better by a factor of 2 (it is logged,
+        too). None if the batch looks right, and for a model without batch norm or without statistics (not trained, or
+        batch norm folded).
+
+    Raises:
+        KzooError: `batch` has another shape or holds values that are not finite.
     """
     import keras
 
@@ -47,7 +62,7 @@ def check_stem(model, batch):
 
     def distance(images):
         y = np.asarray(keras.ops.convert_to_numpy(stem(images, training=False)), "float64").reshape(-1, len(m))
-        alive = v > 1e-3 * np.median(v)  # dead filters have nothing to say
+        alive = v > 1e-3 * np.median(v)  # dead filters carry no information
         mu, s = y.mean(0)[alive], y.var(0)[alive]
         ma, va = m[alive], v[alive]
         return float(np.mean((mu - ma) ** 2 / va + np.log((s + 1e-12) / va) ** 2))
@@ -71,8 +86,8 @@ def check_stem(model, batch):
     return message
 
 
-def plausible(x):
-    """The ranges that a batch's extremes allow."""
+def plausible(x: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Return those of RANGES that the extreme values of a batch allow."""
     low, high = float(x.min()), float(x.max())
     fits = {
         "0..1": low >= 0 and high <= 1.01,

@@ -1,14 +1,31 @@
-"""Fixed probe pictures through a model: statistics of every block, to compare two machines, versions or files."""
+"""Statistics of every block for fixed probe pictures, to compare two machines, versions or files."""
+
+from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kzoo.errors import WeightsError
 
+if TYPE_CHECKING:
+    import keras
 
-def probe(height, width, channels=3, count=2, seed=0):
-    """The probe pictures, uint8 (count, height, width, channels): coarse patches under noise, the same everywhere."""
+
+def probe(height: int, width: int, channels: int = 3, count: int = 2, seed: int = 0) -> np.ndarray:
+    """Make the probe pictures: coarse patches under noise, the same on every machine.
+
+    Args:
+        height: Of a picture.
+        width: Of a picture.
+        channels: Of a picture.
+        count: How many pictures.
+        seed: Of the random numbers.
+
+    Returns:
+        uint8 (count, height, width, channels).
+    """
     rng = np.random.default_rng(seed)
     patches = rng.uniform(0, 255, (count, 8, 8, channels))
     rows, columns = np.arange(height) * 8 // height, np.arange(width) * 8 // width
@@ -16,20 +33,29 @@ def probe(height, width, channels=3, count=2, seed=0):
     return np.clip(np.rint(images), 0, 255).astype("uint8")
 
 
-def block_of(name):
-    """The block that a layer belongs to, by its name.
+def block_of(name: str) -> str:
+    """Return the block that a layer belongs to, from its name.
 
-    >>> [block_of(n) for n in ("conv2_block1_1_conv", "block_3_expand_BN", "mixed3_1x1_bn", "fire2_concat", "fc1")]
-    ['conv2_block1', 'block_3', 'mixed3', 'fire2', 'fc1']
+    Example:
+        >>> [block_of(n) for n in ("conv2_block1_1_conv", "block_3_expand_BN", "mixed3_1x1_bn", "fire2_concat", "fc1")]
+        ['conv2_block1', 'block_3', 'mixed3', 'fire2', 'fc1']
     """
     match = re.match(r"conv\d+_block\d+|(?:block|conv_dw|conv_pw)_?\d+(?:_\d+)?|[A-Za-z_]*?_?\d+[a-z]?|[A-Za-z]+", name)
     return match[0] if match else name
 
 
-def statistics(model, images):
-    """One dict for the last layer of each block: block, layer, shape, mean, std, min, max.
+def statistics(model: keras.Model, images: np.ndarray) -> list[dict[str, Any]]:
+    """Run pictures through a model and describe the output of each block.
 
-    Raises WeightsError at the first block whose output is not finite.
+    Args:
+        model: The model.
+        images: (B, H, W, C), such as `probe` makes them.
+
+    Returns:
+        One dict for the last layer of each block: block, layer, shape, mean, std, min, max.
+
+    Raises:
+        WeightsError: The output of a block is not finite.
     """
     import keras
 

@@ -8,18 +8,40 @@ Leaves in FOLDER data.bin (little-endian arrays, one after the other) and index.
 offset}], "config": the file's model_config or null}); for a file that it refuses error.txt, one line, and status 3.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+    from typing import BinaryIO
+
+    import h5py
 
 PIECE = 16 << 20  # bytes that are held at a time
 
 
 class Refused(Exception):
-    pass
+    """Why a file is not read; the message becomes error.txt."""
 
 
-def main(kind, path, folder, limit, budget):
+def main(kind: str, path: str, folder: str, limit: str, budget: str) -> int:
+    """Read a file and leave its arrays, or the reason why not; the arguments are those of the command line.
+
+    Args:
+        kind: "hdf5" or "torch".
+        path: The file.
+        folder: Where to write.
+        limit: Bytes that all arrays may have.
+        budget: Bytes of memory that may be used.
+
+    Returns:
+        The exit status: 0, or 3 for a file that is refused.
+    """
     try:
         with open(os.path.join(folder, "data.bin"), "wb") as out:
             write = Writer(out, int(limit))
@@ -35,8 +57,8 @@ def main(kind, path, folder, limit, budget):
     return 0
 
 
-def limit_memory(budget):
-    """From here on this process may map `budget` bytes more than it has now. Where the system can't, it can't."""
+def limit_memory(budget: int) -> None:
+    """Limit this process to `budget` bytes of memory more than it uses now, where the system can do that."""
     try:
         import resource
 
@@ -48,12 +70,22 @@ def limit_memory(budget):
 
 
 class Writer:
-    """Appends arrays to a file; counts before it writes."""
+    """Appends arrays to a file, and counts their bytes first.
 
-    def __init__(self, out, limit):
+    Args:
+        out: The open file.
+        limit: Bytes that all arrays may have.
+    """
+
+    def __init__(self, out: BinaryIO, limit: int) -> None:
         self.out, self.limit, self.offset, self.index, self.names = out, limit, 0, [], set()
 
-    def declare(self, name, dtype, shape, nbytes):
+    def declare(self, name: str, dtype: str, shape: tuple[int, ...], nbytes: int) -> None:
+        """Add an array to the index; its bytes must be written next.
+
+        Raises:
+            Refused: The name occurs twice, or the array is too large.
+        """
         if name in self.names:
             raise Refused(f"two arrays are called '{name}'")
         if len(shape) > 8:
@@ -65,7 +97,8 @@ class Writer:
         self.offset += nbytes
 
 
-def size(shape, itemsize):
+def size(shape: Iterable[int], itemsize: int) -> int:
+    """Return the bytes of an array, without overflow."""
     total = itemsize
     for n in shape:
         total *= int(n)  # Python's integers: no overflow
@@ -75,7 +108,17 @@ def size(shape, itemsize):
 # --- HDF5 ------------------------------------------------------------------------------------------------
 
 
-def read_hdf5(path, write, budget):
+def read_hdf5(path: str, write: Writer, budget: int) -> str | None:
+    """Read a Keras file in HDF5.
+
+    Args:
+        path: The file.
+        write: Takes the arrays.
+        budget: As in `main`.
+
+    Returns:
+        The file's model_config, or None.
+    """
     os.environ["HDF5_PLUGIN_PATH"] = ""  # filters are native code
     import h5py
 
@@ -92,8 +135,19 @@ def read_hdf5(path, write, budget):
     return config[0] if config else None
 
 
-def scan(h5py, group, prefix, datasets, depth=0):
-    """All datasets by path. Refuses every link that is not a plain one, and all that is not a plain dataset."""
+def scan(h5py: ModuleType, group: h5py.Group, prefix: str, datasets: dict[str, h5py.Dataset], depth: int = 0) -> None:
+    """Collect all datasets by path.
+
+    Args:
+        h5py: The package.
+        group: Where to begin.
+        prefix: Its path with a slash.
+        datasets: {path: dataset}, to which they are added.
+        depth: Of the group.
+
+    Raises:
+        Refused: A link is not a plain one, or an item is not a plain dataset.
+    """
     if depth > 16:
         raise Refused(f"its groups are nested deeper than 16 at '{prefix}'")
     for name in group:
@@ -116,7 +170,12 @@ def scan(h5py, group, prefix, datasets, depth=0):
             raise Refused("it holds more than 100,000 arrays")
 
 
-def check(path, d):
+def check(path: str, d: h5py.Dataset) -> None:
+    """Check that a dataset holds plain numbers, in this file, as many as it declares.
+
+    Raises:
+        Refused: It does not.
+    """
     if d.is_virtual or d.external:
         raise Refused(f"'{path}' takes its values from another file")
     if d.dtype.kind not in "fiu":
@@ -134,8 +193,8 @@ def check(path, d):
         raise Refused(f"'{path}' comes in pieces of {d.chunks}")
 
 
-def texts(h5py, item, name):
-    """A text attribute as a list of strings, [] if it is not there."""
+def texts(h5py: ModuleType, item: h5py.Group | h5py.File, name: str) -> list[str]:
+    """Return a text attribute as a list of strings, [] if it does not exist."""
     if name not in item.attrs:
         return []
     attribute = h5py.h5a.open(item.id, name.encode())
@@ -147,12 +206,13 @@ def texts(h5py, item, name):
     return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in value]
 
 
-def has_list(group, name):
+def has_list(group: h5py.Group, name: str) -> bool:
+    """Return whether a group has a list of names as an attribute, see `listed`."""
     return name in group.attrs or f"{name}0" in group.attrs
 
 
-def listed(h5py, group, name):
-    """A list of names; Keras splits one that is too long for an attribute into name0, name1, ..."""
+def listed(h5py: ModuleType, group: h5py.Group, name: str) -> list[str]:
+    """Return a list of names; Keras splits one that is too long for an attribute into name0, name1, ..."""
     if name in group.attrs:
         return texts(h5py, group, name)
     result, i = [], 0
@@ -162,8 +222,16 @@ def listed(h5py, group, name):
     return result
 
 
-def legacy(h5py, root, prefix, datasets, write):
-    """Keras 1 and 2: the attributes layer_names and weight_names give the order."""
+def legacy(h5py: ModuleType, root: h5py.Group, prefix: str, datasets: dict[str, h5py.Dataset], write: Writer) -> None:
+    """Read a file of Keras 1 or 2: the attributes layer_names and weight_names give the order.
+
+    Args:
+        h5py: The package.
+        root: The group of the layers.
+        prefix: Its path with a slash.
+        datasets: {path: dataset} of the file.
+        write: Takes the arrays.
+    """
     for layer in listed(h5py, root, "layer_names"):
         group = root.get(layer)
         if not isinstance(group, h5py.Group):
@@ -185,8 +253,13 @@ SUFFIXES = {
 }
 
 
-def variable(weight, i):
-    """'conv1/kernel:0' -> kernel; Keras 1: 'block1_conv1_W_1:0' -> kernel; 'uniform3' says nothing: its number."""
+def variable(weight: str, i: int) -> str:
+    """Return the name of a variable.
+
+    Args:
+        weight: Its name in the file: "conv1/kernel:0" gives kernel; Keras 1: "block1_conv1_W_1:0" gives kernel.
+        i: Its number in the layer, which stands for a name that says nothing, such as "uniform3".
+    """
     name = weight.rsplit("/", 1)[-1].split(":")[0]
     stem = name[:-2] if name.endswith("_1") else name
     for suffix, meaning in SUFFIXES.items():
@@ -195,8 +268,15 @@ def variable(weight, i):
     return str(i) if any(c.isdigit() for c in name) else name
 
 
-def numbered(h5py, f, datasets, write):
-    """Keras 3: .../vars/0, 1, ...; the layer's name is an attribute of vars."""
+def numbered(h5py: ModuleType, f: h5py.File, datasets: dict[str, h5py.Dataset], write: Writer) -> None:
+    """Read a file of Keras 3: .../vars/0, 1, ...; the layer's name is an attribute of vars.
+
+    Args:
+        h5py: The package.
+        f: The file.
+        datasets: {path: dataset} of the file.
+        write: Takes the arrays.
+    """
     found = False
     # HDF5 lists names in the order of the alphabet: 0, 1, 10, 2.
     for path in sorted(datasets, key=lambda p: (p.rpartition("/")[0], len(p), p)):
@@ -216,7 +296,8 @@ def numbered(h5py, f, datasets, write):
         raise Refused("it is neither a Keras weights file nor a Keras model (no layer_names, no vars)")
 
 
-def copy(name, d, write):
+def copy(name: str, d: h5py.Dataset, write: Writer) -> None:
+    """Copy a dataset in pieces, little-endian."""
     import numpy as np
 
     dtype = d.dtype.newbyteorder("<")
@@ -233,7 +314,8 @@ def copy(name, d, write):
 # --- torch -----------------------------------------------------------------------------------------------
 
 
-def read_torch(path, write, budget):
+def read_torch(path: str, write: Writer, budget: int) -> None:
+    """Read a state_dict by torch's weights-only loader; arguments as in `read_hdf5`."""
     import torch
 
     limit_memory(budget)

@@ -75,9 +75,9 @@ def kzoo_data(name, folder, options):
         module.DISK = 0
     if name == "kzoo decode":
         began = time.perf_counter()
-        module.prepared(split, row.input_shape, row.preprocessing)
+        module.decode_split(split, row.input_shape, row.preprocessing)
         return {"value": len(split) / (time.perf_counter() - began)}
-    split, _ = module.prepared(split, row.input_shape, row.preprocessing)
+    split, _ = module.decode_split(split, row.input_shape, row.preprocessing)
     data = module.batches(split, row.input_shape, row.preprocessing, options.batch, num_classes=2, order=(0, 0))
     network = build(row, num_classes=2, precision=auto_precision(build(row))[0], seed=0)
     model = training_model(network, RECIPES["modern_sgd"].changed(batch_size=options.batch), 10, 0)

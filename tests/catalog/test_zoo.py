@@ -176,7 +176,7 @@ def test_the_whole_catalog_on_jax():
     [
         ({"name": "resnet5"}, "Did you mean 'resnet"),
         ({"name": "vgg16", "width_": 8}, "Did you mean 'width'?"),
-        ({"name": "vgg16", "input_shape": (16, 16, 3)}, "shrinks to nothing"),
+        ({"name": "vgg16", "input_shape": (16, 16, 3)}, "a feature map inside it would be empty"),
         ({"name": "vgg16", "input_shape": (16, 16)}, "must be (height, width, channels)"),
         ({"name": "vgg16", "num_classes": 0}, "num_classes must be a positive integer"),
         ({"name": "mnist_cnn", "precision": "int3"}, "Unknown precision 'int3'"),

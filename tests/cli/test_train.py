@@ -17,9 +17,9 @@ def test_nothing_is_overwritten(trained, tmp_path, kzoo_command):
     assert code == 1 and "holds a run already: add --resume" in err
     (tmp_path / "mine.txt").write_text("mine")
     code, _, err = kzoo_command("train", "mnist_mlp", "--out", tmp_path)
-    assert code == 1 and "exists and is no run" in err
+    assert code == 1 and "exists and is not a kzoo run" in err
     code, _, err = kzoo_command("train", "--resume", "--out", tmp_path)
-    assert code == 1 and "is no run: it has no config.json" in err
+    assert code == 1 and "is not a kzoo run: it has no config.json" in err
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
     (tmp_path / "config.json").write_text('{"style": "strokes.png", "steps": 1000, "seed": 0}')
     code, _, err = kzoo_command("train", "--resume", "--out", tmp_path)

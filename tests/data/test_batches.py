@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from support.photos import PLAIN, photos
 
-from kzoo.data.batches import batches, prepared
+from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import Split
 from kzoo.data.loading import load_data
 from kzoo.errors import DataError
@@ -16,7 +16,7 @@ def test_truncated_images_are_found_when_they_are_read(tmp_path):
     whole = (tmp_path / "a" / "000.jpg").read_bytes()
     (tmp_path / "a" / "000.jpg").write_bytes(whole[:-40])
     data = load_data(tmp_path, val_fraction=0, test_fraction=0)
-    ready, bad = prepared(data.splits["train"], (8, 8, 3), PLAIN)
+    ready, bad = decode_split(data.splits["train"], (8, 8, 3), PLAIN)
     assert [name for name, _ in bad] == ["a/000.jpg"] and "can't be decoded" in bad[0][1]
     assert len(ready) == 7 and ready.images.shape == (7, 8, 8, 3) and ready.ids == data.splits["train"].ids[1:]
 
@@ -25,7 +25,7 @@ def test_channels_that_do_not_fit_are_said(tmp_path):
     np.savez(tmp_path / "x.npz", images=np.zeros((6, 4, 4, 2), "uint8"), labels=[0, 1] * 3)
     split = load_data(tmp_path / "x.npz").splits["train"]
     with pytest.raises(DataError, match="have 2 channels, the model takes 3"):
-        prepared(split, (4, 4, 3), PLAIN)
+        decode_split(split, (4, 4, 3), PLAIN)
 
 
 def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
@@ -79,12 +79,12 @@ def test_images_too_large_to_keep_are_prepared_on_the_way(tmp_path, monkeypatch)
     from kzoo.data import batches as module
 
     data = load_data(photos(tmp_path, {"a": 6, "b": 6}), val_fraction=0, test_fraction=0).splits["train"]
-    kept, _ = prepared(data, (8, 8, 3), PLAIN)
+    kept, _ = decode_split(data, (8, 8, 3), PLAIN)
     monkeypatch.setattr(module, "MEMORY", 10)
-    on_disk, bad = prepared(data, (8, 8, 3), PLAIN)
+    on_disk, bad = decode_split(data, (8, 8, 3), PLAIN)
     assert isinstance(on_disk.images, np.memmap) and not bad
     monkeypatch.setattr(module, "DISK", 10)
-    on_the_way, bad = prepared(data, (8, 8, 3), PLAIN)
+    on_the_way, bad = decode_split(data, (8, 8, 3), PLAIN)
     assert on_the_way.files and not bad
 
     def get(s):
@@ -107,5 +107,5 @@ def test_a_disk_that_fills_while_images_are_kept_there_costs_time_only(tmp_path,
     data = load_data(photos(tmp_path, {"a": 3, "b": 3}), val_fraction=0, test_fraction=0).splits["train"]
     monkeypatch.setattr(module, "MEMORY", 10)
     monkeypatch.setattr(module.tempfile, "TemporaryFile", Full)
-    on_the_way, bad = prepared(data, (8, 8, 3), PLAIN)
+    on_the_way, bad = decode_split(data, (8, 8, 3), PLAIN)
     assert on_the_way.files and len(on_the_way) == 6 and not bad

@@ -33,7 +33,7 @@ def test_duplicates_stay_in_one_part(tmp_path):
             one.save(tmp_path / name / f"{i:02}.jpg", quality=95)
             (tmp_path / name / f"{i:02}-copy.jpg").write_bytes((tmp_path / name / f"{i:02}.jpg").read_bytes())
             one.resize((100, 75)).save(tmp_path / name / f"{i:02}-small.png")
-    data = load_data(tmp_path, together=True, val_fraction=0.2, seed=3)
+    data = load_data(tmp_path, group_duplicates=True, val_fraction=0.2, seed=3)
     where = parts_of(data)
     assert len(where) == 72
     for name in "ab":
@@ -42,7 +42,7 @@ def test_duplicates_stay_in_one_part(tmp_path):
     for part, share in (("test", 0.2), ("val", 0.2)):
         counts = np.bincount(data.splits[part].labels, minlength=2)
         assert (abs(counts - share * 36) <= 3).all(), counts
-    assert data.fingerprint() == load_data(tmp_path, together=True, val_fraction=0.2, seed=3).fingerprint()
+    assert data.fingerprint() == load_data(tmp_path, group_duplicates=True, val_fraction=0.2, seed=3).fingerprint()
     apart = parts_of(load_data(tmp_path, val_fraction=0.2, seed=3))
     assert any(apart[f"a/{i:02}.jpg"] != apart[f"a/{i:02}-copy.jpg"] for i in range(12)), "else this test says nothing"
 
@@ -51,8 +51,8 @@ def test_without_duplicates_together_changes_nothing(tmp_path):
     root = photos(tmp_path, {"a": 15, "b": 9})
     for i, path in enumerate(sorted(root.rglob("*.png"))):
         picture(50 + i).save(path)
-    assert load_data(root, together=True).fingerprint() == load_data(root).fingerprint()
-    assert load_data(root, together=True, seed=5).fingerprint() == load_data(root, seed=5).fingerprint()
+    assert load_data(root, group_duplicates=True).fingerprint() == load_data(root).fingerprint()
+    assert load_data(root, group_duplicates=True, seed=5).fingerprint() == load_data(root, seed=5).fingerprint()
 
 
 def test_contradictory_duplicates_stay_in_training_and_undecodable_files_stay_out(tmp_path):
@@ -62,12 +62,14 @@ def test_contradictory_duplicates_stay_in_training_and_undecodable_files_stay_ou
     x[39] = x[0]
     np.savez(tmp_path / "a.npz", images=x, labels=y)
     for seed in range(8):
-        where = parts_of(load_data(tmp_path / "a.npz", together=True, seed=seed, val_fraction=0.4, test_fraction=0.4))
+        where = parts_of(
+            load_data(tmp_path / "a.npz", group_duplicates=True, seed=seed, val_fraction=0.4, test_fraction=0.4)
+        )
         assert {where[f"all/{i}"] for i in (0, 1, 39)} == {"train"}
     photos(tmp_path / "p", {"a": 6, "b": 6}, ".jpg")
     whole = (tmp_path / "p" / "a" / "000.jpg").read_bytes()
     (tmp_path / "p" / "a" / "000.jpg").write_bytes(whole[:-60])
-    data = load_data(tmp_path / "p", together=True)
+    data = load_data(tmp_path / "p", group_duplicates=True)
     assert data.skipped == [("a/000.jpg", "is truncated (the file ends before the picture)")]
     assert "a/000.jpg" not in parts_of(data)
-    fails(tmp_path / "p", "1 unusable file: a/000.jpg is truncated", together=True, strict=True)
+    fails(tmp_path / "p", "1 unusable file: a/000.jpg is truncated", group_duplicates=True, strict=True)

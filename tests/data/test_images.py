@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from kzoo.catalog import Preprocessing
 from kzoo.data import images
-from kzoo.data.scan import look
+from kzoo.data.scan import inspect_image
 from kzoo.errors import DataError, KzooError
 
 RNG = np.random.default_rng(0)
@@ -84,7 +84,7 @@ def test_webp_with_alpha_lies_on_white_and_an_animation_is_refused():
     moving = encoded(Image.fromarray(COLOUR), "WEBP", save_all=True, append_images=[Image.fromarray(255 - COLOUR)])
     assert "animated WebP" in images.fault(io.BytesIO(moving))
     with pytest.raises(DataError, match="can't be decoded"):  # past the header check, as in an exported graph
-        images.preparer((8, 8, 3), Preprocessing())(moving)
+        images.make_preparer((8, 8, 3), Preprocessing())(moving)
 
 
 def test_transparent_pixels_lie_on_white():
@@ -143,7 +143,7 @@ WHOLE = {
 
 @pytest.fixture(scope="module")
 def prepare():
-    return images.preparer((16, 16, 3), Preprocessing())
+    return images.make_preparer((16, 16, 3), Preprocessing())
 
 
 @settings(max_examples=300, deadline=None)
@@ -153,7 +153,7 @@ def test_mutated_files_are_refused_or_decoded_and_never_crash(prepare, data):
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     raw = bytes(raw[: data.draw(st.integers(0, len(raw)))])
-    seen, _, _ = look((raw, "name"))
+    seen, _, _ = inspect_image((raw, "name"))
     if images.fault(io.BytesIO(raw)) is not None:
         assert seen.fault
         return
@@ -166,7 +166,7 @@ def test_mutated_files_are_refused_or_decoded_and_never_crash(prepare, data):
 
 def test_only_one_and_three_channels():
     with pytest.raises(KzooError, match="the model takes 5"):
-        images.preparer((8, 8, 5), Preprocessing())
+        images.make_preparer((8, 8, 5), Preprocessing())
 
 
 def test_names_are_escaped_for_messages():

@@ -15,7 +15,7 @@ from kzoo.data import duplicates
 from kzoo.data.dataset import Split
 from kzoo.data.loading import load_data
 from kzoo.data.passport import check_data
-from kzoo.data.scan import in_order, scan, small_picture
+from kzoo.data.scan import in_order, scan_images, small_picture
 from kzoo.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -163,7 +163,7 @@ def test_a_loaded_data_set_is_not_read_again(tmp_path):
     for name in "ab":
         for i in range(6):
             put(tmp_path / name / f"{i}.jpg", encoded(scene(ord(name) * 10 + i)))
-    data = load_data(tmp_path, together=True)
+    data = load_data(tmp_path, group_duplicates=True)
     apart = load_data(tmp_path)
     before = check_data(data).to_dict()
     (tmp_path / "a" / "0.jpg").write_bytes(b"changed")
@@ -249,10 +249,10 @@ def test_plain_pictures_are_equal_or_nothing(tmp_path):
 # --- the search, against all pairs ---
 
 
-def all_pairs(digests, hashes, tiny, usable, least):
+def all_pairs(digests, hashes, thumbnails, usable, min_correlation):
     """What `duplicates.group` is to find, from every pair: the first member of each image's group."""
     n = len(digests)
-    flat = tiny.reshape(n, -1)
+    flat = thumbnails.reshape(n, -1)
     parent = list(range(n))
 
     def root(i):
@@ -262,13 +262,13 @@ def all_pairs(digests, hashes, tiny, usable, least):
 
     for i in range(n):
         for j in range(i):
-            alike = max(least[i], least[j]) <= 1 and bin(int(hashes[i] ^ hashes[j])).count("1") <= 6
+            alike = max(min_correlation[i], min_correlation[j]) <= 1 and bin(int(hashes[i] ^ hashes[j])).count("1") <= 6
             if (
                 usable[i]
                 and usable[j]
                 and (
                     digests[i] == digests[j]
-                    or (alike and np.corrcoef(flat[i], flat[j])[0, 1] >= max(least[i], least[j]))
+                    or (alike and np.corrcoef(flat[i], flat[j])[0, 1] >= max(min_correlation[i], min_correlation[j]))
                 )
             ):
                 parent[root(i)] = root(j)
@@ -281,7 +281,7 @@ def test_the_search_finds_what_comparing_all_pairs_finds(seed):
     rng = np.random.default_rng(seed)
     n = 150
     hashes = rng.integers(0, 2**64, n, dtype="uint64")
-    tiny = rng.integers(0, 256, (n, 4, 4, 3)).astype("uint8")
+    thumbnails = rng.integers(0, 256, (n, 4, 4, 3)).astype("uint8")
     digests = [bytes([i]) for i in range(n)]
     for i in range(60, n):  # copies, near and further, of hash, picture or both
         j = rng.integers(60)
@@ -289,12 +289,12 @@ def test_the_search_finds_what_comparing_all_pairs_finds(seed):
             flips = rng.choice(64, rng.integers(0, 9), replace=False).astype("uint64")
             hashes[i] = hashes[j] ^ np.bitwise_or.reduce(np.uint64(1) << flips, initial=np.uint64(0))
         if rng.random() < 0.8:
-            tiny[i] = np.clip(tiny[j] + rng.normal(0, rng.choice([1, 10, 20]), tiny[j].shape), 0, 255)
+            thumbnails[i] = np.clip(thumbnails[j] + rng.normal(0, rng.choice([1, 10, 20]), thumbnails[j].shape), 0, 255)
         if rng.random() < 0.1:
             digests[i] = digests[j]
-    usable, least = rng.random(n) < 0.95, rng.choice([0.98, 0.995, np.inf], n, p=[0.7, 0.2, 0.1])
-    got = duplicates.group(digests, hashes, tiny, usable, least)
-    want = all_pairs(digests, hashes, tiny, usable, least)
+    usable, min_correlation = rng.random(n) < 0.95, rng.choice([0.98, 0.995, np.inf], n, p=[0.7, 0.2, 0.1])
+    got = duplicates.group(digests, hashes, thumbnails, usable, min_correlation)
+    want = all_pairs(digests, hashes, thumbnails, usable, min_correlation)
     first = {g: i for i, g in reversed(list(enumerate(got)))}
     assert [first[g] for g in got] == want
     assert 20 < len(set(want)) < n - 20, "else this test says little"
@@ -305,7 +305,7 @@ def test_hashes_are_imagehash_and_the_bands_cover_them():
 
     arrays = np.stack([np.asarray(scene(i, (60, 50))) for i in range(5)])
     data = Split(arrays, np.zeros(5, int), list("abcde"))
-    seen = scan({"train": data})
+    seen = scan_images({"train": data})
     want = [int(str(imagehash.phash(Image.fromarray(a))), 16) for a in arrays]
     assert seen.hashes.tolist() == want
     bands = duplicates._bands()

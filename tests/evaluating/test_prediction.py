@@ -23,4 +23,4 @@ def test_predict_files(trained, tmp_path, kzoo_command):
     code, _, err = kzoo_command("predict", trained, tmp_path / "nothing.png")
     assert code == 1 and "There is no file" in err
     code, _, err = kzoo_command("predict", tmp_path, tmp_path / "0.png")
-    assert code == 1 and "no run" in err
+    assert code == 1 and "not a kzoo run" in err

@@ -181,12 +181,12 @@ def seen_rows_and_columns(model, output):
 
 def check_receptive_field(model, row, output, exact_border=True):
     field = row.receptive_field
-    for sight, measured in zip(field.axes, seen_rows_and_columns(model, output), strict=True):
-        assert len(measured) == sight.units
+    for axis, measured in zip(field.axes, seen_rows_and_columns(model, output), strict=True):
+        assert len(measured) == axis.units
         cut_short = False
         for i, pixels in enumerate(measured):
-            a, b = sight.of(i)
-            inside = (max(a, 0), min(b, sight.pixels - 1))
+            a, b = axis.of(i)
+            inside = (max(a, 0), min(b, axis.pixels - 1))
             if pixels is None:  # nothing but padding
                 assert inside != (a, b), (row.name, i)
             elif exact_border or inside == (a, b):
@@ -194,7 +194,7 @@ def check_receptive_field(model, row, output, exact_border=True):
             else:  # holes of a dilation, or columns that a stride leaves over, may lie at the border
                 assert inside[0] <= pixels[0] <= pixels[1] <= inside[1], (row.name, i)
             cut_short |= pixels != (a, b)
-        assert sight.sees_past_border == cut_short, row.name
+        assert axis.sees_past_border == cut_short, row.name
 
 
 @pytest.mark.parametrize(

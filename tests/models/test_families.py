@@ -67,7 +67,7 @@ def test_auxiliary_classifiers_are_for_training_only():
     with_aux.compile(
         "sgd",
         [keras.losses.SparseCategoricalCrossentropy(from_logits=True)] * 3,
-        loss_weights=list(inception.LOSS_WEIGHTS),
+        loss_weights=list(kzoo.spec("googlenet").loss_weights),
     )
     before = {v.path: np.asarray(v) for v in with_aux.trainable_weights}
     logs = with_aux.train_on_batch(x, [np.array([0, 1])] * 3, return_dict=True)

@@ -66,11 +66,11 @@ def test_what_the_weights_are_worth(name):
         test = kzoo.load_data(card["data"]).splits["test"]
     except KzooError:
         pytest.skip(f"{card['data']} is not here")
-    from kzoo.data.batches import batches, prepared
+    from kzoo.data.batches import batches, decode_split
 
     chosen = np.random.default_rng(0).choice(len(test), 2000, replace=False)
     shape, prep = tuple(card["input_shape"]), kzoo.spec(name).preprocessing
-    ready, _ = prepared(test.take(np.sort(chosen)), shape, prep)
+    ready, _ = decode_split(test.take(np.sort(chosen)), shape, prep)
     model = kzoo.build(name, weights=card["data"])
     from kzoo.graph.inference import predictor
 

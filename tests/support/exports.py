@@ -28,7 +28,7 @@ def encoded(size=(61, 47), format="JPEG", mode="RGB", **options):
 
 
 def prepare():
-    return images.preparer(SHAPE, PREP)
+    return images.make_preparer(SHAPE, PREP)
 
 
 def png(pixels):

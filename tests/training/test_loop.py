@@ -136,7 +136,7 @@ def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_go_on(tmp_path, number
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert "--resume goes on" in err and "Traceback" not in err
+    assert "--resume continues" in err and "Traceback" not in err
     assert len(runs.load_checkpoint(out / "checkpoint.npz")[1]["history"]) == epochs(out) < 40
 
 

@@ -176,13 +176,13 @@ def test_breaks_for_ever(server, cache):
     assert names(cache) == ["net.h5.part"]  # for the next time
 
 
-def test_who_can_do_without_does_not_wait(cache, monkeypatch):
+def test_a_single_attempt_does_not_wait(cache, monkeypatch):
     """A firewall that drops packets looks like a server that takes connections and never answers."""
-    monkeypatch.setattr(module, "HURRY", 0.2)
+    monkeypatch.setattr(module, "SINGLE_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         w = Weights("imagenet", f"http://127.0.0.1:{silent.getsockname()[1]}/file.h5", SHA)
         with pytest.raises(WeightsError, match="timed out"):
-            fetch(w, hurried=True)
+            fetch(w, single_attempt=True)
         silent.settimeout(0)
         silent.accept()[0].close()
         with pytest.raises(BlockingIOError):  # one try

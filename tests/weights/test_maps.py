@@ -12,7 +12,7 @@ import pytest
 from keras import applications
 
 import kzoo
-from kzoo.data.images import preparer
+from kzoo.data.images import make_preparer
 from kzoo.weights import load
 
 AS_IS = kzoo.Preprocessing(scale=1.0, offset=0.0)
@@ -183,7 +183,7 @@ def test_real_weights_on_photos(name, file, size, options, preprocessing, top1, 
     labels = np.array([index[p.name.partition("_")[0]] for p in photos])
     weights = kzoo.Weights("real", str(DATA / "weights" / file), preprocessing=preprocessing, config=options)
     model = kzoo.build(name, input_shape=(size, size, 3), weights=weights)
-    prepare = preparer(model.input_shape[1:], preprocessing)
+    prepare = make_preparer(model.input_shape[1:], preprocessing)
     x = np.stack([prepare(p.read_bytes()) for p in photos])
     best = np.argsort(-model.predict(x, verbose=0), 1)[:, :5]
     found = 100 * np.mean(best[:, 0] == labels), 100 * np.mean((best == labels[:, None]).any(1))

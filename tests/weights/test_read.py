@@ -188,8 +188,8 @@ def test_safetensors(tmp_path):
 
 
 def test_missing_unknown_empty(tmp_path):
-    refused(tmp_path / "no.h5", "there is no such file")
-    refused(tmp_path / "x.pkl", "'.pkl' is no format of weights")
+    refused(tmp_path / "no.h5", "the file does not exist")
+    refused(tmp_path / "x.pkl", "'.pkl' is not a weights format")
     for suffix in ("h5", "weights.h5", "keras", "safetensors", "npz", "pth"):
         path = tmp_path / f"a.{suffix}"
         path.write_bytes(b"")

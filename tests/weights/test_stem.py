@@ -17,9 +17,9 @@ DATA = Path(os.environ.get("KZOO_DATA") or Path(__file__).parents[3] / "shared" 
 
 
 def photos(part, count):
-    from kzoo.data.images import preparer
+    from kzoo.data.images import make_preparer
 
-    prepare = preparer((96, 96, 3), kzoo.Preprocessing(crop=0.875))
+    prepare = make_preparer((96, 96, 3), kzoo.Preprocessing(crop=0.875))
     files = sorted((DATA / "hymenoptera" / part).rglob("*.jp*g"))
     return np.stack([prepare(p.read_bytes()) for p in files[:: max(1, len(files) // count)][:count]])
 

@@ -1,5 +1,7 @@
 """Weights that kzoo trained itself and carries: .npz files in 16 bits, each with its card. Standard library only."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
@@ -9,24 +11,28 @@ FOLDER = Path(__file__).parent
 PREFIX = "kzoo:"  # of a Weights' file that is in the package
 
 
-def path_of(file):
-    """Where a Weights' file that begins with PREFIX is."""
+def path_of(file: str) -> Path:
+    """Return the path of a Weights' file that begins with PREFIX."""
     return FOLDER / file.removeprefix(PREFIX)
 
 
-def cards():
-    """{name: card}: what was trained, how, how long, on what, and how good it became."""
+def cards() -> dict[str, dict]:
+    """Return {name: card}: what was trained, how, how long, on what, and how accurate it is."""
     found = (json.loads(p.read_text("utf-8")) for p in sorted(FOLDER.glob("*.json")))
     return {card["name"]: card for card in found}
 
 
-def card(name):
-    """One card; UnknownName if there is none.
+def card(name: str) -> dict:
+    """Return the card of shipped weights.
 
-    >>> card("no_such_name")
-    Traceback (most recent call last):
-        ...
-    kzoo.errors.UnknownName: Unknown shipped weights 'no_such_name'. ...
+    Raises:
+        UnknownName: kzoo ships no weights of that name.
+
+    Example:
+        >>> card("no_such_name")
+        Traceback (most recent call last):
+            ...
+        kzoo.errors.UnknownName: Unknown shipped weights 'no_such_name'. ...
     """
     every = cards()
     if name not in every:

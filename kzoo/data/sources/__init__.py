@@ -1,7 +1,7 @@
 """Where images and labels come from: one file for each kind of source. Standard library only, for the commands' help.
 
-To add a kind, write a file here with `matches(source)` and `read(source)`, which gives an undivided or divided DataSet,
-and add its line to SOURCES.
+To add a kind, write a file here with `matches(source)` and `read(source)`, which returns a divided or undivided
+DataSet, and add its line to SOURCES.
 """
 
 NAMED = ("digits", "mnist", "fashion_mnist", "cifar10")

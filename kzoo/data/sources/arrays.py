@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import struct
 import zipfile
 
@@ -16,13 +17,27 @@ from kzoo.errors import DataError
 MAX_BYTES = 8 << 30  # of arrays read from one file
 
 
-def matches(source):
-    """Whether this kind reads it: a file named .npz."""
+def matches(source: str) -> bool:
+    """Return whether this kind reads the source: a file named .npz."""
     return source.endswith(".npz")
 
 
-def read_npz(path, most=MAX_BYTES):
-    """The arrays of an .npz, by name, at most `most` bytes. Never unpickles; sizes are checked before reading."""
+def load_arrays(path: str | os.PathLike, most: int = MAX_BYTES) -> dict[str, np.ndarray]:
+    """Load the arrays of an .npz. Nothing is unpickled, and declared sizes are checked before reading.
+
+    `kzoo.weights.read.read_npz` stays apart: weights are numbers only and every member must be one, while a data set
+    may hold names of classes as text and other files, and may be much larger.
+
+    Args:
+        path: The file.
+        most: Bytes that all arrays may have.
+
+    Returns:
+        {name: array}.
+
+    Raises:
+        DataError: It is not a readable .npz, holds pickled objects, or declares more than it holds or `most`.
+    """
     arrays, total = {}, 0
     try:
         with zipfile.ZipFile(path) as archive:
@@ -47,15 +62,24 @@ def read_npz(path, most=MAX_BYTES):
                 with archive.open(info) as member:
                     arrays[info.filename[:-4]] = np.lib.format.read_array(member, allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as e:
-        raise DataError(f"'{path}' is no readable .npz file ({e}).") from e
+        raise DataError(f"'{path}' is not a readable .npz file ({e}).") from e
     except Exception as e:
         if isinstance(e, DataError):
             raise
-        raise DataError(f"'{path}' is no readable .npz file ({type(e).__name__}: {e}).") from e
+        raise DataError(f"'{path}' is not a readable .npz file ({type(e).__name__}: {e}).") from e
     return arrays
 
 
-def class_numbers(values, name):
+def class_numbers(values: np.typing.ArrayLike, name: str) -> np.ndarray:
+    """Convert labels to int64 (N,).
+
+    Args:
+        values: Integers (N,) or (N, 1).
+        name: Of the data set, for the message.
+
+    Raises:
+        DataError: Another shape or type.
+    """
     values = np.asarray(values)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
@@ -64,15 +88,35 @@ def class_numbers(values, name):
     return values.astype("int64")
 
 
-def split_of(images, labels, part, name):
+def split_of(images: np.typing.ArrayLike, labels: np.typing.ArrayLike, part: str, name: str) -> Split:
+    """Make a Split from arrays, with the ids "part/0", "part/1", ...
+
+    Args:
+        images: As `kzoo.data.guards.as_uint8` takes them.
+        labels: As `class_numbers` takes them, as many as images.
+        part: Name of the part.
+        name: Of the data set, for messages.
+
+    Raises:
+        DataError: The arrays don't fit together or hold something else.
+    """
     images, labels = as_uint8(images), class_numbers(labels, name)
     if len(images) != len(labels):
         raise DataError(f"'{name}' has {len(images)} images but {len(labels)} labels in {part}.")
     return Split(images, labels, [f"{part}/{i}" for i in range(len(labels))])
 
 
-def read(path):
-    arrays = read_npz(path)
+def read(path: str) -> DataSet:
+    """Read a data set from an .npz.
+
+    Args:
+        path: A file with x_train and y_train (and x_val, y_val, x_test, y_test), or images and labels; optionally the
+            names of the classes as `classes`, else they are the numbers.
+
+    Raises:
+        DataError: It holds something else, or can't be read.
+    """
+    arrays = load_arrays(path)
     splits = {
         part: split_of(arrays[f"x_{part}"], arrays[f"y_{part}"], part, path)
         for part in ("train", "val", "test")
@@ -95,19 +139,29 @@ def read(path):
     return DataSet(str(path), classes, splits)
 
 
-def read_idx(path):
-    """An array from an IDX file, gzipped or not (http://yann.lecun.com/exdb/mnist: magic 0, 0, 8, dimensions)."""
+def read_idx(path: str | os.PathLike) -> np.ndarray:
+    """Read an IDX file of bytes, gzipped or not, such as MNIST's.
+
+    Returns:
+        A uint8 array of one to four dimensions.
+
+    Raises:
+        DataError: It is another file, or is cut off.
+
+    Reference:
+        http://yann.lecun.com/exdb/mnist: magic number 0, 0, 8, the number of dimensions; the sizes; the bytes.
+    """
     try:
         with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as f:
             zero, kind, dims = struct.unpack(">HBB", f.read(4))
             if zero or kind != 8 or not 1 <= dims <= 4:
-                raise DataError(f"'{path}' is no IDX file of bytes.")
+                raise DataError(f"'{path}' is not an IDX file of bytes.")
             shape = struct.unpack(f">{dims}I", f.read(4 * dims))
             if math.prod(shape) > MAX_BYTES:
                 raise DataError(f"'{path}' declares {shape}, more than is accepted.")
             data = f.read(math.prod(shape) + 1)
     except (OSError, EOFError, struct.error, gzip.zlib.error) as e:
-        raise DataError(f"'{path}' is no readable IDX file ({e}).") from e
+        raise DataError(f"'{path}' is not a readable IDX file ({e}).") from e
     if len(data) != math.prod(shape):
         raise DataError(f"'{path}' declares {shape} but holds {len(data)} bytes.")
     return np.frombuffer(data, np.uint8).reshape(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,25 @@ from kzoo.errors import DataError
 IGNORED = {"Thumbs.db", "desktop.ini"}
 
 
-def matches(source):
-    """Whether this kind reads it: an existing folder."""
+def matches(source: str) -> bool:
+    """Return whether this kind reads the source: an existing folder."""
     return os.path.isdir(source)
 
 
-def read(source):
+def read(source: str | os.PathLike) -> DataSet:
+    """Read a folder of class folders, or of train/, validation/ and test/ folders with class folders in them.
+
+    Only headers are checked; files that can't be images are `skipped` with the reason.
+
+    Args:
+        source: The folder.
+
+    Returns:
+        A DataSet of paths, with the part "all", or with those that its folders name. ids are relative to the folder.
+
+    Raises:
+        DataError: The folder has no class folders, can't be read, or has two folders for one part.
+    """
     root = Path(source)
     parts = _parts(root)
     classes = sorted({c.name for d in parts.values() for c in _subfolders(d)})
@@ -66,10 +80,13 @@ def _subfolders(folder):
         raise DataError(f"The folder '{folder}' can't be read ({e.strerror}).") from e
 
 
-def files_below(folder, seen, lost=None):
-    """Files below a folder, in order of name, each real file once: links to folders aren't followed.
+def files_below(folder: Path, seen: set[str], lost: Callable[[OSError], object] | None = None) -> list[Path]:
+    """List the files below a folder in order of name. Links to folders are not followed.
 
-    lost: called with the OSError of each folder that can't be read.
+    Args:
+        folder: Where to begin. Hidden files and folders and IGNORED are left out.
+        seen: Real paths of files that were listed before; each file is listed once and added here.
+        lost: Called with the OSError of each folder that can't be read.
     """
     found = []
     for where, folders, names in os.walk(folder, onerror=lost, followlinks=False):

@@ -18,17 +18,22 @@ FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shi
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def matches(source):
-    """Whether this kind reads it: one of the names."""
+def matches(source: str) -> bool:
+    """Return whether this kind reads the source: one of the names in NAMED."""
     return source in NAMED
 
 
-def read(name):
-    """The data set of that name, from the folders where it may lie, else from TensorFlow Datasets."""
+def read(name: str) -> DataSet:
+    """Read the data set of that name, from $KZOO_DATA or the Keras cache, else from TensorFlow Datasets.
+
+    Raises:
+        DataError: It was found nowhere, or a file of it is corrupt.
+    """
     return {"digits": _digits, "mnist": _mnist, "fashion_mnist": _mnist, "cifar10": _cifar10}[name](name)
 
 
-def keras_cache():
+def keras_cache() -> Path:
+    """Return the folder where Keras keeps data sets: $KERAS_HOME/datasets, by default ~/.keras/datasets."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets"
 
 
@@ -78,7 +83,7 @@ def _cifar_binary(path):
     found = {}
     for pieces, data in _members(path, lambda pieces: pieces[-1] in {*files["train"], *files["test"]}):
         if not data or len(data) % record:
-            raise DataError(f"'{path}' holds a {pieces[-1]} of {len(data):,} bytes, no multiple of {record}.")
+            raise DataError(f"'{path}' holds a {pieces[-1]} of {len(data):,} bytes, not a multiple of {record}.")
         found[pieces[-1]] = np.frombuffer(data, np.uint8).reshape(-1, record)
     missing = [f for names in files.values() for f in names if f not in found]
     if missing:
@@ -117,4 +122,4 @@ def _members(path, wanted):
                     raise DataError(f"'{path}' holds more than {arrays.MAX_BYTES:,} bytes of images.")
                 yield pieces, archive.extractfile(member).read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as e:
-        raise DataError(f"'{path}' is no readable .tar.gz archive ({e}).") from e
+        raise DataError(f"'{path}' is not a readable .tar.gz archive ({e}).") from e

@@ -3,8 +3,8 @@
 The rules: the first line names the columns, in any order and case; others are ignored. Commas, semicolons or tabs
 stand between; UTF-8, with or without a byte order mark. Paths are relative to the file's own folder and stay in it, so
 that a table from elsewhere can't pull other pictures of yours into a run and its report; a link inside the folder may
-lead out of it. Splits are train, val and test (or training, valid, validation); if any row has one, all must.
-A row that breaks a rule, or whose file can't be read, is skipped with the reason, and so is a file that comes again.
+lead out of it. Splits are train, val and test (or training, valid, validation); if any row has one, all must. A row
+that breaks a rule, or whose file can't be read, is skipped with the reason, and so is a duplicate of an earlier row.
 """
 
 from __future__ import annotations
@@ -22,13 +22,24 @@ from kzoo.errors import DataError
 MAX_BYTES = 256 << 20  # of the table itself: some millions of rows
 
 
-def matches(source):
-    """Whether this kind reads it: a file named .csv."""
+def matches(source: str) -> bool:
+    """Return whether this kind reads the source: a file named .csv."""
     return source.lower().endswith(".csv")
 
 
-def read(path):
-    """A .csv to a DataSet with the part "all", or with those that its split column names. Raises DataError."""
+def read(path: str | os.PathLike) -> DataSet:
+    """Read a table of images by the rules of this module.
+
+    Args:
+        path: The .csv file.
+
+    Returns:
+        A DataSet of paths, with the part "all", or with those that its split column names. ids are relative to the
+        table's folder.
+
+    Raises:
+        DataError: The table can't be read, lacks a column, or has no usable row.
+    """
     rows, skipped = [], []
     divided = False
     for number, row in _rows(path):
@@ -42,7 +53,8 @@ def read(path):
         real = None if reason else os.path.realpath(folder / name)
         if real in seen:
             first, label = seen[real]
-            reason = f"comes again (first in row {first}{'' if label == row['label'] else ', with another label'})"
+            again = "" if label == row["label"] else ", with another label"
+            reason = f"duplicate of row {first}{again}"
         if reason:
             skipped.append((f"row {number} ({name})" if name else f"row {number}", reason))
             continue
@@ -89,7 +101,7 @@ def _rows(path):
                     values = {c: row[i].strip() if i < len(row) else "" for c, i in at.items()}
                     yield reader.line_num, {"split": "", **values}
     except (OSError, csv.Error) as e:
-        raise DataError(f"'{path}' is no readable .csv file ({getattr(e, 'strerror', None) or e}).") from e
+        raise DataError(f"'{path}' is not a readable .csv file ({getattr(e, 'strerror', None) or e}).") from e
 
 
 def _wrong(row, divided):

@@ -11,17 +11,17 @@ from kzoo.data.dataset import PARTS, DataSet, Split
 from kzoo.errors import DataError
 from kzoo.files import data_folders
 
-# Whom TensorFlow Datasets asks first, for every set: whether it has been prepared already.
+# The server that TensorFlow Datasets asks first, for every set, whether a prepared copy exists.
 HOST = "https://storage.googleapis.com"
 
 
-def matches(source):
-    """Whether this kind reads it: tfds:NAME."""
+def matches(source: str) -> bool:
+    """Return whether this kind reads the source: tfds:NAME."""
     return source.startswith("tfds:")
 
 
-def read(source):
-    """The data set that "tfds:NAME" names."""
+def read(source: str) -> DataSet:
+    """Read the data set that "tfds:NAME" names, see `read_prepared`."""
     return read_prepared(source.removeprefix("tfds:"))
 
 
@@ -42,8 +42,18 @@ def _need_network(name, seconds=5):
         ) from None
 
 
-def read_prepared(name):
-    """A prepared (else downloaded) set of TensorFlow Datasets with the features image and label."""
+def read_prepared(name: str) -> DataSet:
+    """Read a set of TensorFlow Datasets that has the features image and label; download it if it is not prepared.
+
+    Args:
+        name: As `tfds.builder` takes it.
+
+    Returns:
+        A DataSet of encoded images, with the splits that TensorFlow Datasets has under a name that kzoo knows.
+
+    Raises:
+        DataError: It has other features, or can't be had.
+    """
     folder = name.split("/")[0].split(":")[0]
     own = Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
     prepared = [str(p / "tfds") for p in data_folders() if (p / "tfds" / folder).is_dir()]
@@ -52,7 +62,7 @@ def read_prepared(name):
     try:
         import tensorflow_datasets as tfds
     except ImportError as e:
-        raise DataError(f"'{name}' was found nowhere, and tensorflow_datasets can't be imported ({e}).") from e
+        raise DataError(f"'{name}' was not found, and tensorflow_datasets can't be imported ({e}).") from e
 
     try:
         builder = tfds.builder(name, **({"data_dir": prepared[0]} if prepared else {}))
@@ -76,6 +86,6 @@ def read_prepared(name):
     except Exception as e:  # tensorflow_datasets raises its own many kinds, and those of what it downloads with
         reason = str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__
         raise DataError(
-            f"'{name}' is in none of $KZOO_DATA and the Keras cache, and TensorFlow Datasets can't give it ({reason})."
+            f"'{name}' is in none of $KZOO_DATA and the Keras cache, and TensorFlow Datasets can't load it ({reason})."
         ) from e
     return DataSet(name, tuple(features["label"].names), splits)

@@ -10,7 +10,7 @@ import pytest
 from support.photos import fails
 
 from kzoo.data.loading import load_data
-from kzoo.data.sources.arrays import read_idx, read_npz
+from kzoo.data.sources.arrays import load_arrays, read_idx
 from kzoo.errors import DataError
 
 
@@ -40,7 +40,7 @@ def test_bad_arrays(tmp_path):
     fails(npz(pictures=x), "must hold x_train and y_train")
     fails(npz(images=x, labels=np.array(list("abcabc"), object)), "pickled objects")
     (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04 and then nothing")
-    fails(tmp_path / "junk.npz", "no readable .npz")
+    fails(tmp_path / "junk.npz", "not a readable .npz")
 
 
 def test_an_npz_that_declares_more_than_it_holds_is_refused(tmp_path):
@@ -49,7 +49,7 @@ def test_an_npz_that_declares_more_than_it_holds_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w") as archive:
         archive.writestr("images.npy", buffer.getvalue())
     with pytest.raises(DataError, match="declares arrays"):
-        read_npz(tmp_path / "bomb.npz")
+        load_arrays(tmp_path / "bomb.npz")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 8, 15, 30])

@@ -69,7 +69,7 @@ def test_bad_folders(tmp_path):
     photos(tmp_path / "c", {"x": 3, "y": 0})
     fails(tmp_path / "c", "no usable image of class 'y'")
     (tmp_path / "d.txt").write_text("hello")
-    fails(tmp_path / "d.txt", "is no kind of data set that kzoo reads")
+    fails(tmp_path / "d.txt", "is not a kind of data set that kzoo reads")
     fails("digits", "val_fraction must be in [0, 1)", val_fraction=1.5)
     fails("digits", "leave nothing to train on", val_fraction=0.5, test_fraction=0.5)
 

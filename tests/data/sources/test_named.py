@@ -72,7 +72,7 @@ def test_cifar10_from_its_own_binary_version(tmp_path, monkeypatch):
 
     for wrong, message in (
         ({k: v for k, v in files.items() if k != "data_batch_4.bin"}, "lacks data_batch_4.bin"),
-        ({**files, "test_batch.bin": records[:-1]}, "no multiple of 3073"),
+        ({**files, "test_batch.bin": records[:-1]}, "not a multiple of 3073"),
         ({**files, "test_batch.bin": bytes([10]) + red}, "there is a 10 in test"),
     ):
         pack(wrong)
@@ -80,7 +80,7 @@ def test_cifar10_from_its_own_binary_version(tmp_path, monkeypatch):
             load_data("cifar10")
     whole = (tmp_path / "cifar10" / "cifar-10-binary.tar.gz").read_bytes()
     (tmp_path / "cifar10" / "cifar-10-binary.tar.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="no readable"):
+    with pytest.raises(DataError, match="not a readable"):
         load_data("cifar10")
 
 

@@ -47,7 +47,7 @@ def test_rows_of_a_table_that_can_not_be_used_are_skipped_with_the_reason(tmp_pa
     assert reasons[4:6] == ["has no path", "has no label"]
     assert reasons[6] == "has the split 'tset'; there are train, val and test"
     assert reasons[7] == "has no split, though others have"
-    assert reasons[8:10] == ["comes again (first in row 2, with another label)", "comes again (first in row 3)"]
+    assert reasons[8:10] == ["duplicate of row 2, with another label", "duplicate of row 3"]
     assert reasons[10] == "has a zero byte in its path" and len(reasons) == 11
     assert data.skipped[0][0] == "row 5 (../secret.png)"
 
@@ -58,7 +58,7 @@ def test_tables_that_are_none(tmp_path):
     fails(table(tmp_path, b"\xff\xfe\0p\0a"), "must name the columns")
     fails(table(tmp_path, "path,label\n"), "has no usable row: it is empty")
     fails(table(tmp_path, "path,label\nno.png,x\n"), "has no usable row: 1 unusable file: row 2 (no.png) can't be read")
-    fails(table(tmp_path, "path,label\n" + '"' + "x" * 200_000), "is no readable .csv file (field larger")
+    fails(table(tmp_path, "path,label\n" + '"' + "x" * 200_000), "is not a readable .csv file (field larger")
     (tmp_path / "f.csv").mkdir()
     fails(tmp_path / "f.csv", "has no class folders")
 
