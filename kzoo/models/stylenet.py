@@ -1,5 +1,7 @@
 """The image transformation network that paints one style in one pass (Johnson, Alahi and Fei-Fei 2016)."""
 
+from __future__ import annotations
+
 import keras
 from keras import layers, ops
 
@@ -8,9 +10,13 @@ _register = keras.saving.register_keras_serializable(package="kzoo")
 
 @_register
 class ReflectionPadding2D(layers.Layer):
-    """Pads (B, H, W, C) by `size` pixels of its mirror image on all sides: H + 2 size, W + 2 size."""
+    """Pads pictures (B, H, W, C) by their mirror image, to (B, H + 2 size, W + 2 size, C).
 
-    def __init__(self, size, **kwargs):
+    Args:
+        size: pixels on each side.
+    """
+
+    def __init__(self, size: int, **kwargs):
         super().__init__(**kwargs)
         self.size = size
 
@@ -26,7 +32,9 @@ class ReflectionPadding2D(layers.Layer):
         return {**super().get_config(), "size": self.size}
 
 
-def conv(x, filters, size, *, name, stride=1, relu=True):
+def conv(
+    x: keras.KerasTensor, filters: int, size: int, *, name: str, stride: int = 1, relu: bool = True
+) -> keras.KerasTensor:
     """Reflection padding, convolution, instance norm, ReLU."""
     x = ReflectionPadding2D(size // 2, name=f"{name}_pad")(x)
     x = layers.Conv2D(filters, size, strides=stride, name=name)(x)
@@ -34,21 +42,28 @@ def conv(x, filters, size, *, name, stride=1, relu=True):
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
-def residual(x, filters, *, name):
-    """x + two 3x3 convolutions, no ReLU behind the sum (Gross and Wilber 2016, as in the paper's supplement)."""
+def residual(x: keras.KerasTensor, filters: int, *, name: str) -> keras.KerasTensor:
+    """x + two 3x3 convolutions, without a ReLU behind the sum (Gross and Wilber 2016, as in the paper's supplement)."""
     y = conv(x, filters, 3, name=f"{name}_conv1")
     y = conv(y, filters, 3, name=f"{name}_conv2", relu=False)
     return layers.Add(name=f"{name}_add")([x, y])
 
 
-def stylenet(x, *, width=32, blocks=5):
-    """The image transformation network of the paper's supplement, table 1, with two later improvements.
+def stylenet(x: keras.KerasTensor, *, width: int = 32, blocks: int = 5) -> keras.KerasTensor:
+    """The image transformation network, with two later improvements.
 
-    Instance norm in place of batch norm (Ulyanov et al. 2016, arXiv:1607.08022), nearest upsampling and a convolution
-    in place of transposed ones (Odena et al. 2016). All padding is by reflection, so sizes stay.
+    Args:
+        x: pictures (B, H, W, 3) in 0..255, H and W multiples of 4.
+        width: filters of the first convolution; 32 in the paper.
+        blocks: residual blocks; 5 in the paper.
 
-    x: (B, H, W, 3) in 0..255, H and W multiples of 4. width: filters of the first convolution (32 in the paper).
-    Returns (B, H, W, 3) float32 in 0..255: 127.5 (1 + tanh).
+    Returns:
+        (B, H, W, 3) float32 in 0..255: 127.5 (1 + tanh).
+
+    Reference:
+        Johnson, Alahi and Fei-Fei 2016, supplement, table 1. Departures: instance norm in place of batch norm (Ulyanov
+        et al. 2016, arXiv:1607.08022), nearest upsampling and a convolution in place of transposed ones (Odena et al.
+        2016), all padding by reflection, so that sizes stay.
     """
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32", name="preprocessing")(x)
     x = conv(x, width, 9, name="conv1")
