@@ -38,10 +38,11 @@ def compare(options):
     """Every way of looking, every pair: the distances as VGG-19 sees them."""
     import kzoo
     from kzoo.synthesis import pictures
-    from kzoo.synthesis.network import network
-    from kzoo.synthesis.objective import Eye, Objective
+    from kzoo.synthesis.network import catalog_model, feature_network
+    from kzoo.synthesis.objective import CompiledNetwork, StyleObjective
 
-    eye = Eye(network("vgg19", options.vgg, content_layers=FRONT[-1:], style_layers=FRONT, precision="float32"))
+    network = feature_network(catalog_model("vgg19", options.vgg), content_layers=FRONT[-1:], style_layers=FRONT)
+    compiled = CompiledNetwork(network)
     ways = {
         "content as it is": None,
         "random": {"weights": "random"},
@@ -64,7 +65,7 @@ def compare(options):
                 def fitted(p):
                     return pictures.resized(p, pictures.fitted(p.shape, options.size)).astype("float32")[None]
 
-                objective = Objective(eye, fitted(content), [fitted(style)], range_weight=0)
+                objective = StyleObjective(compiled, fitted(content), [fitted(style)], range_weight=0)
                 picture = fitted(content)
                 if how is not None:
                     result = kzoo.stylize(

@@ -9,20 +9,30 @@ from kzoo.cli.options import load_keras
 @click.argument("folder", metavar="DIR")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 opens it to the network.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 takes a free one.")
-@click.option("--name", help="Of the model in the paths; the export's by default.")
-@click.option("--max-body", type=click.IntRange(1), default=16, show_default=True, help="MiB of a request.")
-@click.option("--max-pixels", type=click.IntRange(1), default=50, show_default=True, help="Millions in a request.")
-@click.option("--queue", type=click.IntRange(1), default=128, show_default=True, help="Images that wait; then 503.")
-@click.option("--batch", type=click.IntRange(1), default=32, show_default=True, help="Images computed at once.")
-@click.option("--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds.")
+@click.option("--name", help="The model's name in the paths; the export's by default.")
+@click.option("--max-body", type=click.IntRange(1), default=16, show_default=True, help="Most MiB of a request.")
+@click.option(
+    "--max-pixels", type=click.IntRange(1), default=50, show_default=True, help="Most million pixels of a request."
+)
+@click.option(
+    "--queue", type=click.IntRange(1), default=128, show_default=True, help="Most images that wait; then 503."
+)
+@click.option("--batch", type=click.IntRange(1), default=32, show_default=True, help="Most images computed at once.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1),
+    default=30.0,
+    show_default=True,
+    help="Seconds to send a request, and to wait for an answer.",
+)
 def command(folder, host, port, name, max_body, max_pixels, queue, batch, timeout):
     """Serve the export DIR: TensorFlow Serving's REST paths, and a page at / to drop an image on.
 
-    SIGTERM or Ctrl-C: no new images are taken, those that wait are answered, then it ends.
+    After SIGTERM or Ctrl-C no new images are taken; those that wait are answered, then the server stops.
     """
     from kzoo.exporting.reader import read_card
 
-    card = read_card(folder)  # before TensorFlow is imported: what is no export is told at once
+    card = read_card(folder)  # before TensorFlow is imported: a folder that is not an export is refused at once
     load_keras()
     from kzoo.serving.app import serve
     from kzoo.serving.batcher import Limits

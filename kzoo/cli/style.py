@@ -9,7 +9,7 @@ from kzoo.cli.options import as_json, load_keras, print_json, seconds
 from kzoo.errors import DataError, KzooError
 
 
-def several(kind):
+def comma_separated(kind):
     """A click callback: "a,b" to (kind("a"), kind("b"))."""
 
     def split(ctx, param, value):
@@ -23,9 +23,9 @@ def several(kind):
     return split
 
 
-def counts(ctx, param, value):
+def one_or_more_counts(ctx, param, value):
     """A click callback: "300" to 300, "100,100,50" to (100, 100, 50)."""
-    numbers = several(int)(ctx, param, value)
+    numbers = comma_separated(int)(ctx, param, value)
     return numbers[0] if numbers and len(numbers) == 1 else numbers
 
 
@@ -39,26 +39,36 @@ def counts(ctx, param, value):
 )
 @click.option(
     "--evaluations",
-    callback=counts,
+    callback=one_or_more_counts,
     metavar="N",
-    help="Of the loss, over all sizes; 300 by default. Or N,N,.. for each size.",
+    help="How often the loss is computed, over all sizes; 300 by default. Or N,N,.. for each size.",
 )
 @click.option(
-    "--budget", callback=seconds, metavar="TIME", help="Take so long, such as 2m, in place of a number of evaluations."
+    "--budget",
+    callback=seconds,
+    metavar="TIME",
+    help="The time to take, such as 2m, in place of a number of evaluations.",
 )
 @click.option(
     "--weights",
     metavar="TAG|FILE",
-    help="imagenet (default), a file (the first layers are enough), cifar10 (kzoo's own small network, also "
-    "where imagenet can't be had), or random: colours and strokes, without any idea of objects.",
+    help="auto (default): imagenet, or cifar10 where it can't be downloaded; a file (the first layers are enough); "
+    "cifar10: kzoo's own small network; random: colours and strokes, no objects.",
 )
 @click.option("--model", help="Any of kzoo list; vgg19 by default.")
-@click.option("--content-layers", callback=several(str), metavar="A,B", help="block4_conv2 by default.")
-@click.option("--style-layers", callback=several(str), metavar="A,B", help="block1_conv1 to block5_conv1 by default.")
+@click.option("--content-layers", callback=comma_separated(str), metavar="A,B", help="block4_conv2 by default.")
 @click.option(
-    "--layer-weights", callback=several(float), metavar="W,W", help="One for each style layer; equal by default."
+    "--style-layers", callback=comma_separated(str), metavar="A,B", help="block1_conv1 to block5_conv1 by default."
 )
-@click.option("--style-weights", callback=several(float), metavar="W,W", help="One for each style; equal by default.")
+@click.option(
+    "--layer-weights",
+    callback=comma_separated(float),
+    metavar="W,W",
+    help="One for each style layer; equal by default.",
+)
+@click.option(
+    "--style-weights", callback=comma_separated(float), metavar="W,W", help="One for each style; equal by default."
+)
 @click.option("--content-weight", type=float, metavar="X", help="alpha; 1 by default.")
 @click.option("--style-weight", type=float, metavar="X", help="beta; 100 by default: more is more style.")
 @click.option(
@@ -68,7 +78,7 @@ def counts(ctx, param, value):
 @click.option(
     "--balance",
     type=click.Choice(["relative", "gradient", "paper"]),
-    help="What weights are relative to: each term's size, also the layers' pull; as published.",
+    help="How weights are scaled: relative to each term; also to equal gradients of the style layers; as published.",
 )
 @click.option("--optimizer", type=click.Choice(["lbfgs", "adam"]), help="lbfgs by default.")
 @click.option("--learning-rate", type=float, metavar="X", help="Adam's, in grey levels; 5 by default.")
@@ -77,7 +87,9 @@ def counts(ctx, param, value):
 @click.option("--pooling", type=click.Choice(["average", "max"]), help="average by default.")
 @click.option("--padding", type=click.Choice(["replicate", "zeros"]), help="replicate by default.")
 @click.option(
-    "--preserve-color", type=click.Choice(["none", "luminance", "histogram"]), help="Keep the content's colours."
+    "--preserve-color",
+    type=click.Choice(["none", "luminance", "histogram"]),
+    help="Keep the content's colours; none by default.",
 )
 @click.option(
     "--mask",
@@ -86,9 +98,11 @@ def counts(ctx, param, value):
     multiple=True,
     metavar="CONTENT STYLE",
     help="Black and white pictures: this region of the content takes its texture from that of the style (- "
-    "for all of it). Again for each region; with several styles, one for each.",
+    "for all of it). Repeat it for each region; with several styles, one for each.",
 )
-@click.option("--average", is_flag=True, default=None, help="Give the average of the last iterates: smoother.")
+@click.option(
+    "--average", is_flag=True, default=None, help="The result is the average of the last iterates, which is smoother."
+)
 @click.option(
     "--tile", type=click.IntRange(1), metavar="N", help="Compute in tiles of N pixels: the same result in less memory."
 )
@@ -104,10 +118,10 @@ def counts(ctx, param, value):
     help="The settings of a picture that kzoo style made, and its pictures unless others are given.",
 )
 @click.option(
-    "--save-every", type=click.IntRange(1), metavar="N", help="Write the picture and a state each N evaluations."
+    "--save-every", type=click.IntRange(1), metavar="N", help="Write the picture and a state every N evaluations."
 )
-@click.option("--resume", is_flag=True, help="Go on where Ctrl-C or a kill has stopped the same command.")
-@click.option("--from-last", is_flag=True, help="For frames: start each picture of a folder from the result before it.")
+@click.option("--resume", is_flag=True, help="Continue where Ctrl-C or a kill stopped the same command.")
+@click.option("--from-last", is_flag=True, help="For frames: begin each picture of a folder with the result before it.")
 @click.option("--report/--no-report", default=True, help="Write OUT-compare.png and OUT-loss.png as well (default).")
 @click.option("--quiet", is_flag=True)
 @as_json
@@ -115,7 +129,7 @@ def command(content, styles, out, like, budget, save_every, resume, from_last, r
     """Paint CONTENT in the style of STYLE, or of several (Gatys, Ecker and Bethge 2016).
 
     CONTENT may be a folder: each of its pictures is painted, in the order of their numbers. Ctrl-C keeps the picture
-    and a state; the same command with --resume goes on.
+    and a state; the same command with --resume continues.
     """
     if not like and not styles:
         raise click.UsageError("Give a CONTENT and at least one STYLE picture.")
@@ -124,14 +138,14 @@ def command(content, styles, out, like, budget, save_every, resume, from_last, r
     load_keras()
     from kzoo.style import Settings
     from kzoo.style.folder import stylize_folder
+    from kzoo.style.network import model_of
     from kzoo.style.transfer import stylize
-    from kzoo.synthesis.network import model_of
-    from kzoo.synthesis.pictures import record
+    from kzoo.synthesis.pictures import read_record
 
     given = {k: v for k, v in options.items() if v is not None and v != ()}
     settings = Settings()
     if like:
-        found = record(like)
+        found = read_record(like)
         settings = Settings.of(found["settings"])
         if "weights" in given and model_of(Settings.model, settings.weights) == settings.model:
             given.setdefault("model", Settings.model)  # the model that it names came with its weights
@@ -153,10 +167,10 @@ def command(content, styles, out, like, budget, save_every, resume, from_last, r
     if Path(content).is_dir():
         try:
             results = stylize_folder(content, styles, out or name, from_last=from_last, **shared, **given)
-        except DataError as e:  # some could not be painted; what was is told all the same
+        except DataError as e:  # some could not be painted; the others are listed all the same
             failed, results = e, getattr(e, "results", [])
     elif from_last:
-        raise KzooError(f"--from-last is for a folder of frames; {content} is none.")
+        raise KzooError(f"--from-last is for a folder of frames; {content} is not a folder.")
     else:
         results = [stylize(content, styles, out=out or f"{name}.png", **shared, **given)]
     if as_json:

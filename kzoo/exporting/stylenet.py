@@ -1,5 +1,8 @@
 """A trained stylenet as a SavedModel: pictures in, painted pictures out."""
 
+from __future__ import annotations
+
+import os
 from pathlib import Path
 
 import keras
@@ -11,24 +14,36 @@ from kzoo.files import write_folder
 from kzoo.runs import MODEL, read_model
 
 
-def export_stylenet(net, out, *, force=False):
+def export_stylenet(net: str | os.PathLike, out: str | os.PathLike, *, force: bool = False) -> Path:
     """Write a trained stylenet as a SavedModel that runs without kzoo and Keras.
 
-    Its signature serving_default takes images (B, H, W, 3) uint8 of any size and gives painted, the same shape and
-    type. out: the folder; force: replace the SavedModel that is there. Returns its path.
+    Its signature serving_default takes images (B, H, W, 3) uint8 of any size and gives painted, of the same shape and
+    type.
+
+    Args:
+        net: a folder that `kzoo.train_stylenet` wrote.
+        out: the folder to write.
+        force: replace a SavedModel that is there.
+
+    Returns:
+        The path of the folder.
+
+    Raises:
+        KzooError: the folder exists, or Keras runs on another backend than TensorFlow.
+        RunError: there is no stylenet in `net`.
     """
     if keras.backend.backend() != "tensorflow":
         raise KzooError("A SavedModel is written by the TensorFlow backend: unset KERAS_BACKEND.")
     out = Path(out)
     model = read_model(Path(net) / MODEL)
     if model.name != "stylenet":
-        raise RunError(f"{net} holds {model.name}, no stylenet: kzoo stylenet train writes one.")
+        raise RunError(f"{net} holds {model.name}, not a stylenet: kzoo stylenet train writes one.")
 
     def replaceable():
         if not force:
             raise KzooError(f"{out} exists: choose another --out, or --force.")
         if not (out / "saved_model.pb").is_file():
-            raise KzooError(f"{out} is no SavedModel, so it is not replaced: choose another --out.")
+            raise KzooError(f"{out} is not a SavedModel, so it is not replaced: choose another --out.")
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
     def painted(images):

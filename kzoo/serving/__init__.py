@@ -1,1 +1,1 @@
-"""An export over HTTP: batches of several requests, TensorFlow Serving's paths, and a page."""
+"""An export over HTTP: TensorFlow Serving's paths, batches across requests, and a page."""

@@ -1,54 +1,71 @@
 """A small HTTP server for one machine: TensorFlow Serving's REST paths, and a page to drop an image on.
 
-uvicorn and Starlette carry it: they parse HTTP (h11 refuses lying and duplicate lengths), and leave bodies to be read
-piece by piece, so that sizes and times are limited here. Images of all requests wait in one bounded queue; a thread of
-its own classifies them in batches, so that no slow client holds the model.
+It runs on uvicorn and Starlette: they parse HTTP (h11 refuses wrong and duplicate lengths), and leave bodies to be read
+piece by piece, so that sizes and times are limited here. Images of all requests wait in one bounded queue; one thread
+classifies them in batches, so that no slow client blocks the model.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kzoo.errors import ExportError
 from kzoo.exporting.reader import Export
 from kzoo.serving.batcher import Batcher, Limits, Refused
 from kzoo.serving.requests import body_of, check_pixels, images_of
 
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
 PAGE = Path(__file__).with_name("page.html")
 
 
-def rows_of(export):
-    """A function: encoded images to a dict for each, plain values, as TensorFlow Serving would print them."""
+def classifier(export: Export) -> Callable[[list[bytes]], list[dict]]:
+    """A function of encoded images that gives a dict of JSON values for each, as TensorFlow Serving writes them."""
 
     def classify(encoded):
         found = export.run(encoded)
-        columns = {name: [_plain(v) for v in values.tolist()] for name, values in found.items()}
+        columns = {name: [_json_value(v) for v in values.tolist()] for name, values in found.items()}
         return [{name: values[i] for name, values in columns.items()} for i in range(len(encoded))]
 
     return classify
 
 
-def _plain(value):
+def _json_value(value):
     if isinstance(value, list):
-        return [_plain(v) for v in value]
+        return [_json_value(v) for v in value]
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 class Server:
-    """The routes, and what they share. ready: False once it was told to stop, for whoever asks before sending more."""
+    """The routes of the HTTP server, and what they share.
 
-    def __init__(self, classify, name, card, limits):
+    Args:
+        classify: a function of a list of encoded images that gives a dict of JSON values for each.
+        name: of the model, in the paths.
+        card: the export's card.
+        limits: what the server accepts.
+    """
+
+    def __init__(self, classify: Callable[[list[bytes]], list[dict]], name: str, card: dict, limits: Limits):
         self.name, self.card, self.limits = name, card, limits
-        self.classify, self.batcher, self.ready = classify, None, False
+        self.classify, self.batcher = classify, None
+        self.ready = False  # also False once the server was told to stop: load balancers ask before they send more
         self.held = 0  # bytes of bodies that are not answered yet
-        self.http = None  # the uvicorn.Server that carries it
+        self.http = None  # the uvicorn.Server that runs it
 
-    def application(self):
+    def application(self) -> Starlette:
+        """The Starlette application; while it runs, a task classifies what waits."""
         from starlette.applications import Starlette
         from starlette.routing import Route
 
@@ -91,12 +108,12 @@ class Server:
         except asyncio.TimeoutError:
             raise Refused(503, f"No answer within {self.limits.timeout:g} s; try again.") from None
         finally:
-            for future in futures:  # also when the client went away: nobody waits for these
+            for future in futures:  # also when the client disconnected: nobody waits for these
                 if not future.done():
                     future.cancel()
 
     async def _answered(self, request, work):
-        """A JSON response of work(), with Refused as its status."""
+        """The JSON response with what work() gives, or with the status and the reason of `Refused`."""
         from starlette.requests import ClientDisconnect
         from starlette.responses import JSONResponse, Response
 
@@ -115,7 +132,9 @@ class Server:
         finally:
             self.held -= request.state.held
 
-    async def predict(self, request):
+    async def predict(self, request: Request) -> Response:
+        """POST :predict, as TensorFlow Serving."""
+
         async def work():
             body = await body_of(request, self)
             images, columns = await asyncio.to_thread(images_of, body, self.limits)
@@ -126,8 +145,8 @@ class Server:
 
         return await self._answered(request, work)
 
-    async def one(self, request):
-        """The page's path: an image as the body; 422 if it can't be read."""
+    async def one(self, request: Request) -> Response:
+        """POST /classify, for the page: the body is an image; 422 if it can't be read."""
 
         async def work():
             data = await body_of(request, self)
@@ -138,7 +157,9 @@ class Server:
 
         return await self._answered(request, work)
 
-    async def status(self, request):
+    async def status(self, request: Request) -> Response:
+        """GET the model's status, as TensorFlow Serving."""
+
         async def work():
             state = "AVAILABLE" if self.ready else "UNLOADING"
             return {
@@ -149,7 +170,9 @@ class Server:
 
         return await self._answered(request, work)
 
-    async def metadata(self, request):
+    async def metadata(self, request: Request) -> Response:
+        """GET /metadata, as TensorFlow Serving, with the export's card."""
+
         async def work():
             outputs = ("labels", "probabilities", "logits", "error")
             outputs += ("set_size", "abstain") if self.card.get("conformal") else ()
@@ -164,12 +187,14 @@ class Server:
 
         return await self._answered(request, work)
 
-    async def health(self, request):
+    async def health(self, request: Request) -> Response:
+        """GET /healthz: 200 while requests are accepted, else 503."""
         from starlette.responses import PlainTextResponse
 
         return PlainTextResponse("ok" if self.ready else "stopping", 200 if self.ready else 503)
 
-    async def page(self, request):
+    async def page(self, request: Request) -> Response:
+        """GET /: a page to drop an image on; its policy lets it load nothing from elsewhere."""
         from starlette.responses import HTMLResponse
 
         inline = "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -177,12 +202,30 @@ class Server:
         return HTMLResponse(PAGE.read_text("utf-8"), headers={"Content-Security-Policy": policy})
 
 
-def serve(folder, *, host="127.0.0.1", port=8501, name=None, limits=None, ready=None):
+def serve(
+    folder: str | os.PathLike,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8501,
+    name: str | None = None,
+    limits: Limits | None = None,
+    ready: Callable[[str, int], Any] | None = None,
+) -> dict:
     """Serve an export over HTTP until SIGTERM or Ctrl-C, then answer what is waiting and return.
 
-    folder: what `kzoo.export` wrote; it is read once, so that a folder replaced meanwhile changes nothing. name: of the
-    model in the paths, the export's by default. ready: called with (host, port) when requests are taken; port 0 takes
-    a free one. Raises ExportError, also where the server's packages are missing or the port is taken.
+    Args:
+        folder: what `kzoo.export` wrote; it is read once, so that a folder replaced meanwhile changes nothing.
+        host: the address to listen on; "0.0.0.0" opens it to the network.
+        port: 0 chooses a free one.
+        name: of the model in the paths; None: the export's.
+        limits: what is accepted; None: the defaults of `Limits`.
+        ready: called with (host, port) once requests are accepted.
+
+    Returns:
+        {"seconds", "images", "batches"} of what was served.
+
+    Raises:
+        ExportError: the folder is not an export, the server's packages are missing, or the port is taken.
     """
     try:
         import starlette  # noqa: F401
@@ -190,14 +233,16 @@ def serve(folder, *, host="127.0.0.1", port=8501, name=None, limits=None, ready=
     except ImportError as e:
         raise ExportError(f"Serving needs {e.name}: pip install 'kzoo[serve]'.") from e
     export = Export(folder)
-    classify = rows_of(export)
+    classify = classifier(export)
     classify([b""])  # compiles
     return run(Server(classify, name or export.card["name"], export.card, limits or Limits()), host, port, ready)
 
 
 def _protocol(limits):
-    """uvicorn's HTTP/1.1, which also hangs up on a client that is late: with the headers of its first or any later
-    request, with the rest of a body that nobody waits for, with taking its answer.
+    """uvicorn's HTTP/1.1 protocol, which also closes the connection of a client that takes too long.
+
+    That is: to send the headers of its first or any later request, to send the rest of a body that nobody waits for, or
+    to receive its answer.
     """
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -230,8 +275,19 @@ def _protocol(limits):
     return Protocol
 
 
-def run(server, host, port, ready=None):
-    """Answer requests to a Server until it is told to stop; {"seconds", "images", "batches"}."""
+def run(server: Server, host: str, port: int, ready: Callable[[str, int], Any] | None = None) -> dict:
+    """Answer requests to a Server until it is told to stop.
+
+    Args:
+        server: the routes.
+        host, port, ready: as in `serve`.
+
+    Returns:
+        {"seconds", "images", "batches"} of what was served.
+
+    Raises:
+        ExportError: the port is taken.
+    """
     import socket
     import threading
 
@@ -248,7 +304,7 @@ def run(server, host, port, ready=None):
         raise ExportError(f"Can't listen on {host}:{port}: {e.strerror or e}. Choose another --port.") from e
 
     class Http(uvicorn.Server):
-        """On a signal: unready, no new connections, what waits is answered, then the end."""
+        """On a signal: not ready, no new connections; what waits is answered, then the server ends."""
 
         def handle_exit(self, sig, frame):
             server.ready = False
@@ -261,7 +317,7 @@ def run(server, host, port, ready=None):
 
         @contextmanager
         def capture_signals(self):
-            """As uvicorn's, which raises the signals again behind it: the exit code would be theirs."""
+            """As uvicorn's, which raises the signals again afterwards: the exit code would be that of the signal."""
             if threading.current_thread() is not threading.main_thread():
                 yield
                 return

@@ -1,8 +1,9 @@
-"""What a server takes (Limits), and the queue from which images of several requests are classified together."""
+"""The limits of a server, and the queue from which images of several requests are classified together."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,12 +12,18 @@ from kzoo.progress import say
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes.
+    """The most that a server accepts.
 
-    body: bytes of a request. pixels: declared by all images of a request together, and by those that are computed at
-    once. images: in a request. queue: images that wait, of all requests. batch: images that are computed at once.
-    connections: at once. timeout: seconds for a client to send a request, and for an answer to wait. held: bytes of the
-    bodies of all requests that are not answered yet, as declared, or the most for one that declares nothing.
+    Args:
+        body: bytes of a request.
+        pixels: that the headers of all images of a request declare together; also of a batch of several images.
+        images: in a request.
+        queue: images of all requests that wait.
+        batch: images that are computed at once.
+        connections: open at the same time.
+        timeout: seconds for a client to send a request, and for an answer to wait.
+        held: bytes of the bodies of all requests that are not answered yet, as declared; a request that declares no
+            length counts with `body`.
     """
 
     body: int = 16 << 20
@@ -30,34 +37,49 @@ class Limits:
 
 
 class Refused(Exception):
-    """An answer other than 200: (status, reason)."""
+    """An answer other than 200. Its `args` are (HTTP status, reason)."""
 
 
 class Batcher:
     """Collects images of several requests and classifies them together, in one thread.
 
-    classify: a list of encoded images to a dict of arrays, or lists, with a row for each.
+    Its attributes `batches` and `images` count what was classified.
+
+    Args:
+        classify: a function of a list of encoded images that gives a list with an answer for each.
+        limits: `queue`, `batch` and `pixels` count here.
     """
 
-    def __init__(self, classify, limits):
+    def __init__(self, classify: Callable[[list[bytes]], list], limits: Limits):
         self.classify, self.limits = classify, limits
-        self.waiting = []  # [(encoded, its pixels, future)]
-        self.there = asyncio.Event()
+        self.waiting = []  # [(encoded image, its pixels, future)]
+        self.not_empty = asyncio.Event()
         self.thread = ThreadPoolExecutor(1, "classify")
         self.batches = self.images = 0
 
-    def submit(self, images, pixels):
-        """A future for each image; Refused (503) if they don't fit into the queue, all or none."""
+    def submit(self, images: Sequence[bytes], pixels: Sequence[int]) -> list[asyncio.Future]:
+        """Add the images of a request to the queue, all of them or none.
+
+        Args:
+            images: encoded.
+            pixels: how many each of them has.
+
+        Returns:
+            A future for each image, for what `classify` gives for it.
+
+        Raises:
+            Refused: 503, if they do not all fit into the queue.
+        """
         if len(self.waiting) + len(images) > self.limits.queue:
             raise Refused(503, "Too many images are waiting; try again.")
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in images]
         self.waiting += zip(images, pixels, futures, strict=True)
-        self.there.set()
+        self.not_empty.set()
         return futures
 
-    def next(self):
-        """Takes the next batch from what waits; who went away is left out. [(encoded, future)]"""
+    def take(self) -> list[tuple[bytes, asyncio.Future]]:
+        """Take the next batch from the queue, within the limits of images and pixels; cancelled images are left out."""
         n = total = 0
         for _, pixels, _ in self.waiting[: self.limits.batch]:
             total += pixels
@@ -67,14 +89,17 @@ class Batcher:
         batch, self.waiting = self.waiting[:n], self.waiting[n:]
         return [(image, future) for image, _, future in batch if not future.done()]
 
-    async def run(self):
-        """Classifies for ever. While one batch is computed the next one gathers, so no time is spent on waiting."""
+    async def run(self) -> None:
+        """Classify batches until the task is cancelled. While one is computed, the queue gathers the next.
+
+        A batch that fails is refused with 500; the next one is tried all the same.
+        """
         loop = asyncio.get_running_loop()
         while True:
-            await self.there.wait()
-            batch = self.next()
+            await self.not_empty.wait()
+            batch = self.take()
             if not self.waiting:
-                self.there.clear()
+                self.not_empty.clear()
             if not batch:
                 continue
             try:

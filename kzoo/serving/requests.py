@@ -1,4 +1,4 @@
-"""From the bytes of a request to encoded images, each size and time limited: Refused says what was wrong."""
+"""From the bytes of a request to encoded images; sizes and times are limited, and errors are `Refused`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,38 @@ import base64
 import binascii
 import io
 import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kzoo.data.guards import MAGIC
-from kzoo.serving.batcher import Refused
+from kzoo.serving.batcher import Limits, Refused
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from kzoo.serving.app import Server
 
 
-async def body_of(request, server):
-    """The request's body; Refused if it is too long (413) or too slow (408), or if too much is held already (503).
+async def body_of(request: Request, server: Server) -> bytes:
+    """Read the body of a request, within the server's limits.
 
-    request.state.held: what of server.held is its own, until it is answered.
+    `request.state.held` is the request's own part of `server.held`, to be subtracted once it is answered.
+
+    Args:
+        request: its `state.held` is 0.
+        server: its `held` counts the bytes of all bodies in memory.
+
+    Returns:
+        The body.
+
+    Raises:
+        Refused: 413 if it is too long, 408 if it takes too long, 503 if the bodies of other requests fill the memory.
     """
     limits = server.limits
     declared = request.headers.get("content-length", "")
     declared = int(declared) if declared.isdigit() else limits.body
     if declared > limits.body:
-        raise Refused(413, f"The request has {declared:,} bytes; at most {limits.body:,} are taken.")
+        raise Refused(413, f"The request has {declared:,} bytes; at most {limits.body:,} are accepted.")
     if server.held + declared > max(limits.held, limits.body):
         raise Refused(503, "Too many large requests are waiting; try again.")
     request.state.held = declared
@@ -43,16 +60,24 @@ async def body_of(request, server):
     return b"".join(pieces)
 
 
-def images_of(body, limits):
-    """(images, whether the answer is in columns) of a body as TensorFlow Serving takes it; Refused (400, 413).
+def images_of(body: bytes, limits: Limits) -> tuple[list[bytes], bool]:
+    """Read the images from a JSON body in TensorFlow Serving's format.
 
-    {"instances": [{"b64": "..."}, ...]} or [{"image": {"b64": "..."}}, ...], or in columns {"inputs": [...]} or
-    {"inputs": {"image": [...]}}; "signature_name" may be serving_default.
+    Args:
+        body: in rows, `{"instances": [{"b64": "..."}, ...]}` or `{"instances": [{"image": {"b64": "..."}}, ...]}`, or
+            in columns, `{"inputs": [...]}` or `{"inputs": {"image": [...]}}`; "signature_name" may be serving_default.
+        limits: `images` and `queue` count here.
+
+    Returns:
+        (encoded images, whether the answer is in columns).
+
+    Raises:
+        Refused: 400 for another format, 413 for too many images.
     """
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as e:
-        raise Refused(400, f"The body is no JSON ({type(e).__name__}).") from e
+        raise Refused(400, f"The body is not JSON ({type(e).__name__}).") from e
     if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
         raise Refused(400, 'The body must be {"instances": [{"b64": "..."}]} or {"inputs": [{"b64": "..."}]}.')
     if request.get("signature_name", "serving_default") != "serving_default":
@@ -66,7 +91,7 @@ def images_of(body, limits):
         raise Refused(400, "The list of images is missing or empty.")
     most = min(limits.images, limits.queue)
     if len(given) > most:
-        raise Refused(413, f"The request has {len(given):,} images; at most {most} are taken.")
+        raise Refused(413, f"The request has {len(given):,} images; at most {most} are accepted.")
     return [_decoded(item, i) for i, item in enumerate(given)], columns
 
 
@@ -78,13 +103,21 @@ def _decoded(item, i):
     try:
         return base64.b64decode(item["b64"], validate=True)
     except (binascii.Error, ValueError) as e:
-        raise Refused(400, f"Image {i} is no base64 ({e}).") from e
+        raise Refused(400, f"Image {i} is not base64 ({e}).") from e
 
 
-def check_pixels(images, limits):
-    """The pixels that each header declares, 0 where none can be read: other faults are the graph's to name.
+def check_pixels(images: Sequence[bytes], limits: Limits) -> list[int]:
+    """Check how many pixels the headers of images declare, before any image is decoded.
 
-    Refused (413) where they are more than are taken.
+    Args:
+        images: encoded.
+        limits: `pixels` counts here.
+
+    Returns:
+        The pixels of each image; 0 where its header can't be read, which the model's graph reports.
+
+    Raises:
+        Refused: 413, if they declare too many pixels together.
     """
     import warnings
 
@@ -100,16 +133,17 @@ def check_pixels(images, limits):
         except Image.DecompressionBombError:
             found[i] = limits.pixels + 1
         except Exception:
-            found[i] = _as_the_graph_sees(data)
+            found[i] = _pixels_for_tensorflow(data)
         if sum(found) > limits.pixels:
             raise Refused(
-                413, f"The images up to number {i} declare {sum(found):,} pixels; at most {limits.pixels:,} are taken."
+                413,
+                f"The images up to number {i} declare {sum(found):,} pixels; at most {limits.pixels:,} are accepted.",
             )
     return found
 
 
-def _as_the_graph_sees(data):
-    """The pixels that a header declares where Pillow refuses it, as TensorFlow's decoders may not; 0 if they do."""
+def _pixels_for_tensorflow(data):
+    """The pixels of an image that Pillow can't open, but TensorFlow's decoders may; 0 if they can't either."""
     if not any(data[at : at + len(magic)] == magic for at, magic in MAGIC.values()):
         return 0
     import tensorflow as tf

@@ -1,31 +1,61 @@
-"""A folder of contents, or the frames of a film in order."""
+"""Style transfer for the pictures of a folder, or the frames of a film in order."""
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import asdict, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from kzoo.data.images import shown
 from kzoo.errors import DataError, KzooError
 from kzoo.files import make_folder
 from kzoo.interrupt import Interrupted, interruptible
 from kzoo.progress import say
-from kzoo.style.transfer import Settings, beside, settled, stylize
+from kzoo.style.settings import Settings
+from kzoo.style.transfer import Picture, Result, beside, stylize, with_weights
 from kzoo.synthesis import pictures
 
 
-def stylize_folder(contents, styles, out, *, from_last=False, budget=None, resume=False, quiet=False, **options):
+def stylize_folder(
+    contents: str | os.PathLike,
+    styles: Picture | Sequence[Picture],
+    out: str | os.PathLike,
+    *,
+    settings: Settings | None = None,
+    from_last: bool = False,
+    budget: float | None = None,
+    save_every: int | None = None,
+    resume: bool = False,
+    report: bool | None = None,
+    quiet: bool = False,
+    **changes: Any,
+) -> list[Result]:
     """Paint every picture of a folder; frame2.jpg comes before frame10.jpg.
 
-    out: a folder, made if need be; contents/a.jpg becomes out/a.png. from_last: start each from the result before it,
-        at full size, so that frames hang together. budget: seconds for all of them, shared out equally.
-    resume: pass over those that are finished. Others as in `kzoo.stylize`.
+    Args:
+        contents: the folder with the content pictures.
+        styles: one style or a list, each a path or an array (H, W, 3) uint8.
+        out: a folder, made if need be; contents/a.jpg becomes out/a.png.
+        settings: a `Settings` in place of the defaults.
+        from_last: begin each picture with the result before it, at full size, so that frames resemble each other.
+        budget: seconds for all pictures, divided equally between them.
+        save_every, report, quiet: as in `kzoo.stylize`.
+        resume: leave out the pictures that are finished, and continue the one that was interrupted.
+        **changes: fields of `Settings`, which take precedence over `settings`.
 
-    Returns a list of Results, without picture and history, which are in the files. A picture that can't be painted is
-    named and the others painted; DataError at the end says how many there were, and has the Results as `results`.
+    Returns:
+        A Result for each picture that was painted, without picture and history, which are in the files.
+
+    Raises:
+        DataError: some pictures can't be painted. Each is named and the others are painted first; the error says how
+            many there were, and has the Results of the others as `results`.
+        KzooError: two pictures would have one result, or a result would overwrite its picture.
+        Interrupted: after Ctrl-C.
     """
-    files, out = pictures.listed(contents), Path(out)
+    files, out = pictures.picture_files(contents), Path(out)
     targets, taken = {}, set()
     for file in files:
         target = out / f"{file.stem}.png"
@@ -36,12 +66,18 @@ def stylize_folder(contents, styles, out, *, from_last=False, budget=None, resum
         if target.resolve() == file.resolve():
             raise KzooError(f"{shown(file)} would be overwritten by its result: give another folder.")
         targets[file] = target
-    changes = {f.name: options.pop(f.name) for f in fields(Settings) if f.name in options}
-    before = options.pop("settings", None) or Settings()
-    options["settings"] = settled(Settings.of({**asdict(before), **changes}), quiet)  # once, not for each picture
-    deadline = budget and time.monotonic() + budget  # a download is no part of it
+    settings = Settings.of({**asdict(settings or Settings()), **changes})
+    settings = with_weights(settings, quiet)  # once, not for each picture
+    following = settings
+    if from_last:
+        evaluations = settings.evaluations
+        # There is one size from the second picture on: it gets the evaluations of all sizes.
+        following = replace(
+            settings, coarsest=0, evaluations=sum(evaluations) if isinstance(evaluations, tuple) else evaluations
+        )
+    deadline = budget and time.monotonic() + budget  # a download is not part of it
     make_folder(out)
-    results, bad, last, eyes = [], [], None, {}
+    results, bad, last, networks = [], [], None, {}
     with interruptible("the pictures so far are kept, and --resume goes on from there") as interrupted:
         for i, (file, target) in enumerate(targets.items()):
             if interrupted():
@@ -50,20 +86,24 @@ def stylize_folder(contents, styles, out, *, from_last=False, budget=None, resum
             if resume and target.is_file() and not state:
                 last = target
                 continue
-            changes = dict(options)
-            if from_last and last is not None:
-                changes.update(init=str(last), coarsest=0)
-                if isinstance(options["settings"].evaluations, tuple):  # those of several sizes
-                    changes["evaluations"] = sum(options["settings"].evaluations)
-            if deadline:
-                changes["budget"] = max(0.1, (deadline - time.monotonic()) / (len(files) - i))
             try:
-                result = stylize(file, styles, out=target, resume=resume and state, quiet=quiet, eyes=eyes, **changes)
-                results.append(replace(result, picture=None, history=[]))  # a film would fill the memory
+                result = stylize(
+                    file,
+                    styles,
+                    out=target,
+                    settings=replace(following, init=str(last)) if from_last and last is not None else settings,
+                    budget=max(0.1, (deadline - time.monotonic()) / (len(files) - i)) if deadline else None,
+                    save_every=save_every,
+                    resume=resume and state,
+                    report=report,
+                    quiet=quiet,
+                    networks=networks,
+                )
+                results.append(replace(result, picture=None, history=[]))  # those of a film would fill the memory
                 last = target
             except DataError as e:
                 bad.append(file)
                 say(str(e))
     if bad:
-        raise pictures.unpainted(bad, files, results)
+        raise pictures.failed_pictures(bad, files, results)
     return results

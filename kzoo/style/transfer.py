@@ -1,172 +1,54 @@
-"""From pictures and settings to the styled picture: coarse to fine, in time, resumable."""
+"""From pictures and settings to the styled picture: coarse to fine, within a time budget, resumable."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import math
 import os
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from kzoo.catalog import spec
 from kzoo.catalog.pretrained import OFFLINE_STYLE
-from kzoo.errors import DataError, KzooError, WeightsError, unknown
+from kzoo.errors import DataError, KzooError, WeightsError
 from kzoo.files import check_writable
 from kzoo.hardware import auto_precision
 from kzoo.interrupt import Interrupted, interruptible
 from kzoo.progress import progress, say
 from kzoo.runs import differences, load_checkpoint, save_checkpoint
 from kzoo.style import colour
-from kzoo.synthesis import memory, pictures
-from kzoo.synthesis.network import model_of, network
-from kzoo.synthesis.objective import BALANCES, Eye, Objective
-from kzoo.synthesis.optimise import LBFGS, OPTIMISERS
+from kzoo.style.network import model_of, style_network
+from kzoo.style.settings import Settings
+from kzoo.synthesis import pictures
+from kzoo.synthesis.memory import check_memory
+from kzoo.synthesis.objective import CompiledNetwork, StyleObjective
+from kzoo.synthesis.optimise import LBFGS, OPTIMISERS, ArrayAdam
 from kzoo.weights import fetch, resolve
 
-PRECISIONS = ("auto", "float32", "bfloat16")
 DECAY = 0.95  # of the average of iterates
-RESERVE = 1.0  # seconds of a budget for writing what came out
+RESERVE = 1.0  # seconds of a budget for writing the result
 
-
-@dataclass(frozen=True)
-class Settings:
-    """All that decides, with the pictures, what comes out. A result's PNG carries them.
-
-    model, weights: a name of the catalog; "imagenet", a path, "cifar10" (kzoo's own small VGG, in the package), or
-        "random" (random filters know colours and strokes, but nothing of objects). "auto": imagenet, downloaded once;
-        where it can't be had, kzoo's own, which it says. A result's PNG has what was used.
-    content_layers, style_layers, layer_weights: names, and w_l for each style layer; None: the paper's, equal.
-    content_weight, style_weight, tv_weight, range_weight, balance: see `kzoo.synthesis.objective.Objective`. Pixels
-        that a file would cut off spoil the Grams, hence range_weight; 0 is the paper's. balance None: "relative",
-        and for random weights and kzoo's own "gradient", which brings them nearer to what VGG-19 sees in the style.
-    style_weights: one for each style.
-    size: the longer side of the result. style_scale: size of the styles relative to it. coarsest: the longer side to
-        begin with; sizes grow by sqrt(2) from there. 0 begins at `size`.
-    evaluations: of loss and gradient, shared out equally over the sizes, or a tuple with those of each size.
-    optimizer: "lbfgs" or "adam"; learning_rate: Adam's, in grey levels.
-    init: "content", "noise" or the path of a picture. seed: of the noise and of random weights.
-    pooling: "average" or "max". padding: "replicate" or "zeros".
-    preserve_color: "none", "luminance" or "histogram" (the style takes on the content's colours first).
-    masks: pairs of paths, (content mask, style mask or "-" for all of it), white where the region is. With several
-        styles there is one pair for each; with one style, any number.
-    average: give the average of the iterates, in place of the last. tile: compute in tiles of so many pixels.
-    precision: "float32", "bfloat16", or "auto": what this machine is fast in.
-    """
-
-    model: str = "vgg19"
-    weights: str = "auto"
-    content_layers: tuple[str, ...] | None = None
-    style_layers: tuple[str, ...] | None = None
-    layer_weights: tuple[float, ...] | None = None
-    content_weight: float = 1.0
-    style_weight: float = 100.0
-    tv_weight: float = 0.0
-    range_weight: float = 1e-6
-    balance: str | None = None
-    style_weights: tuple[float, ...] | None = None
-    size: int = 512
-    style_scale: float = 1.0
-    coarsest: int = 128
-    evaluations: int | tuple[int, ...] = 300
-    optimizer: str = "lbfgs"
-    learning_rate: float = 5.0
-    init: str = "content"
-    seed: int = 0
-    pooling: str = "average"
-    padding: str = "replicate"
-    preserve_color: str = "none"
-    masks: tuple[tuple[str, str], ...] = ()
-    average: bool = False
-    tile: int | None = None
-    precision: str = "auto"
-
-    def __post_init__(self):
-        for name, known in (
-            ("optimizer", OPTIMISERS),
-            ("preserve_color", colour.MODES),
-            ("balance", (*BALANCES, None)),
-            ("precision", PRECISIONS),
-        ):
-            if getattr(self, name) not in known:
-                raise unknown(
-                    name, getattr(self, name), [k for k in known if k], f"Known are {', '.join(filter(None, known))}."
-                )
-        for name in ("size", "style_scale", "learning_rate"):
-            if not _is_number(getattr(self, name)) or not getattr(self, name) > 0:
-                raise KzooError(f"{name} must be a number above 0, got {getattr(self, name)!r}.")
-        for name in ("content_weight", "style_weight", "tv_weight", "range_weight", "coarsest", "seed"):
-            if not _is_number(getattr(self, name)) or not getattr(self, name) >= 0:
-                raise KzooError(f"{name} must be a number, 0 or above, got {getattr(self, name)!r}.")
-        for name in ("content_layers", "style_layers", "layer_weights", "style_weights", "masks", "evaluations"):
-            value = getattr(self, name)  # JSON gives lists back
-            if isinstance(value, (list, tuple)):
-                object.__setattr__(self, name, tuple(tuple(v) if isinstance(v, list) else v for v in value))
-        for name in ("size", "coarsest", "seed"):
-            if not isinstance(getattr(self, name), int):
-                raise KzooError(f"{name} must be a whole number, got {getattr(self, name)!r}.")
-        for name in ("model", "weights", "init", "pooling", "padding"):
-            if not isinstance(getattr(self, name), str):
-                raise KzooError(f"{name} must be a text, got {getattr(self, name)!r}.")
-        for name in ("content_layers", "style_layers"):
-            value = getattr(self, name)
-            if value is not None and not (
-                isinstance(value, tuple) and value and all(isinstance(v, str) for v in value)
-            ):
-                raise KzooError(f"{name} must be names of layers, got {value!r}.")
-
-        def pair(m):
-            return isinstance(m, tuple) and len(m) == 2 and all(isinstance(p, (str, os.PathLike)) for p in m)
-
-        if not (isinstance(self.masks, tuple) and all(map(pair, self.masks))):
-            raise KzooError(f"masks must be pairs of paths, got {self.masks!r}.")
-        object.__setattr__(self, "masks", tuple(tuple(map(os.fspath, pair)) for pair in self.masks))
-        for name in ("layer_weights", "style_weights"):
-            value = getattr(self, name)
-            if value is not None and not (all(_is_number(v) and v >= 0 for v in value) and sum(value) > 0):
-                raise KzooError(f"{name} must be numbers, 0 or above and not all 0; got {value!r}.")
-        counts = self.evaluations if isinstance(self.evaluations, tuple) else (self.evaluations,)
-        if not counts or not all(isinstance(n, int) and n > 0 for n in counts):
-            raise KzooError(
-                f"evaluations must be a whole number above 0, or one for each size; got {self.evaluations!r}."
-            )
-        if self.tile is not None and not (isinstance(self.tile, int) and self.tile > 0):
-            raise KzooError(f"tile must be a number of pixels above 0, got {self.tile!r}.")
-
-    @classmethod
-    def of(cls, values):
-        """From a dictionary, such as a PNG's; KzooError for what these settings don't have."""
-        names = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in names:
-                raise unknown("setting", key, names, f"There are: {', '.join(names)}.")
-        try:
-            return cls(**values)
-        except (TypeError, ValueError, OverflowError) as e:
-            raise KzooError(f"These settings can't be used: {e}.") from e
-
-    def sides(self, shape):
-        """The longer sides of the sizes that a content picture goes through, coarse to fine.
-
-        >>> Settings(size=512).sides((300, 400))
-        (128, 181, 256, 362, 512)
-        """
-        found, side = [], float(self.size)
-
-        def large(side):
-            return side >= self.coarsest - 0.5 and min(pictures.fitted(shape, side)) >= pictures.SMALLEST
-
-        while not found or (self.coarsest and large(side)):
-            found.append(round(side))
-            side /= math.sqrt(2)
-        return tuple(reversed(found))
+Picture = str | os.PathLike | np.ndarray
+P, R = ParamSpec("P"), TypeVar("R")
 
 
 @dataclass(frozen=True)
 class Result:
-    """picture: (H, W, 3) uint8. record: what its PNG carries. history: a row for each step. path: the PNG, or None."""
+    """What `stylize` made.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        record: what the PNG carries: settings, inputs, the last losses.
+        history: a row for each step of the optimiser: size, evaluations, loss and its parts, precision, seconds.
+        path: the PNG, or None.
+    """
 
     picture: np.ndarray
     record: dict
@@ -174,69 +56,150 @@ class Result:
     path: Path | None = None
 
 
+def _filled_from_settings(function: Callable[P, R]) -> Callable[P, R]:
+    """Give a function whose keywords include the fields of `Settings` those of its argument `settings`.
+
+    Keywords of the call take precedence. The function itself never sees `settings`.
+    """
+    known = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def call(*args, settings=None, **options):
+        Settings.of({key: value for key, value in options.items() if key not in known})  # refuses what is unknown
+        return function(*args, **{**(asdict(settings) if settings else {}), **options})
+
+    return call
+
+
+@_filled_from_settings
 def stylize(
-    content,
-    styles,
+    content: Picture,
+    styles: Picture | Sequence[Picture],
     *,
-    out=None,
-    settings=None,
-    budget=None,
-    save_every=None,
-    resume=False,
-    report=None,
-    quiet=False,
-    eyes=None,
-    **changes,
-):
+    out: str | os.PathLike | None = None,
+    settings: Settings | None = None,
+    budget: float | None = None,
+    save_every: int | None = None,
+    resume: bool = False,
+    report: bool | None = None,
+    quiet: bool = False,
+    networks: dict | None = None,
+    model: str = "vgg19",
+    weights: str = "auto",
+    content_layers: tuple[str, ...] | None = None,
+    style_layers: tuple[str, ...] | None = None,
+    layer_weights: tuple[float, ...] | None = None,
+    content_weight: float = 1.0,
+    style_weight: float = 100.0,
+    tv_weight: float = 0.0,
+    range_weight: float = 1e-6,
+    balance: str | None = None,
+    style_weights: tuple[float, ...] | None = None,
+    size: int = 512,
+    style_scale: float = 1.0,
+    coarsest: int = 128,
+    evaluations: int | tuple[int, ...] = 300,
+    optimizer: str = "lbfgs",
+    learning_rate: float = 5.0,
+    init: str = "content",
+    seed: int = 0,
+    pooling: str = "average",
+    padding: str = "replicate",
+    preserve_color: str = "none",
+    masks: tuple[tuple[str, str], ...] = (),
+    average: bool = False,
+    tile: int | None = None,
+    precision: str = "auto",
+) -> Result:
     """Paint the content of one picture in the style of others (Gatys, Ecker and Bethge 2016).
 
-    content, styles: paths, or arrays (H, W, 3) uint8; one style or a list.
-    out: the PNG to write; it carries the settings. With `report` (default) also OUT-compare.png and OUT-loss.png.
-    settings: a `Settings`; changes: its fields, in place of settings'.
-    budget: seconds that all of it may take, in place of a number of evaluations.
-    save_every: write the picture, and a state to resume from, each so many evaluations. resume: go on from that state,
-        OUT.state, which Ctrl-C leaves as well; what comes out is the same as without the interruption.
-    eyes: a dictionary that keeps compiled networks from call to call, for many pictures of one size.
+    The options that are not listed here are the fields of `kzoo.style.Settings`, which describes them.
 
-    Returns a Result. Raises KzooError: pictures that can't be read, layers that don't exist, more memory needed than
-    there is; Interrupted after Ctrl-C.
+    Args:
+        content: a path, or an array (H, W, 3) uint8.
+        styles: one style or a list, each a path or an array.
+        out: the PNG to write; it carries the settings. None: nothing is written.
+        settings: a `Settings` in place of the defaults; keywords that are given as well take precedence.
+        budget: seconds that all of it may take, in place of a number of evaluations. A download does not count.
+        save_every: write the picture, and a state to resume from, each so many evaluations.
+        resume: continue from that state, OUT.state, which Ctrl-C leaves as well; the result is the same as without the
+            interruption.
+        report: write OUT-compare.png and OUT-loss.png as well; None: yes.
+        quiet: no progress and no messages.
+        networks: a dictionary that keeps compiled networks from call to call, for many pictures.
 
-    >>> import kzoo, numpy as np
-    >>> content, style = np.random.default_rng(0).integers(0, 256, (2, 40, 48, 3)).astype("uint8")
-    >>> kzoo.stylize(content, style, weights="random", size=48, evaluations=2, quiet=True).picture.shape
-    (40, 48, 3)
+    Returns:
+        A Result.
+
+    Raises:
+        KzooError: pictures that can't be read, layers that don't exist, more memory needed than there is.
+        Interrupted: after Ctrl-C.
+
+    Example:
+        >>> import kzoo, numpy as np
+        >>> content, style = np.random.default_rng(0).integers(0, 256, (2, 40, 48, 3)).astype("uint8")
+        >>> kzoo.stylize(content, style, weights="random", size=48, evaluations=2, quiet=True).picture.shape
+        (40, 48, 3)
+
+    Reference:
+        Gatys, Ecker and Bethge 2016 (CVPR). Departures: replicated borders at convolutions, sizes from coarse to fine,
+        terms relative to their size (`balance`), a penalty for pixels outside 0..255.
     """
-    settings = settled(Settings.of({**asdict(settings or Settings()), **changes}), quiet)
-    began = time.monotonic()  # a download is no part of the budget
+    given = locals()
+    asked = Settings.of({f.name: given[f.name] for f in fields(Settings)})
+    chosen = with_weights(asked, quiet)
+    began = time.monotonic()  # a download is not part of the budget
     styles = list(styles) if isinstance(styles, (list, tuple)) else [styles]
     if out is not None:
-        out = Path(out)
-        if out.suffix.lower() != ".png":
-            raise KzooError(
-                f"The result is a PNG, which carries its settings: give out a name that ends in .png, not {out}."
-            )
-        if not out.parent.is_dir():
-            raise KzooError(f"There is no folder {out.parent} to write {out.name} to.")
-        check_writable(beside(out, "compare"))  # the longest name; now, not when hours of work are to be kept
-        if out.is_dir():
-            raise KzooError(f"{out} is a folder: give the name of a PNG.")
-        inputs = [content, *styles, *(m for pair in settings.masks for m in pair), settings.init]
-        if any(_name(p) is not None and os.path.realpath(p) == os.path.realpath(out) for p in inputs):
-            raise KzooError(f"{out} is one of the pictures to read, and would be overwritten: give another out.")
+        out = _checked_out(Path(out), [content, *styles, *(m for pair in chosen.masks for m in pair), chosen.init])
     elif resume or save_every:
         raise KzooError("resume and save_every need out, the PNG to write.")
     if budget is not None and not budget > 0:
         raise KzooError(f"budget must be a number of seconds above 0, got {budget!r}.")
-    job = Job(
-        content, styles, settings, out, budget and began + budget, save_every, quiet, {} if eyes is None else eyes
+    transfer = StyleTransfer(
+        content,
+        styles,
+        chosen,
+        out=out,
+        deadline=budget and began + budget,
+        save_every=save_every,
+        quiet=quiet,
+        networks=networks,
     )
-    kept = f"{job.state_path} is kept, and --resume goes on from there" if out else "nothing was written"
+    kept = f"{transfer.state_path} is kept, and --resume goes on from there" if out else "nothing was written"
     with interruptible(kept) as interrupted, progress("evaluations", quiet) as bar:
-        return job.run(interrupted, bar, resume, report is not False)
+        return transfer.run(interrupted, bar, resume=resume, report=report is not False)
 
 
-def settled(settings, quiet=False):
-    """The settings with the weights that are to be had, and the model that they are for."""
+def _checked_out(out, inputs):
+    """The path of the result; KzooError, before any work, if it can't be written or is one of the inputs."""
+    if out.suffix.lower() != ".png":
+        raise KzooError(
+            f"The result is a PNG, which carries its settings: give out a name that ends in .png, not {out}."
+        )
+    if not out.parent.is_dir():
+        raise KzooError(f"There is no folder {out.parent} to write {out.name} to.")
+    check_writable(beside(out, "compare"))  # the longest name
+    if out.is_dir():
+        raise KzooError(f"{out} is a folder: give the name of a PNG.")
+    if any(_name(p) is not None and os.path.realpath(p) == os.path.realpath(out) for p in inputs):
+        raise KzooError(f"{out} is one of the pictures to read, and would be overwritten: give another out.")
+    return out
+
+
+def with_weights(settings: Settings, quiet: bool = False) -> Settings:
+    """Replace the weights "auto" by those that are available, and the model by the one that the weights are for.
+
+    Args:
+        settings: as asked for.
+        quiet: no progress of a download.
+
+    Returns:
+        The settings with weights and model as they are used.
+
+    Raises:
+        WeightsError: "auto" can't be downloaded, and kzoo's own weights don't fit the model or the layers.
+    """
     model, weights = settings.model, settings.weights
     if weights == "auto":
         tags = [w.tag for w in spec(model).weights]
@@ -247,24 +210,48 @@ def settled(settings, quiet=False):
             if model != Settings.model or settings.content_layers or settings.style_layers:
                 raise
             weights = OFFLINE_STYLE[1]
-            say(f"{e} Until then kzoo looks with its own small network (--weights {weights}).")
+            say(f"{e} Until then kzoo uses its own small network (--weights {weights}).")
     return replace(settings, model=model_of(model, weights), weights=weights)
 
 
-class Enough(Exception):
+class StepAborted(Exception):
     """Within a step: Ctrl-C, or no time for one more evaluation. The optimiser is as it was before the step."""
 
 
-class Job:
-    """One picture on its way."""
+class StyleTransfer:
+    """The optimisation of one picture, through its sizes from coarse to fine. Use it once: `run`.
 
-    def __init__(self, content, styles, settings, out, deadline, save_every, quiet, eyes):
+    Args:
+        content: a path, or an array (H, W, 3) uint8.
+        styles: a list of such.
+        settings: with weights that are available (`with_weights`).
+        out: the PNG to write; None: nothing is written.
+        deadline: on the clock of time.monotonic; None: the settings' evaluations count.
+        save_every: evaluations between two states; None: a state is saved only after Ctrl-C.
+        quiet: no messages.
+        networks: a dictionary that keeps compiled networks; None: a new one.
+
+    Raises:
+        KzooError: pictures that can't be read, masks or weights that don't fit the styles, a result that is too small.
+    """
+
+    def __init__(
+        self,
+        content: Picture,
+        styles: Sequence[Picture],
+        settings: Settings,
+        *,
+        out: Path | None = None,
+        deadline: float | None = None,
+        save_every: int | None = None,
+        quiet: bool = False,
+        networks: dict | None = None,
+    ):
         self.settings, self.out, self.deadline, self.save_every = settings, out, deadline, save_every
-        self.quiet, self.eyes = quiet, eyes
-        self.names = [_name(content), [_name(s) for s in styles]]
+        self.quiet, self.networks = quiet, {} if networks is None else networks
         self.content, self.styles = _picture(content), [_picture(s) for s in styles]
-        self.masks = [tuple(None if m == "-" else pictures.read(m) for m in pair) for pair in settings.masks]
-        self.start = None if settings.init in ("content", "noise") else pictures.read(settings.init)
+        self.masks = [tuple(None if m == "-" else pictures.read_picture(m) for m in pair) for pair in settings.masks]
+        self.start = None if settings.init in ("content", "noise") else pictures.read_picture(settings.init)
         if any(c is None for c, _ in self.masks):
             raise KzooError('A content mask must be a picture; only a style mask may be "-".')
         if self.masks and len(styles) > 1 and len(styles) != len(self.masks):
@@ -274,7 +261,9 @@ class Job:
         if settings.style_weights is not None and len(settings.style_weights) != len(styles):
             raise KzooError(f"style_weights has {len(settings.style_weights)} numbers for {len(styles)} styles.")
         if settings.style_weights is not None and self.masks and len(styles) > 1:
-            raise KzooError("With masks each region takes its own style, so style_weights say nothing: leave them out.")
+            raise KzooError(
+                "With masks each region has its own style, so style_weights have no effect: leave them out."
+            )
         self.sides = settings.sides(self.content.shape)
         counts = settings.evaluations
         if isinstance(counts, tuple) and len(counts) != len(self.sides):  # as `like` has them, for another picture
@@ -293,24 +282,33 @@ class Job:
                 f"At size {settings.size} the picture would be {width}x{height} pixels; at least "
                 f"{pictures.SMALLEST} on each side are needed."
             )
-        self.history, self.done, self.seconds, self.average = [], [], 0.0, None
+        self.record = {"content": _name(content), "styles": [_name(s) for s in styles]}
+        self.record["fingerprint"] = self.fingerprint()
         self.precision = None if settings.precision == "auto" else settings.precision
+        self.began = time.monotonic()
+        self.history: list[dict] = []  # a row for each step
+        self.done: list[int] = []  # evaluations of each size that is finished
+        # Of the size that is being optimised: evaluations, seconds of the last one, when to stop, the average iterate.
+        self.used, self.cost, self.until, self.average = 0, 0.0, None, None
 
     @property
-    def state_path(self):
+    def state_path(self) -> Path:
+        """The file to resume from, OUT.state."""
         return self.out.with_suffix(".state")
 
-    def size(self, side):
+    def size(self, side: float) -> tuple[int, int]:
+        """(height, width) of the result at a longer side."""
         return pictures.fitted(self.content.shape, side)
 
-    def style_sizes(self, side):
+    def style_sizes(self, side: float) -> list[tuple[int, int]]:
+        """(height, width) of each style where the result has a longer side."""
         scaled = [pictures.fitted(p.shape, self.settings.style_scale * side) for p in self.styles]
         return [tuple(max(n, pictures.SMALLEST) for n in size) for size in scaled]
 
-    # --- what the objective needs ---
+    # --- the objective ---
 
-    def eye(self):
-        """The network, compiled, in the precision of the moment."""
+    def compiled(self) -> CompiledNetwork:
+        """The network, compiled in the current precision, from `networks` if it is there."""
         s = self.settings
         first = (
             pictures.resized(self.styles[0], pictures.fitted(self.styles[0].shape, 256))
@@ -333,8 +331,8 @@ class Job:
             self.precision,
             None if first is None else first.tobytes(),
         )
-        if key not in self.eyes:
-            net = network(
+        if key not in self.networks:
+            network, notes = style_network(
                 s.model,
                 s.weights,
                 content_layers=s.content_layers,
@@ -346,19 +344,20 @@ class Job:
                 picture=first,
             )
             if not self.quiet:
-                for note in net.notes:
+                for note in notes:
                     say(note)
-            self.eyes[key] = Eye(net, s.tile)
-        layers = self.eyes[key].network.style
+            self.networks[key] = CompiledNetwork(network, s.tile)
+        layers = self.networks[key].network.style
         if s.layer_weights is not None and len(s.layer_weights) != len(layers):
             raise KzooError(
                 f"layer_weights has {len(s.layer_weights)} numbers for the style layers {', '.join(layers)}."
             )
-        return self.eyes[key]
+        return self.networks[key]
 
-    def objective(self, eye, side):
+    def objective(self, side: int) -> StyleObjective:
+        """The objective at a size, in the current precision."""
         s, size = self.settings, self.size(side)
-        # The styles' colours are mapped at full size, so that every scale sees the same colours.
+        # The styles' colours are mapped at full size, so that they are the same at every size.
         content, styles = self.content, self.styles
         if s.preserve_color == "histogram":
             styles = [colour.matched(p, content) for p in styles]
@@ -374,8 +373,8 @@ class Job:
             )
             if len(styles) > 1:  # region r takes its texture from style r
                 weights = np.eye(len(styles))
-        return Objective(
-            eye,
+        return StyleObjective(
+            self.compiled(),
             _batch(content, size),
             styles,
             style_weights=weights,
@@ -388,149 +387,183 @@ class Job:
             balance=s.balance or ("gradient" if s.weights in ("random", OFFLINE_STYLE[1]) else "relative"),
         )
 
-    def first(self):
-        """Where the optimisation begins, at the coarsest size."""
+    def first(self) -> np.ndarray:
+        """The picture that the optimisation begins with, (1, h, w, 3) of the coarsest size."""
         size = self.size(self.sides[0])
         if self.settings.init == "noise":
             return np.random.default_rng(self.settings.seed).normal(128, 32, (1, *size, 3)).astype("float32")
         picture = self.content if self.start is None else self.start
         return _batch(colour.luminance(picture) if self.settings.preserve_color == "luminance" else picture, size)
 
-    # --- the way through the sizes ---
+    # --- from size to size ---
 
-    def run(self, interrupted, bar, resume, report):
-        self.interrupted = interrupted
-        self.record = {"content": self.names[0], "styles": self.names[1], "fingerprint": self.fingerprint()}
+    def run(self, interrupted: Callable[[], bool], bar: Any, *, resume: bool = False, report: bool = True) -> Result:
+        """Optimise the picture at all sizes and write it.
+
+        Args:
+            interrupted: asked often; whether to save a state and stop.
+            bar: shows progress, see `kzoo.progress`.
+            resume: begin with the saved state.
+            report: write the comparison and the loss curve as well.
+
+        Raises:
+            Interrupted: once a state is saved.
+            KzooError: a state that does not fit, too little memory, a loss that is not finite.
+        """
         arrays = self.restore() if resume else None
-        self.began = time.monotonic() - self.seconds
-        eye, last = self.eye(), self.sides[-1]
-        memory.check(eye, max([self.size(last), *self.style_sizes(last)], key=math.prod), self.precision)
+        compiled, last = self.compiled(), self.sides[-1]
+        check_memory(compiled, max([self.size(last), *self.style_sizes(last)], key=math.prod), self.precision)
+        x = None
         for k in range(len(self.done), len(self.sides)):
-            self.paint(k, arrays, bar)
+            x = self.optimise(k, x, arrays, interrupted, bar)
             arrays = None
-        return self.finish(report)
+        return self.finish(x, report)
 
-    def paint(self, k, arrays, bar):
-        """Size k, from what size k - 1 left or from a state's arrays: self.picture is what comes out."""
+    def optimise(
+        self, k: int, x: np.ndarray | None, arrays: dict | None, interrupted: Callable[[], bool], bar: Any
+    ) -> np.ndarray:
+        """Optimise the picture at size k.
+
+        Args:
+            k: the number of the size.
+            x: the picture of size k - 1, (1, h, w, 3); not needed for size 0 or with `arrays`.
+            arrays: those of a saved state, or None.
+            interrupted, bar: as in `run`.
+
+        Returns:
+            The picture of size k, (1, H, W, 3) float32.
+        """
         side, size = self.sides[k], self.size(self.sides[k])
         began, self.until = time.monotonic(), None
-        self.target = self.objective(self.eye(), side)
+        objective = self.objective(side)
         if arrays:
             self.average = arrays.pop("average", None)
             optimiser = self.optimiser(arrays["x"])
             optimiser.restore(arrays)
         else:
             self.used = 0
-            optimiser = self.optimiser(self.first() if k == 0 else _grown(self.picture, size))
+            optimiser = self.optimiser(self.first() if k == 0 else _grown(x, size))
+
+        def evaluate(x):
+            """The objective, counted and timed."""
+            if breakable and (interrupted() or self.is_late()):
+                raise StepAborted
+            start = time.monotonic()
+            result = objective(x)
+            self.used, self.cost = self.used + 1, time.monotonic() - start
+            return result
+
         bar.start(f"{size[1]}x{size[0]}", None if self.deadline else self.quotas[k], self.used)
         while not self.is_over(k):
             before = self.used
-            # A line search may take 20 evaluations. The first step is made whole: what it begins with is to be kept.
-            self.breakable = optimiser.loss is not None
+            # A line search may take 20 evaluations. The first step is always made in full: a state needs its loss.
+            breakable = optimiser.loss is not None
             try:
-                moved = optimiser.step(self.evaluate)
-            except Enough:
+                moved = optimiser.step(evaluate)
+            except StepAborted:
                 self.used = before
-                if not self.interrupted():
+                if not interrupted():
                     break
                 self.save(optimiser, side)
-                raise Interrupted("") from None  # said in full where the signal's number is known
+                raise Interrupted("") from None  # the message is made where the signal's number is known
             if self.deadline and self.until is None:
                 self.until = self.finish_time(k, time.monotonic() - began)
             if not math.isfinite(optimiser.loss):
                 raise KzooError(f"The loss became {optimiser.loss} at {side} pixels: try float32, or other weights.")
             self.note(optimiser, side, self.used - before, bar)
             if moved:
-                self.smooth(optimiser.x)
+                self.update_average(optimiser.x)
             elif self.precision == "float32" or self.is_over(k):
-                break  # as low as float32 can tell, or no time to compile another precision
+                break  # as low as float32 can go, or no time to compile another precision
             else:
-                bar.done(f"{size[1]}x{size[0]}: {self.precision} shows no way down any more, going on in float32.")
-                before_, self.precision = self.precision, "float32"
-                self.target = self.objective(self.eye(), side)
+                bar.done(f"{size[1]}x{size[0]}: line search failed in {self.precision}, continuing in float32.")
+                previous, self.precision = self.precision, "float32"
+                objective = self.objective(side)
                 optimiser.forget()
                 if self.is_over(k):  # compiling took the rest: without a step, later sizes go on as with `like`
-                    self.precision = before_
-            if self.interrupted():
+                    self.precision = previous
+            if interrupted():
                 self.save(optimiser, side)
                 raise Interrupted("")
             if self.save_every and self.used // self.save_every > before // self.save_every:
                 self.save(optimiser, side)
-        self.picture = self.smoothed(optimiser.x)
+        result = self.averaged(optimiser.x)
         self.average = None
         self.done.append(self.used)
         bar.done(f"{size[1]}x{size[0]}: {self.parts()}, {self.used} evaluations")
-
-    def evaluate(self, x):
-        """The objective of the moment, counted and timed."""
-        if self.breakable and (self.interrupted() or self.is_late()):
-            raise Enough
-        start = time.monotonic()
-        result = self.target(x)
-        self.used, self.cost = self.used + 1, time.monotonic() - start
         return result
 
-    def optimiser(self, x):
+    def optimiser(self, x: np.ndarray) -> LBFGS | ArrayAdam:
+        """A new optimiser that begins with x."""
         s = self.settings
         return LBFGS(x) if s.optimizer == "lbfgs" else OPTIMISERS[s.optimizer](x, s.learning_rate)
 
-    def finish_time(self, k, setup):
-        """When size k has had its share of the budget, asked once it runs. An evaluation costs what its pixels cost.
+    def finish_time(self, k: int, setup: float) -> float:
+        """When to stop size k, so that each size has its share of the budget: an evaluation costs what its pixels cost.
 
-        setup: seconds until now for targets and compilation, which the later sizes will need as well.
+        Args:
+            k: the number of the size; it has made its first step.
+            setup: seconds until now for targets and compilation, which the later sizes will need as well.
+
+        Returns:
+            A time on the clock of time.monotonic.
         """
         costs, now = [math.prod(self.size(side)) for side in self.sides[k:]], time.monotonic()
         left = self.deadline - RESERVE - now - setup * (len(costs) - 1)
         return now + left * costs[0] / sum(costs)
 
-    def is_over(self, k):
+    def is_over(self, k: int) -> bool:
+        """Whether size k has had its evaluations, or its time."""
         if self.deadline is None:
             return self.used >= self.quotas[k]
         return self.is_late()
 
-    def is_late(self):
+    def is_late(self) -> bool:
         """Whether one more evaluation would end after this size's share of the budget."""
         return self.until is not None and time.monotonic() + self.cost > self.until
 
-    def note(self, optimiser, side, calls, bar):
+    def note(self, optimiser: LBFGS | ArrayAdam, side: int, evaluations: int, bar: Any) -> None:
+        """Add a row to the history."""
         before = self.history[-1]["evaluations"] if self.history else 0
         self.history.append(
             {
                 "size": side,
-                "evaluations": before + calls,
+                "evaluations": before + evaluations,
                 "loss": optimiser.loss,
                 **optimiser.parts,
                 "precision": self.precision,
                 "seconds": round(time.monotonic() - self.began, 3),
             }
         )
-        bar.advance(calls, loss=optimiser.loss, **optimiser.parts)
+        bar.advance(evaluations, loss=optimiser.loss, **optimiser.parts)
 
-    def smooth(self, x):
-        """The moving average of the iterates, and the weight that it has reached."""
+    def update_average(self, x: np.ndarray) -> None:
+        """Update the moving average of the iterates, and the sum of its weights, if the settings ask for it."""
         if self.settings.average:
             before = np.zeros((2, *x.shape), "float32") if self.average is None else self.average
             now = np.stack([x, np.ones_like(x)])
             self.average = np.float32(DECAY) * before + np.float32(1 - DECAY) * now
 
-    def smoothed(self, x):
+    def averaged(self, x: np.ndarray) -> np.ndarray:
+        """The moving average of the iterates, or x if there is none."""
         return x if self.average is None else self.average[0] / self.average[1]
 
-    def parts(self):
+    def parts(self) -> str:
+        """The last loss and its parts, for a message."""
         row = self.history[-1]
         return ", ".join(f"{k} {row[k]:.4g}" for k in ("loss", "content", "style", "tv", "range") if k in row)
 
-    # --- what is kept ---
+    # --- files ---
 
-    def fingerprint(self):
-        """Of every picture that goes in, so that a state is never resumed with other ones."""
+    def fingerprint(self) -> str:
+        """A hash of all input pictures, so that a state is never resumed with other ones."""
         state = hashlib.sha256()
         for p in [self.content, *self.styles, *(m for pair in self.masks for m in pair), self.start]:
             state.update(b"-" if p is None else str(p.shape).encode() + np.ascontiguousarray(p).tobytes())
         return state.hexdigest()[:16]
 
-    def save(self, optimiser, side):
-        """The picture as it is, and all that is needed to go on from here."""
+    def save(self, optimiser: LBFGS | ArrayAdam, side: int) -> None:
+        """Write the picture as it is, and all that `restore` needs."""
         if self.out is None:
             return
         arrays = optimiser.state()
@@ -549,9 +582,10 @@ class Job:
                 "seconds": time.monotonic() - self.began,
             },
         )
-        self.write(self.finished(self.smoothed(optimiser.x), side))
+        self.write(self.finished(self.averaged(optimiser.x), side))
 
-    def restore(self):
+    def restore(self) -> dict[str, np.ndarray]:
+        """Read the state that `save` wrote; the arrays of the optimiser. KzooError if it does not fit."""
         if not self.state_path.is_file():
             raise KzooError(f"There is no {self.state_path} to go on from: start without --resume.")
         arrays, state = load_checkpoint(self.state_path)
@@ -560,18 +594,19 @@ class Job:
         if wrong:
             raise KzooError(f"{self.state_path} can't be resumed with other pictures or settings. {'; '.join(wrong)}.")
         self.done, self.used, self.history = state["done"], state["used"], state["history"]
-        self.precision, self.seconds = state["precision"], state["seconds"]
+        self.precision, self.began = state["precision"], time.monotonic() - state["seconds"]
         return arrays
 
-    def finished(self, x, side):
-        """(H, W, 3) uint8: with the content's colour back where it was left out."""
+    def finished(self, x: np.ndarray, side: int) -> np.ndarray:
+        """(H, W, 3) uint8 of x, with the content's colour where only the luminance was optimised."""
         if self.settings.preserve_color == "luminance":
-            return pictures.as_uint8(
+            return pictures.to_uint8(
                 colour.recoloured(x[0], np.clip(pictures.resized(self.content, self.size(side)), 0, 255))
             )
-        return pictures.as_uint8(x[0])
+        return pictures.to_uint8(x[0])
 
-    def write(self, picture):
+    def write(self, picture: np.ndarray) -> None:
+        """Write the PNG with its record."""
         from kzoo import __version__
 
         # The evaluations that were made, so that a picture made in a time budget can be made again.
@@ -581,10 +616,11 @@ class Job:
         last = {k: v for k, v in self.history[-1].items() if k != "seconds"}
         self.record = {**self.record, "kzoo": __version__, "settings": asdict(made), "last": last}
         if self.out:
-            pictures.write(self.out, picture, self.record)
+            pictures.write_picture(self.out, picture, self.record)
 
-    def finish(self, report):
-        picture = self.finished(self.picture, self.sides[-1])
+    def finish(self, x: np.ndarray, report: bool) -> Result:
+        """Write the result and remove the state."""
+        picture = self.finished(x, self.sides[-1])
         self.write(picture)
         if self.out and report:
             pictures.side_by_side(beside(self.out, "compare"), [self.content, *self.styles, picture])
@@ -596,13 +632,14 @@ class Job:
         return Result(picture, self.record, self.history, self.out)
 
 
-def beside(path, what):
-    """out/a.png -> out/a-compare.png"""
+def beside(path: Path, what: str) -> Path:
+    """The path of a file that belongs to a result.
+
+    Example:
+        >>> str(beside(Path("a.png"), "compare"))
+        'a-compare.png'
+    """
     return path.with_name(f"{path.stem}-{what}.png")
-
-
-def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _name(picture):
@@ -611,7 +648,7 @@ def _name(picture):
 
 def _picture(picture):
     if _name(picture) is not None:
-        return pictures.read(picture)
+        return pictures.read_picture(picture)
     picture = np.asarray(picture)
     if picture.dtype != np.uint8:
         raise DataError(f"A picture must be a path or an array (height, width, 3) of uint8, got {picture.dtype}.")

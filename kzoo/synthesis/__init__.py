@@ -1,1 +1,1 @@
-"""A picture from an objective: compiled network, objective, losses, optimisers, tiles, memory, picture files."""
+"""A picture from an objective: feature network, objective, losses, optimisers, tiles, memory, picture files."""

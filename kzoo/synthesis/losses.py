@@ -4,54 +4,111 @@ Features are (1, H, W, N): N filters at M = H * W positions. Everything is summe
 adds up hundreds of thousands of products, which 16 bits can't hold.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import keras
+from keras import KerasTensor as Tensor
 from keras import ops
 
 
-def at_least_float32(x):
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` as float32; float64 stays float64."""
     return x if keras.backend.standardize_dtype(x.dtype) == "float64" else ops.cast(x, "float32")
 
 
-def content_loss(features, target, mask=None):
-    """1/2 sum (F - P)^2 (eq. 1), over the positions that the mask (1, H, W, 1) keeps."""
+def content_loss(features: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The content loss, 1/2 sum (F - P)^2.
+
+    Args:
+        features: F, the features of the picture, (1, H, W, N).
+        target: P, the features of the content picture, (1, H, W, N).
+        mask: (1, H, W, 1), the weight of each position; None: 1 everywhere.
+
+    Returns:
+        A scalar.
+
+    Reference:
+        Gatys et al. 2016, equation 1.
+    """
     square = ops.square(at_least_float32(features) - at_least_float32(target))
     return ops.sum(square if mask is None else square * mask) / 2
 
 
-def gram(features, masks=None):
-    """G = F F^T, summed over positions (eq. 3): (R, N, N) for R masks (1, H, W, 1), one for each region; R = 1 without.
+def gram(features: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
+    """The Gram matrix G = F F^T, summed over positions; with masks, one matrix for each region.
 
-    A region's Gram is the sum of m f f^T over positions: the guided Gram of Gatys et al. 2017 (arXiv:1611.07865,
-    eq. 4) with T^2 = m.
+    A region's Gram matrix is the sum of m f f^T over positions, for the mask m.
+
+    Args:
+        features: F, (1, H, W, N).
+        masks: R masks (1, H, W, 1), one for each region; None: one region that is the whole picture.
+
+    Returns:
+        (R, N, N); R = 1 without masks.
+
+    Reference:
+        Gatys et al. 2016, equation 3. With masks: the guided Gram matrix of Gatys et al. 2017 (arXiv:1611.07865),
+        equation 4, with T^2 = m.
     """
     f = ops.reshape(at_least_float32(features), (-1, features.shape[-1]))
     weighted = [f] if masks is None else [f * ops.reshape(m, (-1, 1)) for m in masks]
     return ops.stack([ops.matmul(ops.transpose(g), f) for g in weighted])
 
 
-def style_loss(mean_gram, target):
-    """E = 1/(4 N^2) sum (G/M - A/M')^2, averaged over the regions; mean_gram = G/M and target = A/M' are (R, N, N).
+def style_loss(mean_gram: Tensor, target: Tensor) -> Tensor:
+    """The style loss of one layer, E = 1/(4 N^2) sum (G/M - A/M')^2, averaged over the regions.
 
-    For pictures of one size (M = M') it is eq. 4, 1/(4 N^2 M^2) sum (G - A)^2. M is taken for each picture, so that a
-    painting of another size can be a target.
+    For pictures of one size (M = M') it is 1/(4 N^2 M^2) sum (G - A)^2, as published. M is taken for each picture, so
+    that a style picture of another size can be a target.
+
+    Args:
+        mean_gram: G/M, the Gram matrix of the picture divided by its number of positions, (R, N, N).
+        target: A/M', that of the style picture, (R, N, N).
+
+    Returns:
+        A scalar.
+
+    Reference:
+        Gatys et al. 2016, equation 4. Departure: M of each picture in place of one M.
     """
     regions, filters, _ = mean_gram.shape
     return ops.sum(ops.square(mean_gram - target)) / (4 * filters**2 * regions)
 
 
-def style_slope(mean_gram, target, positions):
-    """dE/dG of style_loss, (R, N, N): (G/M - A/M') / (2 N^2 M R). positions: M of each region, (R,)."""
+def style_slope(mean_gram: Tensor, target: Tensor, positions: Tensor) -> Tensor:
+    """The derivative dE/dG of `style_loss`, (G/M - A/M') / (2 N^2 M R).
+
+    Args:
+        mean_gram: G/M, (R, N, N).
+        target: A/M', (R, N, N).
+        positions: M, the number of positions of each region, (R,).
+
+    Returns:
+        (R, N, N).
+    """
     regions, filters, _ = mean_gram.shape
     return (mean_gram - target) / (2 * filters**2 * regions * positions[:, None, None])
 
 
-def total_variation(x):
-    """Sum of the squared differences between neighbours, down and across (Mahendran and Vedaldi 2015, beta = 2)."""
+def total_variation(x: Tensor) -> Tensor:
+    """The sum of the squared differences between neighbouring pixels, down and across.
+
+    Args:
+        x: pictures, (B, H, W, C).
+
+    Returns:
+        A scalar.
+
+    Reference:
+        Mahendran and Vedaldi 2015 (arXiv:1412.0035), section 3, with beta = 2.
+    """
     x = at_least_float32(x)
     return ops.sum(ops.square(x[:, 1:] - x[:, :-1])) + ops.sum(ops.square(x[:, :, 1:] - x[:, :, :-1]))
 
 
-def out_of_range(x):
-    """Sum of the squared distances of pixels from 0..255: what a file would cut off."""
+def out_of_range(x: Tensor) -> Tensor:
+    """The sum of the squared distances of pixels from the range 0..255, which is all that an image file can hold."""
     x = at_least_float32(x)
     return ops.sum(ops.square(x - ops.clip(x, 0, 255)))

@@ -1,172 +1,207 @@
-"""The network that looks at the pictures: any of the catalog, cut behind the deepest layer that is asked for."""
+"""The features of a picture: a network of the catalog, cut behind the deepest layer that is used."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from kzoo.builder import build
-from kzoo.catalog import spec
-from kzoo.catalog.pretrained import OFFLINE_STYLE
+from kzoo.catalog import Weights, spec
 from kzoo.errors import KzooError, WeightsError, unknown
 from kzoo.graph.ledger import ledger, without_values
 from kzoo.weights import assign, fetch, read, resolve
 from kzoo.weights.assign import best
 
-# Gatys et al. 2016, section 3; behind the ReLU, which VGG with batch norm has as a layer of its own.
-CONTENT, STYLE = ("block4_conv2",), tuple(f"block{i}_conv1" for i in range(1, 6))
 POOLING, PADDING = ("average", "max"), ("replicate", "zeros")
 
 
-def model_of(name, weights):
-    """The model that weights are for: kzoo's own are not VGG-19's, the default's.
+@dataclass(frozen=True)
+class CatalogModel:
+    """A whole model of the catalog without values, and the arrays that its weights have for it.
 
-    >>> model_of("vgg19", "cifar10"), model_of("vgg19", "imagenet")
-    ('vgg_cifar10', 'vgg19')
+    Args:
+        model: the network, for pictures of its published size.
+        arrays: {path of a variable: array}; None for random weights.
+        weights: the tag or path that was asked for, for messages.
     """
-    return OFFLINE_STYLE[0] if name == "vgg19" and weights == OFFLINE_STYLE[1] else name
+
+    model: keras.Model
+    arrays: dict[str, np.ndarray] | None
+    weights: str
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of all layers, in order."""
+        return [layer.name for layer in self.model.layers]
+
+    def reaches(self, name: str) -> bool:
+        """Whether the weights have values for a layer and for all layers before it."""
+        needed = keras.Model(self.model.inputs[0], self.model.get_layer(name).output).layers
+        return self.arrays is None or all(v.path in self.arrays for layer in needed for v in layer.weights)
+
+    def check_layers(self, names: Iterable[str]) -> None:
+        """Refuse layers that can't be used.
+
+        Raises:
+            UnknownName: the model has no layer of that name.
+            WeightsError: the weights do not reach it.
+            KzooError: its output is not a feature map.
+        """
+        model = self.model
+        for name in names:
+            if name not in self.layers:
+                raise unknown(f"layer of {model.name}", name, self.layers, f"kzoo info {model.name} shows all.")
+            if not self.reaches(name):
+                raise WeightsError(f"{self.weights} does not hold all layers up to {name}: choose an earlier one.")
+            if len(model.get_layer(name).output.shape) != 4:
+                raise KzooError(f"{name} of {model.name} is not a feature map: choose an earlier layer.")
 
 
 @dataclass(frozen=True)
-class Network:
-    """What the objective needs to know about a network.
+class FeatureNetwork:
+    """A network that gives the feature maps of a picture, and what the objective needs to know about it.
 
-    model: pictures (1, H, W, 3) in 0..255 to one feature map for each name of `layers`. strides: of each layer, in
-    pixels. halo: how many pixels beyond a tile its features see, a multiple of the largest stride; None if they see
-    everything. values: how many numbers a forward pass computes for each pixel. notes: what a user should know.
+    Args:
+        model: pictures (1, H, W, 3) in 0..255 to one feature map for each name in `layers`.
+        content: the names of the content layers.
+        style: the names of the style layers.
+        strides: {layer: its stride in pixels}.
+        halo: how many pixels beyond a tile its features depend on, a multiple of the largest stride; None: on all.
+        values: how many numbers a forward pass computes for each pixel.
     """
 
     model: keras.Model
     content: tuple[str, ...]
     style: tuple[str, ...]
-    strides: dict
+    strides: dict[str, int]
     halo: int | None
     values: float
-    notes: tuple[str, ...] = ()
 
     @property
-    def layers(self):
+    def layers(self) -> tuple[str, ...]:
+        """The names of content and style layers, each once."""
         return tuple(dict.fromkeys(self.content + self.style))
 
     @property
-    def stride(self):
+    def stride(self) -> int:
+        """The largest stride, in pixels."""
         return max(self.strides.values())
 
-    def named_shapes(self, height, width):
-        """{layer: (1, h, w, N)} for a picture."""
+    def named_shapes(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """{layer: (1, h, w, N)}, the shapes of the feature maps of a picture (height, width)."""
         shapes = self.model.compute_output_shape((1, height, width, 3))
         return dict(zip(self.layers, shapes if isinstance(shapes, list) else [shapes], strict=True))
 
-    def named(self, outputs):
+    def named(self, outputs: Any) -> dict[str, Any]:
+        """{layer: feature map} of the model's outputs."""
         return dict(zip(self.layers, keras.tree.flatten(outputs), strict=True))
 
 
-def network(
-    name="vgg19",
-    weights="imagenet",
-    *,
-    content_layers=None,
-    style_layers=None,
-    pooling="average",
-    padding="replicate",
-    precision="float32",
-    seed=0,
-    picture=None,
-):
-    """A `Network` of the catalog's model `name`.
+def catalog_model(name: str, weights: str, *, precision: str = "float32") -> CatalogModel:
+    """Read a model of the catalog and its weights, for `feature_network`.
 
-    weights: a tag ("imagenet"), a path, or "random". A file that holds only the first layers is enough: of the default
-        layers those are used that it has, and a note says so.
-    content_layers, style_layers: names; None: the paper's, for VGG.
-    pooling: "average", as the paper's pictures were made with, or "max", as the network was trained with.
-    padding: "replicate" repeats the border at convolutions, "zeros" darkens the features there, as in training.
-    seed, picture: for random weights; each layer is scaled to a mean activation of 1 on `picture` (H, W, 3).
+    Args:
+        name: of the catalog; it must take pictures of 3 channels.
+        weights: a tag ("imagenet"), the path of a file, or "random". A file that has only the first layers is enough.
+        precision: what the model computes in, "float32" or "bfloat16".
+
+    Returns:
+        A CatalogModel.
+
+    Raises:
+        UnknownName: there is no such model.
+        KzooError: the model does not take colour pictures.
+        WeightsError: the weights can't be had, or have arrays that the model does not.
     """
     row = spec(name)
-    for kind, value, known in (("pooling", pooling, POOLING), ("padding", padding, PADDING)):
-        if value not in known:
-            raise unknown(kind, value, known, f"It is one of {', '.join(known)}.")
     if row.input_shape[2] != 3:
         raise KzooError(f"{row.name} takes pictures with {row.input_shape[2]} channel(s); style transfer needs colour.")
-    found, config, preprocessing, source = None, {}, None, None
-    if weights != "random":
-        source = resolve(row, weights)
-        config, preprocessing = source.config, source.preprocessing
-    full = without_values(lambda: build(row, precision=precision, preprocessing=preprocessing, **config))
-    if source:
-        found = arrays_for(full, source)
-    content, style, notes = choose(full, found, content_layers, style_layers, str(weights))
-    layers = tuple(dict.fromkeys(content + style))
-    part = keras.Model(full.inputs[0], [full.get_layer(n).output for n in layers], name=row.name)
-    model = cut(part, pooling, padding, seed)
-    if found is not None:
-        paths = {v.path for v in model.weights}
-        assign(model, {k: v for k, v in found.items() if k in paths}, source=str(weights))
-    else:
-        scale_to_one(model, picture)
-    model.trainable = False
-    return Network(model, content, style, *geometry(part, layers), notes)
+    if weights == "random":
+        return CatalogModel(without_values(lambda: build(row, precision=precision, preprocessing=None)), None, weights)
+    source = resolve(row, weights)
+    model = without_values(lambda: build(row, precision=precision, preprocessing=source.preprocessing, **source.config))
+    return CatalogModel(model, arrays_for(model, source), str(weights))
 
 
-def arrays_for(full, source):
-    """The file's arrays under the network's names; WeightsError for any that the network does not have."""
-    variables = {v.path: v for v in full.weights}
-    layers = {layer.name: [v.path for v in layer.weights] for layer in full.layers if layer.weights}
+def arrays_for(model: keras.Model, source: Weights) -> dict[str, np.ndarray]:
+    """Read the arrays of a weights file under the names of a model's variables.
+
+    Args:
+        model: the whole network; the file may have its first layers only.
+        source: what `kzoo.weights.resolve` gave.
+
+    Returns:
+        {path of a variable: array}.
+
+    Raises:
+        WeightsError: the file has an array that the model does not have, or none that it has.
+    """
+    variables = {v.path: v for v in model.weights}
+    layers = {layer.name: [v.path for v in layer.weights] for layer in model.layers if layer.weights}
     path = fetch(source)
     _, (found, _, problems) = best(read(path), source.names, variables, layers)
     problems += [f"unexpected: {p}, shape {a.shape}" for p, a in found.items() if p not in variables]
     if problems:
-        raise WeightsError("\n  ".join([f"{path} does not fit {full.name}; nothing was loaded.", *problems]))
+        raise WeightsError("\n  ".join([f"{path} does not fit {model.name}; nothing was loaded.", *problems]))
+    if not found:
+        raise WeightsError(f"{path} holds no layer of {model.name}.")
     return found
 
 
-def choose(full, found, content, style, weights):
-    """(content layers, style layers, notes): those asked for, or of the paper's those that the weights reach."""
-    names = [layer.name for layer in full.layers]
+def feature_network(
+    source: CatalogModel,
+    *,
+    content_layers: Sequence[str],
+    style_layers: Sequence[str],
+    pooling: str = "average",
+    padding: str = "replicate",
+    seed: int = 0,
+    picture: np.ndarray | None = None,
+) -> FeatureNetwork:
+    """Cut a model of the catalog behind the deepest layer that is used, for pictures of any size.
 
-    def reached(name):
-        needed = keras.Model(full.inputs[0], full.get_layer(name).output).layers
-        return found is None or all(v.path in found for layer in needed for v in layer.weights)
+    Args:
+        source: what `catalog_model` read.
+        content_layers: names of layers whose features are compared position by position.
+        style_layers: names of layers whose Gram matrices are compared.
+        pooling: "average" or "max", in place of the model's max pooling.
+        padding: of convolutions: "replicate" repeats the border; "zeros", as in training, darkens the features there.
+        seed: for random weights.
+        picture: (H, W, 3) in 0..255, for random weights: each layer is scaled to a mean activation of 1 on it.
 
-    if found is not None and not found:
-        raise WeightsError(f"{weights} holds no layer of {full.name}.")
-    for name in [*(content or ()), *(style or ())]:
-        if name not in names:
-            raise unknown(f"layer of {full.name}", name, names, f"kzoo info {full.name} shows all.")
-        if not reached(name):
-            raise WeightsError(f"{weights} does not hold all layers up to {name}: choose an earlier one.")
-        if len(full.get_layer(name).output.shape) != 4:
-            raise KzooError(f"{name} of {full.name} is no feature map: choose an earlier layer.")
+    Returns:
+        A FeatureNetwork, not trainable.
 
-    def relu(n):
-        return n.replace("conv", "relu") if "block1_relu1" in names else n
-
-    usual_content, usual_style = tuple(map(relu, CONTENT)), tuple(map(relu, STYLE))
-    notes = []
-    if style is None:
-        if not set(usual_style) <= set(names):
-            raise KzooError(
-                f"The paper's layers are VGG's: name {full.name}'s style layers. kzoo info {full.name} shows all."
-            )
-        style = tuple(n for n in usual_style if reached(n))
-        if not style:
-            raise WeightsError(f"{weights} holds none of the style layers {', '.join(usual_style)}.")
-        if style != usual_style:
-            notes.append(f"{weights} holds the first layers only. Style layers: {', '.join(style)}.")
-    if content is None:
-        content = usual_content
-        if not set(content) <= set(names) or not all(map(reached, content)):
-            content = (style[-1],)
-            notes.append(f"Content layer: {content[0]}, in place of {usual_content[0]}.")
-    return tuple(content), tuple(style), tuple(notes)
+    Raises:
+        UnknownName: a layer, pooling or padding that does not exist.
+        WeightsError: the weights do not reach a layer.
+        KzooError: a layer that is not a feature map, or a model that can't take pictures of any size.
+    """
+    for kind, value, known in (("pooling", pooling, POOLING), ("padding", padding, PADDING)):
+        if value not in known:
+            raise unknown(kind, value, known, f"It is one of {', '.join(known)}.")
+    source.check_layers([*content_layers, *style_layers])
+    content, style, full = tuple(content_layers), tuple(style_layers), source.model
+    layers = tuple(dict.fromkeys(content + style))
+    part = keras.Model(full.inputs[0], [full.get_layer(n).output for n in layers], name=full.name)
+    model = resizable(part, pooling, padding, seed)
+    if source.arrays is not None:
+        paths = {v.path for v in model.weights}
+        assign(model, {k: v for k, v in source.arrays.items() if k in paths}, source=source.weights)
+    else:
+        scale_to_one(model, picture)
+    model.trainable = False
+    return FeatureNetwork(model, content, style, *geometry(part, layers))
 
 
-def cut(part, pooling, padding, seed):
-    """A copy of a model for pictures of any size, with values, its pooling and padding replaced."""
+def resizable(part: keras.Model, pooling: str, padding: str, seed: int) -> keras.Model:
+    """A copy of a model that takes pictures of any size, with values, its pooling and padding replaced."""
 
     def copy(layer):
         if not isinstance(layer, keras.layers.Layer):
@@ -198,7 +233,7 @@ def cut(part, pooling, padding, seed):
         raise KzooError(f"{part.name} can't take pictures of any size: {str(e).splitlines()[0]}") from e
 
 
-def replicate(x, height, width):
+def replicate(x: keras.KerasTensor, height: int, width: int) -> keras.KerasTensor:
     """Pad (B, H, W, C) with its own border, as convolution with a kernel of (height, width) at "same" needs."""
     for axis, size in ((1, height), (2, width)):
         first, last = [slice(None)] * 4, [slice(None)] * 4
@@ -208,8 +243,13 @@ def replicate(x, height, width):
     return x
 
 
-def scale_to_one(model, picture):
-    """Scale each layer's kernel so that its mean activation on a picture is 1: random filters, of one loudness."""
+def scale_to_one(model: keras.Model, picture: np.ndarray) -> None:
+    """Scale the kernel of each layer in turn so that its mean absolute activation on a picture is 1.
+
+    Args:
+        model: with random weights; its kernels are changed in place.
+        picture: (H, W, 3) in 0..255.
+    """
     x = np.asarray(picture, "float32")[None]
     for layer in model.layers:
         if getattr(layer, "kernel", None) is None:
@@ -220,8 +260,16 @@ def scale_to_one(model, picture):
             layer.kernel.assign(layer.kernel / mean)
 
 
-def geometry(part, layers):
-    """(strides, halo, values for each pixel), from the ledger of a model at its published size."""
+def geometry(part: keras.Model, layers: Sequence[str]) -> tuple[dict[str, int], int | None, float]:
+    """The geometry of feature maps, from the ledger of a model at its published size.
+
+    Args:
+        part: a model for pictures of a fixed size.
+        layers: names of its layers.
+
+    Returns:
+        (strides, halo, values), as in `FeatureNetwork`.
+    """
     table = ledger(part)
     rows = {row.name: row for row in table.rows}
     height, width = part.inputs[0].shape[1:3]

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+
 import keras
 import numpy as np
 from keras import ops
 
 from kzoo.errors import KzooError
 from kzoo.synthesis import losses, tiles
+from kzoo.synthesis.network import FeatureNetwork
 
 BALANCES = ("relative", "gradient", "paper")
 
 
-def differentiable(model, function):
-    """function(model(x), arguments) -> (scalar, more), compiled: x, arguments -> ((scalar, more), d scalar / d x)."""
+def differentiable(model: keras.Model, function: Callable) -> Callable:
+    """Compile a function of a model's outputs together with its gradient for the model's input.
+
+    Args:
+        model: of one input.
+        function: `function(model(x), arguments)` gives (scalar, more).
+
+    Returns:
+        A function of (x, arguments), NumPy arrays or trees of them, that gives ((scalar, more), d scalar / d x).
+
+    Raises:
+        KzooError: Keras runs on another backend than TensorFlow and JAX.
+    """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -40,8 +54,8 @@ def differentiable(model, function):
     raise KzooError(f"Style transfer runs on TensorFlow and JAX; Keras uses {backend} here (KERAS_BACKEND).")
 
 
-def forward(model, function):
-    """function(model(x), arguments), compiled."""
+def forward(model: keras.Model, function: Callable) -> Callable:
+    """Compile `function(model(x), arguments)` as a function of (x, arguments), for TensorFlow and JAX."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -55,7 +69,7 @@ def forward(model, function):
 
 
 def _tensors(tree):
-    """NumPy arrays as tensors, so that their values are no part of the compiled graph; None stays."""
+    """NumPy arrays as tensors, so that their values are not part of the compiled graph; None stays."""
 
     def tensor(a):
         return None if a is None else ops.convert_to_tensor(a, dtype=keras.backend.standardize_dtype(a.dtype))
@@ -67,19 +81,24 @@ def _numpy(tree):
     return keras.tree.map_structure(ops.convert_to_numpy, tree)
 
 
-def regions(guide):
-    """(1, h, w, R) to R masks (1, h, w, 1)."""
+def regions(guide: np.ndarray) -> list[np.ndarray]:
+    """Split a guide (1, h, w, R) into R masks (1, h, w, 1)."""
     return np.split(guide, guide.shape[-1], -1)
 
 
-class Eye:
-    """A network with its functions compiled, for pictures of any size; what is compiled serves all targets and tiles.
+class CompiledNetwork:
+    """A feature network with its functions compiled, for pictures of any size, all targets and all tiles.
 
-    tile: the side of a tile's core in pixels, None to see each picture in one piece. Raises KzooError for a network
-    whose features can't be computed tile by tile exactly.
+    Args:
+        network: a FeatureNetwork.
+        tile: the side of a tile's core in pixels, rounded down to a multiple of the network's stride; None: each
+            picture is computed in one piece.
+
+    Raises:
+        KzooError: the network's features can't be computed tile by tile exactly.
     """
 
-    def __init__(self, network, tile=None):
+    def __init__(self, network: FeatureNetwork, tile: int | None = None):
         if tile is not None:
             if network.halo is None:
                 raise KzooError(
@@ -88,31 +107,31 @@ class Eye:
             tile = max(1, tile // network.stride) * network.stride
         self.network, self.tile = network, tile
         self.measure = forward(network.model, self._measure)
-        self.pull = differentiable(network.model, self._pull)
-        self.whole = differentiable(network.model, self._whole)
-        same = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Identity(dtype="float32")])
-        self.pixels = differentiable(same, self._pixels)
+        self.tile_terms = differentiable(network.model, self._tile_terms)
+        self.picture_terms = differentiable(network.model, self._picture_terms)
+        identity = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Identity(dtype="float32")])
+        self.pixel_terms = differentiable(identity, self._pixel_terms)
 
-    def shapes(self, height, width):
-        """{layer: (1, h, w, N)} for a picture."""
+    def shapes(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """{layer: (1, h, w, N)}, the shapes of the feature maps of a picture (height, width)."""
         return self.network.named_shapes(height, width)
 
-    # --- what is compiled ---
+    # --- the functions that are compiled ---
 
     def _measure(self, outputs, masks):
-        """Grams of the style layers, and the features of the content layers."""
+        """The Gram matrices of the style layers, and the features of the content layers."""
         features = self.network.named(outputs)
         grams = {n: losses.gram(features[n], masks[n]) for n in self.network.style}
         return grams, {n: losses.at_least_float32(features[n]) for n in self.network.content}
 
-    def _content(self, features, a):
+    def _content_terms(self, features, a):
         terms = {n: losses.content_loss(features[n], a["content"][n], a["core"][n]) for n in self.network.content}
         return sum(terms[n] * a["alpha"][n] for n in terms), terms
 
-    def _whole(self, outputs, a):
-        """The objective of a picture seen in one piece."""
+    def _picture_terms(self, outputs, a):
+        """The content and style terms of a picture that is computed in one piece."""
         features = self.network.named(outputs)
-        total, content = self._content(features, a)
+        total, content = self._content_terms(features, a)
         style = {}
         for n in self.network.style:
             mean = losses.gram(features[n], a["masks"][n]) / a["positions"][n][:, None, None]
@@ -120,28 +139,35 @@ class Eye:
             total = total + a["beta"][n] * style[n]
         return total, (content, style)
 
-    def _pull(self, outputs, a):
-        """A tile's part: its content loss, and <dE/dG, its Gram>, whose gradient is the tile's part of the style's."""
+    def _tile_terms(self, outputs, a):
+        """A tile's content loss plus <dE/dG, its Gram matrix>, whose gradient is the tile's part of the style's."""
         features = self.network.named(outputs)
-        total, content = self._content(features, a)
+        total, content = self._content_terms(features, a)
         for n in self.network.style:
             total = total + ops.sum(a["slopes"][n] * losses.gram(features[n], a["masks"][n]))
         return total, content
 
-    def _pixels(self, x, weights):
-        """The terms of the picture itself."""
+    def _pixel_terms(self, x, weights):
+        """The terms of the picture itself: total variation, and pixels outside 0..255."""
         terms = {"tv": weights["tv"] * losses.total_variation(x), "range": weights["range"] * losses.out_of_range(x)}
         return sum(terms.values()), terms
 
-    # --- a picture, all of it ---
+    # --- whole pictures ---
 
-    def windows(self, shape):
+    def windows(self, shape: tuple[int, int]) -> list[tuple[tiles.Span, tiles.Span]]:
+        """The windows (vertical span, horizontal span) of a picture (height, width)."""
         return tiles.windows(shape, self.tile, self.network.halo, self.network.stride)
 
-    def parts(self, shape, guides=None):
-        """For each window of a picture (height, width): (window, {layer: rows and columns}, cores, style masks).
+    def masked_windows(self, shape: tuple[int, int], guides: dict[str, np.ndarray] | None = None) -> Iterator[tuple]:
+        """Go through the windows of a picture.
 
-        guides: {layer: (1, h, w, R)} of the whole picture, or None. A mask is None where it would be 1 everywhere.
+        Args:
+            shape: (height, width) of the picture.
+            guides: {layer: (1, h, w, R)} of the whole picture, or None.
+
+        Yields:
+            (window, {layer: the rows and columns of its feature map}, {layer: mask of the core}, {layer: R masks for
+            its Gram matrices}). A mask is None where it would be 1 everywhere.
         """
         whole = self.shapes(*shape)
         windows = self.windows(shape)
@@ -157,10 +183,20 @@ class Eye:
                     masks[n] = None if cores[n] is None else [core]
             yield window, places, cores, masks
 
-    def grams(self, picture, guides=None):
-        """({style layer: G summed over the picture}, {content layer: features}) of (1, H, W, 3)."""
+    def grams(
+        self, picture: np.ndarray, guides: dict[str, np.ndarray] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The Gram matrices and the content features of a picture.
+
+        Args:
+            picture: (1, H, W, 3) in 0..255.
+            guides: {layer: (1, h, w, R)}, regions with a Gram matrix each; None: one region.
+
+        Returns:
+            ({style layer: G summed over the picture, (R, N, N)}, {content layer: features (1, h, w, N)}).
+        """
         grams, features = {}, {n: np.zeros(s, "float32") for n, s in self.shapes(*picture.shape[1:3]).items()}
-        for window, places, cores, masks in self.parts(picture.shape[1:3], guides):
+        for window, places, cores, masks in self.masked_windows(picture.shape[1:3], guides):
             g, f = _numpy(self.measure(tiles.cropped(picture, window), {n: masks[n] for n in self.network.style}))
             for n, a in g.items():
                 grams[n] = grams.get(n, 0) + a
@@ -170,42 +206,51 @@ class Eye:
         return grams, {n: features[n] for n in self.network.content}
 
 
-class Objective:
+class StyleObjective:
     """The objective for one content picture and its styles, at one size. Call it: x -> (loss, parts, gradient).
 
-    eye: an `Eye`. content: (1, H, W, 3) in 0..255. styles: a list of such, of any sizes. style_weights: one for each
-        style; the target is the weighted mean of their Grams, whose gradient is that of the weighted sum of losses.
-    tv_weight, range_weight: of total variation and of pixels outside 0..255, which a file can't hold.
-    content_weight, style_weight: alpha and beta, as `balance` scales them:
-        "paper": as they are, L = alpha L_content + beta sum_l w_l E_l.
-        "relative": each term is divided by what it would be for zero features, so the numbers mean the same for every
-            network and size: alpha |F - P|^2 / |P|^2 and beta sum_l w_l |G - A|^2 / |A|^2.
-        "gradient": like "relative", and then the style layers are weighed so that each pulls equally hard at the
-            content picture.
-    layer_weights: w_l for each style layer; equal, and 1 in all, by default.
-    guides: (content guide (H, W, R), [one (h, w, R) for each style]), regions that take their texture from each other.
+    Its attributes `alpha` and `beta` are the weights that came of the arguments, {layer: number}, in the paper's terms.
 
-    alpha, beta: what came of it, {layer: number}, in the paper's terms.
+    Args:
+        compiled: a CompiledNetwork.
+        content: the content picture, (1, H, W, 3) in 0..255.
+        styles: style pictures of any sizes, a list of (1, h, w, 3) in 0..255.
+        style_weights: one for each style, or for each style and region (styles, R); equal by default. The target is
+            the weighted mean of the styles' Gram matrices, whose gradient is that of the weighted sum of losses.
+        content_weight, style_weight: alpha and beta, as `balance` scales them.
+        tv_weight: of the total variation.
+        range_weight: of pixels outside 0..255, which a file can't hold.
+        balance: "paper": the weights as they are, L = alpha L_content + beta sum_l w_l E_l.
+            "relative": each term is divided by what it would be for zero features, so the numbers mean the same for
+            every network and size: alpha |F - P|^2 / |P|^2 and beta sum_l w_l |G - A|^2 / |A|^2.
+            "gradient": like "relative", and then the style layers are weighted so that their gradients have the same
+            norm at the content picture.
+        layer_weights: w_l for each style layer; equal, with the sum 1, by default.
+        guides: (content guide (H, W, R), [one (h, w, R) for each style]), values in 0..1: region r of the picture
+            takes its texture from region r of the styles. None: one region.
+
+    Raises:
+        KzooError: a region is smaller than one position of a style layer.
     """
 
     def __init__(
         self,
-        eye,
-        content,
-        styles,
+        compiled: CompiledNetwork,
+        content: np.ndarray,
+        styles: Sequence[np.ndarray],
         *,
-        style_weights=None,
-        content_weight=1.0,
-        style_weight=100.0,
-        tv_weight=0.0,
-        range_weight=0.0,
-        balance="relative",
-        layer_weights=None,
-        guides=None,
+        style_weights: Sequence[float] | np.ndarray | None = None,
+        content_weight: float = 1.0,
+        style_weight: float = 100.0,
+        tv_weight: float = 0.0,
+        range_weight: float = 0.0,
+        balance: str = "relative",
+        layer_weights: Sequence[float] | None = None,
+        guides: tuple[np.ndarray, list[np.ndarray]] | None = None,
     ):
-        self.eye, self.shape = eye, content.shape
+        self.compiled, self.shape = compiled, content.shape
         self.tv_weight, self.range_weight = tv_weight, range_weight
-        network = eye.network
+        network = compiled.network
         shares = np.asarray([1] * len(styles) if style_weights is None else style_weights, "float32")
         shares = shares.reshape(len(styles), -1) / shares.sum(0)
         content_guide, style_guides = guides or (None, [None] * len(styles))
@@ -215,9 +260,9 @@ class Objective:
         for share, style, guide in zip(shares, styles, style_guides, strict=True):
             at_layers = self._guides(guide, style.shape)
             positions = self._positions(at_layers, style.shape, share > 0)
-            for n, g in eye.grams(style, at_layers)[0].items():
+            for n, g in compiled.grams(style, at_layers)[0].items():
                 self.target[n] = self.target[n] + (share / np.maximum(positions[n], 1))[:, None, None] * g
-        self.content = eye.grams(content)[1]
+        self.content = compiled.grams(content)[1]
 
         w = dict(zip(network.style, layer_weights or [1 / len(network.style)] * len(network.style), strict=True))
         self.alpha = dict.fromkeys(network.content, content_weight / len(network.content))
@@ -227,28 +272,28 @@ class Objective:
             self.beta = {n: b / max(zero[n], 1e-30) for n, b in self.beta.items()}
             self.alpha = {n: a / max(float(np.sum(self.content[n] ** 2)) / 2, 1e-30) for n, a in self.alpha.items()}
         if balance == "gradient":
-            pulls = {n: self._pull_of(n, content) for n in network.style}
-            mean = np.mean([pull for n, pull in pulls.items() if w[n]])
-            self.beta = {n: b * mean / max(pulls[n], 1e-30) for n, b in self.beta.items()}
+            norms = {n: self.gradient_norm(n, content) for n in network.style}
+            mean = np.mean([norm for n, norm in norms.items() if w[n]])
+            self.beta = {n: b * mean / max(norms[n], 1e-30) for n, b in self.beta.items()}
         self.beta = {n: w[n] * b for n, b in self.beta.items()}
 
     def _guides(self, guide, shape):
-        """{style layer: (1, h, w, R)}: a guide, averaged over what each unit stands for; None without one."""
+        """{style layer: (1, h, w, R)}: a guide, averaged over the pixels of each position; None without one."""
         if guide is None:
             return None
-        at = {s[1:3]: None for s in self.eye.shapes(*shape[1:3]).values()}
+        at = {s[1:3]: None for s in self.compiled.shapes(*shape[1:3]).values()}
         for size in at:
             at[size] = ops.convert_to_numpy(ops.image.resize(guide[None].astype("float32"), size, antialias=True))
-        return {n: at[s[1:3]] for n, s in self.eye.shapes(*shape[1:3]).items()}
+        return {n: at[s[1:3]] for n, s in self.compiled.shapes(*shape[1:3]).items()}
 
     def _positions(self, guides, shape, used=True):
         """{style layer: M of each region, (R,) float32}; KzooError if a used region is empty."""
-        sizes = self.eye.shapes(*shape[1:3])
+        sizes = self.compiled.shapes(*shape[1:3])
 
         def count(n):
             return np.array([sizes[n][1] * sizes[n][2]]) if guides is None else guides[n].sum((0, 1, 2))
 
-        found = {n: count(n).astype("float32") for n in self.eye.network.style}
+        found = {n: count(n).astype("float32") for n in self.compiled.network.style}
         if any((used & (m < 1)).any() for m in found.values()):
             raise KzooError(
                 f"At {shape[2]}x{shape[1]} pixels a mask leaves less than one position of a region at a style layer: "
@@ -256,40 +301,48 @@ class Objective:
             )
         return found
 
-    def _pull_of(self, layer, content):
-        """The norm of the gradient of one style layer's term, for the content picture."""
+    def gradient_norm(self, layer: str, picture: np.ndarray) -> float:
+        """The norm of the gradient of one style layer's term at a picture (1, H, W, 3)."""
         alpha, beta = self.alpha, self.beta
         self.alpha, self.beta = dict.fromkeys(alpha, 0.0), {n: b if n == layer else 0.0 for n, b in beta.items()}
         try:
-            return float(np.linalg.norm(self.features_terms(content)[2]))
+            return float(np.linalg.norm(self.feature_terms(picture)[2]))
         finally:
             self.alpha, self.beta = alpha, beta
 
-    def __call__(self, x):
-        """(loss, {"content", "style", ...}: its weighted parts, gradient like x float32) for x (1, H, W, 3)."""
-        content, style, gradient = self.features_terms(x)
+    def __call__(self, x: np.ndarray) -> tuple[float, dict[str, float], np.ndarray]:
+        """The loss of a picture and its gradient.
+
+        Args:
+            x: (1, H, W, 3) float32, of the content picture's size.
+
+        Returns:
+            (loss, its weighted parts {"content", "style" and, where they have a weight, "tv", "range"}, gradient), the
+            gradient float32 and of the shape of x.
+        """
+        content, style, gradient = self.feature_terms(x)
         parts = {
             "content": sum(float(self.alpha[n] * v) for n, v in content.items()),
             "style": sum(float(self.beta[n] * v) for n, v in style.items()),
         }
         weights = {"tv": self.tv_weight, "range": self.range_weight}
         if any(weights.values()):
-            (_, terms), slope = self.eye.pixels(x, _floats(weights))
+            (_, terms), slope = self.compiled.pixel_terms(x, _floats(weights))
             parts.update({name: value for name, value in _scalars(terms).items() if weights[name]})
             gradient = gradient + np.asarray(slope)
         return sum(parts.values()), parts, gradient
 
-    def features_terms(self, x):
-        """({layer: L_content}, {layer: E_l}, gradient of their weighted sum)."""
+    def feature_terms(self, x: np.ndarray) -> tuple[dict[str, float], dict[str, float], np.ndarray]:
+        """({content layer: L_content}, {style layer: E_l}, the gradient of their weighted sum) of (1, H, W, 3)."""
         arguments = {"alpha": _floats(self.alpha), "beta": _floats(self.beta)}
-        if len(self.eye.windows(self.shape[1:3])) == 1:
-            masks = {n: None if self.guides is None else regions(self.guides[n]) for n in self.eye.network.style}
-            (_, terms), gradient = self.eye.whole(
+        if len(self.compiled.windows(self.shape[1:3])) == 1:
+            masks = {n: None if self.guides is None else regions(self.guides[n]) for n in self.compiled.network.style}
+            (_, terms), gradient = self.compiled.picture_terms(
                 x,
                 {
                     **arguments,
                     "content": self.content,
-                    "core": dict.fromkeys(self.eye.network.content),
+                    "core": dict.fromkeys(self.compiled.network.content),
                     "masks": masks,
                     "positions": self.positions,
                     "grams": self.target,
@@ -298,18 +351,18 @@ class Objective:
             content, style = (_scalars(t) for t in terms)
             return content, style, np.asarray(gradient)
 
-        # First the Grams of the whole picture, which say how hard each feature is pulled; then the pull, tile by tile.
-        grams, _ = self.eye.grams(x, self.guides)
+        # First the Gram matrices of the whole picture, which dE/dG depends on; then the gradient, tile by tile.
+        grams, _ = self.compiled.grams(x, self.guides)
         means = {n: g / self.positions[n][:, None, None] for n, g in grams.items()}
         style = {n: float(losses.style_loss(means[n], self.target[n])) for n in means}
         slopes = {
             n: ops.convert_to_numpy(losses.style_slope(m, self.target[n], self.positions[n])) * np.float32(self.beta[n])
             for n, m in means.items()
         }
-        gradient, content = np.zeros(self.shape, "float32"), dict.fromkeys(self.eye.network.content, 0.0)
-        for window, places, cores, masks in self.eye.parts(self.shape[1:3], self.guides):
+        gradient, content = np.zeros(self.shape, "float32"), dict.fromkeys(self.compiled.network.content, 0.0)
+        for window, places, cores, masks in self.compiled.masked_windows(self.shape[1:3], self.guides):
             target = {n: self.content[n][:, places[n][0], places[n][1]] for n in content}
-            (_, terms), slope = self.eye.pull(
+            (_, terms), slope = self.compiled.tile_terms(
                 tiles.cropped(x, window),
                 {
                     "alpha": arguments["alpha"],
@@ -323,9 +376,9 @@ class Objective:
             content = {n: content[n] + v for n, v in _scalars(terms).items()}
         return content, style, gradient
 
-    def distances(self, x):
-        """{style layer: |G - A|^2 / |A|^2}, the relative Gram distance of a picture from the target."""
-        grams, _ = self.eye.grams(x, self.guides)
+    def distances(self, x: np.ndarray) -> dict[str, float]:
+        """{style layer: |G - A|^2 / |A|^2}, the relative Gram distance of a picture (1, H, W, 3) from the target."""
+        grams, _ = self.compiled.grams(x, self.guides)
 
         def square(a):
             return float(np.sum(np.square(a, dtype="float64")))

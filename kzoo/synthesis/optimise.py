@@ -1,35 +1,45 @@
 """L-BFGS and Adam on one array, with a state that can be saved: a resumed optimisation is the same, bit for bit.
 
 An optimiser has `x`, `loss`, `parts`, `gradient`, and step(evaluate), where evaluate(x) gives (loss, parts, gradient).
-step returns False when it can't go further.
+step returns False when it can't lower the loss any further.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 
+Evaluate = Callable[[np.ndarray], tuple[float, dict[str, float], np.ndarray]]
+
 
 class LBFGS:
-    """Limited-memory BFGS (Nocedal and Wright 2006, algorithm 7.4) whose every step lowers the loss.
+    """Limited-memory BFGS; each step lowers the loss.
 
-    The line search halves and doubles until the weak Wolfe conditions hold (Lewis and Overton 2013, algorithm 2.6):
-    enough descent, f(x + t d) <= f + c1 t f', and a slope that has flattened, f'(x + t d) >= c2 f'. The second keeps
-    the curvature s^T y of each pair positive; both are usually met by t = 1, so a step costs one evaluation.
+    The line search halves and doubles the step length t until the weak Wolfe conditions hold: sufficient decrease,
+    f(x + t d) <= f + c1 t f', and curvature, f'(x + t d) >= c2 f'. The second keeps the curvature s^T y of each pair
+    positive; both are usually met by t = 1, so a step costs one evaluation.
 
-    memory: pairs kept. first: the root mean square of the first step, in grey levels. tries: evaluations of a search.
+    Args:
+        x: where to start, a float array; None before `restore`.
+        memory: how many pairs (s, y) are kept.
+        first: the root mean square of the first step, in grey levels.
+        tries: the most evaluations of one line search.
+
+    Reference:
+        Nocedal and Wright 2006, algorithm 7.4; the line search: Lewis and Overton 2013, algorithm 2.6.
     """
 
     C1, C2 = 1e-4, 0.9
 
-    def __init__(self, x, memory=10, first=1.0, tries=20):
+    def __init__(self, x: np.ndarray | None, memory: int = 10, first: float = 1.0, tries: int = 20):
         self.x, self.memory, self.first, self.tries = x, memory, first, tries
         self.loss = self.parts = self.gradient = None
         self.pairs = []
 
-    def direction(self):
-        """-H g by the two-loop recursion, H scaled by the last pair."""
+    def direction(self) -> np.ndarray:
+        """The search direction -H g by the two-loop recursion, with H scaled by the last pair."""
         q, factors = self.gradient.copy(), []
         for s, y in reversed(self.pairs):
             rho = 1 / dot(s, y)
@@ -45,7 +55,15 @@ class LBFGS:
             q += np.float32(a - rho * dot(y, q)) * s
         return -q
 
-    def step(self, evaluate):
+    def step(self, evaluate: Evaluate) -> bool:
+        """Make one step.
+
+        Args:
+            evaluate: x to (loss, parts, gradient).
+
+        Returns:
+            False if no step that lowers the loss was found; x is then as it was.
+        """
         if self.loss is None:
             self.loss, self.parts, self.gradient = evaluate(self.x)
         if not dot(self.gradient, self.gradient) > 0:  # nothing left to do, or NaN
@@ -76,12 +94,12 @@ class LBFGS:
         self.x, self.loss, self.parts, self.gradient = x, loss, parts, gradient
         return True
 
-    def forget(self):
-        """Drop what was learnt about the loss, for a loss that changed; x stays."""
+    def forget(self) -> None:
+        """Drop the loss and the pairs, for a loss that has changed; x stays."""
         self.loss, self.pairs = None, []
 
-    def state(self):
-        """Named arrays, all that a resumed optimiser needs."""
+    def state(self) -> dict[str, np.ndarray]:
+        """All that `restore` needs to continue, as named arrays."""
         if self.loss is None:
             return {"x": self.x}
         arrays = {"x": self.x, "gradient": self.gradient, "scalars": scalars(self)}
@@ -89,24 +107,34 @@ class LBFGS:
             arrays[f"s{i}"], arrays[f"y{i}"] = s, y
         return arrays
 
-    def restore(self, arrays):
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Continue from what `state` gave."""
         self.x, self.gradient = arrays["x"], arrays.get("gradient")
         if self.gradient is not None:
             self.loss, self.parts = from_scalars(arrays["scalars"])
         self.pairs = [(arrays[f"s{i}"], arrays[f"y{i}"]) for i in range(sum(k.startswith("y") for k in arrays))]
 
 
-class Adam:
-    """Adam (Kingma and Ba 2015, algorithm 1). rate: in grey levels."""
+class ArrayAdam:
+    """Adam on one array.
+
+    Args:
+        x: where to start, a float array.
+        rate: the learning rate, in grey levels.
+
+    Reference:
+        Kingma and Ba 2015 (arXiv:1412.6980), algorithm 1.
+    """
 
     BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
-    def __init__(self, x, rate=5.0):
+    def __init__(self, x: np.ndarray, rate: float = 5.0):
         self.x, self.rate, self.steps = x, rate, 0
         self.mean, self.square = np.zeros_like(x), np.zeros_like(x)
         self.loss = self.parts = self.gradient = None
 
-    def step(self, evaluate):
+    def step(self, evaluate: Evaluate) -> bool:
+        """Make one step; True. `loss` is that of the picture before the step."""
         self.loss, self.parts, g = evaluate(self.x)
         self.steps += 1
         self.mean = np.float32(self.BETA1) * self.mean + np.float32(1 - self.BETA1) * g
@@ -116,25 +144,29 @@ class Adam:
         self.x = self.x - np.float32(self.rate) * mean / (np.sqrt(square) + np.float32(self.EPSILON))
         return True
 
-    def state(self):
+    def state(self) -> dict[str, np.ndarray]:
+        """All that `restore` needs to continue, as named arrays."""
         return {"x": self.x, "mean": self.mean, "square": self.square, "steps": np.array(self.steps)}
 
-    def restore(self, arrays):
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Continue from what `state` gave."""
         self.x, self.mean, self.square = arrays["x"], arrays["mean"], arrays["square"]
         self.steps = int(arrays["steps"])
 
 
-OPTIMISERS = {"lbfgs": LBFGS, "adam": Adam}
+OPTIMISERS = {"lbfgs": LBFGS, "adam": ArrayAdam}
 
 
-def dot(a, b):
+def dot(a: np.ndarray, b: np.ndarray) -> float:
+    """The scalar product of two arrays of one shape."""
     return float(np.dot(a.ravel(), b.ravel()))
 
 
-def scalars(optimiser):
-    """Loss and parts as an array of bytes: JSON holds every digit of a float."""
+def scalars(optimiser: LBFGS) -> np.ndarray:
+    """Loss and parts as an array of bytes of JSON, which holds every digit of a float."""
     return np.frombuffer(json.dumps([optimiser.loss, optimiser.parts]).encode(), "uint8")
 
 
-def from_scalars(array):
+def from_scalars(array: np.ndarray) -> list:
+    """[loss, parts] of what `scalars` gave."""
     return json.loads(array.tobytes())

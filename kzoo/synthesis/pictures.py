@@ -1,10 +1,12 @@
-"""Pictures for style transfer: read, resize, write with their settings inside."""
+"""Picture files: read, resize, write with a record inside."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,12 +18,19 @@ from kzoo.data import images
 from kzoo.errors import DataError
 from kzoo.files import write_atomically
 
-SMALLEST = 32  # pixels of the shorter side: less leaves nothing to the deeper layers
+SMALLEST = 32  # pixels of the shorter side: of less, the deeper layers have no feature map
 KEY = "kzoo-style"
 
 
-def read(path):
-    """(H, W, 3) uint8 of an image file, by the rules of `kzoo.data.images`; DataError names the file and the reason."""
+def read_picture(path: str | os.PathLike) -> np.ndarray:
+    """Read an image file, by the rules of `kzoo.data.images`.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        DataError: it can't be read or is too small; the message names the file and the reason.
+    """
     try:
         with tf.device("CPU"):
             picture = images.decode(tf.constant(images.read(path))).numpy()
@@ -32,7 +41,8 @@ def read(path):
     return checked(picture, images.shown(path))
 
 
-def checked(picture, name="The picture"):
+def checked(picture: np.ndarray, name: str = "The picture") -> np.ndarray:
+    """The picture itself; DataError unless it is (H, W, 3) with at least 32 pixels on each side."""
     if picture.ndim != 3 or picture.shape[2] != 3:
         raise DataError(f"{name} must be an array (height, width, 3), got the shape {picture.shape}.")
     if min(picture.shape[:2]) < SMALLEST:
@@ -42,38 +52,47 @@ def checked(picture, name="The picture"):
     return picture
 
 
-def fitted(shape, side):
-    """(height, width) with the longer side `side`.
+def fitted(shape: Sequence[int], side: float) -> tuple[int, int]:
+    """The size of a picture once it is scaled to a longer side.
 
-    >>> fitted((768, 1024, 3), 512)
-    (384, 512)
+    Args:
+        shape: (height, width, ...) in pixels.
+        side: the longer side to reach, in pixels.
+
+    Returns:
+        (height, width), each at least 1.
+
+    Example:
+        >>> fitted((768, 1024, 3), 512)
+        (384, 512)
     """
     scale = side / max(shape[:2])
     return tuple(max(1, round(n * scale)) for n in shape[:2])
 
 
-def resized(picture, size):
-    """(H, W, C) to (*size, C) float32, bicubic and antialiased, not clipped."""
+def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scale (H, W, C) to (*size, C) float32, bicubic and antialiased. The result is not clipped to 0..255."""
     if picture.shape[:2] == tuple(size):
         return picture.astype("float32")
     with tf.device("CPU"):
         return tf.image.resize(picture.astype("float32"), size, "bicubic", antialias=True).numpy()
 
 
-def as_uint8(picture):
+def to_uint8(picture: np.ndarray) -> np.ndarray:
+    """Round and clip to 0..255."""
     return np.clip(np.round(picture), 0, 255).astype("uint8")
 
 
-def write(path, picture, record):
-    """A PNG that carries a record (JSON) as text."""
+def write_picture(path: str | os.PathLike, picture: np.ndarray, record: dict) -> None:
+    """Write a picture (H, W, 3) uint8 as a PNG that carries a record as JSON text."""
     info = PngImagePlugin.PngInfo()
     info.add_itxt(KEY, json.dumps(record))
     with write_atomically(path) as f:
         Image.fromarray(picture).save(f, "PNG", pnginfo=info)
 
 
-def record(path):
-    """The record of a PNG that `write` made; DataError if there is none."""
+def read_record(path: str | os.PathLike) -> dict:
+    """The record of a PNG that `write_picture` wrote; DataError if there is none with settings."""
     reason = images.fault(path)
     if reason:
         raise DataError(f"{images.shown(path)} {reason}.")
@@ -88,22 +107,22 @@ def record(path):
         raise DataError(f"{images.shown(path)} carries no settings of kzoo style: give a PNG that it wrote.") from e
 
 
-def side_by_side(path, pictures):
-    """Content, styles and result at one height, in one PNG."""
+def side_by_side(path: str | os.PathLike, pictures: Sequence[np.ndarray]) -> None:
+    """Write pictures (h, w, 3) next to each other as one PNG, all at the height of the last."""
     height = pictures[-1].shape[0]
 
     def width(p):
-        return min(max(1, round(p.shape[1] * height / p.shape[0])), 8 * height)  # of a long strip: no wider
+        return min(max(1, round(p.shape[1] * height / p.shape[0])), 8 * height)  # a long strip gets no wider
 
-    row = [as_uint8(resized(p, (height, width(p)))) for p in pictures]
+    row = [to_uint8(resized(p, (height, width(p)))) for p in pictures]
     gap = np.full((height, max(2, height // 64), 3), 255, "uint8")
     joined = [part for p in row for part in (p, gap)][:-1]
     with write_atomically(path) as f:
         Image.fromarray(np.concatenate(joined, 1)).save(f, "PNG")
 
 
-def loss_curve(path, history):
-    """The loss and its parts by evaluation, one line for each, a mark where the size changes."""
+def loss_curve(path: str | os.PathLike, history: Sequence[dict]) -> None:
+    """Plot the loss and its parts over evaluations, with a vertical line where the size changes, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -122,15 +141,19 @@ def loss_curve(path, history):
         figure.savefig(f, format="png", dpi=120)
 
 
-def unpainted(bad, files, results):
-    """The DataError that tells how many pictures could not be painted; `results` has what was made of the others."""
+def failed_pictures(bad: Sequence, files: Sequence, results: list) -> DataError:
+    """The DataError that says how many of the files could not be painted; its `results` are those of the others."""
     error = DataError(f"{len(bad)} of {len(files)} pictures could not be painted.")
     error.results = results
     return error
 
 
-def listed(folder):
-    """The files of a folder that are images by their headers, frames in the order of their numbers: 2 before 10."""
+def picture_files(folder: str | os.PathLike) -> list[Path]:
+    """The files of a folder that are images by their headers, in the order of the numbers in their names: 2 before 10.
+
+    Raises:
+        DataError: there is none.
+    """
 
     def numbers(p):
         return [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.name)]

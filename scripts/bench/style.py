@@ -52,13 +52,13 @@ def measure(name, options):
     import numpy as np
 
     from kzoo.synthesis import pictures
-    from kzoo.synthesis.network import network
-    from kzoo.synthesis.objective import Eye, Objective
+    from kzoo.synthesis.network import catalog_model, feature_network
+    from kzoo.synthesis.objective import CompiledNetwork, StyleObjective
 
     who, optimiser, precision = name.split()
 
     def picture(path):
-        return pictures.read(path)
+        return pictures.read_picture(path)
 
     def fitted(p):
         return pictures.resized(p, pictures.fitted(p.shape, options.size)).astype("float32")[None]
@@ -67,13 +67,14 @@ def measure(name, options):
     layers = tuple(f"block{i}_conv1" for i in (1, 2, 3))
 
     def objective(precision):
-        net = network("vgg19", options.weights, content_layers=layers[-1:], style_layers=layers, precision=precision)
-        return Objective(Eye(net), content, [style])
+        source = catalog_model("vgg19", options.weights, precision=precision)
+        network = feature_network(source, content_layers=layers[-1:], style_layers=layers)
+        return StyleObjective(CompiledNetwork(network), content, [style])
 
     exact = objective("float32")
     start = exact(content)[0]
     if who == "torch":
-        evaluate = in_torch(exact.eye.network.model, layers, content, style)
+        evaluate = in_torch(exact.compiled.network.model, layers, content, style)
         assert abs(evaluate(content)[0] / start - 1) < 1e-3, (evaluate(content)[0], start)
     else:
         evaluate = exact if precision == "float32" else objective(precision)
@@ -133,9 +134,9 @@ def operations(shape, layers):
 
 
 def kzoo_loop(optimiser, content, evaluate):
-    from kzoo.synthesis.optimise import LBFGS, Adam
+    from kzoo.synthesis.optimise import LBFGS, ArrayAdam
 
-    steps = {"lbfgs": LBFGS, "adam": Adam}[optimiser](content.copy())
+    steps = {"lbfgs": LBFGS, "adam": ArrayAdam}[optimiser](content.copy())
     while steps.step(evaluate):
         pass
 

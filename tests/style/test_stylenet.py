@@ -1,5 +1,8 @@
 """Stylenets: the network, its objective, training that resumes, painting, export."""
 
+import json
+from dataclasses import asdict, fields
+
 import keras
 import numpy as np
 import pytest
@@ -12,8 +15,9 @@ from kzoo.errors import DataError, KzooError, RunError
 from kzoo.exporting.stylenet import export_stylenet
 from kzoo.models.stylenet import ReflectionPadding2D
 from kzoo.style import stylenet
-from kzoo.synthesis import losses
-from kzoo.synthesis.network import network
+from kzoo.style.network import style_network
+from kzoo.style.settings import StylenetOptions
+from kzoo.synthesis import losses, pictures
 
 RNG = np.random.default_rng(0)
 
@@ -61,8 +65,8 @@ def test_reflection_padding_and_instance_norm_are_numpys():
 def test_the_objective_is_that_of_style_transfer():
     style, painted, content = RNG.uniform(0, 255, (3, 1, 40, 48, 3)).astype("float32")
     layers = dict(content_layers=("block2_conv1",), style_layers=("block1_conv1", "block2_conv1"))
-    net = network("vgg11", "random", picture=style[0], **layers)
-    terms = stylenet.Perceptual(net, style, 2.0, 3.0, 0.5)
+    net, _ = style_network("vgg11", "random", picture=style[0], **layers)
+    terms = stylenet.PerceptualLoss(net, style, content_weight=2.0, style_weight=3.0, tv_weight=0.5)
     got = np.asarray(terms([np.concatenate([painted, content]), np.concatenate([content, content])]))
     f = {k: net.named(net.model(x)) for k, x in (("style", style), ("painted", painted), ("content", content))}
 
@@ -106,11 +110,11 @@ def run(*args, code=0):
     return result
 
 
-def test_pieces_depend_on_the_seed_and_the_number_of_the_picture_only():
+def test_crops_depend_on_the_seed_and_the_number_of_the_picture_only():
     x = np.arange(4 * 8 * 8 * 3, dtype="uint8").reshape(4, 8, 8, 3)
 
     def cut(seed, i, x):
-        return stylenet.pieces(4, seed)(i, (x, 0))[0].numpy()
+        return stylenet.random_crops(4, seed)(i, (x, 0))[0].numpy()
 
     whole = cut((1, 10), 0, x)
     np.testing.assert_array_equal(whole[2:], cut((1, 10), 1, x[2:]), "the second batch of two")
@@ -122,7 +126,7 @@ def test_pieces_depend_on_the_seed_and_the_number_of_the_picture_only():
 
 def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch):
     style, whole, cut = picture(tmp_path / "style.png", seed=9), str(tmp_path / "whole"), str(tmp_path / "cut")
-    monkeypatch.setattr(stylenet, "ROUND", 2)
+    monkeypatch.setattr(stylenet, "STEPS_PER_CHECKPOINT", 2)
     train = ["stylenet", "train", style, "--images", photos, "--steps", "6", *SMALL, "--out"]
     run(*train, whole)
     assert {"config.json", "model.keras", "history.csv", "example.png"} <= {
@@ -131,6 +135,11 @@ def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch):
     rows = (tmp_path / "whole" / "history.csv").read_text().splitlines()
     assert [r.split(",")[0] for r in rows] == ["step", "2", "4", "6"]
     assert "is not empty" in str(run(*train, whole))
+    config = json.loads((tmp_path / "whole" / "config.json").read_text())
+    given = {"size": 64, "batch_size": 2, "width": 4, "steps": 6, "precision": "float32", "model": "vgg11"}
+    given |= {"weights": "random", "content_layers": ["block2_conv1"], "style_layers": ["block1_conv1", "block2_conv1"]}
+    chosen = {"style_size": 72}
+    assert {f.name: config[f.name] for f in fields(StylenetOptions)} == asdict(StylenetOptions()) | given | chosen
 
     real, calls = stylenet.runs.save_checkpoint, []
 
@@ -145,7 +154,7 @@ def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch):
     run(*train, cut, "--resume")
     a, b = (stylenet.load_stylenet(p) for p in (whole, cut))
     for v, w in zip(a.weights, b.weights, strict=True):
-        np.testing.assert_array_equal(v, w)
+        np.testing.assert_array_equal(np.asarray(v), np.asarray(w))
     other = run(*train, cut, "--resume", "--seed", "1")
     assert isinstance(other, RunError) and "seed" in str(other)
 
@@ -153,14 +162,14 @@ def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch):
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     broken = run("stylenet", "apply", whole, odd, str(tmp_path / "bad.jpg"), "--out", str(tmp_path / "painted"))
     assert isinstance(broken, DataError) and str(broken) == "1 of 2 pictures could not be painted."
-    painted = np.asarray(Image.open(tmp_path / "painted" / "odd.png"))
+    painted = pictures.read_picture(tmp_path / "painted" / "odd.png")
     assert painted.shape == (65, 51, 3) and painted.std() > 0
     run("stylenet", "export", whole, "--out", str(tmp_path / "saved"))
     assert "exists" in str(run("stylenet", "export", whole, "--out", str(tmp_path / "saved")))
     import tensorflow as tf
 
     served = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
-    again = served(images=tf.constant(np.asarray(Image.open(odd))[None]))["painted"].numpy()[0]
+    again = served(images=tf.constant(pictures.read_picture(odd)[None]))["painted"].numpy()[0]
     assert np.abs(again.astype(int) - painted).max() <= 1
 
 
@@ -170,12 +179,12 @@ def test_an_export_replaces_no_other_folder(tmp_path):
     runs.save_model(stylenet.build_stylenet(width=4, blocks=1), net / "model.keras")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
-    with pytest.raises(KzooError, match="is no SavedModel"):
+    with pytest.raises(KzooError, match="is not a SavedModel"):
         export_stylenet(net, tmp_path / "mine", force=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
     x = keras.Input((4,))
     runs.save_model(keras.Model(x, keras.layers.Dense(2)(x), name="other"), net / "model.keras")
-    with pytest.raises(RunError, match="no stylenet"):
+    with pytest.raises(RunError, match="not a stylenet"):
         stylenet.load_stylenet(net)
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kzoo.synthesis import losses, tiles
+from kzoo.synthesis import losses
 from kzoo.synthesis.objective import differentiable
 
 rng = np.random.default_rng(0)
@@ -125,15 +125,3 @@ def test_gradient_through_a_network_by_differences():
     assert gradient.dtype == "float64"
     numeric = by_differences(lambda x: float(run(x, arguments)[0][0]), picture, 1e-5)
     np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize("size", [5, 63, 64, 65, 97, 200, 331])
-@pytest.mark.parametrize(("tile", "halo", "stride"), [(32, 12, 4), (16, 80, 16), (8, 0, 1)])
-def test_spans_share_out_an_axis(size, tile, halo, stride):
-    spans = tiles.spans(size, tile, halo, stride)
-    assert [s.core_start for s in spans] == [0, *(s.core_stop for s in spans[:-1])]
-    assert spans[-1].core_stop == size and [s.last for s in spans] == [False] * (len(spans) - 1) + [True]
-    for s in spans:
-        assert s.start % stride == 0 and s.core_start % stride == 0 and s.stop - s.start <= tile + 2 * halo
-        assert s.core_start - s.start >= halo or s.start == 0
-        assert s.stop - s.core_stop >= halo or s.stop == size

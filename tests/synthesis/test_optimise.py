@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from kzoo.synthesis.optimise import LBFGS, Adam
+from kzoo.synthesis.optimise import LBFGS, ArrayAdam
 
 
 def rosenbrock(x):
@@ -52,7 +52,7 @@ def test_a_step_that_is_no_descent_is_not_taken():
     np.testing.assert_array_equal(optimiser.x, 1)
 
 
-@pytest.mark.parametrize("make", [LBFGS, Adam])
+@pytest.mark.parametrize("make", [LBFGS, ArrayAdam])
 def test_goes_on_bit_for_bit(make):
     start = np.full(20, -1.2, "float32")
     whole = make(start.copy())
@@ -72,7 +72,7 @@ def test_goes_on_bit_for_bit(make):
 def test_adam_is_the_papers():
     """Algorithm 1, in float64."""
     x, m, v = np.full(6, -1.0), np.zeros(6), np.zeros(6)
-    optimiser = Adam(x.astype("float32"), rate=0.1)
+    optimiser = ArrayAdam(x.astype("float32"), rate=0.1)
     for t in range(1, 6):
         g = quadratic(x)[2]
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g

@@ -1,0 +1,97 @@
+"""The options: checked before any work, and the same in the dataclass, the function, the command and the files."""
+
+import inspect
+import json
+import re
+from dataclasses import asdict, fields, replace
+
+import pytest
+
+import kzoo
+from kzoo.cli import style as style_command
+from kzoo.cli import stylenet as stylenet_command
+from kzoo.errors import KzooError
+from kzoo.style.settings import Settings, StylenetOptions
+
+
+def test_sizes_grow_and_json_keeps_settings():
+    settings = Settings(size=512)
+    assert settings.sides((768, 1024)) == (128, 181, 256, 362, 512)
+    assert replace(settings, coarsest=0).sides((768, 1024)) == (512,)
+    assert Settings(size=100).sides((50, 1000)) == (100,)
+    assert Settings.of(json.loads(json.dumps(asdict(settings)))) == settings
+
+
+OF_CALLS = {"out", "resume", "quiet"}  # what does not decide the result
+CASES = {
+    "style": (
+        kzoo.stylize,
+        Settings,
+        style_command.command,
+        {"settings", "budget", "save_every", "report", "networks"},
+        {"content", "styles", "budget", "like", "save_every", "report", "from_last", "as_json"},
+        [],
+    ),
+    "stylenet": (
+        kzoo.train_stylenet,
+        StylenetOptions,
+        stylenet_command.train_command,
+        set(),
+        {"style", "images"},
+        ["painting.jpg", "--images", "photos"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("function", "options", "command", "own", "of_command", "shortest"), CASES.values(), ids=CASES)
+def test_function_and_command_have_the_options_of_the_dataclass(function, options, command, own, of_command, shortest):
+    wanted = {f.name: f.default for f in fields(options)}
+    parameters = inspect.signature(function).parameters.values()
+    keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert keywords.keys() == wanted.keys() | own | OF_CALLS
+    assert {name: keywords[name] for name in wanted} == wanted
+    assert {p.name for p in command.params} == wanted.keys() | of_command | OF_CALLS
+    given = command.make_context("kzoo", shortest).params
+    for p in command.params:
+        if p.name not in wanted:
+            continue
+        assert given[p.name] in (None, ()), f"{p.name}: the dataclass has the default, not the command"
+        told = re.search(r"([^\s:;,]+)(?: by default| \(default\))", p.help)
+        default = wanted[p.name]
+        if isinstance(default, (int, float)) and not isinstance(default, bool):
+            assert told and float(told[1]) == default, f"--{p.name}: {p.help}"
+        elif isinstance(default, str):
+            assert told and told[1] == default, f"--{p.name}: {p.help}"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 63}, "size must be a multiple of 4 and at least 64, got 63"),
+        ({"size": 66}, "size must be a multiple of 4"),
+        ({"size": "256"}, "size must be a whole number of at least 1, got '256'"),
+        ({"style_size": 63}, "style_size must be a whole number of at least 64, got 63"),
+        ({"style_size": 100.0}, "style_size must be"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
+        ({"batch_size": 1.5}, "batch_size must be"),
+        ({"width": 0}, "width must be"),
+        ({"blocks": -1}, "blocks must be"),
+        ({"blocks": 2.0}, "blocks must be a whole number"),
+        ({"style_weight": -1.0}, "style_weight must be a number, 0 or above"),
+        ({"content_weight": float("nan")}, "content_weight must be"),
+        ({"learning_rate": 0}, "learning_rate must be a number above 0"),
+        ({"seed": -1}, "seed must be"),
+        ({"style_layers": "block1_conv1"}, "style_layers must be names of layers"),
+        ({"content_layers": ()}, "content_layers must be names of layers"),
+        ({"model": "vgg99"}, "Unknown model 'vgg99'"),
+        ({"precision": "int8"}, "Unknown precision 'int8'"),
+    ],
+)
+def test_stylenet_options_are_checked_before_any_work(options, message):
+    with pytest.raises(KzooError, match=re.escape(message)):
+        kzoo.train_stylenet("no/such/style.png", "no/such/folder", **options)
+
+
+def test_stylenet_options_survive_json():
+    options = StylenetOptions(style_layers=["block1_conv1"])
+    assert StylenetOptions(**json.loads(json.dumps(asdict(options)))) == options

@@ -1,0 +1,87 @@
+"""Networks of the catalog as feature networks: layers, borders, random weights, files of the first layers."""
+
+import keras
+import numpy as np
+import pytest
+from support.style import picture
+
+from kzoo.errors import KzooError, UnknownName, WeightsError
+from kzoo.synthesis.network import catalog_model, feature_network
+
+LAYERS = {"content_layers": ("block2_conv1",), "style_layers": ("block1_conv1", "block2_conv1", "block3_conv1")}
+STYLE = picture(70, 85, 1)
+
+
+def make(**options):
+    return feature_network(catalog_model("vgg11", "random"), picture=STYLE, **{**LAYERS, **options})
+
+
+def test_random_layers_have_a_mean_activation_of_one():
+    net = make()
+    for layer in net.model.layers:
+        if "conv" in layer.name:
+            mean = np.asarray(keras.Model(net.model.inputs[0], layer.output)(STYLE[None].astype("float32"))).mean()
+            np.testing.assert_allclose(mean, 1, rtol=0.01)
+
+
+def test_replicated_borders_leave_a_flat_picture_flat():
+    """A flat picture has flat features, up to the border; with zeros around it has not."""
+    flat = np.full((1, 32, 32, 3), 200, "float32")
+
+    def spread(padding):
+        return np.ptp(np.asarray(make(padding=padding).model(flat)[0]), axis=(1, 2)).max()
+
+    assert spread("replicate") < 1e-4 and spread("zeros") > 0.01
+
+
+def test_strides_and_halo_of_vgg():
+    net = make()
+    assert net.layers == LAYERS["style_layers"] or set(net.layers) == set(LAYERS["style_layers"])
+    assert net.strides == {"block1_conv1": 1, "block2_conv1": 2, "block3_conv1": 4} and net.stride == 4
+    # A feature of block3_conv1 depends on 1 + 2 * 2 + 4 pixels, rounded up to a multiple of 4.
+    assert net.halo % net.stride == 0 and net.halo >= 7
+    shapes = net.named_shapes(64, 48)
+    assert shapes["block1_conv1"] == (1, 64, 48, 64) and shapes["block3_conv1"] == (1, 16, 12, 256)
+
+
+def first_layers(path, count=3, **more):
+    """A file with the first convolutions of vgg11 only."""
+    net = make()
+    layers = [l for l in net.model.layers if l.weights][:count]
+    arrays = {v.path: np.asarray(v) for l in layers for v in l.weights}
+    np.savez(path, **arrays, **more)
+    return arrays
+
+
+def test_a_file_of_the_first_layers_is_enough(tmp_path):
+    path = tmp_path / "front.npz"
+    arrays = first_layers(path)
+    source = catalog_model("vgg11", str(path))
+    assert source.reaches("block3_conv1") and not source.reaches("block3_conv2")
+    net = feature_network(source, **LAYERS)
+    for v in net.model.weights:
+        np.testing.assert_array_equal(np.asarray(v), arrays[v.path])
+    with pytest.raises(WeightsError, match="up to block4_conv2"):
+        feature_network(source, content_layers=("block4_conv2",), style_layers=LAYERS["style_layers"])
+
+
+def test_a_file_must_fit(tmp_path):
+    first_layers(tmp_path / "a.npz", surprise=np.ones(3, "float32"))
+    with pytest.raises(WeightsError, match="unexpected: surprise"):
+        catalog_model("vgg11", str(tmp_path / "a.npz"))
+    first_layers(tmp_path / "b.npz", block3_conv2=np.ones(3, "float32"))
+    with pytest.raises(WeightsError, match="block3_conv2"):
+        catalog_model("vgg11", str(tmp_path / "b.npz"))
+
+
+def test_names_that_do_not_exist():
+    with pytest.raises(UnknownName, match="Did you mean 'block1_conv1'"):
+        make(style_layers=("block1_conv0",))
+    with pytest.raises(UnknownName, match="pooling"):
+        make(pooling="mean")
+    with pytest.raises(UnknownName, match="padding"):
+        make(padding="reflect")
+    with pytest.raises(KzooError, match="not a feature map"):
+        make(content_layers=("fc1",))
+    with pytest.raises(KzooError, match="colour"):
+        catalog_model("lenet5", "random")
