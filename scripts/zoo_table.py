@@ -1,4 +1,4 @@
-"""Print the README's table of the zoo, from the catalog and the ledger; --write puts it into README.md."""
+"""Print the table of all models, from the catalog and the ledger; --write puts it into kzoo/catalog/README.md."""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ sys.path.insert(0, str(ROOT))
 from kzoo.catalog import list_models, spec  # noqa: E402
 from kzoo.errors import KzooError  # noqa: E402
 
+PAGE = ROOT / "kzoo" / "catalog" / "README.md"
 BEGIN, END = "<!-- zoo:begin -->", "<!-- zoo:end -->"
 HEAD = ("Model", "Paper", "Input", "Parameters", "published", "Multiply-adds", "published")
 
@@ -40,26 +41,25 @@ def table(names=None):
 
 
 def between_markers(text):
-    """What the README has now: (before, table, after); KzooError without the two markers."""
+    """What the page has now: (before, table, after); KzooError without the two markers."""
     before, begin, rest = text.partition(BEGIN)
     now, end, after = rest.partition(END)
     if not (begin and end):
-        raise KzooError(f"README.md has no place for the table: put the lines {BEGIN} and {END} where it belongs.")
+        raise KzooError(f"{PAGE} has no place for the table: put the lines {BEGIN} and {END} where it belongs.")
     return before, now.strip(), after
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put the table between the README's markers")
+    parser.add_argument("--write", action="store_true", help="put the table between the page's markers")
     if not parser.parse_args().write:
         print(table())
         return
-    path = ROOT / "README.md"
     try:
-        before, _, after = between_markers(path.read_text("utf-8"))
+        before, _, after = between_markers(PAGE.read_text("utf-8"))
     except KzooError as e:
         sys.exit(f"Error: {e}")
-    path.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", "utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", "utf-8")
 
 
 if __name__ == "__main__":

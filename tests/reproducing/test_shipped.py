@@ -87,10 +87,22 @@ def test_the_exports_and_the_table_are_of_these_weights(name):
     card = shipped.card(name)
     export = json.loads((ROOT / "saved_models" / name / "card.json").read_text())
     assert export["training"]["hash"] == f"sha256:{card['sha256']}"
-    row = next(x for x in (ROOT / "README.md").read_text().splitlines() if x.startswith(f"| `{name}`, "))
+    for file, facts in export["files"].items():  # a formatter has changed card.md before
+        assert digest(ROOT / "saved_models" / name / file, "sha256") == facts["sha256"], file
+    manual = (ROOT / "kzoo" / "catalog" / "README.md").read_text("utf-8")
+    row = next(x for x in manual.splitlines() if x.startswith(f"| `{name}`, "))
     cells = [cell.strip() for cell in row.split("|")]
     assert f"{100 * card['test_top1']:.2f} %" in cells and str(card["epochs"]) in cells
     assert f"{card['seconds'] / 60:.0f} min" in cells
+    if card["command"].startswith("kzoo train"):
+        assert f"| `{name}` | `{card['command']}` |" in manual
+    top1 = f"{100 * card['test_top1']:.2f} %"
+    results = next(x for x in (ROOT / "README.md").read_text("utf-8").splitlines() if f"`kzoo reproduce {name}`" in x)
+    assert f"| {top1} |" in results
+    shelf = next(
+        x for x in (ROOT / "saved_models" / "README.md").read_text("utf-8").splitlines() if f"| `{name}` |" in x
+    )
+    assert f"| {top1} |" in shelf
 
 
 def test_all_is_small():
