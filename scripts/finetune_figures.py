@@ -23,10 +23,10 @@ def spread(values):
 
 def measured(photos, out, model, **options):
     """The accuracy on the val folder of a new run."""
-    from kzoo.finetuning.finetuning import finetune_folder
+    from kzoo.finetuning.pipeline import finetune_run
     from kzoo.runs import read_json
 
-    folder = finetune_folder(photos, model, out=out, quiet=True, **options)
+    folder = finetune_run(photos, model, options, out=out, quiet=True)
     return read_json(folder / "metrics.json")["test_accuracy"]
 
 

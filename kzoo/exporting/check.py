@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from kzoo.errors import ExportError, KzooError, first_line
 from kzoo.exporting import formats, golden
 from kzoo.exporting.reader import check_preprocessing, load_saved_model, read_card
 from kzoo.files import sha256
-from kzoo.tasks import find
+from kzoo.tasks import find, register
 
 
 def verify(folder, *, raises=True):
@@ -144,8 +145,9 @@ def measured(folder, pixels, out):
         np.save(Path(out) / f"{variant}.npy", np.concatenate([run(x[i : i + 32]) for i in range(0, len(x), 32)]))
 
 
-if __name__ == "__main__":  # the fresh process of kzoo export: FOLDER [PIXELS OUT]
+if __name__ == "__main__":  # the fresh process of kzoo export: FOLDER MODULE-OF-THE-TASK [PIXELS OUT]
+    register(import_module(sys.argv[2]).TASK)
     report = verify(sys.argv[1], raises=False)
-    if report["ok"] and len(sys.argv) > 2:
-        measured(*sys.argv[1:4])
+    if report["ok"] and len(sys.argv) > 3:
+        measured(sys.argv[1], *sys.argv[3:5])
     print("REPORT", json.dumps(report))

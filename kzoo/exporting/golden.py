@@ -82,7 +82,7 @@ def load(path):
         golden = load_arrays(path, 1 << 28)
         lengths = golden["lengths"]
         n = len(lengths)
-        if golden["logits"].ndim != 2 or golden["prepared"].ndim != 4 or n < 1:
+        if golden["logits"].ndim < 2 or golden["prepared"].ndim != 4 or n < 1:
             raise ValueError("wrong shapes")
         if {len(golden[k]) for k in ("names", "labels", "prepared", "logits")} != {n} or lengths.min() < 0:
             raise ValueError("wrong lengths")

@@ -174,7 +174,7 @@ def _export(source, options, out, folder, quiet):
     _list_files(folder, card)
     write_json(folder / CARD, card)
     talk("Checking every format on the golden images, in a fresh process ...")
-    report, outputs = _fresh_process(folder, tested)
+    report, outputs = _fresh_process(folder, source.task, tested)
     if not report["ok"]:
         bad = "; ".join(f"{c['check']}: {c['detail']}" for c in report["checks"] if c["ok"] is False)
         raise ExportError(f"{source.name} was not exported: the check in a fresh process failed. {bad}")
@@ -293,16 +293,16 @@ def conformal_threshold(probabilities, labels, level):
     return {"level": level, "threshold": float(scores[rank - 1]), "images": n}
 
 
-def _fresh_process(folder, tested):
+def _fresh_process(folder, task, tested):
     """(the report of verify, {variant: logits of the tested images}) of a new Python."""
     with tempfile.TemporaryDirectory() as temporary:
         more = []
         if tested is not None:
             np.save(os.path.join(temporary, "pixels.npy"), tested[1].images)
             more = [os.path.join(temporary, "pixels.npy"), temporary]
-        paths = os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH")]))
+        paths = os.pathsep.join(filter(None, [str(PACKAGES), *sys.path]))  # where the task's module is, too
         done = subprocess.run(
-            [sys.executable, "-m", "kzoo.exporting.check", str(folder.resolve()), *more],
+            [sys.executable, "-m", "kzoo.exporting.check", str(folder.resolve()), type(task).__module__, *more],
             capture_output=True,
             env={**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )

@@ -144,7 +144,7 @@ def inference_form(model: keras.Model, precision: str | None = None) -> keras.Mo
         tensors.update((id(t), new) for t, new in zip(node.outputs, keras.tree.flatten(results), strict=True))
         if first and renewed[id(layer)] is not layer:
             in_front = entrance if layer is first_conv else None
-            renewed[id(layer)].set_weights(_fold(layer, folded.get(id(layer), ()), in_front))
+            renewed[id(layer)].set_weights(fold(layer, folded.get(id(layer), ()), in_front))
     return keras.Model(inputs[0] if len(inputs) == 1 else inputs, tensors[id(output)], name=model.name)
 
 
@@ -220,7 +220,7 @@ def _affine(layer):
     return scale, offset if layer.beta is None else offset + number(layer.beta)
 
 
-def _fold(layer, behind, preprocessing=None):
+def fold(layer, behind, preprocessing=None):
     """The values of a layer's variables, with the layers behind it and the preprocessing in front of it folded in."""
     if not behind and preprocessing is None:
         return [keras.ops.convert_to_numpy(v) for v in layer.weights]

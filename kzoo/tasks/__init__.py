@@ -31,7 +31,8 @@ def find(name: str) -> Task:
         return _registered[name]
     if name not in TASKS:
         known = [*TASKS, *_registered]
-        raise unknown("task", name, known, f"The tasks are {', '.join(known)}.")
+        hint = f"The tasks are {', '.join(known)}; kzoo.tasks.register() adds one of your own."
+        raise unknown("task", name, known, hint)
     return import_module(TASKS[name]).TASK
 
 

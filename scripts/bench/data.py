@@ -64,6 +64,7 @@ def kzoo_data(name, folder, options):
     from kzoo.data import batches as module
     from kzoo.data.loading import load_data
     from kzoo.hardware import auto_precision
+    from kzoo.tasks import find
     from kzoo.training.loop import training_model
     from kzoo.training.recipes import RECIPES
 
@@ -78,9 +79,17 @@ def kzoo_data(name, folder, options):
         module.decode_split(split, row.input_shape, row.preprocessing)
         return {"value": len(split) / (time.perf_counter() - began)}
     split, _ = module.decode_split(split, row.input_shape, row.preprocessing)
-    data = module.batches(split, row.input_shape, row.preprocessing, options.batch, num_classes=2, order=(0, 0))
+    task = find(row.task)
+    data = module.batches(
+        split,
+        row.input_shape,
+        row.preprocessing,
+        options.batch,
+        targets=lambda labels: task.targets(labels, ("a", "b")),
+        order=(0, 0),
+    )
     network = build(row, num_classes=2, precision=auto_precision(build(row))[0], seed=0)
-    model = training_model(network, RECIPES["modern_sgd"].changed(batch_size=options.batch), 10, 0)
+    model = training_model(network, task, RECIPES["modern_sgd"].changed(batch_size=options.batch), steps=10, seed=0)
     waited, began, n = 0.0, 0.0, 0
     passes = chain.from_iterable(data for _ in range(100))  # as epochs follow each other
     for i, (x, y) in enumerate(pulled := Waiting(passes)):

@@ -89,16 +89,23 @@ def with_kzoo(model, batch, steps, precision):
     from kzoo.data.batches import batches
     from kzoo.data.dataset import Split
     from kzoo.hardware import auto_precision
+    from kzoo.tasks import find
     from kzoo.training.loop import training_model
 
     if precision == "auto":
         precision = auto_precision(build(model))[0]
     row = spec(model)
+    task = find(row.task)
     network = build(model, precision=precision, seed=0)
-    trainer = training_model(network, plan_of(model, batch), steps, 0)
+    trainer = training_model(network, task, plan_of(model, batch), steps=steps, seed=0)
     x, y = images(model, batch * steps)
     data = batches(
-        Split(x, y, [""] * len(x)), row.input_shape, row.preprocessing, batch, num_classes=row.num_classes, order=(0, 0)
+        Split(x, y, [""] * len(x)),
+        row.input_shape,
+        row.preprocessing,
+        batch,
+        targets=lambda labels: task.targets(labels, range(row.num_classes)),
+        order=(0, 0),
     )
     return lambda: trainer.fit(data, verbose=0, shuffle=False), {"precision": precision}
 
