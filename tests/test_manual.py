@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
+from kzoo import tasks
 from kzoo.catalog import registry
 from kzoo.cli import VERBS, group
 
@@ -60,6 +61,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("KZOO_FEATURES", str(tmp_path / "features"))
     monkeypatch.setattr(registry, "_rows", dict(registry._rows))
+    monkeypatch.setattr(tasks, "_registered", dict(tasks._registered))
     return tmp_path
 
 
