@@ -5,7 +5,8 @@
 
 --fold folds each batch norm into the convolution in front of it: NAME is then the model without batch norm. Prints the
 row for kzoo/catalog/pretrained.py. The test images are looked at here, once, and not in training. A run without a
-validation part (--val-fraction 0, as the papers train on CIFAR-10) is measured on them alone, and is that of its last epoch.
+validation part (--val-fraction 0, as the papers train on CIFAR-10) is measured on them alone, and is that of its last
+epoch.
 """
 
 import argparse

@@ -8,7 +8,7 @@ import binascii
 import io
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kzoo.data.guards import MAGIC
 from kzoo.serving.batcher import Limits, Refused
@@ -16,10 +16,15 @@ from kzoo.serving.batcher import Limits, Refused
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from kzoo.serving.app import Server
+
+class Holder(Protocol):
+    """What a body is read for: the server, with its limits and the bytes that it holds."""
+
+    limits: Limits
+    held: int
 
 
-async def body_of(request: Request, server: Server) -> bytes:
+async def body_of(request: Request, server: Holder) -> bytes:
     """Read the body of a request, within the server's limits.
 
     `request.state.held` is the request's own part of `server.held`, to be subtracted once it is answered.
