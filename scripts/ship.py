@@ -32,7 +32,7 @@ def arrays_of(model, fold):
     """{layer/variable: float32 array}, batch norm folded if asked for."""
     import keras
 
-    from kzoo.graph.inference import _fold
+    from kzoo.graph.inference import fold
 
     number = keras.ops.convert_to_numpy
     if not fold:
@@ -44,7 +44,7 @@ def arrays_of(model, fold):
     for layer in model.layers:
         if layer.weights and not isinstance(layer, keras.layers.BatchNormalization):
             behind = [norms[layer.name]] if layer.name in norms else []
-            for name, value in zip(("kernel", "bias"), _fold(layer, behind), strict=True):
+            for name, value in zip(("kernel", "bias"), fold(layer, behind), strict=True):
                 found[f"{layer.name}/{name}"] = value
     return found
 

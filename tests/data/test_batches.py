@@ -75,7 +75,7 @@ def test_flips_alternate():
     assert (mirrored(1, 0) != first).any()
 
 
-def test_images_too_large_to_keep_are_prepared_on_the_way(tmp_path, monkeypatch):
+def test_images_too_large_to_keep_are_decoded_on_the_fly(tmp_path, monkeypatch):
     from kzoo.data import batches as module
 
     data = load_data(photos(tmp_path, {"a": 6, "b": 6}), val_fraction=0, test_fraction=0).splits["train"]
