@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from kzoo.data.dataset import DataSet
+    from kzoo.tasks import Task
 
 CONFIG, MODEL, LABELS, SPLITS = "config.json", "model.keras", "labels.txt", "splits.csv"
 HISTORY, METRICS, CHECKPOINT, LOCK = "history.csv", "metrics.json", "checkpoint.npz", ".lock"
@@ -63,17 +64,23 @@ class Run:
         return Preprocessing(**self.config["preprocessing"])
 
     @property
-    def task(self):
+    def task(self) -> Task:
         """What the model was trained for, a `kzoo.tasks.Task`."""
         from kzoo.tasks import find
 
         return find(self.config.get("task", "classification"))  # runs of 0.1.0 name none
 
-    def division(self):
-        """The rows of splits.csv: which image was in which part, {"split", "label", "id"}.
+    def division(self) -> list[dict[str, str]]:
+        """Read splits.csv: which image was in which part.
 
         Fine-tuning runs of 0.1.0 call a validation part that kzoo drew "choose", and then the user's val/, which
-        measured, "val": here they are "val" and "test", as later runs have them.
+        served as the test part, "val": they are returned as "val" and "test", as later runs have them.
+
+        Returns:
+            Rows, {"split", "label", "id"}.
+
+        Raises:
+            RunError: The file can't be read.
         """
         rows = read_csv(self.path / SPLITS)
         if "finetune" not in self.config or "parts" in self.config:
@@ -82,14 +89,21 @@ class Run:
         names = {"choose": "val"} if "test" in parts else {"choose": "val", "val": "test"}
         return [{**row, "split": names.get(row["split"], row["split"])} for row in rows]
 
-    def divided(self, dataset):
-        """A data set in the parts that splits.csv names; images that it does not name are in no part."""
+    def divided(self, dataset: DataSet) -> DataSet:
+        """Divide a data set as splits.csv says; images that it does not list are in no part.
+
+        Args:
+            dataset: The data that the run was trained on.
+
+        Raises:
+            DataError: None of the images is in splits.csv.
+        """
         from kzoo.data.divide import as_divided
 
         return as_divided(dataset, self.division(), self.path / SPLITS)
 
     @property
-    def refit(self):
+    def refit(self) -> bool:
         """Whether the head was fitted again on the validation part, which then measures nothing (fine-tuning)."""
         metrics = read_json(self.path / METRICS) if (self.path / METRICS).is_file() else {}
         if "finetune" not in self.config or "parts" in self.config:

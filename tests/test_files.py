@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -13,7 +14,7 @@ from support.processes import ROOT
 
 import kzoo
 from kzoo.errors import KzooError
-from kzoo.files import sha256, write_atomically
+from kzoo.files import hold_lock, sha256, write_atomically
 
 
 def leftovers(folder):
@@ -147,3 +148,29 @@ def test_a_kill_leaves_the_old_folder_or_the_new_one(tmp_path):
         assert found.get("a") and found.get("b", found["a"]) == found["a"]
     with pytest.raises(kzoo.KzooError, match="exists"), write_folder(out):
         pass
+
+
+def test_a_lock_is_refused_or_waited_for_as_the_caller_says(tmp_path):
+    lock, events, waiting = tmp_path / "lock", [], threading.Event()
+
+    def refuse():
+        raise KzooError("in use")
+
+    def second():
+        with hold_lock(lock, on_busy=waiting.set):
+            events.append("second")
+
+    with hold_lock(lock, on_busy=refuse) as held:
+        if not held:
+            pytest.skip("this system has no flock")
+        with pytest.raises(KzooError, match="in use"), hold_lock(lock, on_busy=refuse):
+            pass
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waiting.wait(60)
+        events.append("first")
+    thread.join(60)
+    assert events == ["first", "second"]
+    with pytest.raises(OSError) as e, hold_lock(tmp_path / "no" / "lock", on_busy=refuse):
+        pass
+    assert e.value.filename is not None

@@ -144,7 +144,7 @@ def test_compiles_with_xla_and_has_second_derivatives():
 @pytest.mark.parametrize(
     ("shape", "options"), [((4, 6), {}), ((4, 5, 6), {}), ((4, 3, 5, 6), {"axis": 1}), ((2, 3, 3, 3, 4), {})]
 )
-def test_other_ranks_and_axes_go_keras_way(shape, options):
+def test_other_ranks_and_axes_are_computed_by_keras(shape, options):
     ours, theirs = pair(shape, **options)
     x = picture(*shape)
     np.testing.assert_array_equal(ours(x, training=True), theirs(x, training=True))

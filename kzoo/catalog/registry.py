@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from kzoo.catalog.model_spec import ModelSpec
 from kzoo.errors import KzooError, unknown
 
-_rows: dict[str, ModelSpec] = {}
+ROWS: dict[str, ModelSpec] = {}  # by name; `register` adds to it
 
 
 def register(row: ModelSpec, *, replace: bool = False) -> ModelSpec:
@@ -33,9 +33,9 @@ def register(row: ModelSpec, *, replace: bool = False) -> ModelSpec:
         raise KzooError(f"register() takes a kzoo.ModelSpec, got {type(row).__name__}.")
     if not (row.name.isidentifier() and row.name == row.name.lower()):
         raise KzooError(f"A model's name is lower-case letters, digits and _; got '{row.name}'.")
-    if row.name in _rows and not replace:
+    if row.name in ROWS and not replace:
         raise KzooError(f"A model named '{row.name}' is registered already; pass replace=True to replace it.")
-    _rows[row.name] = row
+    ROWS[row.name] = row
     return row
 
 
@@ -49,7 +49,7 @@ def list_models(pattern: str = "*") -> list[str]:
         >>> list_models("vgg1*")
         ['vgg11', 'vgg13', 'vgg16', 'vgg19', 'vgg11_bn', 'vgg13_bn', 'vgg16_bn', 'vgg19_bn']
     """
-    return [name for name in _rows if fnmatchcase(name, pattern)]
+    return [name for name in ROWS if fnmatchcase(name, pattern)]
 
 
 def spec(name: str | ModelSpec) -> ModelSpec:
@@ -67,6 +67,6 @@ def spec(name: str | ModelSpec) -> ModelSpec:
     """
     if isinstance(name, ModelSpec):
         return name
-    if name not in _rows:
-        raise unknown("model", name, _rows, "kzoo list shows all.")
-    return _rows[name]
+    if name not in ROWS:
+        raise unknown("model", name, ROWS, "kzoo list shows all.")
+    return ROWS[name]

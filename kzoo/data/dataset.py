@@ -21,7 +21,7 @@ class Split:
 
     Attributes:
         images: A uint8 array (N, H, W, C), or a list of paths, or a list of encoded bytes.
-        labels: int64 (N,).
+        labels: int64 (N,), or what another task learns from, (N, ...).
         ids: A name for each image, for the record.
     """
 

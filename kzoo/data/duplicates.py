@@ -70,7 +70,7 @@ def _near(hashes, values, min_correlation):
     settled = np.zeros(n, bool)
     settled[order] = (leaders != order) & (state.labels[leaders] == state.labels[order])
     nodes = np.flatnonzero(~settled)
-    for shift, width in _bands():
+    for shift, width in bands():
         band = (hashes[nodes] >> np.uint64(shift)) & np.uint64((1 << width) - 1)
         order = np.argsort(band, kind="stable")
         for bucket in np.split(nodes[order], np.flatnonzero(np.diff(band[order])) + 1):
@@ -93,8 +93,12 @@ def _first_of_each(i, j):
     return i[rank < CANDIDATES], j[rank < CANDIDATES]
 
 
-def _bands():
-    """(shift, width) of BITS + 1 bands that cover 64 bits."""
+def bands() -> list[tuple[int, int]]:
+    """Divide 64 bits into BITS + 1 bands: two hashes that differ in at most BITS bits agree in at least one band.
+
+    Returns:
+        (shift, width) of each band.
+    """
     edges = np.linspace(0, 64, BITS + 2).round().astype(int)
     return [(int(a), int(b - a)) for a, b in pairwise(edges)]
 

@@ -232,7 +232,7 @@ def _warnings(p):
     if p.unreadable:
         yield f"{_n(len(p.unreadable), 'file')} can't be used and {_are(len(p.unreadable))} skipped."
     if p.damaged:
-        yield f"{_n(len(p.damaged), 'file')} {_are(len(p.damaged))} damaged, though decoded."
+        yield f"{_n(len(p.damaged), 'file')} {_are(len(p.damaged))} corrupt, although they decode."
     if p.wrong_suffix:
         yield f"{_n(len(p.wrong_suffix), 'file')} with a suffix of another format (kzoo goes by content)."
     train = p.counts.get("train", {})
@@ -356,7 +356,7 @@ def _listings(p):
             ("Duplicates across splits (= identical, ~ near duplicates)", [brief(d) for d in p.across]),
             ("Duplicates with different labels", [brief(d) for d in p.contradictory]),
             ("Skipped", [f"{_fit(f['id'], 30)}: {f['reason']}" for f in p.unreadable]),
-            ("Damaged", [f"{_fit(f['id'], 30)}: {f['reason']}" for f in p.damaged]),
+            ("Corrupt", [f"{_fit(f['id'], 30)}: {f['reason']}" for f in p.damaged]),
             ("Wrong suffix", [f"{_fit(f['id'], 50)}: is {f['format']}" for f in p.wrong_suffix]),
         )
         if rows

@@ -378,7 +378,7 @@ def _check_png(data):
             return
         at = end + 4
     if at + 12 <= len(data) and end + 4 <= len(data):
-        raise DataError(f"is damaged (the checksum of its {kind.decode('ascii', 'replace')} chunk is wrong)")
+        raise DataError(f"is corrupt (the checksum of its {kind.decode('ascii', 'replace')} chunk is wrong)")
     raise DataError("is truncated (the file ends before the picture)")
 
 

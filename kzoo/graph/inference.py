@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -192,7 +192,7 @@ def _entrance(nodes):
 
 
 def _without_scale(layer):
-    """The preprocessing x + offset / scale in RGB; `_fold` puts the rest into the convolution behind it."""
+    """The preprocessing x + offset / scale in RGB; `fold` puts the rest into the convolution behind it."""
     offset = np.atleast_1d(np.float64(layer.offset) / np.float64(layer.scale))
     offset = offset[::-1] if layer.channel_order == "bgr" else offset
     return Preprocess(offset=tuple(offset.tolist()) if len(offset) > 1 else float(offset[0]), name=layer.name)
@@ -220,8 +220,19 @@ def _affine(layer):
     return scale, offset if layer.beta is None else offset + number(layer.beta)
 
 
-def fold(layer, behind, preprocessing=None):
-    """The values of a layer's variables, with the layers behind it and the preprocessing in front of it folded in."""
+def fold(
+    layer: layers.Layer, behind: Sequence[layers.Layer], preprocessing: Preprocess | None = None
+) -> list[np.ndarray]:
+    """Compute the variables of a layer with others folded into it.
+
+    Args:
+        layer: One of KERNELS.
+        behind: The batch norms and constant factors that follow it, in order.
+        preprocessing: The preprocessing in front of it, whose scale and channel order are folded in.
+
+    Returns:
+        The values, in the order of a copy of `layer` with a bias; the layer's own if there is nothing to fold.
+    """
     if not behind and preprocessing is None:
         return [keras.ops.convert_to_numpy(v) for v in layer.weights]
     values = {v.name: keras.ops.convert_to_numpy(v) for v in layer.weights}

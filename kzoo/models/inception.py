@@ -83,34 +83,26 @@ def naive_module(x: KerasTensor, n1x1: int, n3x3: int, n5x5: int, *, name: str) 
 
 def module(
     x: KerasTensor,
-    n1x1: int,
-    reduce3x3: int,
-    n3x3: int,
-    reduce5x5: int,
-    n5x5: int,
-    pool_proj: int,
+    filters: tuple[int, int, int, int, int, int],
     *,
     name: str,
     conv: Callable[..., KerasTensor] = conv,
     size5x5: int = 5,
 ) -> KerasTensor:
-    """The module with 1x1 reductions (Figure 2b). The filters are the columns of Table 1, in their order.
+    """The module with 1x1 reductions (Figure 2b).
 
     Args:
         x: (B, H, W, C).
-        n1x1: Filters of the 1x1 convolution.
-        reduce3x3: Filters of the reduction in front of the 3x3.
-        n3x3: Filters of the 3x3 convolution.
-        reduce5x5: Filters of the reduction in front of the 5x5.
-        n5x5: Filters of the 5x5 convolution.
-        pool_proj: Filters of the projection behind the pool.
+        filters: The columns of Table 1: n1x1, reduction in front of the 3x3, n3x3, reduction in front of the 5x5, n5x5,
+            projection behind the pool.
         name: Of the result, and prefix of the branches.
         conv: The convolution with what follows it.
         size5x5: 3 in torchvision's version; the layer is called 5x5 all the same.
 
     Returns:
-        (B, H, W, n1x1 + n3x3 + n5x5 + pool_proj).
+        (B, H, W, n1x1 + n3x3 + n5x5 + projection).
     """
+    n1x1, reduce3x3, n3x3, reduce5x5, n5x5, pool_proj = filters
     left = conv(x, n1x1, 1, name=f"{name}_1x1")
     middle = conv(x, reduce3x3, 1, name=f"{name}_3x3_reduce")
     middle = conv(middle, n3x3, 3, name=f"{name}_3x3")
@@ -187,7 +179,7 @@ def googlenet(
     x = pool_3x3_s2(x, name="pool2")
     side = []
     for name, sizes in MODULES.items():
-        x = module(x, *sizes, name=f"inception_{name}")
+        x = module(x, sizes, name=f"inception_{name}")
         if aux and num_classes is not None and name in ("4a", "4d"):
             side.append(auxiliary(x, num_classes, name=f"aux{len(side) + 1}"))
         if name in ("3b", "4e"):
@@ -217,7 +209,7 @@ def googlenet_bn(x: KerasTensor, *, num_classes: int | None, dropout: float = 0.
     x = conv_norm(x, 192, 3, name="conv2_3x3")
     x = pool_3x3_s2(x, name="pool2")
     for name, sizes in MODULES.items():
-        x = module(x, *sizes, name=f"inception_{name}", conv=conv_norm, size5x5=3)
+        x = module(x, sizes, name=f"inception_{name}", conv=conv_norm, size5x5=3)
         if name == "3b":
             x = pool_3x3_s2(x, name="pool3")
         if name == "4e":  # 2x2 in torchvision; "same" rounds the size up

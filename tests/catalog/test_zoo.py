@@ -223,9 +223,9 @@ def test_a_users_own_model_registers_and_builds():
         with pytest.raises(kzoo.KzooError, match="registered already"):
             kzoo.register(row)
     finally:
-        from kzoo.catalog import _rows
+        from kzoo.catalog.registry import ROWS
 
-        del _rows[row.name]
+        del ROWS[row.name]
 
 
 # --- what the shared layers compute ---

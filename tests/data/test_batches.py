@@ -32,7 +32,7 @@ def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
     split = load_data("digits").splits["val"]
 
     def seen(seed, epoch):
-        got = batches(split, (8, 8, 1), PLAIN, 32, num_classes=10, order=(seed, epoch))
+        got = batches(split, (8, 8, 1), PLAIN, 32, order=(seed, epoch))
         assert [len(y) for _, y in got] == [32, 32, 32, 32, 32, 20]
         return np.concatenate([x for x, _ in got])
 
@@ -45,7 +45,7 @@ def test_batches_visit_each_image_once_in_an_order_of_seed_and_epoch():
     assert key(first) == key(second) == key(split.images)
     assert not np.array_equal(seen(1, 0), first)
     epoch = tf.Variable(0, dtype=tf.int64)
-    data = batches(split, (8, 8, 1), PLAIN, 32, num_classes=10, order=(0, epoch))
+    data = batches(split, (8, 8, 1), PLAIN, 32, order=(0, epoch))
     for number, expected in ((0, first), (1, second)):
         epoch.assign(number)
         np.testing.assert_array_equal(np.concatenate([x for x, _ in data]), expected)
@@ -55,9 +55,12 @@ def test_flips_alternate():
     images = np.random.default_rng(1).integers(0, 256, (50, 4, 6, 3)).astype("uint8")
     split = Split(images, np.arange(50) % 10, [str(i) for i in range(50)])
 
+    def one_hot(labels):
+        return np.eye(10, dtype="float32")[labels]
+
     def mirrored(seed, epoch):
         """For each image whether it came mirrored; every one must come once, with its label."""
-        got = batches(split, (4, 6, 3), PLAIN, 8, num_classes=10, order=(seed, epoch), alternate_flip=True)
+        got = batches(split, (4, 6, 3), PLAIN, 8, targets=one_hot, order=(seed, epoch), alternate_flip=True)
         found = {}
         for x, y in got:
             for image, label in zip(x.numpy(), y.numpy().argmax(-1), strict=True):
@@ -75,7 +78,7 @@ def test_flips_alternate():
     assert (mirrored(1, 0) != first).any()
 
 
-def test_images_too_large_to_keep_are_prepared_on_the_way(tmp_path, monkeypatch):
+def test_images_too_large_to_keep_are_decoded_on_the_fly(tmp_path, monkeypatch):
     from kzoo.data import batches as module
 
     data = load_data(photos(tmp_path, {"a": 6, "b": 6}), val_fraction=0, test_fraction=0).splits["train"]
@@ -88,7 +91,7 @@ def test_images_too_large_to_keep_are_prepared_on_the_way(tmp_path, monkeypatch)
     assert on_the_way.files and not bad
 
     def get(s):
-        return np.concatenate([x for x, _ in batches(s, (8, 8, 3), PLAIN, 5, num_classes=2)])
+        return np.concatenate([x for x, _ in batches(s, (8, 8, 3), PLAIN, 5)])
 
     np.testing.assert_array_equal(get(kept), get(on_disk))
     np.testing.assert_array_equal(get(kept), get(on_the_way))

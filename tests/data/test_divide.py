@@ -47,7 +47,7 @@ def test_duplicates_stay_in_one_part(tmp_path):
     assert any(apart[f"a/{i:02}.jpg"] != apart[f"a/{i:02}-copy.jpg"] for i in range(12)), "else this test says nothing"
 
 
-def test_without_duplicates_together_changes_nothing(tmp_path):
+def test_without_duplicates_group_duplicates_changes_nothing(tmp_path):
     root = photos(tmp_path, {"a": 15, "b": 9})
     for i, path in enumerate(sorted(root.rglob("*.png"))):
         picture(50 + i).save(path)

@@ -91,7 +91,7 @@ def test_everything_planted_is_found(found):
     reasons = {os.path.basename(f["id"]): f["reason"] for f in found.unreadable}
     assert "truncated" in reasons["cut.jpg"] and reasons["empty.jpg"] == "is empty"
     assert "truncated" in reasons["cut.png"] and reasons["spoilt.png"].startswith(
-        "is damaged (the checksum of its IDAT"
+        "is corrupt (the checksum of its IDAT"
     )
     assert "not a JPEG" in reasons["text.jpg"]
     assert names(found.damaged) == ["hole.jpg"] and "orrupt" in found.damaged[0]["reason"]
@@ -131,7 +131,7 @@ def test_class_weights_are_those_of_scikit_learn(found):
     np.testing.assert_allclose(found.imbalance, 22 / 15)
 
 
-def test_text_fits_and_json_is_whole(found):
+def test_text_fits_and_json_is_complete(found):
     text = str(found)
     assert max(map(len, text.splitlines())) <= 80
     for part in ("Duplicates across splits", "EXIF turns 1 JPEG: kzoo honours it", "hole.jpg", "! 2 groups of dup"):
@@ -228,7 +228,7 @@ def test_a_jpeg_with_small_copies_behind_it_is_a_jpeg(tmp_path):
     assert p.images == 6 and p.orientations == {"JPEG 6": 6} and "animated" not in p.modes, p.orientations
 
 
-def test_who_is_to_blame_for_duplicates_across_parts(tmp_path):
+def test_duplicates_across_parts_by_the_user_and_by_kzoo(tmp_path):
     for part in ("train", "test"):
         for name in "ab":
             for i in range(4):
@@ -308,7 +308,7 @@ def test_hashes_are_imagehash_and_the_bands_cover_them():
     seen = scan_images({"train": data})
     want = [int(str(imagehash.phash(Image.fromarray(a))), 16) for a in arrays]
     assert seen.hashes.tolist() == want
-    bands = duplicates._bands()
+    bands = duplicates.bands()
     assert sum(((1 << w) - 1) << s for s, w in bands) == 2**64 - 1 and len(bands) == duplicates.BITS + 1
 
 

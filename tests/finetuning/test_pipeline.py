@@ -141,7 +141,7 @@ def test_resuming_takes_published_weights_by_their_name(world, tmp_path, monkeyp
 
     own = kzoo.Weights("mine", str(world / "weights.npz"), preprocessing=kzoo.Preprocessing(scale=0.01, offset=0.5))
     row = replace(kzoo.spec("resnet20"), name="own_resnet", weights=(own,))
-    monkeypatch.setitem(registry._rows, "own_resnet", row)
+    monkeypatch.setitem(registry.ROWS, "own_resnet", row)
     options = {"weights": "mine", "input_shape": SHAPE, "precision": "float32", "unfreeze": "none", "quiet": True}
     folder = finetune_folder(world / "photos", "own_resnet", out=tmp_path / "r", **options)
     before = (folder / "model.keras").stat().st_mtime_ns

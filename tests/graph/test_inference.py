@@ -193,7 +193,7 @@ def test_preprocessing_goes_into_the_first_convolution(name, order, scale, offse
     assert error(predictor(model)(x), plain(model, x)) < 1e-5
 
 
-def test_preprocessing_stays_where_more_layers_see_it():
+def test_preprocessing_stays_if_several_layers_use_it():
     def two(x):
         x = kzoo.layers.Preprocess("bgr", 0.5, 1.0, name="preprocessing")(x)
         return layers.Concatenate()([layers.Conv2D(4, 1)(x), x])

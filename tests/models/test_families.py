@@ -33,7 +33,7 @@ def numbers(*shape, seed=0):
 def test_reductions_save_what_the_lecture_says():
     """CS231n, lecture 9: 28x28x256 into 128 1x1, 192 3x3, 96 5x5 and a pool, naive and with 64-channel reductions."""
     naive = block(inception.naive_module, (28, 28, 256), 128, 192, 96, name="naive")
-    reduced = block(inception.module, (28, 28, 256), 128, 64, 192, 64, 96, 64, name="reduced")
+    reduced = block(inception.module, (28, 28, 256), (128, 64, 192, 64, 96, 64), name="reduced")
     assert naive.output_shape == (None, 28, 28, 672)
     assert reduced.output_shape == (None, 28, 28, 480)
 

@@ -161,7 +161,7 @@ def test_files_without_classifier(arrays, tmp_path, caplog):
         kzoo.build("resnet20", depth=8, weights=tmp_path / "a.npz")
 
 
-def test_whoever_names_no_number_of_classes_gets_no_new_classifier(arrays, tmp_path):
+def test_without_a_number_of_classes_the_classifier_is_never_new(arrays, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(WeightsError, match=r"wrong shape: predictions/bias has \(4,\), expected \(10,\)"):
         kzoo.build("resnet20", depth=8, weights=tmp_path / "a.npz")
@@ -239,7 +239,7 @@ def test_arrays_of_other_dimensions_fit_no_map(tmp_path):
         kzoo.build("resnet20", depth=8, weights=tmp_path / "a.npz")
 
 
-def test_preprocessing_comes_with_the_weights(arrays, tmp_path):
+def test_the_weights_bring_their_preprocessing(arrays, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     own = kzoo.Preprocessing(channel_order="bgr", scale=1.0, offset=(-1.0, -2.0, -3.0))
     row = kzoo.Weights("mine", str(tmp_path / "a.npz"), preprocessing=own, config={"depth": 8})

@@ -108,7 +108,7 @@ def test_draws_a_bar(server, cache, capsys):
 
 
 @pytest.mark.parametrize("hash", ["md4:1234567890", "sha256:12", "1234567890"])
-def test_hashes_that_are_none(server, hash):
+def test_invalid_hashes(server, hash):
     with pytest.raises(WeightsError, match="A hash is 'sha256:' or 'md5:'"):
         fetch(weights(server, hash))
 
@@ -133,7 +133,7 @@ def test_a_part_of_another_file(server, cache, part):
     assert fetch(weights(server)).read_bytes() == CONTENT
 
 
-def test_a_part_that_is_whole(server, cache):
+def test_a_part_that_is_complete(server, cache):
     cache.mkdir()
     (cache / "net.h5.part").write_bytes(CONTENT)
     assert fetch(weights(server)).read_bytes() == CONTENT and names(cache) == ["net.h5"]

@@ -52,7 +52,7 @@ def test_rows_of_a_table_that_can_not_be_used_are_skipped_with_the_reason(tmp_pa
     assert data.skipped[0][0] == "row 5 (../secret.png)"
 
 
-def test_tables_that_are_none(tmp_path):
+def test_files_that_are_no_tables(tmp_path):
     fails(table(tmp_path, "file,class\na.png,x\n"), "must name the columns path and label")
     fails(table(tmp_path, b""), "it has none")
     fails(table(tmp_path, b"\xff\xfe\0p\0a"), "must name the columns")
