@@ -8,7 +8,7 @@ import binascii
 import io
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kzoo.data.guards import MAGIC
 from kzoo.serving.batcher import Limits, Refused
@@ -16,17 +16,15 @@ from kzoo.serving.batcher import Limits, Refused
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from kzoo.serving.app import Server
 
-
-async def body_of(request: Request, server: Server) -> bytes:
+async def body_of(request: Request, server: Any) -> bytes:
     """Read the body of a request, within the server's limits.
 
     `request.state.held` is the request's own part of `server.held`, to be subtracted once it is answered.
 
     Args:
         request: its `state.held` is 0.
-        server: its `held` counts the bytes of all bodies in memory.
+        server: a `kzoo.serving.app.Server`: its `held` counts the bytes of all bodies in memory.
 
     Returns:
         The body.
