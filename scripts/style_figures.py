@@ -38,10 +38,10 @@ def compare(options):
     """Every way of looking, every pair: the distances as VGG-19 sees them."""
     import kzoo
     from kzoo.synthesis import pictures
-    from kzoo.synthesis.network import catalog_model, feature_network
+    from kzoo.synthesis.network import catalog_model, cut_network
     from kzoo.synthesis.objective import CompiledNetwork, StyleObjective
 
-    network = feature_network(catalog_model("vgg19", options.vgg), content_layers=FRONT[-1:], style_layers=FRONT)
+    network = cut_network(catalog_model("vgg19", options.vgg), content_layers=FRONT[-1:], style_layers=FRONT)
     compiled = CompiledNetwork(network)
     ways = {
         "content as it is": None,

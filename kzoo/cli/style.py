@@ -125,7 +125,7 @@ def one_or_more_counts(ctx, param, value):
 @click.option("--report/--no-report", default=True, help="Write OUT-compare.png and OUT-loss.png as well (default).")
 @click.option("--quiet", is_flag=True)
 @as_json
-def command(content, styles, out, like, budget, save_every, resume, from_last, report, quiet, as_json, **options):
+def command(content, styles, *, out, like, budget, save_every, resume, from_last, report, quiet, as_json, **options):
     """Paint CONTENT in the style of STYLE, or of several (Gatys, Ecker and Bethge 2016).
 
     CONTENT may be a folder: each of its pictures is painted, in the order of their numbers. Ctrl-C keeps the picture

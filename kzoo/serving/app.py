@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).with_name("page.html")
 
 
-def classifier(export: Export) -> Callable[[list[bytes]], list[dict]]:
+def json_classifier(export: Export) -> Callable[[list[bytes]], list[dict]]:
     """A function of encoded images that gives a dict of JSON values for each, as TensorFlow Serving writes them."""
 
     def classify(encoded):
@@ -233,7 +233,7 @@ def serve(
     except ImportError as e:
         raise ExportError(f"Serving needs {e.name}: pip install 'kzoo[serve]'.") from e
     export = Export(folder)
-    classify = classifier(export)
+    classify = json_classifier(export)
     classify([b""])  # compiles
     return run(Server(classify, name or export.card["name"], export.card, limits or Limits()), host, port, ready)
 

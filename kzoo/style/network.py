@@ -8,7 +8,7 @@ import numpy as np
 
 from kzoo.catalog.pretrained import OFFLINE_STYLE
 from kzoo.errors import KzooError, WeightsError
-from kzoo.synthesis.network import CatalogModel, FeatureNetwork, catalog_model, feature_network
+from kzoo.synthesis.network import CatalogModel, FeatureNetwork, catalog_model, cut_network
 
 # Gatys et al. 2016, section 3; behind the ReLU, which VGG with batch norm has as a layer of its own.
 CONTENT, STYLE = ("block4_conv2",), tuple(f"block{i}_conv1" for i in range(1, 6))
@@ -59,7 +59,7 @@ def style_network(
     """
     source = catalog_model(name, weights, precision=precision)
     content, style, notes = layers_for(source, content_layers, style_layers)
-    network = feature_network(
+    network = cut_network(
         source,
         content_layers=content,
         style_layers=style,

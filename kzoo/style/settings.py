@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from kzoo.catalog import spec
+from kzoo.checks import check_count, check_precision, check_seed
 from kzoo.errors import KzooError, unknown
-from kzoo.hardware import POLICIES
 from kzoo.style import colour
 from kzoo.synthesis import pictures
 from kzoo.synthesis.network import PADDING, POOLING
@@ -189,7 +189,7 @@ class StylenetOptions:
         weights: of the loss network: a tag, a path, or "random".
         content_layers, style_layers: of the loss network; None: the paper's of `kzoo.stylize`.
         seed: of the initial weights and of the order and the crops of the pictures.
-        precision: "float32", "bfloat16", "float16", or None or "auto": what this machine is fast in.
+        precision: "float32", "bfloat16", "float16", or "auto" (or None): what this machine is fast in.
 
     Raises:
         KzooError: a value that can't be used; UnknownName for a model or a precision that does not exist.
@@ -210,30 +210,27 @@ class StylenetOptions:
     content_layers: tuple[str, ...] | None = None
     style_layers: tuple[str, ...] | None = None
     seed: int = 0
-    precision: str | None = None
+    precision: str = "auto"
 
     def __post_init__(self):
         object.__setattr__(self, "weights", str(self.weights))  # a Path
-        for name in ("size", "steps", "batch_size", "width"):
+        object.__setattr__(self, "precision", self.precision or "auto")
+        for name, least in (("size", 1), ("steps", 1), ("batch_size", 1), ("width", 1), ("blocks", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise KzooError(f"{name} must be a whole number of at least 1, got {value!r}.")
+            if not isinstance(value, int) or value < least:
+                raise KzooError(f"{name} must be a whole number of at least {least}, got {value!r}.")
         if self.size < 64 or self.size % 4:
             raise KzooError(f"size must be a multiple of 4 and at least 64, got {self.size}.")
-        if self.style_size is not None and (not isinstance(self.style_size, int) or self.style_size < 64):
-            raise KzooError(f"style_size must be a whole number of at least 64, got {self.style_size!r}.")
+        check_count("style_size", self.style_size, 64)
         _check_numbers(self, ("learning_rate",), above=True)
-        _check_numbers(self, ("content_weight", "style_weight", "tv_weight", "blocks", "seed"))
-        for name in ("blocks", "seed"):
-            if not isinstance(getattr(self, name), int):
-                raise KzooError(f"{name} must be a whole number, got {getattr(self, name)!r}.")
+        _check_numbers(self, ("content_weight", "style_weight", "tv_weight"))
+        check_seed(self.seed)
+        check_precision(self.precision)
         for name in ("content_layers", "style_layers"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         _check_layers(self)
         spec(self.model)
-        if self.precision not in (None, "auto", *POLICIES):
-            raise unknown("precision", self.precision, POLICIES, f"It is auto or one of {', '.join(POLICIES)}.")
 
 
 def _is_number(value):

@@ -145,7 +145,7 @@ def train_stylenet(
     content_layers: Sequence[str] | None = None,
     style_layers: Sequence[str] | None = None,
     seed: int = 0,
-    precision: str | None = None,
+    precision: str | None = "auto",
     resume: bool = False,
     quiet: bool = False,
 ) -> Path:
@@ -167,7 +167,7 @@ def train_stylenet(
         learning_rate: Adam's, falling to 0 along a cosine.
         model, weights, content_layers, style_layers: the loss network, as in `kzoo.stylize`.
         seed: of the initial weights and of the order and the crops of the pictures.
-        precision: "float32", "bfloat16", "float16", or None or "auto": what this machine is fast in.
+        precision: "float32", "bfloat16", "float16", or "auto" (or None): what this machine is fast in.
         resume: continue after a kill or Ctrl-C; at most 50 steps are lost.
         quiet: no progress and no messages.
 
@@ -190,7 +190,7 @@ def train_stylenet(
         options = replace(options, style_size=max(64, min(2 * options.size, *painting.shape[:2])))
     split = training_pictures(images)
     why = "as asked"
-    if options.precision in (None, "auto"):
+    if options.precision == "auto":
         chosen, why = auto_precision()
         options = replace(options, precision=chosen)
     options = replace(options, model=model_of(options.model, options.weights))

@@ -104,7 +104,7 @@ class FeatureNetwork:
 
 
 def catalog_model(name: str, weights: str, *, precision: str = "float32") -> CatalogModel:
-    """Read a model of the catalog and its weights, for `feature_network`.
+    """Read a model of the catalog and its weights, for `cut_network`.
 
     Args:
         name: of the catalog; it must take pictures of 3 channels.
@@ -154,7 +154,7 @@ def arrays_for(model: keras.Model, source: Weights) -> dict[str, np.ndarray]:
     return found
 
 
-def feature_network(
+def cut_network(
     source: CatalogModel,
     *,
     content_layers: Sequence[str],

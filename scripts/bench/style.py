@@ -52,7 +52,7 @@ def measure(name, options):
     import numpy as np
 
     from kzoo.synthesis import pictures
-    from kzoo.synthesis.network import catalog_model, feature_network
+    from kzoo.synthesis.network import catalog_model, cut_network
     from kzoo.synthesis.objective import CompiledNetwork, StyleObjective
 
     who, optimiser, precision = name.split()
@@ -68,7 +68,7 @@ def measure(name, options):
 
     def objective(precision):
         source = catalog_model("vgg19", options.weights, precision=precision)
-        network = feature_network(source, content_layers=layers[-1:], style_layers=layers)
+        network = cut_network(source, content_layers=layers[-1:], style_layers=layers)
         return StyleObjective(CompiledNetwork(network), content, [style])
 
     exact = objective("float32")

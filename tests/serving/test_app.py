@@ -25,6 +25,7 @@ pytest.importorskip("starlette", reason="needs the serve extra: pip install 'kzo
 from kzoo.serving import app
 
 ROOT = Path(__file__).resolve().parents[2]
+EXPORT = ROOT / "saved_models" / "mnist_cnn"
 
 
 class Model:
@@ -325,20 +326,12 @@ def test_a_port_that_is_taken_and_a_folder_that_is_none(served, kzoo_command, tm
     assert code == 1 and "is no export" in err and err.count("\n") == 1
 
 
-@pytest.fixture(scope="module")
-def export(tmp_path_factory):
-    import kzoo
-
-    model = kzoo.build("mnist_mlp", seed=0)
-    return kzoo.export(model, out=tmp_path_factory.mktemp("e") / "digits", quiet=True)
-
-
 @pytest.fixture
-def process(export):
+def process():
     """A running `kzoo serve`: (process, port)."""
     code = "from kzoo.cli import main; main()"
     p = subprocess.Popen(
-        [sys.executable, "-c", code, "serve", str(export), "--port", "0"],
+        [sys.executable, "-c", code, "serve", str(EXPORT), "--port", "0"],
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
@@ -348,7 +341,7 @@ def process(export):
     while "Serving" not in line:
         line = p.stderr.readline()
         assert line or p.poll() is None
-    assert "/v1/models/mnist_mlp:predict)" in line
+    assert "/v1/models/mnist_cnn:predict)" in line
     yield p, int(line.split("127.0.0.1:")[1].split()[0])
     if p.poll() is None:
         p.kill()
@@ -356,19 +349,19 @@ def process(export):
 
 
 @pytest.mark.slow
-def test_the_real_thing_answers_as_the_export_does_and_loses_nothing_on_sigterm(export, process):
+def test_the_real_thing_answers_as_the_export_does_and_loses_nothing_on_sigterm(process):
     from kzoo.exporting.reader import Export
 
     p, port = process
     data = [png((30 + i, 20), (i * 9, 99, 7)) for i in range(20)]
-    want = Export(export).run(data)["logits"]
+    want = Export(EXPORT).run(data)["logits"]
     found, refused = {}, []
     lock, enough = threading.Lock(), threading.Event()
 
     def client(k):
         for i in range(k, 400, 8):
             try:
-                status, answer = ask(port, "/v1/models/mnist_mlp:predict", {"instances": [b64(data[i % 20])]})
+                status, answer = ask(port, "/v1/models/mnist_cnn:predict", {"instances": [b64(data[i % 20])]})
             except ConnectionRefusedError:  # after the signal: it was never taken, so the client knows
                 return
             except OSError as e:

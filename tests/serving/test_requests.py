@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -89,6 +90,10 @@ def test_no_more_images_than_the_queue_can_ever_hold():
 
 def test_pixels_that_a_header_declares_count_before_anything_is_decoded():
     assert check_pixels([png(), b"no", declaring(700)], LIMITS) == [63, 0, 700 * 700]
+    many = replace(LIMITS, pixels=10**9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Pillow warns of so many pixels, and refuses twice as many
+        assert check_pixels([declaring(12_000)], many) == [12_000**2]
     for images in ([declaring(50_000)], [declaring(700)] * 3):
         with pytest.raises(Refused, match="at most 1,000,000 are accepted") as refused:
             check_pixels(images, LIMITS)

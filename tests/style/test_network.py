@@ -10,7 +10,7 @@ from support.style import STYLE
 from kzoo.errors import KzooError, WeightsError
 from kzoo.style.network import CONTENT, model_of, style_network
 from kzoo.style.network import STYLE as STYLE_LAYERS
-from kzoo.synthesis.network import catalog_model, feature_network
+from kzoo.synthesis.network import catalog_model, cut_network
 
 DATA = Path(os.environ.get("KZOO_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
@@ -27,7 +27,7 @@ def test_the_papers_layers():
 def test_of_a_file_of_the_first_layers_those_are_used_and_a_note_says_so(tmp_path):
     path = tmp_path / "front.npz"
     layers = ("block1_conv1", "block2_conv1", "block3_conv1")
-    whole = feature_network(
+    whole = cut_network(
         catalog_model("vgg11", "random"), picture=STYLE, content_layers=layers[-1:], style_layers=layers
     )
     np.savez(path, **{v.path: np.asarray(v) for l in whole.model.layers for v in l.weights})

@@ -5,12 +5,12 @@ from support.style import LAYERS, STYLE
 
 from kzoo.errors import KzooError
 from kzoo.synthesis.memory import check_memory, needed_memory
-from kzoo.synthesis.network import catalog_model, feature_network
+from kzoo.synthesis.network import catalog_model, cut_network
 from kzoo.synthesis.objective import CompiledNetwork
 
 
 def test_memory_is_refused_with_the_tile_that_fits():
-    net = feature_network(catalog_model("vgg11", "random"), picture=STYLE, **LAYERS)
+    net = cut_network(catalog_model("vgg11", "random"), picture=STYLE, **LAYERS)
     size = (3000, 4000)
     need = needed_memory(net, size, None, "float32")
     check_memory(CompiledNetwork(net), size, "float32", free=need)

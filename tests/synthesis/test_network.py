@@ -6,14 +6,14 @@ import pytest
 from support.style import picture
 
 from kzoo.errors import KzooError, UnknownName, WeightsError
-from kzoo.synthesis.network import catalog_model, feature_network
+from kzoo.synthesis.network import catalog_model, cut_network
 
 LAYERS = {"content_layers": ("block2_conv1",), "style_layers": ("block1_conv1", "block2_conv1", "block3_conv1")}
 STYLE = picture(70, 85, 1)
 
 
 def make(**options):
-    return feature_network(catalog_model("vgg11", "random"), picture=STYLE, **{**LAYERS, **options})
+    return cut_network(catalog_model("vgg11", "random"), picture=STYLE, **{**LAYERS, **options})
 
 
 def test_random_layers_have_a_mean_activation_of_one():
@@ -58,11 +58,11 @@ def test_a_file_of_the_first_layers_is_enough(tmp_path):
     arrays = first_layers(path)
     source = catalog_model("vgg11", str(path))
     assert source.reaches("block3_conv1") and not source.reaches("block3_conv2")
-    net = feature_network(source, **LAYERS)
+    net = cut_network(source, **LAYERS)
     for v in net.model.weights:
         np.testing.assert_array_equal(np.asarray(v), arrays[v.path])
     with pytest.raises(WeightsError, match="up to block4_conv2"):
-        feature_network(source, content_layers=("block4_conv2",), style_layers=LAYERS["style_layers"])
+        cut_network(source, content_layers=("block4_conv2",), style_layers=LAYERS["style_layers"])
 
 
 def test_a_file_must_fit(tmp_path):

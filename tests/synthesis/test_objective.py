@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kzoo.errors import KzooError
-from kzoo.synthesis.network import catalog_model, feature_network
+from kzoo.synthesis.network import catalog_model, cut_network
 from kzoo.synthesis.objective import CompiledNetwork, StyleObjective
 
 LAYERS = {"content_layers": ("block2_conv1",), "style_layers": ("block1_conv1", "block2_conv1", "block3_conv1")}
@@ -26,7 +26,7 @@ CONTENT, STYLE, OTHER, X = picture(90, 130, 0), picture(70, 85, 1), picture(64, 
 
 
 def make(**options):
-    return feature_network(catalog_model("vgg11", "random"), picture=STYLE[0], **{**LAYERS, **options})
+    return cut_network(catalog_model("vgg11", "random"), picture=STYLE[0], **{**LAYERS, **options})
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_layer_weights_count_where_gradients_are_balanced():
 
 def test_other_networks_paint_whole_and_in_tiles_where_these_are_exact():
     layers = {"content_layers": ("conv2_block1_out",), "style_layers": ("conv1_relu", "conv3_block1_out")}
-    net = feature_network(catalog_model("resnet20", "random"), picture=STYLE[0], **layers)
+    net = cut_network(catalog_model("resnet20", "random"), picture=STYLE[0], **layers)
     loss, _, gradient = StyleObjective(CompiledNetwork(net), CONTENT, [STYLE])(X)
     assert loss > 0 and np.isfinite(gradient).all() and np.abs(gradient).max() > 0
     tiled_loss, _, tiled = StyleObjective(CompiledNetwork(net, 32), CONTENT, [STYLE])(X)
@@ -144,7 +144,7 @@ def test_other_networks_paint_whole_and_in_tiles_where_these_are_exact():
     assert np.abs(tiled - gradient).max() < 1e-4 * np.abs(gradient).max()
     # Its strides pad by "same", so where their grid begins depends on the size.
     layers = {"content_layers": ("conv4",), "style_layers": ("conv1",)}
-    net = feature_network(catalog_model("allcnn_c", "random"), picture=STYLE[0], **layers)
+    net = cut_network(catalog_model("allcnn_c", "random"), picture=STYLE[0], **layers)
     assert net.halo is None
     with pytest.raises(KzooError, match="tiles"):
         CompiledNetwork(net, 32)
@@ -152,7 +152,7 @@ def test_other_networks_paint_whole_and_in_tiles_where_these_are_exact():
 
 def of_file(path):
     layers = LAYERS["style_layers"]
-    return feature_network(catalog_model("vgg11", path), content_layers=layers[-1:], style_layers=layers)
+    return cut_network(catalog_model("vgg11", path), content_layers=layers[-1:], style_layers=layers)
 
 
 PROGRAM = """
