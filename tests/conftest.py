@@ -4,12 +4,17 @@ import os
 from pathlib import Path
 
 import pytest
+from support import deep
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Real data for those tests that can use it: where the environment says, else beside the checkout.
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 if SHARED.is_dir():
     os.environ.setdefault("KZOO_DATA", str(SHARED))
+
+
+def pytest_collection_modifyitems(config, items):
+    deep.deselect(config, items)
 
 
 @pytest.fixture(scope="session")

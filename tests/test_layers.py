@@ -1,4 +1,4 @@
-"""Batch norm by the fused kernel against Keras' own layer."""
+"""Batch norm by the fused kernel against Keras' own layer; the layers that only old papers have."""
 
 import keras
 import numpy as np
@@ -180,3 +180,29 @@ def test_trains_as_a_network_with_keras_layer_does():
         m.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
     for a, b in zip(model.weights, other.weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4, err_msg=a.path)
+
+
+def test_local_response_normalization_is_the_papers_formula():
+    from kzoo.layers import LocalResponseNormalization
+
+    x = np.random.default_rng(0).normal(0, 20, (2, 3, 4, 9)).astype("float32")
+    want = np.empty_like(x)
+    for i in range(9):
+        total = (x[..., max(0, i - 2) : i + 3] ** 2).sum(-1)
+        want[..., i] = x[..., i] / (2 + 1e-4 * total) ** 0.75
+    np.testing.assert_allclose(LocalResponseNormalization()(x), want, rtol=1e-5)
+
+
+def test_grouped_convolution_is_one_convolution_for_each_tower():
+    from kzoo.layers import GroupedConv2D
+
+    x = np.random.default_rng(0).normal(size=(1, 6, 6, 4)).astype("float32")
+    layer = GroupedConv2D(6, 3, groups=2, padding="same", bias_initializer="ones")
+    y = np.asarray(layer(x))
+    kernel = np.asarray(layer.kernel)
+    assert kernel.shape == (3, 3, 2, 6)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    for r, c, f in ((0, 0, 0), (3, 2, 2), (5, 5, 3), (2, 4, 5)):
+        group = f // 3
+        window = padded[0, r : r + 3, c : c + 3, 2 * group : 2 * group + 2]
+        np.testing.assert_allclose(y[0, r, c, f], (window * kernel[..., f]).sum() + 1, rtol=1e-4)
