@@ -60,7 +60,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("KZOO_FEATURES", str(tmp_path / "features"))
-    monkeypatch.setattr(registry, "_rows", dict(registry._rows))
+    monkeypatch.setattr(registry, "_rows", dict(registry.ROWS))
     monkeypatch.setattr(tasks, "_registered", dict(tasks._registered))
     return tmp_path
 

@@ -8,6 +8,7 @@ from support.exports import CLASSES, PREP, RNG, SHAPE
 
 import kzoo
 from kzoo.exporting import source, write
+from kzoo.tasks.classification import TASK
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +29,9 @@ def model():
 def exported(model, tmp_path_factory):
     """(folder, card) of an export in every format that is installed."""
     out = tmp_path_factory.mktemp("exports") / "small"
-    want = source.Source("small", model, CLASSES, PREP)
+    want = source.Source("small", model, CLASSES, PREP, TASK)
     found = pytest.MonkeyPatch()
-    found.setattr(write, "find", lambda *args, **kwargs: want)
+    found.setattr(write, "find_source", lambda *args, **kwargs: want)
     try:
         kzoo.export(model, ("saved_model", "keras", "onnx", "litert"), out, quiet=True)
     finally:

@@ -56,7 +56,7 @@ def test_verify_finds_what_was_changed(exported, tmp_path, kzoo_command):
 
 def test_a_check_can_fail():
     z = np.array([[3.0, 1.0], [0.0, 2.0]])
-    assert check.compare("x", z + 0.001, z, 0.01)["ok"]
-    assert not check.compare("x", z + 0.1, z, 0.01)["ok"]
-    assert not check.compare("x", z[:, ::-1], z, 10.0)["ok"]
-    assert not check.compare("x", z * np.nan, z, 10.0)["ok"]
+    assert check.compare("x", z + 0.001, z, 0.01, TASK)["ok"]
+    assert not check.compare("x", z + 0.1, z, 0.01, TASK)["ok"]
+    assert not check.compare("x", z[:, ::-1], z, 10.0, TASK)["ok"]
+    assert not check.compare("x", z * np.nan, z, 10.0, TASK)["ok"]

@@ -14,6 +14,7 @@ from support.exports import CLASSES, PREP, RNG, SHAPE, encoded, png, prepare
 import kzoo
 from kzoo.data import images
 from kzoo.exporting import graph
+from kzoo.tasks.classification import TASK
 
 EXIF = Image.Exif()
 EXIF[0x0112] = 6
@@ -105,10 +106,10 @@ def test_mutants_are_answered(serve, format, draw):
 
 def test_temperature_and_threshold_are_in_the_answers():
     logits = np.log([[0.5, 0.3, 0.2], [0.98, 0.01, 0.01]]).astype("float32")
-    out = graph.answer(tf.constant(logits), "abc", 2, temperature=1.0, threshold=0.75)  # p of at least 0.25
+    out = TASK.signature(tf.constant(logits), "abc", top=2, temperature=1.0, threshold=0.75)  # p of at least 0.25
     assert out["set_size"].numpy().tolist() == [2, 1] and out["abstain"].numpy().tolist() == [True, False]
     np.testing.assert_allclose(out["probabilities"], [[0.5, 0.3], [0.98, 0.01]], rtol=1e-5)
-    hot = graph.answer(tf.constant(logits), "abc", 1, temperature=2.0)["probabilities"].numpy()
+    hot = TASK.signature(tf.constant(logits), "abc", top=1, temperature=2.0, threshold=None)["probabilities"].numpy()
     root = np.sqrt([[0.5, 0.3, 0.2], [0.98, 0.01, 0.01]])
     np.testing.assert_allclose(hot[:, 0], (root / root.sum(1, keepdims=True))[:, 0], rtol=1e-5)
 

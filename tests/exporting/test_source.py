@@ -10,17 +10,17 @@ from kzoo import runs
 
 def test_an_export_has_the_parts_of_the_run_and_the_licence_of_its_weights(head_only):
     """What only measured is the test part, whatever its owner called it; what chose and then trained is neither."""
-    from kzoo.exporting.source import find
+    from kzoo.exporting.source import find_source
 
-    source = find(head_only)
+    source = find_source(head_only)
     parts = {
         name: {row["id"] for row in runs.read_csv(head_only / "splits.csv") if row["split"] == name}
-        for name in ("train", "choose", "val", "test")
+        for name in ("train", "val", "test")
     }
-    assert parts["choose"] and set(map(str, source.splits["seen"].ids)) == parts["choose"]
+    assert parts["val"] and set(map(str, source.splits["refit"].ids)) == parts["val"]
     assert "val" not in source.splits
-    assert set(map(str, source.splits["test"].ids)) == parts["test"] | parts["val"]
-    assert not parts["train"] & (parts["choose"] | parts["test"] | parts["val"])
+    assert set(map(str, source.splits["test"].ids)) == parts["test"]
+    assert not parts["train"] & (parts["val"] | parts["test"])
     assert source.facts["weights_sha256"] and source.facts["finetune"]["unfreeze"] == "none"
 
 
@@ -29,9 +29,11 @@ def test_nothing_is_calibrated_on_photos_that_the_head_was_fitted_on(head_only, 
     assert code == 1 and "not trained on" in err and "val/ and test/" in err and not (tmp_path / "x").exists()
     draw(tmp_path / "photos", {(p, c): n for p, n in (("train", 24), ("val", 6), ("test", 4)) for c in ("red", "blue")})
     run = tune(world, tmp_path / "r", tmp_path / "photos", unfreeze="none")
-    from kzoo.exporting.source import find
+    from kzoo.exporting.source import find_source
 
-    assert {k: len(s) for k, s in find(run).splits.items()} == {"val": 12, "test": 8}, "no training on one's own val"
+    assert {k: len(s) for k, s in find_source(run).splits.items()} == {"val": 12, "test": 8}, (
+        "no training on one's own val"
+    )
 
 
 def test_a_classifier_of_other_classes_is_not_exported_as_one_of_imagenet(tmp_path):
@@ -40,8 +42,8 @@ def test_a_classifier_of_other_classes_is_not_exported_as_one_of_imagenet(tmp_pa
     with pytest.raises(kzoo.KzooError, match=r"wrong shape: predictions/kernel has \(784, 4\)"):
         kzoo.export("mnist_softmax", weights=tmp_path / "own.weights.h5", out=tmp_path / "x", quiet=True)
     assert not (tmp_path / "x").exists()
-    from kzoo.exporting.source import find
+    from kzoo.exporting.source import find_source
 
-    source = find("mnist_softmax", weights=tmp_path / "own.weights.h5", classes=list("abcd"))
+    source = find_source("mnist_softmax", weights=tmp_path / "own.weights.h5", classes=list("abcd"))
     assert source.classes == tuple("abcd") and "published" not in source.facts
     np.testing.assert_array_equal(source.model.get_layer("predictions").kernel, own.get_layer("predictions").kernel)

@@ -32,7 +32,7 @@ def world(request, tmp_path_factory):
     out = tmp_path_factory.mktemp(module.TASK.name) / "run"
     plain = Recipe("plain", "for this test", learning_rate=0.05, batch_size=10, epochs=20)
     yield module, kzoo.train(row.name, module.data(), recipe=plain, out=out, quiet=True)
-    del tasks._registered[module.TASK.name], registry._rows[row.name]
+    del tasks._registered[module.TASK.name], registry.ROWS[row.name]
 
 
 def test_a_task_goes_through_every_verb(world, tmp_path, kzoo_command):
