@@ -1,9 +1,10 @@
-"""The inference form against the model that it comes from."""
+"""The inference form against the model that it comes from; catalog/test_rows.py puts every row through it."""
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
+from support.networks import error, logits_of, norms, randomise, small
 
 import kzoo
 from kzoo.catalog.rows import wrn
@@ -14,92 +15,22 @@ from kzoo.layers import BatchNormalization, GroupedConv2D
 tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one backend is enough")
 
 
-def randomise(model, seed=0):
-    """Statistics, biases, gammas and betas as if trained."""
-    rng = np.random.default_rng(seed)
-    for v in model.weights:
-        if v.name in ("gamma", "moving_variance"):
-            v.assign(rng.uniform(0.5, 1.5, v.shape))
-        elif v.name in ("beta", "bias", "moving_mean"):
-            v.assign(rng.normal(0, 0.1, v.shape))
-    return model
-
-
 def pictures(model, count=2, seed=1):
     return np.random.default_rng(seed).uniform(0, 255, (count, *model.input_shape[1:])).astype("float32")
 
 
-def plain(model, x):
-    y = model(x, training=False)
-    return np.asarray(y[0] if isinstance(y, list) else y, "float32")
-
-
-def error(a, b):
-    """The largest difference as a share of the spread of what is right."""
-    return np.abs(a - b).max() / np.abs(b - b.mean()).max()
-
-
-def norms(model):
-    return sum(isinstance(l, layers.BatchNormalization) for l in model.layers)
-
-
-FAMILIES = [  # name, size, options, batch norms that can't be folded
-    ("mnist_softmax", 28, {}, 0),
-    ("mnist_mlp", 28, {}, 0),
-    ("mnist_cnn", 28, {}, 0),
-    ("mnist_shift", 28, {}, 0),
-    ("lenet5", 28, {}, 0),
-    ("alexnet", 67, {}, 0),
-    ("vgg11", 32, {"width": 8, "units": 16}, 0),
-    ("vgg11_bn", 32, {"width": 8, "units": 16}, 0),
-    ("resnet18", 40, {"width": 8}, 0),
-    ("plain18", 40, {"width": 8}, 0),
-    ("resnet50", 40, {"width": 8}, 0),
-    ("resnet50_v1_5", 40, {"width": 8}, 0),
-    ("resnet50_v2", 40, {"width": 8}, 17),  # those behind a sum or conv1's pool
-    ("resnet20", 32, {}, 0),
-    (wrn(16, 2), 32, {}, 6),  # behind a sum; the first one is all that sees conv1
-    ("mobilenet_v1", 33, {"alpha": 0.25}, 0),
-    ("mobilenet_v2", 33, {"alpha": 0.35}, 0),
-    ("squeezenet1_0", 64, {}, 0),
-    ("squeezenet1_1", 64, {}, 0),
-    ("allcnn_c", 32, {"width": 16}, 0),
-    ("googlenet", 96, {"aux": True}, 0),
-    ("googlenet_bn", 64, {}, 0),
-    ("inception_v3", 75, {}, 0),
-    ("inception_v4", 75, {"blocks": (1, 1, 1)}, 0),
-    ("inception_resnet_v1", 75, {"blocks": (1, 1, 1)}, 0),
-    ("inception_resnet_v2", 75, {"blocks": (1, 1, 1)}, 0),
-    ("nasnet_mobile", 32, {"penultimate": 96, "blocks": 1}, 4),  # behind the concatenations of halved grids
-]
-
-
-@pytest.mark.parametrize(("name", "size", "options", "left"), FAMILIES, ids=lambda v: getattr(v, "name", str(v)))
-def test_equals_the_model(name, size, options, left):
-    """To 1e-5 in float32; to 5 % of the spread of the logits in bfloat16, whose numbers have 8 bits."""
-    channels = kzoo.spec(name).input_shape[2]
-    model = randomise(kzoo.build(name, num_classes=7, input_shape=(size, size, channels), seed=0, **options))
+def test_auxiliary_classifiers_are_left_out():
+    model = randomise(kzoo.build("googlenet", num_classes=7, input_shape=(96, 96, 3), seed=0, aux=True))
     x = pictures(model)
-    expected = plain(model, x)
-    folded = inference_form(model)
-    assert norms(folded) == left
-    assert not [l.name for l in folded.layers if isinstance(l, (layers.Dropout, layers.Rescaling))]
-    assert folded.output_shape == (None, 7)
-    f32 = predictor(model)(x)
-    assert f32.dtype == np.float32 and f32.shape == expected.shape
-    assert error(f32, expected) < 1e-5
-    bf16 = predictor(model, "bfloat16")(x)
-    assert bf16.dtype == np.float32
-    print(name, error(f32, expected), error(bf16, expected))
-    assert error(bf16, expected) < 5e-2
+    assert inference_form(model).output_shape == (None, 7)
+    assert error(predictor(model)(x), logits_of(model, x)) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["resnet20", "squeezenet1_1", "vgg11_bn"])
 def test_features(name):
-    size = {"squeezenet1_1": 64}.get(name, 32)
-    model = randomise(kzoo.build(name, num_classes=None, input_shape=(size, size, 3), seed=0))
+    model = randomise(kzoo.build(name, num_classes=None, seed=0, **small(name)))
     x = pictures(model)
-    assert error(predictor(model)(x), plain(model, x)) < 1e-5
+    assert error(predictor(model)(x), logits_of(model, x)) < 1e-5
     assert keras.backend.standardize_dtype(inference_form(model, "bfloat16").output.dtype) == "float32"
 
 
@@ -161,7 +92,7 @@ def test_folds_what_nothing_else_sees(function, left):
     model = by_hand(function)
     x = np.random.default_rng(0).normal(size=(3, 6, 7, 5)).astype("float32")
     before = [np.asarray(w) for w in model.weights]
-    expected = plain(model, x)
+    expected = logits_of(model, x)
     assert norms(inference_form(model)) == left
     np.testing.assert_allclose(predictor(model)(x), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     for v, w in zip(model.weights, before, strict=True):  # the model itself is left alone
@@ -190,7 +121,7 @@ def test_preprocessing_goes_into_the_first_convolution(name, order, scale, offse
     layer = inference_form(model).get_layer("preprocessing")
     assert (layer.channel_order, layer.scale) == ("rgb", 1.0)
     x = pictures(model)
-    assert error(predictor(model)(x), plain(model, x)) < 1e-5
+    assert error(predictor(model)(x), logits_of(model, x)) < 1e-5
 
 
 def test_preprocessing_stays_if_several_layers_use_it():
@@ -201,7 +132,7 @@ def test_preprocessing_stays_if_several_layers_use_it():
     model = by_hand(two, (5, 5, 3))
     assert inference_form(model).get_layer("preprocessing").scale == 0.5
     x = pictures(model)
-    np.testing.assert_allclose(predictor(model)(x), plain(model, x), rtol=1e-5)
+    np.testing.assert_allclose(predictor(model)(x), logits_of(model, x), rtol=1e-5)
 
 
 def test_precision_is_that_of_the_model_unless_asked():

@@ -257,43 +257,6 @@ def test_allcnn_averages_over_six_by_six():
     assert not [l for l in model.layers if isinstance(l, layers.MaxPooling2D)]
 
 
-@pytest.mark.parametrize(
-    ("name", "size", "features", "config"),
-    [
-        ("vgg11_bn", 32, 16, {"width": 4, "units": 16}),
-        ("resnet18", 32, 64, {"width": 8}),
-        ("resnet50", 32, 256, {"width": 8}),
-        ("resnet50_v2", 32, 256, {"width": 8}),
-        ("resnet20", 32, 64, {}),
-        ("wrn_16_8", 32, 64, {"k": 1}),
-        ("googlenet", 64, 1024, {"aux": True}),
-        ("googlenet_bn", 64, 1024, {}),
-        ("inception_v3", 75, 2048, {}),
-        ("inception_v4", 75, 1536, {"blocks": (1, 1, 1)}),
-        ("inception_resnet_v1", 75, 1792, {"blocks": (1, 1, 1)}),
-        ("inception_resnet_v2", 75, 1536, {"blocks": (1, 1, 1)}),
-        ("mobilenet_v1", 32, 256, {"alpha": 0.25}),
-        ("mobilenet_v2", 32, 1280, {"alpha": 0.35}),
-        ("squeezenet1_0", 64, 512, {}),
-        ("squeezenet1_1", 64, 512, {}),
-        ("allcnn_c", 32, 32, {"width": 16}),
-        ("nasnet_mobile", 32, 96, {"penultimate": 96, "blocks": 1}),
-    ],
-)
-def test_features(name, size, features, config):
-    """num_classes=None: one vector for each image, below the classifier, whose layers keep their names."""
-    model = kzoo.build(name, num_classes=None, input_shape=(size, size, 3), **config)
-    assert model.output_shape == (None, features)
-    assert np.isfinite(model(np.full((1, size, size, 3), 128.0), training=False)).all()
-    with_classifier = kzoo.build(
-        name, num_classes=3, input_shape=(size, size, 3), **{**config, **{k: False for k in config if k == "aux"}}
-    )
-    assert with_classifier.output_shape == (None, 3)
-    assert {l.name for l in with_classifier.layers if l.weights} == {l.name for l in model.layers if l.weights} | {
-        "predictions"
-    }
-
-
 def test_inception_resnet_v1_has_the_parameters_of_the_face_recogniser():
     """facenet-pytorch's InceptionResnetV1 prints 23,482,624: gammas, a sixth module C and 512 embeddings more."""
     totals = kzoo.ledger("inception_resnet_v1", num_classes=None, blocks=(5, 10, 6)).totals

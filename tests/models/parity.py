@@ -1,0 +1,91 @@
+"""What PyTorch's networks compute, written down, so that it can be held against ours where torch is not installed.
+
+`python tests/models/parity.py` writes parity.json with torch: for each network its arrays' names and shapes, its
+logits, and of every layer the largest value and a random projection. Arrays and projections are drawn with NumPy, by name.
+"""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+PATH = Path(__file__).with_suffix(".json")
+# Our name: the size of the picture, odd so that padding shows.
+SIZES = {
+    "resnet18": (75, 67),
+    "resnet50_v1_5": (75, 67),
+    "wrn_10_1": (37, 33),
+    "googlenet": (107, 89),
+    "googlenet_bn": (107, 89),
+    "inception_v4": (107, 89),
+    "squeezenet1_0": (107, 89),
+    "squeezenet1_1": (107, 89),
+    "alexnet": (131, 99),
+}
+
+
+def drawn(name, shape):
+    """An array of a network, as if trained, from its name alone."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    if len(shape) > 1:
+        values = rng.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape)
+    elif name.endswith(("running_var", "weight")):
+        values = rng.uniform(0.5, 1.5, shape)
+    else:
+        values = rng.normal(0, 0.1, shape)
+    return values.astype("float32")
+
+
+def picture(size):
+    return np.random.default_rng(1).uniform(-1, 1, (2, *size, 3)).astype("float32")
+
+
+def summary(name, y):
+    """The largest value of a layer's output, channels last, and a projection of it on noise."""
+    y = np.asarray(y, "float64")
+    noise = np.random.default_rng(zlib.crc32(name.encode())).normal(size=y.shape)
+    return [float(np.abs(y).max()), float((y * noise).sum() / np.sqrt(y.size))]
+
+
+def write():
+    import torch
+    import torch_models as m
+
+    networks = {
+        "resnet18": m.ResNet((2, 2, 2, 2), False, 7),
+        "resnet50_v1_5": m.ResNet((3, 4, 6, 3), True, 7),
+        "wrn_10_1": m.WideResNet(10, 1, 7),
+        "googlenet": m.GoogLeNet(7, published=True),
+        "googlenet_bn": m.GoogLeNet(7),
+        "inception_v4": m.InceptionV4(7),
+        "squeezenet1_0": m.SqueezeNet("1_0", 7),
+        "squeezenet1_1": m.SqueezeNet("1_1", 7),
+        "alexnet": m.AlexNet((3, 2), 7),
+    }
+    found = {"torch": torch.__version__}
+    for ours, network in networks.items():
+        network.eval()
+        state = {k: v for k, v in network.state_dict().items() if v.is_floating_point()}
+        for name, array in state.items():
+            array.copy_(torch.from_numpy(drawn(name, tuple(array.shape))))
+        layers = {}
+        for name, module in network.named_modules():
+            if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d | torch.nn.Linear):
+
+                def keep(module, inputs, output, name=name, layers=layers):
+                    layers[name] = summary(name, np.moveaxis(output.detach().numpy(), 1, -1))
+
+                module.register_forward_hook(keep)
+        with torch.no_grad():
+            logits = network(torch.from_numpy(np.moveaxis(picture(SIZES[ours]), -1, 1).copy()))
+        found[ours] = {
+            "arrays": {name: list(array.shape) for name, array in state.items()},
+            "layers": layers,
+            "logits": logits.numpy().tolist(),
+        }
+    PATH.write_text(json.dumps(found, separators=(",", ":")) + "\n")
+
+
+if __name__ == "__main__":
+    write()
