@@ -9,6 +9,7 @@ from support.exports import CLASSES, PREP, SHAPE, changed
 import kzoo
 from kzoo.errors import ExportError
 from kzoo.exporting import check, golden
+from kzoo.tasks.classification import TASK
 
 
 def test_the_folder_holds_what_it_says(exported):
