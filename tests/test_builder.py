@@ -60,7 +60,7 @@ def test_a_users_own_model_registers_and_builds():
         with pytest.raises(kzoo.KzooError, match="registered already"):
             kzoo.register(row)
     finally:
-        del registry._rows[row.name]
+        del registry.ROWS[row.name]
 
 
 def test_features_of_vgg_and_alexnet_are_fc7():

@@ -20,7 +20,7 @@ MODULES = sorted(
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # examples write to relative paths
-    monkeypatch.setattr(registry, "_rows", dict(registry.ROWS))  # what an example registers is forgotten
+    monkeypatch.setattr(registry, "ROWS", dict(registry.ROWS))  # what an example registers is forgotten
     module = import_module(name)
     result = doctest.testmod(module, extraglobs={"kzoo": kzoo}, optionflags=doctest.ELLIPSIS)
     assert result.attempted and not result.failed

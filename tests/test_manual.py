@@ -60,8 +60,8 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("KZOO_FEATURES", str(tmp_path / "features"))
-    monkeypatch.setattr(registry, "_rows", dict(registry.ROWS))
-    monkeypatch.setattr(tasks, "_registered", dict(tasks._registered))
+    monkeypatch.setattr(registry, "ROWS", dict(registry.ROWS))
+    monkeypatch.setattr(tasks, "REGISTERED", dict(tasks.REGISTERED))
     return tmp_path
 
 

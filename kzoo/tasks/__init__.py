@@ -11,7 +11,7 @@ __all__ = ["TASKS", "Evaluation", "Task", "find", "register"]
 
 # Name -> the module whose TASK it is, imported when it is asked for.
 TASKS = {"classification": "kzoo.tasks.classification"}
-_registered: dict[str, Task] = {}
+REGISTERED: dict[str, Task] = {}
 
 
 def find(name: str) -> Task:
@@ -24,13 +24,14 @@ def find(name: str) -> Task:
         UnknownName: with the nearest name.
 
     Example:
+        >>> import numpy as np
         >>> find("classification").targets(np.array([1]), ("a", "b"))
         array([[0., 1.]], dtype=float32)
     """
-    if name in _registered:
-        return _registered[name]
+    if name in REGISTERED:
+        return REGISTERED[name]
     if name not in TASKS:
-        known = [*TASKS, *_registered]
+        known = [*TASKS, *REGISTERED]
         hint = f"The tasks are {', '.join(known)}; kzoo.tasks.register() adds one of your own."
         raise unknown("task", name, known, hint)
     return import_module(TASKS[name]).TASK
@@ -38,5 +39,5 @@ def find(name: str) -> Task:
 
 def register(task: Task) -> Task:
     """Add a task of your own; it then works by its name in every function and command of this process."""
-    _registered[task.name] = task
+    REGISTERED[task.name] = task
     return task

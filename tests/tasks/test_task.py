@@ -32,7 +32,7 @@ def world(request, tmp_path_factory):
     out = tmp_path_factory.mktemp(module.TASK.name) / "run"
     plain = Recipe("plain", "for this test", learning_rate=0.05, batch_size=10, epochs=20)
     yield module, kzoo.train(row.name, module.data(), recipe=plain, out=out, quiet=True)
-    del tasks._registered[module.TASK.name], registry.ROWS[row.name]
+    del tasks.REGISTERED[module.TASK.name], registry.ROWS[row.name]
 
 
 def test_a_task_goes_through_every_verb(world, tmp_path, kzoo_command):
@@ -81,6 +81,6 @@ def test_an_unknown_task_names_the_nearest():
 
 def test_a_run_of_a_task_that_is_not_registered_says_so(world, monkeypatch):
     module, run = world
-    monkeypatch.delitem(tasks._registered, run.config["task"])
+    monkeypatch.delitem(tasks.REGISTERED, run.config["task"])
     with pytest.raises(kzoo.KzooError, match=f"Unknown task '{run.config['task']}'.*kzoo.tasks.register"):
         kzoo.evaluate(run, module.data(), quiet=True)
