@@ -1,7 +1,8 @@
 """What PyTorch's networks compute, written down, so that it can be held against ours where torch is not installed.
 
 `python tests/models/parity.py` writes parity.json with torch: for each network its arrays' names and shapes, its
-logits, and of every layer the largest value and a random projection. Arrays and projections are drawn with NumPy, by name.
+logits, and of every layer the largest value and a random projection. Arrays and projections are drawn with NumPy, by
+name.
 """
 
 import json
