@@ -62,7 +62,7 @@ def from_one(name):
     ("ours", "theirs", "size", "options", "rename"),
     [
         ("vgg16", "VGG16", 32, {}, None),
-        pytest.param("vgg19", "VGG19", 32, {}, None, marks=pytest.mark.slow),
+        pytest.param("vgg19", "VGG19", 32, {}, None, marks=pytest.mark.deep("2026-11-26")),
         ("resnet50", "ResNet50", 64, {}, lambda n: "probs" if n == "predictions" else n),
         ("resnet50_v2", "ResNet50V2", 64, {}, lambda n: "probs" if n == "predictions" else n),
         ("inception_v3", "InceptionV3", 75, {}, from_one),
@@ -71,7 +71,7 @@ def from_one(name):
         pytest.param("nasnet_mobile", "NASNetMobile", 64, {}, None, marks=pytest.mark.slow),
         pytest.param("inception_resnet_v2", "InceptionResNetV2", 75, {}, from_one, marks=pytest.mark.slow),
         pytest.param("resnet101", "ResNet101", 64, {}, None, marks=pytest.mark.slow),
-        pytest.param("resnet152_v2", "ResNet152V2", 64, {}, None, marks=pytest.mark.slow),
+        pytest.param("resnet152_v2", "ResNet152V2", 64, {}, None, marks=pytest.mark.deep("2026-11-26")),
     ],
 )
 def test_keras_applications(ours, theirs, size, options, rename, tmp_path):
