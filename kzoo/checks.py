@@ -34,7 +34,7 @@ def check_precision(precision: str, known: tuple[str, ...] = PRECISIONS) -> None
         raise unknown("precision", precision, known, f"It is one of {', '.join(known)}.")
 
 
-def check_shape(shape: tuple[int, ...] | None) -> None:
+def check_input_shape(shape: tuple[int, ...] | None) -> None:
     """KzooError unless the shape is None or (height, width, channels)."""
     if shape is not None and (len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape)):
         raise KzooError(f"input_shape must be (height, width, channels), such as (160, 160, 3); got {shape!r}.")

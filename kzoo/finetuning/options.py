@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kzoo.checks import check_count, check_precision, check_seed, check_shape
+from kzoo.checks import check_count, check_input_shape, check_precision, check_seed
 from kzoo.errors import KzooError, unknown
 
 AUGMENTATIONS, MIXTURES = ("none", "light", "strong"), ("mixup", "cutmix")
@@ -78,7 +78,7 @@ class FinetuneOptions:
             raise KzooError(f"class_weights is None, 'balanced' or a dict of weights by class, got {weights!r}.")
         check_seed(self.seed)
         check_precision(self.precision)
-        check_shape(self.input_shape)
+        check_input_shape(self.input_shape)
 
     def recorded(self) -> dict:
         """What config.json has under "finetune"; seed, precision and input_shape stand beside it."""

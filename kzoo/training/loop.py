@@ -144,7 +144,16 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         raise RunError("patience waits for a better validation metric, and there is no validation part.")
     shape = tuple(options.input_shape or row.input_shape)
     network, precision, why = _network(row, options, task.outputs(dataset.classes), shape, config)
-    settings = _settings(row, {**known, **config}, options, recipe, dataset, network, precision, shape)
+    settings = _settings(
+        row,
+        {**known, **config},
+        options,
+        recipe,
+        dataset=dataset,
+        network=network,
+        precision=precision,
+        shape=shape,
+    )
     if before:
         wrong = runs.differences(settings, before, RESUME_KEYS)
         if wrong:
@@ -165,7 +174,7 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
                 f"Recipe {recipe.name}, {recipe.epochs} epoch{plural} of batches of {recipe.batch_size}; "
                 f"computing in {precision}: {why}."
             )
-        splits = _read(dataset, task, shape, row.preprocessing, options.strict, folder, quiet)
+        splits = _read(dataset, task, shape, row.preprocessing, strict=options.strict, folder=folder, quiet=quiet)
         with interruptible() as interrupted:
             _fit(network, task, splits, settings, recipe, folder=folder, interrupted=interrupted, quiet=quiet)
     return runs.load_run(folder)
@@ -215,7 +224,7 @@ def _network(row, options, outputs, shape, config):
     return network, precision, why
 
 
-def _settings(row, config, options, recipe, dataset, network, precision, shape):
+def _settings(row, config, options, recipe, *, dataset, network, precision, shape):
     """config.json."""
     layer = network.get_layer("preprocessing")
     trained = Preprocessing(
@@ -246,7 +255,7 @@ def _settings(row, config, options, recipe, dataset, network, precision, shape):
     }
 
 
-def _read(dataset, task, shape, preprocessing, strict, folder, quiet):
+def _read(dataset, task, shape, preprocessing, *, strict, folder, quiet):
     """The training and validation parts with their images decoded where they fit into memory."""
     splits, skipped = {}, list(dataset.skipped)
     with progress(quiet=quiet) as bar:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kzoo.checks import check_count, check_precision, check_seed, check_shape
+from kzoo.checks import check_count, check_input_shape, check_precision, check_seed
 from kzoo.errors import KzooError
 from kzoo.training.recipes import Recipe, find_recipe
 
@@ -44,7 +44,7 @@ class TrainOptions:
         check_count("patience", self.patience, 1)
         check_seed(self.seed)
         check_precision(self.precision)
-        check_shape(self.input_shape)
+        check_input_shape(self.input_shape)
         for name in ("val_fraction", "test_fraction"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < 1:
