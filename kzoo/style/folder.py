@@ -78,7 +78,7 @@ def stylize_folder(
     deadline = budget and time.monotonic() + budget  # a download is not part of it
     make_folder(out)
     results, bad, last, networks = [], [], None, {}
-    with interruptible("the pictures so far are kept, and --resume goes on from there") as interrupted:
+    with interruptible("the pictures so far are kept, and --resume continues from there") as interrupted:
         for i, (file, target) in enumerate(targets.items()):
             if interrupted():
                 raise Interrupted("")

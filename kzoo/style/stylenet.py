@@ -235,7 +235,7 @@ def train_stylenet(
         if not quiet:
             for note in notes:
                 say(note)
-        with interruptible("the training so far is kept, and --resume goes on from there") as interrupted:
+        with interruptible("the training so far is kept, and --resume continues from there") as interrupted:
             with progress("pictures", quiet) as bar:
                 model = _train(folder, options, network, painting, ready, interrupted=interrupted, bar=bar)
             runs.save_model(model, folder / runs.MODEL)

@@ -166,7 +166,7 @@ def stylize(
         quiet=quiet,
         networks=networks,
     )
-    kept = f"{transfer.state_path} is kept, and --resume goes on from there" if out else "nothing was written"
+    kept = f"{transfer.state_path} is kept, and --resume continues from there" if out else "nothing was written"
     with interruptible(kept) as interrupted, progress("evaluations", quiet) as bar:
         return transfer.run(interrupted, bar, resume=resume, report=report is not False)
 
