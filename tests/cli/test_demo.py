@@ -2,9 +2,11 @@
 
 import json
 
+import pytest
 from PIL import Image
 
 
+@pytest.mark.deep("2026-11-26")  # .ci/run runs the demo, as the README has it
 def test_the_demo_runs_and_prints_its_commands(kzoo_command, tmp_path):
     code, out, _ = kzoo_command("demo", "--out", tmp_path / "demo")
     assert code == 0
@@ -17,6 +19,11 @@ def test_the_demo_runs_and_prints_its_commands(kzoo_command, tmp_path):
     assert said[0].startswith("kzoo finetune digits --model resnet20") and said[1].startswith("kzoo export ")
     with Image.open(made / "painted.png") as picture:
         assert picture.size == (256, 256)
+
+
+def test_the_demo_wants_a_folder_of_its_own(kzoo_command, tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "novel.txt").write_text("years of work")
     code, out, err = kzoo_command("demo", "--out", tmp_path / "demo")
     assert code == 1 and "is not empty" in err and "$ kzoo list" not in out
     (tmp_path / "file").touch()

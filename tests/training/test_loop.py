@@ -5,12 +5,12 @@ import json
 import os
 import signal
 import subprocess
-import time
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
-from support.processes import ROOT, command, started, wait_for
+from support.processes import ROOT, started, wait_for
 from support.training import QUICK, history_of, same_run, weights_of
 
 import kzoo
@@ -84,27 +84,8 @@ def test_a_network_with_auxiliary_classifiers_leaves_them_out(tmp_path):
     assert [k for k in arrays if k.startswith("model/aux")], "to resume, they are kept"
 
 
-LONG = (
-    "train",
-    "mnist_mlp",
-    "--data",
-    "digits",
-    "--recipe",
-    "modern",
-    "--epochs",
-    "40",
-    "--batch-size",
-    "16",
-    "--seed",
-    "3",
-)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    subprocess.run(command(*LONG, "--out", folder), check=True, cwd=ROOT, capture_output=True)
-    return folder
+LONG = {"recipe": "modern", "epochs": 20, "batch_size": 32, "seed": 3}
+OPTIONS = [x for key, value in LONG.items() for x in (f"--{key.replace('_', '-')}", value)]
 
 
 def epochs(folder):
@@ -113,31 +94,27 @@ def epochs(folder):
 
 
 @pytest.mark.slow
-def test_kill_9_in_the_middle_and_resume_gives_the_uninterrupted_run(uninterrupted, tmp_path):
-    out = tmp_path / "killed"
-    for n in (2, 11):  # killed twice
-        process = started(*LONG, "--out", out, *(["--resume"] if out.exists() else []))
+def test_killed_and_stopped_and_resumed_it_gives_the_uninterrupted_run(tmp_path):
+    """After kill -9, Ctrl-C and a polite kill; the last two keep what is finished and say how to continue."""
+    out = tmp_path / "stopped"
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        n = epochs(out) + 2
+        process = started(
+            "train", "mnist_mlp", "--data", "digits", *OPTIONS, "--out", out, *["--resume"] * out.exists()
+        )
         wait_for(lambda n=n: epochs(out) >= n, process)
-        time.sleep(0.03)
-        process.kill()
-        process.communicate()
-        assert n <= epochs(out) < 40
-    (out / ".tmp-0123abcd-checkpoint.npz").write_bytes(b"half")  # what a kill inside a write leaves
-    subprocess.run(command("train", "--resume", "--out", out), check=True, cwd=ROOT, capture_output=True)
-    same_run(uninterrupted, out)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_go_on(tmp_path, number, code):
-    out = tmp_path / "run"
-    process = started(*LONG, "--out", out)
-    wait_for(lambda: epochs(out) >= 1, process)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "--resume continues" in err and "Traceback" not in err
-    assert len(runs.load_checkpoint(out / "checkpoint.npz")[1]["history"]) == epochs(out) < 40
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == code and n <= epochs(out) < 20
+        assert "Traceback" not in err
+        if number == signal.SIGKILL:
+            (out / ".tmp-0123abcd-checkpoint.npz").write_bytes(b"half")  # what a kill inside a write leaves
+        else:
+            assert "--resume continues" in err
+            assert len(runs.load_checkpoint(out / "checkpoint.npz")[1]["history"]) == epochs(out)
+    kzoo.train(out=out, resume=True, quiet=True)
+    kzoo.train("mnist_mlp", "digits", **LONG, out=tmp_path / "whole", quiet=True)
+    same_run(tmp_path / "whole", out)
 
 
 @pytest.mark.slow
@@ -251,15 +228,9 @@ def test_unreadable_photos_are_left_out_and_listed(tmp_path):
 def test_training_runs_on_jax(tmp_path):
     pytest.importorskip("jax")
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
-    run = command("train", "mnist_softmax", "--epochs", 2, "--out", tmp_path / "r")
-    subprocess.run(run, env=environment, cwd=ROOT, check=True, capture_output=True)
+    code = "import sys, kzoo\nkzoo.train('mnist_softmax', 'digits', epochs=2, out=sys.argv[1], quiet=True)\n"
+    code += "print('IMAGES', kzoo.evaluate(sys.argv[1], quiet=True).images)"
+    run = [sys.executable, "-c", code, str(tmp_path / "r")]
+    out = subprocess.run(run, env=environment, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert "IMAGES 359" in out.splitlines()
     assert float(history_of(tmp_path / "r")[-1]["val_accuracy"]) > 0.2
-    out = subprocess.run(
-        command("evaluate", tmp_path / "r", "--json"),
-        env=environment,
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert json.loads(out)["images"] == 359

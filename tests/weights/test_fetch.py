@@ -10,6 +10,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from support.processes import wait_for
 
 from kzoo.catalog import Weights
 from kzoo.errors import WeightsError
@@ -272,14 +273,11 @@ def test_processes_at_once(server, cache):
 
 def test_killed(server, cache):
     """Killed three times in the middle: nothing under the final name, and the next one only gets the rest."""
-    server.delay = 0.1
+    server.delay, part = 0.1, cache / "net.h5.part"
     for _ in range(3):
-        before = len(server.requests)
+        had = part.stat().st_size if part.exists() else 0
         p = start(server)
-        while len(server.requests) == before:
-            assert p.poll() is None, p.communicate()
-            time.sleep(0.01)
-        time.sleep(0.25)
+        wait_for(lambda had=had: part.exists() and part.stat().st_size > had, p)
         p.send_signal(signal.SIGKILL)
         p.communicate(timeout=20)
         assert not (cache / "net.h5").exists() and (cache / "net.h5.part").exists()
