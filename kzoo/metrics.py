@@ -1,6 +1,6 @@
-"""The arithmetic of measuring: softmax, top-k, calibration and temperature, intervals of shares. NumPy and SciPy.
+"""Metrics: softmax, top-k accuracy, calibration, temperature scaling, confidence intervals. NumPy and SciPy only.
 
-NaN is never a hit: an output that is not finite counts against the network everywhere.
+A row of logits that holds NaN is never a hit: it counts against the network in every metric.
 """
 
 from __future__ import annotations
@@ -8,27 +8,36 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-TEMPERATURES = (0.05, 20.0)  # between which one is looked for
+Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution, for intervals of 95 %
+TEMPERATURES = (0.05, 20.0)  # the bounds of the search for a temperature
 
 
-def softmax(logits):
-    """Probabilities (B, classes) in float64 from logits (B, classes)."""
+def softmax(logits: ArrayLike) -> np.ndarray:
+    """The softmax of each row, in float64.
+
+    Args:
+        logits: (N, C).
+
+    Returns:
+        Probabilities (N, C), float64.
+    """
     logits = np.asarray(logits, "float64")
     e = np.exp(logits - logits.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
-def top_k_hits(logits, labels, k=1):
-    """Whether the true class is among the k highest outputs: bool (N,).
+def top_k_hits(logits: ArrayLike, labels: ArrayLike, k: int = 1) -> np.ndarray:
+    """Whether the true class is among the k highest outputs of each row.
 
-    Equal outputs rank by class number, as a stable sort has them: k = 1 is argmax, and a network whose outputs are all
-    equal gets what guessing the first k classes gets. A row that holds NaN is never a hit.
+    Equal outputs are ranked by class number, as in a stable sort: k = 1 is argmax, and a network whose outputs are all
+    equal scores the same as one that always answers with the first k classes. A row that holds NaN is never a hit.
 
     Args:
         logits: float (N, C).
         labels: int (N,), in 0..C-1.
-        k: at least 1.
+        k: at least 1; more than C counts every row without NaN as a hit.
 
     Returns:
         bool (N,).
@@ -44,11 +53,17 @@ def top_k_hits(logits, labels, k=1):
     return (rank < k) & ~np.isnan(logits).any(1)
 
 
-def reliability(probabilities, labels, bins=15):
-    """What a reliability diagram shows: for each of `bins` equal intervals of the highest probability a dict.
+def reliability(probabilities: np.ndarray, labels: ArrayLike, bins: int = 15) -> list[dict]:
+    """The rows of a reliability diagram: images grouped by their highest probability, in bins of equal width.
 
-    probabilities: (N, C). labels: int (N,). Each dict has low, high (the interval is (low, high], the first one
-    closed), images, and, where there are any, their mean confidence and accuracy, else None.
+    Args:
+        probabilities: (N, C).
+        labels: int (N,).
+        bins: how many bins divide 0..1.
+
+    Returns:
+        A dict for each bin: "low" and "high" (the bin is (low, high], the first one closed), "images", and their mean
+        "confidence" and "accuracy", which are None for an empty bin.
     """
     confidence = probabilities.max(-1)
     right = top_k_hits(probabilities, labels)
@@ -69,39 +84,67 @@ def reliability(probabilities, labels, bins=15):
     return rows
 
 
-def calibration_error(probabilities, labels, bins=15):
-    """Expected calibration error, in 0..1: sum over bins of n_b / n * |accuracy_b - confidence_b|.
+def calibration_error(probabilities: np.ndarray, labels: ArrayLike, bins: int = 15) -> np.float64:
+    """Expected calibration error (ECE): the sum over bins of n_b / n * |accuracy_b - confidence_b|.
 
-    Guo et al. 2017, arXiv:1706.04599, equation 3, with 15 equal-width bins as there. probabilities: (N, C). labels:
-    int (N,).
+    Args:
+        probabilities: (N, C).
+        labels: int (N,).
+        bins: how many bins of equal width; 15 as in the paper.
 
-    >>> calibration_error(np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0, 1])).round(6)
-    np.float64(0.4)
+    Returns:
+        The error, in 0..1; 0 without images.
+
+    Example:
+        >>> calibration_error(np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0, 1])).round(6)
+        np.float64(0.4)
+
+    Reference:
+        Guo et al. 2017, arXiv:1706.04599, equation 3.
     """
     rows = [r for r in reliability(probabilities, labels, bins) if r["images"]]
     return np.float64(sum(r["images"] * abs(r["accuracy"] - r["confidence"]) for r in rows) / max(len(labels), 1))
 
 
-def negative_log_likelihood(logits, labels, temperature=1.0):
-    """Mean of -log softmax(logits / temperature)[label]."""
+def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike, temperature: float = 1.0) -> float:
+    """The mean of -log softmax(logits / temperature)[label].
+
+    Args:
+        logits: (N, C).
+        labels: int (N,).
+        temperature: above 0.
+
+    Returns:
+        The mean over N, in nats.
+    """
     from scipy.special import log_softmax
 
     z = log_softmax(np.asarray(logits, "float64") / temperature, axis=-1)
     return float(-np.mean(z[np.arange(len(z)), labels]))
 
 
-def fit_temperature(logits, labels):
-    """The temperature T > 0 for which softmax(logits / T) has the least negative log-likelihood (Guo et al. 2017).
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The temperature T > 0 that minimises the negative log-likelihood of softmax(logits / T).
 
-    logits: (N, C). labels: int (N,). Looked for in 0.05..20. Where every answer is right the likelihood grows for ever
-    as T goes to 0, so nothing can be fitted, and T is 1; so it is without images.
+    If every prediction is right, the likelihood keeps growing as T goes to 0, so there is no minimum and T is 1. T is
+    also 1 without images.
+
+    Args:
+        logits: (N, C).
+        labels: int (N,).
+
+    Returns:
+        T, in 0.05..20.
+
+    Reference:
+        Guo et al. 2017, arXiv:1706.04599, section 4.2.
     """
     from scipy.optimize import minimize_scalar
 
     logits, labels = np.asarray(logits, "float64"), np.asarray(labels)
     if not len(labels) or (logits.argmax(-1) == labels).all():
         return 1.0
-    # In 1/T the function is convex, and so it has one valley in log T, too.
+    # The function is convex in 1/T, so it has a single minimum in log T as well.
     found = minimize_scalar(
         lambda t: negative_log_likelihood(logits, labels, np.exp(t)),
         bounds=np.log(TEMPERATURES),
@@ -111,10 +154,19 @@ def fit_temperature(logits, labels):
     return float(np.exp(found.x))
 
 
-def cross_fitted(logits, labels, folds=5, seed=0):
-    """Logits (N, C), each divided by a temperature that was fitted without its own fold.
+def cross_fitted(logits: ArrayLike, labels: ArrayLike, folds: int = 5, seed: int = 0) -> np.ndarray:
+    """Logits divided by temperatures that were fitted by cross-fitting: each on the other folds.
 
-    What comes out may be measured on the same images without flattering the temperature.
+    The calibration of the result can be measured on the same images without an optimistic bias.
+
+    Args:
+        logits: (N, C).
+        labels: int (N,).
+        folds: how many.
+        seed: of the assignment of images to folds.
+
+    Returns:
+        Scaled logits (N, C), float64.
     """
     logits, labels = np.asarray(logits, "float64"), np.asarray(labels)
     fold = np.random.default_rng(seed).permutation(len(labels)) % folds
@@ -124,24 +176,43 @@ def cross_fitted(logits, labels, folds=5, seed=0):
     return scaled
 
 
-def wilson(right, n, z=1.959964):
-    """(low, high): the 95 % interval of a share, by its score (Wilson 1927): it holds for shares near 0 and 1, too.
+def wilson(right: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion, which also holds for proportions near 0 and 1.
 
     Three lines of our own: scipy.stats gives the same (the tests compare), but importing it takes longer than all that
     a second fine-tuning run does with it.
 
-    >>> [round(x, 4) for x in wilson(90, 100)]
-    [0.8256, 0.9448]
-    >>> [round(x, 4) for x in wilson(10, 10)]
-    [0.7225, 1.0]
+    Args:
+        right: the number of successes, 0..n.
+        n: the number of trials, at least 1.
+        z: the normal quantile of the confidence level; 95 % by default.
+
+    Returns:
+        (low, high), in 0..1.
+
+    Example:
+        >>> [round(x, 4) for x in wilson(90, 100)]
+        [0.8256, 0.9448]
+        >>> [round(x, 4) for x in wilson(10, 10)]
+        [0.7225, 1.0]
+
+    Reference:
+        Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
     p, z2 = right / n, z * z
     centre, half = p + z2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     return max(0.0, (centre - half) / (1 + z2 / n)), min(1.0, (centre + half) / (1 + z2 / n))
 
 
-def class_scores(confusion):
-    """Precision, recall and F1 (..., C, 3) from confusion matrices (..., C, C), true classes in rows; NaN for 0/0."""
+def class_scores(confusion: ArrayLike) -> np.ndarray:
+    """Precision, recall and F1 of each class from confusion matrices.
+
+    Args:
+        confusion: counts (..., C, C), true classes in rows.
+
+    Returns:
+        (..., C, 3): precision, recall and F1; NaN for 0/0.
+    """
     confusion = np.asarray(confusion, "float64")
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     return _scores(hits, confusion.sum(-1), confusion.sum(-2))
@@ -152,12 +223,20 @@ def _scores(hits, true, predicted):
         return np.stack([hits / predicted, hits / true, 2 * hits / (true + predicted)], -1)
 
 
-def class_intervals(confusion, *, resamples=1000, level=0.95, seed=0):
-    """Percentile bootstrap intervals of precision, recall and F1 of each class: (C, 3, 2).
+def class_intervals(confusion: ArrayLike, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> np.ndarray:
+    """Percentile bootstrap intervals of the precision, recall and F1 of each class.
 
-    confusion: counts (C, C), true classes in rows. Drawing N images with replacement is drawing their cells of the
-    confusion matrix from a multinomial distribution. Draws without any image of a class do not count for it; NaN where
-    none counts.
+    Resampling N images with replacement is the same as drawing their cells of the confusion matrix from a multinomial
+    distribution. Resamples in which a score is 0/0 are left out of its interval.
+
+    Args:
+        confusion: counts (C, C), true classes in rows.
+        resamples: how many.
+        level: of confidence.
+        seed: of the resampling.
+
+    Returns:
+        (C, 3, 2): low and high of precision, recall and F1; NaN where a score is 0/0 in every resample.
     """
     import warnings
 
@@ -173,6 +252,6 @@ def class_intervals(confusion, *, resamples=1000, level=0.95, seed=0):
         same = cells[:, 0] == cells[:, 1]
         found.append(_scores(np.bincount(cells[same, 0], drawn[same], classes), true, predicted))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes for which no draw counts
+        warnings.simplefilter("ignore")  # "All-NaN slice": a score that is 0/0 in every resample
         low, high = np.nanpercentile(found, [50 - 50 * level, 50 + 50 * level], axis=0)
     return np.stack([low, high], -1)

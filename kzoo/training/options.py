@@ -39,8 +39,8 @@ class TrainOptions:
     strict: bool = False
 
     def __post_init__(self):
-        if self.recipe is not None:
-            find_recipe(self.recipe).changed(**self.changes())
+        recipe = find_recipe(self.recipe) if self.recipe is not None else Recipe("the model's own", "")
+        recipe.changed(**self.changes())
         check_count("patience", self.patience, 1)
         check_seed(self.seed)
         check_precision(self.precision)

@@ -9,110 +9,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import softmax
+from support.calibrated import drawn
 
 from kzoo.errors import KzooError
 from kzoo.finetuning.report import jsonable, write_report
 from kzoo.finetuning.suspects import suspects
-from kzoo.metrics import (
-    calibration_error,
-    class_intervals,
-    class_scores,
-    cross_fitted,
-    fit_temperature,
-    negative_log_likelihood,
-    reliability,
-    wilson,
-)
+from kzoo.metrics import calibration_error, cross_fitted, fit_temperature
 
-# --- numbers ---
-
-
-def softmax(z):
-    e = np.exp(z - z.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def drawn(n, classes, temperature, seed=0):
-    """Logits whose labels are drawn from softmax(logits / temperature), so that this temperature is the true one."""
-    rng = np.random.default_rng(seed)
-    z = rng.normal(0, 3, (n, classes))
-    p = softmax(z / temperature)
-    return z, (p.cumsum(1) > rng.random((n, 1))).argmax(1)
-
-
-def test_calibration_error_by_hand_and_bin_by_bin():
-    p = np.array([[0.95, 0.05], [0.85, 0.15], [0.45, 0.55], [1.0, 0.0]])
-    y = np.array([0, 1, 1, 0])
-    # Bins of 15: 0.95 and 1.0 in the last (0.933, 1], 0.85 in (0.8, 0.867], 0.55 in (0.533, 0.6].
-    want = (2 * abs(1 - 0.975) + abs(0 - 0.85) + abs(1 - 0.55)) / 4
-    np.testing.assert_allclose(calibration_error(p, y), want, rtol=1e-12)
-    assert [r["images"] for r in reliability(p, y) if r["images"]] == [1, 1, 2]
-    z, y = drawn(500, 4, 0.7)
-    p = softmax(z)
-    total = 0.0
-    for b in range(10):  # the definition, in another arrangement
-        inside = [i for i in range(500) if b / 10 < p[i].max() <= (b + 1) / 10]
-        total += abs(sum(p[i].argmax() == y[i] for i in inside) - sum(p[i].max() for i in inside)) / 500
-    np.testing.assert_allclose(calibration_error(p, y, bins=10), total, rtol=1e-9)
-
-
-@pytest.mark.parametrize("true", [0.4, 1.0, 3.0])
-def test_the_temperature_is_the_true_one_and_the_best_of_a_grid(true):
-    z, y = drawn(6000, 5, true)
-    found = fit_temperature(z, y)
-    np.testing.assert_allclose(found, true, rtol=0.06)
-    grid = np.exp(np.linspace(np.log(0.1), np.log(10), 400))
-    p = [-np.log(softmax(z / t)[np.arange(len(y)), y]).mean() for t in grid]
-    assert negative_log_likelihood(z, y, found) <= min(p) + 1e-9
-    assert abs(np.log(found / grid[np.argmin(p)])) < 0.02
-
-
-def test_a_temperature_that_can_not_be_fitted_is_one():
-    z = np.array([[5.0, 0.0], [0.0, 3.0]])
-    assert fit_temperature(z, np.array([0, 1])) == 1.0  # all right: it would go to 0
-    assert fit_temperature(np.zeros((0, 2)), np.zeros(0, int)) == 1.0
-    assert np.isfinite(fit_temperature(z * 1e4, np.array([1, 0])))
-
-
-def test_cross_fitting_uses_no_fold_on_itself():
-    z, y = drawn(200, 3, 2.0)
-    scaled = cross_fitted(z, y, seed=4)
-    ratio = (z / scaled)[:, 0]
-    temperatures = np.unique(ratio.round(9))
-    assert len(temperatures) == 5
-    for t in temperatures:
-        rest = abs(ratio - t) > 1e-6
-        assert rest.sum() == 160
-        np.testing.assert_allclose(t, fit_temperature(z[rest], y[rest]), rtol=1e-6)
-    np.testing.assert_array_equal(scaled, cross_fitted(z, y, seed=4))
-
-
-def test_wilsons_interval_against_scipy():
-    from scipy.stats import binomtest
-
-    for right, n in ((0, 5), (5, 5), (1, 3), (80, 100), (999, 1000)):
-        theirs = binomtest(right, n).proportion_ci(method="wilson")
-        np.testing.assert_allclose(wilson(right, n), [theirs.low, theirs.high], atol=1e-6)
-
-
-def test_class_scores_are_those_of_scikit_learn_and_their_intervals_those_of_drawn_images():
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 240)
-    predicted = np.where(rng.random(240) < 0.75, y, rng.integers(0, 3, 240))
-    confusion = confusion_matrix(y, predicted)
-    want = np.array(precision_recall_fscore_support(y, predicted)[:3]).T
-    np.testing.assert_allclose(class_scores(confusion), want)
-    draws = []
-    for _ in range(1500):
-        i = rng.integers(0, 240, 240)
-        draws.append(class_scores(confusion_matrix(y[i], predicted[i], labels=[0, 1, 2])))
-    np.testing.assert_allclose(
-        class_intervals(confusion), np.moveaxis(np.percentile(draws, [2.5, 97.5], axis=0), 0, -1), atol=0.02
-    )
-    empty = class_intervals(np.array([[3, 0], [0, 0]]))
-    assert np.isnan(empty[1]).all() and (empty[0] == 1).all()
+# --- suspects ---
 
 
 def test_planted_wrong_labels_are_suspect_and_few_others_are():
@@ -271,10 +176,10 @@ def test_the_numbers_of_a_report(tmp_path):
     low, high = val["accuracy_interval"]
     assert low < val["accuracy"] < high
     np.testing.assert_allclose(data["temperature"], fit_temperature(z, y))
-    np.testing.assert_allclose(val["calibration"]["ece"], calibration_error(softmax(z), y))
-    want = calibration_error(softmax(cross_fitted(z, y, seed=3)), y)
+    np.testing.assert_allclose(val["calibration"]["ece"], calibration_error(softmax(z, -1), y))
+    want = calibration_error(softmax(cross_fitted(z, y, seed=3), -1), y)
     np.testing.assert_allclose(val["calibration"]["ece_scaled"], want)
-    want = calibration_error(softmax(z / data["temperature"]), y)
+    want = calibration_error(softmax(z / data["temperature"], -1), y)
     np.testing.assert_allclose(test["calibration"]["ece_scaled"], want)
     wrong = [m["probability"] for m in val["mistakes"]]
     assert wrong == sorted(wrong, reverse=True) and len(wrong) == np.sum(z.argmax(1) != y)

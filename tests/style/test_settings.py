@@ -1,15 +1,12 @@
-"""The options: checked before any work, and the same in the dataclass, the function, the command and the files."""
+"""The options of style: checked before any work, and the same when they are read again from JSON."""
 
-import inspect
 import json
 import re
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 
 import pytest
 
 import kzoo
-from kzoo.cli import style as style_command
-from kzoo.cli import stylenet as stylenet_command
 from kzoo.errors import KzooError
 from kzoo.style.settings import Settings, StylenetOptions
 
@@ -20,48 +17,6 @@ def test_sizes_grow_and_json_keeps_settings():
     assert replace(settings, coarsest=0).sides((768, 1024)) == (512,)
     assert Settings(size=100).sides((50, 1000)) == (100,)
     assert Settings.of(json.loads(json.dumps(asdict(settings)))) == settings
-
-
-OF_CALLS = {"out", "resume", "quiet"}  # what does not decide the result
-CASES = {
-    "style": (
-        kzoo.stylize,
-        Settings,
-        style_command.command,
-        {"settings", "budget", "save_every", "report", "networks"},
-        {"content", "styles", "budget", "like", "save_every", "report", "from_last", "as_json"},
-        [],
-    ),
-    "stylenet": (
-        kzoo.train_stylenet,
-        StylenetOptions,
-        stylenet_command.train_command,
-        set(),
-        {"style", "images"},
-        ["painting.jpg", "--images", "photos"],
-    ),
-}
-
-
-@pytest.mark.parametrize(("function", "options", "command", "own", "of_command", "shortest"), CASES.values(), ids=CASES)
-def test_function_and_command_have_the_options_of_the_dataclass(function, options, command, own, of_command, shortest):
-    wanted = {f.name: f.default for f in fields(options)}
-    parameters = inspect.signature(function).parameters.values()
-    keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert keywords.keys() == wanted.keys() | own | OF_CALLS
-    assert {name: keywords[name] for name in wanted} == wanted
-    assert {p.name for p in command.params} == wanted.keys() | of_command | OF_CALLS
-    given = command.make_context("kzoo", shortest).params
-    for p in command.params:
-        if p.name not in wanted:
-            continue
-        assert given[p.name] in (None, ()), f"{p.name}: the dataclass has the default, not the command"
-        told = re.search(r"([^\s:;,]+)(?: by default| \(default\))", p.help)
-        default = wanted[p.name]
-        if isinstance(default, (int, float)) and not isinstance(default, bool):
-            assert told and float(told[1]) == default, f"--{p.name}: {p.help}"
-        elif isinstance(default, str):
-            assert told and told[1] == default, f"--{p.name}: {p.help}"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,182 @@
+"""Metrics against SciPy, scikit-learn, hand-written numbers and the definitions."""
+
+import numpy as np
+import pytest
+from scipy import special
+from scipy.stats import binomtest
+from support.calibrated import drawn
+
+from kzoo.metrics import (
+    calibration_error,
+    class_intervals,
+    class_scores,
+    cross_fitted,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability,
+    softmax,
+    top_k_hits,
+    wilson,
+)
+
+# --- softmax and top-k ---
+
+
+def test_softmax_is_that_of_scipy_and_does_not_overflow():
+    rng = np.random.default_rng(0)
+    for scale in (1e-3, 1.0, 30.0, 1e4):
+        z = rng.normal(0, scale, (50, 7)).astype("float32")
+        found = softmax(z)
+        assert found.dtype == np.float64
+        np.testing.assert_allclose(found, special.softmax(z.astype("float64"), axis=-1), rtol=1e-12, atol=1e-300)
+        np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-12)
+
+
+def test_the_negative_log_likelihood_is_that_of_scipys_softmax():
+    rng = np.random.default_rng(1)
+    z, y = rng.normal(0, 3, (40, 6)), rng.integers(0, 6, 40)
+    for temperature in (0.5, 1.0, 2.5):
+        want = -np.log(special.softmax(z / temperature, axis=-1)[np.arange(40), y]).mean()
+        np.testing.assert_allclose(negative_log_likelihood(z, y, temperature), want, rtol=1e-12)
+
+
+def test_top_k_is_numpys_stable_sort_with_ties():
+    rng = np.random.default_rng(2)
+    tied = 0
+    for _ in range(500):
+        n, classes = rng.integers(1, 20), rng.integers(1, 12)
+        z = rng.integers(-2, 3, (n, classes)).astype("float32")  # few values, so many are equal
+        tied += any(len(np.unique(row)) < classes for row in z)
+        y = rng.integers(0, classes, n)
+        order = np.argsort(-z, axis=-1, kind="stable")
+        for k in range(1, classes + 2):
+            np.testing.assert_array_equal(top_k_hits(z, y, k), (order[:, :k] == y[:, None]).any(1))
+        np.testing.assert_array_equal(top_k_hits(z, y), z.argmax(-1) == y)
+    assert tied > 400
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 10])
+def test_a_row_with_nan_is_never_a_hit(k):
+    z = np.array([[np.nan, 1, 2, 3], [3, np.nan, 2, 1], [np.nan] * 4, [3, 2, 1, np.nan], [4, 3, 2, 1]])
+    assert top_k_hits(z, np.array([0, 0, 1, 3, 0]), k).tolist() == [False, False, False, False, True]
+    for label in range(4):
+        assert not top_k_hits(z[:4], np.full(4, label), k).any()
+
+
+@pytest.mark.parametrize("value", [0.0, -7.5, 1e30])
+def test_equal_logits_hit_the_first_classes_only(value):
+    labels = np.arange(6)
+    for k in range(1, 7):
+        assert top_k_hits(np.full((6, 6), value), labels, k).tolist() == (labels < k).tolist()
+
+
+def test_as_many_answers_as_classes_hit_every_finite_row():
+    rng = np.random.default_rng(3)
+    z, y = rng.normal(0, 1, (30, 5)), rng.integers(0, 5, 30)
+    for k in (5, 6, 100):
+        assert top_k_hits(z, y, k).all()
+    z[7, 2] = np.nan
+    assert np.flatnonzero(~top_k_hits(z, y, 5)).tolist() == [7]
+
+
+# --- calibration ---
+
+
+def test_calibration_error_by_hand_and_bin_by_bin():
+    p = np.array([[0.95, 0.05], [0.85, 0.15], [0.45, 0.55], [1.0, 0.0]])
+    y = np.array([0, 1, 1, 0])
+    # Bins of 15: 0.95 and 1.0 in the last (0.933, 1], 0.85 in (0.8, 0.867], 0.55 in (0.533, 0.6].
+    want = (2 * abs(1 - 0.975) + abs(0 - 0.85) + abs(1 - 0.55)) / 4
+    np.testing.assert_allclose(calibration_error(p, y), want, rtol=1e-12)
+    assert [r["images"] for r in reliability(p, y) if r["images"]] == [1, 1, 2]
+    z, y = drawn(500, 4, 0.7)
+    p = special.softmax(z, -1)
+    total = 0.0
+    for b in range(10):  # the definition, in another arrangement
+        inside = [i for i in range(500) if b / 10 < p[i].max() <= (b + 1) / 10]
+        total += abs(sum(p[i].argmax() == y[i] for i in inside) - sum(p[i].max() for i in inside)) / 500
+    np.testing.assert_allclose(calibration_error(p, y, bins=10), total, rtol=1e-9)
+
+
+@pytest.mark.parametrize("true", [0.4, 1.0, 3.0])
+def test_the_temperature_is_the_true_one_and_the_best_of_a_grid(true):
+    z, y = drawn(6000, 5, true)
+    found = fit_temperature(z, y)
+    np.testing.assert_allclose(found, true, rtol=0.06)
+    grid = np.exp(np.linspace(np.log(0.1), np.log(10), 400))
+    p = [-np.log(special.softmax(z / t, -1)[np.arange(len(y)), y]).mean() for t in grid]
+    assert negative_log_likelihood(z, y, found) <= min(p) + 1e-9
+    assert abs(np.log(found / grid[np.argmin(p)])) < 0.02
+
+
+def test_a_temperature_that_can_not_be_fitted_is_one():
+    z = np.array([[5.0, 0.0], [0.0, 3.0]])
+    assert fit_temperature(z, np.array([0, 1])) == 1.0  # all right: it would go to 0
+    assert fit_temperature(np.zeros((0, 2)), np.zeros(0, int)) == 1.0
+    assert np.isfinite(fit_temperature(z * 1e4, np.array([1, 0])))
+
+
+def test_cross_fitting_uses_no_fold_on_itself():
+    z, y = drawn(200, 3, 2.0)
+    scaled = cross_fitted(z, y, seed=4)
+    ratio = (z / scaled)[:, 0]
+    temperatures = np.unique(ratio.round(9))
+    assert len(temperatures) == 5
+    for t in temperatures:
+        rest = abs(ratio - t) > 1e-6
+        assert rest.sum() == 160
+        np.testing.assert_allclose(t, fit_temperature(z[rest], y[rest]), rtol=1e-6)
+    np.testing.assert_array_equal(scaled, cross_fitted(z, y, seed=4))
+
+
+def test_accuracy_and_confidence_of_a_bin_are_those_of_its_images():
+    z, y = drawn(400, 3, 1.0)
+    p = softmax(z)
+    confidence, right = p.max(-1), p.argmax(-1) == y
+    rows = reliability(p, y, bins=7)
+    assert sum(r["images"] for r in rows) == 400
+    for row in rows:
+        inside = (confidence > row["low"]) & (confidence <= row["high"])
+        assert row["images"] == inside.sum()
+        if not inside.any():
+            assert row["accuracy"] is None and row["confidence"] is None
+            continue
+        np.testing.assert_allclose(
+            [row["accuracy"], row["confidence"]], [right[inside].mean(), confidence[inside].mean()]
+        )
+    assert calibration_error(np.zeros((0, 3)), np.zeros(0, int)) == 0
+
+
+# --- intervals and scores by class ---
+
+
+def test_wilsons_interval_is_that_of_scipy():
+    rng = np.random.default_rng(4)
+    cases = [(right, n) for n in range(1, 31) for right in range(n + 1)]
+    for n in rng.integers(31, 10**6, 300).tolist():
+        cases += [(0, n), (n, n), (int(rng.integers(0, n + 1)), n)]
+    for right, n in cases:
+        theirs = binomtest(right, n).proportion_ci(method="wilson")
+        np.testing.assert_allclose(
+            wilson(right, n), [theirs.low, theirs.high], rtol=0, atol=1e-12, err_msg=f"{right}/{n}"
+        )
+
+
+def test_class_scores_are_those_of_scikit_learn_and_their_intervals_those_of_drawn_images():
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 240)
+    predicted = np.where(rng.random(240) < 0.75, y, rng.integers(0, 3, 240))
+    confusion = confusion_matrix(y, predicted)
+    want = np.array(precision_recall_fscore_support(y, predicted)[:3]).T
+    np.testing.assert_allclose(class_scores(confusion), want)
+    draws = []
+    for _ in range(1500):
+        i = rng.integers(0, 240, 240)
+        draws.append(class_scores(confusion_matrix(y[i], predicted[i], labels=[0, 1, 2])))
+    np.testing.assert_allclose(
+        class_intervals(confusion), np.moveaxis(np.percentile(draws, [2.5, 97.5], axis=0), 0, -1), atol=0.02
+    )
+    empty = class_intervals(np.array([[3, 0], [0, 0]]))
+    assert np.isnan(empty[1]).all() and (empty[0] == 1).all()
