@@ -253,7 +253,7 @@ def test_a_whole_report_with_hostile_names(tmp_path):
         "Learning curves",
         "in train and val",
         "Calibration",
-        "it does not flatter",
+        "its ECE is not optimistic",
     ]
     for words in expected:
         assert words in page.text, words
