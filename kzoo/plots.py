@@ -92,7 +92,7 @@ def line_chart(
         figure = Figure((size[0] / 72, size[1] / 72), layout="constrained", frameon=False)  # SVG has 72 dots per inch
         axes = figure.add_subplot(frameon=False)
         axes.grid(axis="y", color=GRID, clip_on=False)
-        axes.tick_params(length=0, labelcolor=SOFT)
+        axes.tick_params(length=0, pad=8, labelcolor=SOFT)
         for values, colour in zip(lines.values(), LINES, strict=False):
             points = [(i + 1, v) for i, v in enumerate(values) if v is not None and np.isfinite(v)]
             marker = "o" if len(points) <= MAX_MARKED else None
