@@ -1,8 +1,11 @@
-"""Drawings of numbers as PNG: plain arrays in, a file's bytes out. Matplotlib is imported when one is drawn."""
+"""Drawings of numbers: plain arrays in, PNG bytes or SVG text out. Matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
 import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -42,3 +45,75 @@ def confusion_matrix(confusion: np.ndarray, classes: tuple[str, ...], title: str
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
+
+
+# Each colour of a line chart is a CSS variable of the page, so that it follows a dark scheme, with this as its default.
+INK, SOFT, GRID = "#1b1f24", "#5c6670", "#d9dee3"
+LINES = ("#c2571a", "#1f6fb2")
+CSS_VARIABLES = {INK: "--ink", SOFT: "--soft", GRID: "--line", LINES[0]: "--orange", LINES[1]: "--blue"}
+MAX_MARKED = 40  # points up to which each one is marked
+
+
+def line_chart(
+    lines: Mapping[str, Sequence[float | None]],
+    *,
+    phases: Sequence[str | None] = (),
+    from_zero: bool = False,
+    size: tuple[int, int] = (520, 220),
+) -> str:
+    """Draw one or two lines over epochs as SVG to put into an HTML page.
+
+    Labels stay text, in the page's own font. Equal arguments give equal SVG: there are no dates and no random names.
+
+    Args:
+        lines: {name: values}, a value for each epoch; None and NaN leave a point out. The first line is orange, the
+            second blue; the caller writes the legend.
+        phases: a name for each epoch. Where it changes there are a dashed line and the new name.
+        from_zero: whether the y axis begins at 0.
+        size: (width, height) in pixels of the page; the page may scale it.
+
+    Returns:
+        An `<svg>` element without namespace declarations and without references to anything outside of it.
+
+    Example:
+        >>> svg = line_chart({"training": [1.0, 0.5], "validation": [1.1, None]}, phases=["head", "7x7"])
+        >>> svg.startswith("<svg"), "7x7" in svg, "http" in svg
+        (True, True, False)
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    options = {"svg.hashsalt": "kzoo", "svg.fonttype": "none", "font.size": 11, "axes.unicode_minus": False}
+    text = io.StringIO()
+    with rc_context(options), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about letters that matplotlib's font lacks
+        figure = Figure((size[0] / 72, size[1] / 72), layout="constrained", frameon=False)  # SVG has 72 dots per inch
+        axes = figure.add_subplot(frameon=False)
+        axes.grid(axis="y", color=GRID, clip_on=False)
+        axes.tick_params(length=0, pad=8, labelcolor=SOFT)
+        for values, colour in zip(lines.values(), LINES, strict=False):
+            points = [(i + 1, v) for i, v in enumerate(values) if v is not None and np.isfinite(v)]
+            marker = "o" if len(points) <= MAX_MARKED else None
+            x, y = zip(*points, strict=True) if points else ((), ())
+            axes.plot(x, y, color=colour, linewidth=2, marker=marker, markersize=5, clip_on=False, zorder=3)
+        last = max([2, *map(len, lines.values())])
+        axes.set_xlim(1, last)
+        axes.xaxis.set_major_locator(MaxNLocator(10, steps=(1, 2, 5, 10), integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        if from_zero:
+            axes.set_ylim(bottom=0)
+        for i, name in enumerate(phases):
+            if i and name == phases[i - 1]:
+                continue
+            axes.axvline(i + 1, color=SOFT, linewidth=1, linestyle=(0, (3, 3)), clip_on=False)
+            above = axes.get_xaxis_transform()
+            axes.text(i + 1, 1.03, str(name or "")[:24], transform=above, color=INK, parse_math=False)
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(text, metadata=nothing)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    # HTML needs no namespaces; two charts in one page must not share ids; the page's font is to be used.
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"|(?<=<g) id="[^"]*"|font-family: [^;"]*;? ?', "", svg)
+    return re.sub("|".join(CSS_VARIABLES), lambda m: f"var({CSS_VARIABLES[m[0]]}, {m[0]})", svg)

@@ -1,6 +1,6 @@
-"""The network below the classifier: its weights, its name in the feature cache, and how it becomes a model.
+"""The backbone: the pretrained network below the classifier, its weights, its key in the feature cache, its model.
 
-Keras is imported where a network is built and nowhere else: what is in the caches is used without it.
+Keras is imported only where a network is built; cached features are used without it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,13 +29,28 @@ from kzoo.finetuning.features import Cache, cache_dir
 from kzoo.hardware import auto_precision, backend, cores, describe, load_keras, processor, without_devices
 from kzoo.tasks import find
 
+if TYPE_CHECKING:
+    import keras
+
 log = logging.getLogger("kzoo")
 MIB = 1 << 20
+SUGGESTED = ("mobilenet_v2", "resnet50_v1_5")  # downloads to advise: a small network and an accurate one
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network of the catalog with weights, an input shape and a precision; `path` is the weights' file."""
+    """A network of the catalog with weights, an input shape and a precision.
+
+    Attributes:
+        row: of the catalog.
+        weights: the weights' row.
+        path: their file on this machine.
+        sha256: of that file.
+        input_shape: (height, width, channels).
+        preprocessing: what the weights were trained with.
+        precision: "float32", "bfloat16" or "float16".
+        config: options of the architecture.
+    """
 
     row: ModelSpec
     weights: Weights
@@ -42,14 +59,15 @@ class Backbone:
     input_shape: tuple[int, int, int]
     preprocessing: Preprocessing
     precision: str
-    config: dict
+    config: dict[str, Any]
 
     @property
-    def name(self):
+    def name(self) -> str:
+        """The model's name in the catalog."""
         return self.row.name
 
-    def key(self):
-        """All that the features depend on, beside the pictures."""
+    def key(self) -> dict[str, Any]:
+        """Return all that the features depend on besides the images; it names the backbone's feature cache."""
         return {
             "model": self.name,
             "architecture": self.row.architecture,
@@ -61,11 +79,12 @@ class Backbone:
             "backend": backend(),
         }
 
-    def cache(self):
+    def cache(self) -> Cache:
+        """Open the backbone's feature cache."""
         return Cache(self.key())
 
-    def about_weights(self):
-        """For the record."""
+    def about_weights(self) -> dict[str, Any]:
+        """Return what config.json records of the weights."""
         w = self.weights
         return {
             "tag": w.tag,
@@ -77,22 +96,30 @@ class Backbone:
         }
 
 
-def backbone(model=None, weights=None, *, input_shape=None, precision=None):
-    """The Backbone for what a user named.
+def backbone(
+    model: str | ModelSpec | None = None,
+    weights: str | os.PathLike | Weights | None = None,
+    *,
+    input_shape: tuple[int, int, int] | None = None,
+    precision: str | None = None,
+) -> Backbone:
+    """Find the backbone that a user named.
 
     Args:
         model: a name, a ModelSpec, or None for the model of the best weights found locally.
-        weights: a tag, a path, a Weights row, or None for the best found locally, without a download.
+        weights: a tag, a path, a Weights row, or None for the most accurate found locally, without a download.
         input_shape: (height, width, channels) in place of the published one.
         precision: "float32", "bfloat16", "float16", or None and "auto" for what this machine is fast in.
 
     Raises:
-        RunError: no weights are found locally, with what a download would give.
+        RunError: weights without a model, or no weights are found locally; the message says what a download would give.
+        UnknownName: there is no such model.
+        WeightsError: the weights can't be fetched.
     """
     if weights is None:
         from kzoo.weights import matches
 
-        # Keras may leave half a download under the final name: such a file does not count.
+        # Keras may leave an incomplete download under the final name: skip it.
         found = next((item for item in found_locally(model) if matches(item[2], item[1].hash)), None)
         if not found:
             raise RunError(
@@ -116,10 +143,13 @@ def backbone(model=None, weights=None, *, input_shape=None, precision=None):
     return Backbone(row, weights, Path(path), sha256(path), tuple(size), preprocessing, precision, config)
 
 
-def found_locally(model=None):
-    """(row, Weights, path) of weights that lie on this machine, the most accurate on ImageNet first.
+def found_locally(model: str | ModelSpec | None = None) -> list[tuple[ModelSpec, Weights, Path]]:
+    """Find pretrained weights on this machine: (row, weights, path), the most accurate on ImageNet first.
 
-    kzoo's own come last, and without a model only those that fine-tuning falls back on.
+    Weights that kzoo ships come last. Without a model these are only the ones that fine-tuning falls back on.
+
+    Args:
+        model: whose weights; None for all models.
     """
     from kzoo.files import data_folders
     from kzoo.weights.fetch import cache_dir as downloads
@@ -143,8 +173,17 @@ def found_locally(model=None):
     return sorted(found, key=lambda item: -(item[1].top1 or 0))
 
 
-def download_advice(model=None, better_than=0.0):
-    """A sentence on what a download would give, or "". better_than: top-1 of the weights found locally."""
+def download_advice(model: str | ModelSpec | None = None, better_than: float = 0.0) -> str:
+    """Describe in a sentence what a download would give; "" if nothing better is offered.
+
+    Args:
+        model: None for a small network and an accurate one.
+        better_than: ImageNet top-1 accuracy in per cent of the weights found locally.
+
+    Example:
+        >>> download_advice(better_than=75.0)
+        'kzoo finetune --model resnet50_v1_5 --weights ... would download ... MiB (... % top-1 on ImageNet).'
+    """
     wanted = (
         [(spec(model), w) for w in spec(model).weights] if model else [(spec(n), spec(n).weights[0]) for n in SUGGESTED]
     )
@@ -157,13 +196,11 @@ def download_advice(model=None, better_than=0.0):
     return "; ".join(offers[-2:]) + "." if offers else ""
 
 
-SUGGESTED = ("mobilenet_v2", "resnet50_v1_5")  # a small and a good one
+def machine() -> dict[str, str]:
+    """Describe this machine: {"precision": what it is fast in, "why", "hardware"}.
 
-
-def machine():
-    """{"precision", "why", "hardware"} of this machine, from a memo of an earlier run if nothing changed.
-
-    The memo spares a second run TensorFlow's import; its name hashes the processor, the GPU devices and the versions.
+    The result is cached in a file, which saves a second run TensorFlow's import. The file's name is a hash of the
+    processor, the GPU devices and the versions of the packages.
     """
     if without_devices():
         precision, why = auto_precision()
@@ -196,11 +233,12 @@ def machine():
         with write_atomically(path, "w") as f:
             json.dump(memo, f)
     except (OSError, KzooError):
-        pass  # the features will say what is wrong with that folder
+        pass  # opening the feature cache in that folder will report the reason
     return memo
 
 
-def package(name):
+def package(name: str) -> str | None:
+    """Return the version of an installed package, None if it is missing."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -212,7 +250,7 @@ def package(name):
 
 @contextmanager
 def _quietly():
-    """Without the note that the classifier is left out: it is meant to be."""
+    """Silence the message that the classifier's weights are left out, which is intended."""
     level = log.level
     log.setLevel(logging.ERROR)
     try:
@@ -221,8 +259,11 @@ def _quietly():
         log.setLevel(level)
 
 
-def feature_network(backbone):
-    """The Keras model: images to features (B, D) in float32 or 16 bits. A map that is left is averaged."""
+def feature_network(backbone: Backbone) -> keras.Model:
+    """Build the Keras model from images to features (B, D) in float32 or 16 bits.
+
+    A feature map (B, H, W, D) is averaged over height and width.
+    """
     import keras
 
     from kzoo.builder import build, computing_in
@@ -246,8 +287,8 @@ def feature_network(backbone):
     return model
 
 
-def with_head(features, classes):
-    """The whole network: the task's last layer, all zero, behind the features. A flat graph, as all of kzoo's.
+def with_head(features: keras.Model, classes: Sequence[str]) -> keras.Model:
+    """Build the whole network: the features and the task's last layer, with zero weights. It is one flat graph.
 
     Args:
         features: a model whose output is (B, D).
@@ -260,33 +301,40 @@ def with_head(features, classes):
 
 
 class FeatureExtractor:
-    """The backbone as a model, and what `features` needs of it, each built when it is first asked for, only once."""
+    """The backbone as a model, and the functions that `features` needs. Each is built once, on first use."""
 
-    def __init__(self, backbone):
+    def __init__(self, backbone: Backbone):
         self.backbone = backbone
 
     @cached_property
-    def model(self):
+    def model(self) -> keras.Model:
+        """The network from images to features."""
         load_keras()
         return feature_network(self.backbone)
 
     @cached_property
-    def predict(self):
+    def predict(self) -> Callable[[np.ndarray], np.ndarray]:
+        """A function of a batch (B, H, W, C) to features (B, D), in the network's inference form."""
         from kzoo.graph.inference import predictor
 
         return predictor(self.model)
 
     @cached_property
-    def prepare(self):
+    def prepare(self) -> Callable[..., np.ndarray]:
+        """The function that `input_preparer` gives."""
         load_keras()
         return input_preparer(self.backbone)
 
-    def __call__(self):
+    def __call__(self) -> tuple[Callable, Callable]:
+        """Return (prepare, build), as `kzoo.finetuning.features.features` asks for it."""
         return self.prepare, lambda: self.predict
 
 
-def input_preparer(backbone):
-    """A function (image, view) to the network's input, uint8 (H, W, C); view 0 is the image as prediction sees it."""
+def input_preparer(backbone: Backbone) -> Callable[..., np.ndarray]:
+    """Return a function prepare(image, view=0) to the network's input, uint8 (H, W, C).
+
+    image is a path, encoded bytes or an array. View 0 is the image as prediction sees it; for others see `augmented`.
+    """
     from kzoo.data import images
 
     height, width, channels = backbone.input_shape
@@ -303,8 +351,22 @@ def input_preparer(backbone):
     return prepare
 
 
-def augmented(x, view):
-    """View 1 is the mirror image; later ones are crops of 80 to 100 % of the side, every second one mirrored."""
+def augmented(x: np.ndarray, view: int) -> np.ndarray:
+    """Return an augmented view of an image.
+
+    The crop depends on the view and the pixels only, so that a view can be cached.
+
+    Args:
+        x: uint8 (H, W, C).
+        view: 1 is the mirror image; 2 and above are crops of 80 to 100 % of height and width, the odd ones mirrored.
+
+    Returns:
+        uint8 (H, W, C).
+
+    Example:
+        >>> augmented(np.array([[[1], [2]]], "uint8"), 1).ravel().tolist()
+        [2, 1]
+    """
     import tensorflow as tf
 
     if view > 1:

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
 from kzoo import runs
 from kzoo.errors import RunError
 
 
 class StageCheckpoint:
-    """What is done, the best network so far, and the state of a stage that is not finished.
+    """The finished stages, the best network so far, and the state of an unfinished stage, in one file.
 
-    names: of the phases. done: records of the finished ones. winner: {path: array} of what differs from the network
-    with its new head, None while that is best. Only variables that ever moved are kept.
+    Only variables that trained are kept.
+
+    Args:
+        folder: of the run.
+        names: of the stages.
+        identity: a text that is equal only for the same head and stages.
+
+    Raises:
+        RunError: the file is of another network or head, or corrupt.
+
+    Attributes:
+        done: records of the finished stages.
+        winner: {path: array} of the best network's variables; None while that is the backbone with its new head.
     """
 
-    def __init__(self, folder, names, identity):
+    def __init__(self, folder: Path, names: Sequence[str], identity: str):
         self.path, self.names, self.identity = folder / runs.CHECKPOINT, names, identity
         self.done, self.winner, self._stage = [], None, None
         if self.path.exists():
@@ -28,12 +45,21 @@ class StageCheckpoint:
             if state["stage"]:
                 self._stage = {**state["stage"], **{k: part(k) for k in ("now", "best", "optimizer")}}
 
-    def stage(self, number):
-        """The state of an interrupted stage, or None."""
+    def stage(self, number: int) -> dict[str, Any] | None:
+        """Return the state of an interrupted stage; None if there is none."""
         return self._stage if self._stage and self._stage["number"] == number else None
 
     def save_stage(self, *, number, now, best, optimizer, rows, epochs, before):
-        """Keep the state of a stage after an epoch: its arrays by name, its history, and the audit's hashes."""
+        """Write the state of a stage after an epoch.
+
+        Args:
+            number: of the stage, from 0.
+            now, best: {path: array} of the variables after this epoch and after the best one.
+            optimizer: {number as text: array} of the optimizer's variables.
+            rows: of the history so far.
+            epochs: of the stage in all.
+            before: the audit's hashes before the stage.
+        """
         self._stage = {
             "number": number,
             "rows": rows,
@@ -45,8 +71,13 @@ class StageCheckpoint:
         }
         self._write()
 
-    def finish_stage(self, record, winner):
-        """Keep a finished phase's record and, if it is the best so far, its moving variables."""
+    def finish_stage(self, record: dict[str, Any], winner: dict[str, np.ndarray] | None) -> None:
+        """Write a finished stage.
+
+        Args:
+            record: of the stage.
+            winner: {path: array} of its variables if it is the best so far, else None.
+        """
         self.done.append(record)
         self.winner = winner if winner is not None else self.winner
         self._stage = None

@@ -1,4 +1,4 @@
-"""Which of a network's deeper layers to train: stage by stage from the top, kept where the validation part improves."""
+"""Train deeper layers, stage by stage from the top; a stage is kept if it improves the validation loss."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from kzoo.graph.inference import predictor
 from kzoo.progress import progress
 
 MIN_Z = 2.0  # standard errors by which the log loss must fall
-MIN_VAL_IMAGES = 10  # that can tell an improvement from chance
-SECONDS_LEFT = 0.1  # share of a budget that is kept for what comes after the training
+MIN_VAL_IMAGES = 10  # with fewer an improvement can't be told from chance
+RESERVED_SHARE = 0.1  # of a budget, for the steps after the training
 
 
 def deepen(setup, found, heads, folder, interrupted) -> dict:
     """Train the stages that options.unfreeze names, one after the other, each from the best so far.
 
-    A stage is kept if the validation part improves: the mean log loss falls by more than two standard errors of its
-    photo-by-photo differences, and no fewer photos are right; fewer than MIN_VAL_IMAGES photos are not believed. Two,
-    because each stage's epoch was chosen by the same photos: on ants and bees, gains of 1.3 and 1.9 standard errors on
-    49 photos were none on the 153 others (94.8 % right, 96.7 % with the head alone). "auto" ends at the first stage
-    that does not improve.
+    A stage is kept if the mean validation log loss falls by more than two standard errors of its photo-by-photo
+    differences, and no fewer photos are classified correctly; with fewer than MIN_VAL_IMAGES photos none is kept. Two
+    standard errors, because each stage's epoch was chosen on the same photos: on ants and bees, gains of 1.3 and 1.9
+    standard errors on 49 validation photos were no gains on the 153 held-out ones (accuracy 94.8 %, 96.7 % with the
+    head alone). "auto" ends at the first stage that does not improve.
 
     Args:
         setup, found, heads: what the steps before gave (`kzoo.finetuning.pipeline`).
@@ -87,7 +87,7 @@ def deepen(setup, found, heads, folder, interrupted) -> dict:
         logits["test"] = _logits(network, plan, splits["test"]) if "test" in splits else None
     with setup.clock.timed("saving"):
         for layer in network.layers:
-            layer.trainable = True  # for whoever trains it further
+            layer.trainable = True  # so that the saved model can be trained further
         runs.save_model(network, folder / runs.MODEL)
     accuracy = float(best[1].mean())
     outcome = f"Trained down to {winner}: validation accuracy {accuracy:.2%}. {why}."
@@ -95,16 +95,16 @@ def deepen(setup, found, heads, folder, interrupted) -> dict:
 
 
 def _deadline(clock):
-    """When the training of stages must end, so that what comes after fits into the budget."""
+    """When the training of stages must end, so that the steps after it fit into the budget."""
     if clock.deadline is None:
         return None
     left = clock.deadline - time.monotonic()
-    # What comes after takes about as long as the features of the held-out part did, and the report.
-    return clock.deadline - max(SECONDS_LEFT * clock.budget, min(5.0, left / 2))
+    # These are about as long as computing the features of the held-out part was, and the report.
+    return clock.deadline - max(RESERVED_SHARE * clock.budget, min(5.0, left / 2))
 
 
 def _stage(network, stages, number, plan, splits, *, store, bar, best, interrupted):
-    """Train one stage and judge it; its record, or None if the time did not suffice."""
+    """Train one stage and decide whether it is kept; its record, or None if the budget was too short for an epoch."""
     moving = {v.path: v for v in network.weights}
     kept = {path: value_of(v) for path, v in moving.items() if path.split("/")[0] in _layers(stages, number)}
     done = train_stage(
@@ -141,7 +141,7 @@ def _stage(network, stages, number, plan, splits, *, store, bar, best, interrupt
 
 
 def _judged(best, losses, right):
-    """(whether a stage improves on the best so far, why, in words). best: (losses, right) photo by photo."""
+    """(whether a stage improves on the best so far, the reason in words). best: (losses, right) photo by photo."""
     difference = best[0] - losses
     gain, n = difference.mean(), len(difference)
     needed = MIN_Z * difference.std(ddof=1) / np.sqrt(n) if n >= MIN_VAL_IMAGES else np.inf
@@ -152,8 +152,9 @@ def _judged(best, losses, right):
     )
     if not improves and gain > 0:
         within = f"within two standard errors ({needed:.4f})"
-        chance = within if n >= MIN_VAL_IMAGES else f"fewer than {MIN_VAL_IMAGES} can't tell"
-        text += f"; {chance}" if gain <= needed else "; fewer are right"
+        few = f"fewer than {MIN_VAL_IMAGES} photos can't tell an improvement from chance"
+        chance = within if n >= MIN_VAL_IMAGES else few
+        text += f"; {chance}" if gain <= needed else "; fewer photos are classified correctly"
     return improves, text
 
 
@@ -167,7 +168,7 @@ def _assign(variables, values):
 
 
 def _losses(logits, labels):
-    """(log loss of each photo, whether it is right)."""
+    """(log loss of each photo, whether it is classified correctly)."""
     z = logits.astype("float64")
     z = z - z.max(1, keepdims=True)
     log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
@@ -175,6 +176,6 @@ def _losses(logits, labels):
 
 
 def _logits(network, plan, split):
-    """What the network, in its inference form, makes of a part, (N, classes)."""
+    """The logits (N, classes) of a part, by the network's inference form."""
     predict = predictor(network)
     return np.concatenate([predict(x) for x, _ in batches(split, plan.shape, plan.preprocessing, 32)])

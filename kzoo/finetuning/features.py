@@ -1,9 +1,10 @@
-"""Features once: what a frozen backbone makes of each image, on disk by content. No Keras, no TensorFlow in here.
+"""The feature cache: a frozen backbone's features of each image on disk, by content. No Keras, no TensorFlow in here.
 
-A cache folder belongs to one backbone: the hash of its weights, architecture, options, preprocessing, input shape,
-precision and VERSION name it. In it an image's features are found by the SHA-256 of its bytes, so neither the path nor
-the data set matters, identical files share one entry, and ten new photos cost ten. Entries lie in segments, files that
-are written once, whole or not at all, and carry a hash of themselves; two processes at worst do the same work twice.
+A cache folder belongs to one backbone. Its name is a hash of the backbone's weights, architecture, options,
+preprocessing, input shape and precision, and of VERSION. In the folder an image's features are found by the SHA-256 of
+its bytes. So neither the path nor the data set matters, identical files share one entry, and of ten new photos in a
+large set only ten are computed. Entries are stored in segments. A segment is a file that is written once, completely or
+not at all, and ends with a hash of its bytes. Two processes at worst do the same work twice.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import shutil
 import struct
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,28 +28,32 @@ from kzoo.data.scan import in_order
 from kzoo.errors import DataError, KzooError
 from kzoo.files import write_atomically
 
-VERSION = 2  # of the numbers: raise it when decoding, resizing or the inference form changes
+VERSION = 2  # of the values: raise it when decoding, resizing or the inference form changes
 MAGIC = b"kzoofeat"
-HEAD = struct.Struct("<8sIIII")  # magic, version, view, rows, values in a row
-SEGMENT = 512  # images in a segment, at most
-LIMIT = 8 << 30  # bytes of all features on disk: the oldest used go first
-IN_MEMORY = 512 << 20  # bytes of features in memory; more lie in a file that the system pages
+HEADER = struct.Struct("<8sIIII")  # magic, version, view, rows, values in a row
+MAX_SEGMENT_IMAGES = 512
+DEFAULT_LIMIT = 8 << 30  # bytes of all features on disk: the least recently used are deleted first
+MAX_BYTES_IN_MEMORY = 512 << 20  # of features; more are kept in a file that the system pages
 BATCH = 32
-AHEAD = 256  # images decoded before their turn: 38 MB of 224x224
+MAX_DECODED_AHEAD = 256  # images that wait for the network: 38 MB of 224x224
 
 
-def cache_dir():
-    """Where features are kept: $KZOO_FEATURES, else "features" in the cache of the weights."""
+def cache_dir() -> Path:
+    """Return the folder of all feature caches: $KZOO_FEATURES, else "features" in the cache of the weights."""
     from kzoo.weights.fetch import cache_dir as weights_cache
 
     return Path(os.environ.get("KZOO_FEATURES") or weights_cache() / "features")
 
 
-def limit():
-    """The size in bytes that the cache may have: $KZOO_FEATURES_LIMIT, such as 500M or 8G (default)."""
+def limit() -> int:
+    """Return the size in bytes that all caches may have: $KZOO_FEATURES_LIMIT, such as 500M; 8G by default.
+
+    Raises:
+        KzooError: the variable is not a size.
+    """
     text = os.environ.get("KZOO_FEATURES_LIMIT", "").strip().upper().removesuffix("B")
     if not text:
-        return LIMIT
+        return DEFAULT_LIMIT
     unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}.get(text[-1])
     try:
         value = float(text[:-1] if unit else text) * (unit or 1)
@@ -59,15 +66,20 @@ def limit():
 
 @dataclass
 class Features:
-    """features: float32 (N, D), in the order of what was asked for, without what can't be decoded.
+    """Features of the images that a caller asked for.
 
-    kept: positions (N,) of these among what was asked for. hashes: SHA-256 of each image, asked for. skipped:
-    (position, reason). computed: how many passed through the network. seconds: what that took, model building included.
+    Attributes:
+        features: float32 (N, D), in the order of the images, without those that can't be used.
+        kept: int (N,), positions of these among the images.
+        hashes: SHA-256 of each image, None for a file that can't be read.
+        skipped: (position, reason) of the images that can't be used.
+        computed: number of images that had to pass through the network; the others were cached.
+        seconds: what it took, model building included.
     """
 
     features: np.ndarray
     kept: np.ndarray
-    hashes: list[bytes]
+    hashes: Sequence[bytes | None]
     skipped: list[tuple[int, str]]
     computed: int = 0
     seconds: float = 0.0
@@ -76,23 +88,36 @@ class Features:
 class Cache:
     """The features of one backbone on disk.
 
-    key: a JSON-able dict that says all that the features depend on. folder: where caches lie.
+    Args:
+        key: a JSON-able dict of all that the features depend on.
+        folder: of all caches; `cache_dir()` by default.
 
-    >>> cache = Cache({"model": "example"}, "features-example")
-    >>> cache.add(0, [b"1" * 32], np.ones((1, 3), "float32"))
-    >>> Cache({"model": "example"}, "features-example").find(0, b"1" * 32).tolist()
-    [1.0, 1.0, 1.0]
+    Raises:
+        KzooError: the folder can't be written.
+
+    Attributes:
+        root: the folder of all caches.
+        folder: this cache's own.
+        index: {(view, hash): (a segment's file, row)}.
+        bad: {hash in hex: why the image can't be decoded}.
+        damaged: names of corrupt segments that were deleted.
+
+    Example:
+        >>> cache = Cache({"model": "example"}, "features-example")
+        >>> cache.add(0, [b"1" * 32], np.ones((1, 3), "float32"))
+        >>> Cache({"model": "example"}, "features-example").find(0, b"1" * 32).tolist()
+        [1.0, 1.0, 1.0]
     """
 
-    def __init__(self, key, folder=None):
+    def __init__(self, key: Mapping[str, Any], folder: str | os.PathLike | None = None):
         self.key = {"version": VERSION, **key}
         text = json.dumps(self.key, sort_keys=True)
         self.root = Path(folder or cache_dir())
         self.folder = self.root / hashlib.sha256(text.encode()).hexdigest()[:24]
-        self.index = {}  # (view, hash) -> (a segment's file, number of the row)
-        self.places = {}  # a segment's file -> (where its rows begin, their number, values in each)
-        self.bad = {}  # hash in hex -> why it can't be decoded
-        self.damaged = []  # segments that were thrown away
+        self.index: dict[tuple[int, bytes], tuple[Path, int]] = {}
+        self._shapes: dict[Path, tuple[int, int, int]] = {}  # segment -> (offset of its rows, their number, width)
+        self.bad: dict[str, str] = {}
+        self.damaged: list[str] = []
         self._open(text)
 
     def _open(self, text):
@@ -101,7 +126,7 @@ class Cache:
             if not (self.folder / "key.json").exists():
                 with write_atomically(self.folder / "key.json", "w") as f:
                     f.write(text)
-            os.utime(self.folder / "key.json")  # used now: `prune` keeps what was used last
+            os.utime(self.folder / "key.json")  # `prune` goes by the time of last use
         except OSError as e:
             raise KzooError(
                 f"Can't write the feature cache {self.root} ({e.strerror or e}): make room there, or set "
@@ -115,38 +140,53 @@ class Cache:
     def _read(self, path):
         try:
             view, hashes, rows = read_segment(path)
-        except OSError:  # thrown away by another process, or not to be read now: no reason to throw it away
+        except OSError:  # deleted by another process, or unreadable for now: not corrupt
             return
         except (ValueError, struct.error):
             self.damaged.append(path.name)
             with suppress(OSError):
                 path.unlink()
             return
-        self._place(path, view, hashes, rows.shape)
+        self._register(path, view, hashes, rows.shape)
 
-    def _place(self, path, view, hashes, shape):
-        self.places[path] = (HEAD.size + 32 * shape[0], *shape)
+    def _register(self, path, view, hashes, shape):
+        self._shapes[path] = (HEADER.size + 32 * shape[0], *shape)
         for i, name in enumerate(hashes):
             self.index[view, name] = (path, i)
 
-    def rows(self, path):
-        """Features (N, D) of a segment, paged from its file: not for keeps, since each holds a file open."""
-        start, n, width = self.places[path]
+    def rows(self, path: Path) -> np.ndarray:
+        """Return the features (N, D) of a segment, mapped from its file.
+
+        Each such array holds a file open, so copy what is needed and drop it.
+
+        Raises:
+            KzooError: the file is gone or can't be read.
+        """
+        start, n, width = self._shapes[path]
         try:
             return np.memmap(path, "<f4", "r", start, (n, width)) if n * width else np.zeros((n, width), "<f4")
         except (OSError, ValueError) as e:
             raise KzooError(f"{path} of the feature cache is gone or can't be read ({e}): start again.") from e
 
-    def find(self, view, name):
-        """The features (D,) of an image by its hash, or None."""
+    def find(self, view: int, name: bytes) -> np.ndarray | None:
+        """Return the features (D,) of an image by its hash; None if they are not cached."""
         path, i = self.index.get((view, name), (None, 0))
         return None if path is None else np.array(self.rows(path)[i])
 
-    def add(self, view, hashes, rows):
-        """Write a segment; KzooError if the disk is full. Earlier segments stay."""
+    def add(self, view: int, hashes: Sequence[bytes], rows: np.ndarray) -> None:
+        """Write a segment.
+
+        Args:
+            view: of the images.
+            hashes: of the images, 32 bytes each.
+            rows: features (N, D).
+
+        Raises:
+            KzooError: the disk is full or can't be written. Earlier segments stay.
+        """
         rows = np.ascontiguousarray(rows, "<f4")
         path = self.folder / f"{view}-{hashlib.sha256(b''.join(hashes)).hexdigest()[:24]}.features"
-        body = HEAD.pack(MAGIC, VERSION, view, *rows.shape) + b"".join(hashes)
+        body = HEADER.pack(MAGIC, VERSION, view, *rows.shape) + b"".join(hashes)
         digest = hashlib.sha256(body)
         digest.update(rows.data)
         try:
@@ -159,10 +199,16 @@ class Cache:
                 f"The feature cache {self.root} can't be written ({e}). The features computed before are kept, and the "
                 "next run continues from there: make room, or set KZOO_FEATURES to another folder."
             ) from e
-        self._place(path, view, hashes, rows.shape)
+        self._register(path, view, hashes, rows.shape)
 
-    def note_bad(self, reasons):
-        """Remember what can't be decoded, so that the next run need not try; what can't be read may be next time."""
+    def note_bad(self, reasons: Mapping[str, str]) -> None:
+        """Record images that can't be decoded, so that the next run does not try again.
+
+        A file that can't be read is not recorded: the next run may be able to read it.
+
+        Args:
+            reasons: {hash in hex: reason}.
+        """
         reasons = {name: reason for name, reason in reasons.items() if not reason.startswith("can't be read")}
         if reasons:
             self.bad.update(reasons)
@@ -170,31 +216,45 @@ class Cache:
                 json.dump(self.bad, f)
 
 
-def read_segment(path):
-    """(view, hashes, features (N, D) float32, read-only and paged from the file); ValueError if a bit is wrong."""
+def read_segment(path: str | os.PathLike) -> tuple[int, list[bytes], np.ndarray]:
+    """Read a segment and check its hash.
+
+    Returns:
+        (view, hashes, features): float32 (N, D), read-only and mapped from the file.
+
+    Raises:
+        ValueError: the file is corrupt. struct.error: it is shorter than a header.
+        OSError: it can't be read.
+    """
     size = os.path.getsize(path)
     with open(path, "rb") as f:
-        magic, version, view, n, width = HEAD.unpack(f.read(HEAD.size))
-        if (magic, version) != (MAGIC, VERSION) or size != HEAD.size + n * 32 + n * width * 4 + 32:
-            raise ValueError("no whole segment")
+        magic, version, view, n, width = HEADER.unpack(f.read(HEADER.size))
+        if (magic, version) != (MAGIC, VERSION) or size != HEADER.size + n * 32 + n * width * 4 + 32:
+            raise ValueError("incomplete segment")
         names = f.read(32 * n)
         f.seek(0)
         state, left = hashlib.sha256(), size - 32
         while left:
             piece = f.read(min(left, 1 << 20))
             if not piece:
-                raise ValueError("cut while it was read")
+                raise ValueError("truncated while it was read")
             state.update(piece)
             left -= len(piece)
         if state.digest() != f.read(32):
             raise ValueError("wrong hash")
-    rows = np.memmap(path, "<f4", "r", HEAD.size + 32 * n, (n, width)) if n * width else np.zeros((n, width), "<f4")
+    rows = np.memmap(path, "<f4", "r", HEADER.size + 32 * n, (n, width)) if n * width else np.zeros((n, width), "<f4")
     return view, [names[32 * i : 32 * i + 32] for i in range(n)], rows
 
 
-def prune(root, keep, most=None):
-    """Delete the caches that were not used for longest until all take at most `most` bytes; never `keep`."""
-    most = limit() if most is None else most
+def prune(root: str | os.PathLike, keep: Path, max_bytes: int | None = None) -> None:
+    """Delete the least recently used caches until all together are small enough.
+
+    Args:
+        root: the folder of all caches.
+        keep: the folder of a cache that is never deleted.
+        max_bytes: of all caches; `limit()` by default.
+    """
+    max_bytes = limit() if max_bytes is None else max_bytes
     found = []
     for folder in Path(root).iterdir():
         with suppress(OSError):
@@ -203,7 +263,7 @@ def prune(root, keep, most=None):
                 found.append(((folder / "key.json").stat().st_mtime, size, folder))
     total = sum(size for _, size, _ in found)
     for _, size, folder in sorted(found, key=lambda item: item[0]):
-        if total <= most:
+        if total <= max_bytes:
             break
         if folder != keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -213,8 +273,12 @@ def prune(root, keep, most=None):
 # --- images by content -------------------------------------------------------------------------------------
 
 
-def content_hash(image):
-    """SHA-256 of an image: of a file's bytes, of encoded bytes, of an array's shape and pixels (uint8)."""
+def content_hash(image: str | os.PathLike | bytes | np.ndarray) -> bytes:
+    """Return the SHA-256 of an image: of a file's bytes, of encoded bytes, or of an array's shape and uint8 pixels.
+
+    Raises:
+        OSError: the file can't be read.
+    """
     if isinstance(image, np.ndarray):
         return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
     if isinstance(image, bytes):
@@ -226,8 +290,15 @@ def content_hash(image):
     return state.digest()
 
 
-def hashes_of(images):
-    """(SHA-256 of each image, None for a file that is gone or can't be read; reasons by position)."""
+def hashes_of(images: Sequence) -> tuple[list[bytes | None], dict[int, str]]:
+    """Hash images, in threads.
+
+    Args:
+        images: paths, encoded bytes or arrays.
+
+    Returns:
+        (SHA-256 of each image, None for a file that is gone or can't be read; {position: reason} of those).
+    """
     reasons = {}
 
     def attempt(item):
@@ -241,17 +312,38 @@ def hashes_of(images):
     return list(in_order(attempt, enumerate(images))), reasons
 
 
-def features(images, cache, network, *, view=0, hashes=None, advance=None, stopped=None):
-    """What a backbone makes of images, from the cache where it is there.
+def features(
+    images: Sequence,
+    cache: Cache,
+    network: Callable[[], tuple[Callable, Callable]],
+    *,
+    view: int = 0,
+    hashes: Sequence[bytes | None] | None = None,
+    advance: Callable[[int], object] | None = None,
+    stopped: Callable[[], bool] | None = None,
+) -> Features:
+    """Return a backbone's features of images, from the cache as far as they are there.
 
-    images: paths, encoded bytes, or a uint8 array (N, H, W, C). cache: the backbone's `Cache`. network: called, when
-    something is missing, for (prepare, build): prepare(image, view) gives a uint8 array of the network's input, or
-    DataError if the image can't be decoded; build() gives a function of (B, H, W, C) to features (B, D). view: 0 for
-    the image as it is; others are what `prepare` makes of it. advance: called with the number of images done. stopped:
-    asked between batches; the work is kept.
+    Memory does not grow with the number of images, except for 32 bytes each and up to MAX_BYTES_IN_MEMORY of features.
 
-    Returns Features. Raises DataError, naming the file, if one changed while it was used. Memory does not grow with
-    the images, but for 32 bytes each and features of IN_MEMORY bytes.
+    Args:
+        images: paths, encoded bytes, or a uint8 array (N, H, W, C).
+        cache: the backbone's.
+        network: called without arguments if features are missing; returns (prepare, build). prepare(image, view) gives
+            a uint8 array of the network's input shape, or raises DataError if the image can't be decoded. build() gives
+            a function of (B, H, W, C) to features (B, D).
+        view: 0 for the image itself; `prepare` defines the others.
+        hashes: what `hashes_of` gave for these images, to save hashing them again.
+        advance: called with the number of images that were done.
+        stopped: called between batches; True ends the work, and what is done is kept.
+
+    Returns:
+        A Features.
+
+    Raises:
+        DataError: a file changed during the work; the message names it.
+        Interrupted: `stopped` returned True.
+        KzooError: the cache can't be written.
     """
     hashes, gone = hashes_of(images) if hashes is None else (hashes, {})
     bad = {name: cache.bad[name.hex()] for name in hashes if name is not None and name.hex() in cache.bad}
@@ -260,7 +352,7 @@ def features(images, cache, network, *, view=0, hashes=None, advance=None, stopp
         if name is not None and name not in bad and (view, name) not in cache.index:
             todo.setdefault(name, i)
     if todo:
-        bad |= _compute(images, todo, cache, network, view, advance, stopped)
+        bad |= _compute(images, todo, cache, network, view=view, advance=advance, stopped=stopped)
     kept = [i for i, name in enumerate(hashes) if name is not None and name not in bad]
     skipped = [
         (i, bad[name] if name is not None else gone.get(i, "can't be read"))
@@ -271,8 +363,11 @@ def features(images, cache, network, *, view=0, hashes=None, advance=None, stopp
     return Features(found, np.array(kept, int), hashes, skipped, len(todo), time.monotonic() - began)
 
 
-def _compute(images, todo, cache, network, view, advance, stopped):
-    """Pass what is missing through the network, a segment at a time; {hash: reason} of what can't be decoded."""
+def _compute(images, todo, cache, network, *, view, advance, stopped):
+    """Compute missing features, a segment at a time; {hash: reason} of images that can't be decoded.
+
+    todo: {hash: position}.
+    """
     prepare, build = network()
     bad, names, batch, rows = {}, [], [], []
 
@@ -293,14 +388,16 @@ def _compute(images, todo, cache, network, view, advance, stopped):
             names.clear()
             rows.clear()
 
-    decoded = in_order(attempt, todo.items(), AHEAD)
+    decoded = in_order(attempt, todo.items(), MAX_DECODED_AHEAD)
     try:
         predict = build()  # while threads decode
         for name, i, image, reason in decoded:
             if reason == "changed":
                 from kzoo.data.guards import shown
 
-                raise DataError(f"{shown(images[i])} changed while it was used: start again when nobody writes there.")
+                raise DataError(
+                    f"{shown(images[i])} changed while it was used: start again when no other program writes there."
+                )
             if reason:
                 bad[name] = reason
                 continue
@@ -310,12 +407,12 @@ def _compute(images, todo, cache, network, view, advance, stopped):
                 run_batch()
                 if stopped and stopped():
                     break
-            if len(names) >= SEGMENT and not batch:
+            if len(names) >= MAX_SEGMENT_IMAGES and not batch:
                 flush()
         run_batch()
     finally:
         decoded.close()
-        del names[sum(map(len, rows)) :]  # what an error kept from being computed
+        del names[sum(map(len, rows)) :]  # after an error: images whose features were not computed
         flush()
         cache.note_bad({name.hex(): reason for name, reason in bad.items()})
     if stopped and stopped():
@@ -332,7 +429,7 @@ def _prepared(image, name, view, prepare):
 
     try:
         if not isinstance(image, (np.ndarray, bytes)):
-            # The very bytes that are decoded are hashed again: what is stored belongs to its key, whatever happens.
+            # Hash the bytes that are decoded once more: whatever happens, stored features belong to their key.
             with open(image, "rb") as f:
                 data = f.read()
             if hashlib.sha256(data).digest() != name:
@@ -350,17 +447,29 @@ def _prepared(image, name, view, prepare):
         return None, str(e)
 
 
-def gather(cache, view, names):
-    """Features (N, D) of images by their hashes; in a file without a name where they are many."""
+def gather(cache: Cache, view: int, names: Sequence[bytes]) -> np.ndarray:
+    """Collect cached features of images by their hashes.
+
+    Args:
+        cache: where they are.
+        view: of the images.
+        names: hashes (N).
+
+    Returns:
+        float32 (N, D); beyond MAX_BYTES_IN_MEMORY an array mapped from a temporary file without a name.
+
+    Raises:
+        KzooError: there is no room for that file, or a segment is gone.
+    """
     if not names:
         return np.zeros((0, 0), "float32")
     width = len(cache.find(view, names[0]))
     size = len(names) * width * 4
-    if size <= IN_MEMORY:
+    if size <= MAX_BYTES_IN_MEMORY:
         out = np.empty((len(names), width), "float32")
     else:
         with tempfile.NamedTemporaryFile(dir=cache.root, prefix=".tmp-") as f:  # unlinked at once, kept by the map
-            if hasattr(os, "posix_fallocate"):  # else a disk that fills later would kill without a word
+            if hasattr(os, "posix_fallocate"):  # otherwise a disk that fills up later would kill the process (SIGBUS)
                 try:
                     os.posix_fallocate(f.fileno(), 0, size)
                 except OSError as e:

@@ -1,38 +1,51 @@
 """Linear classifiers on features: ridge in closed form, logistic regression, nearest class mean; cross-validated.
 
-NumPy and SciPy only: a second run on cached features shall not wait for TensorFlow, nor for scikit-learn's import,
-which takes longer than all the fits on a few hundred photos (it is the tests' oracle instead). One objective serves
-the choice and the polish, by L-BFGS: it is smooth, it has a few thousand unknowns, and all photos fit into each step,
-so there is no rate to tune and nothing random.
+NumPy and SciPy only. At equal precision scikit-learn takes 1.1 to 4.3 times as long (five folds, nine strengths of
+each; 250 x 1280 and 2000 x 512 features, 2 and 10 classes) and has neither focal loss nor label smoothing; it is the
+tests' oracle. One objective serves the cross-validation and the final fit, minimised by L-BFGS: it is smooth, it has a
+few thousand unknowns, and all photos fit into each step, so there is no learning rate to tune and nothing random.
 
-Features are centred and divided by one number, the root of the mean squared distance from the centre; not each by its
-own deviation, which measured no better on ants and bees (cross-validated log loss 0.076 and 0.069 with MobileNet v2,
-0.283 and 0.288 with SqueezeNet 1.1) and would give rarely active channels more say.
+Features are centred and divided by one number, the root of the mean squared distance from the centre. Dividing each
+feature by its own standard deviation was no better on ants and bees (cross-validated log loss 0.076 and 0.069 with
+MobileNet v2, 0.283 and 0.288 with SqueezeNet 1.1) and would give rarely active channels more weight.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-LOGISTIC = (0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # how weakly the weights are bound
-RIDGE = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # penalty in per cent of the number of photos
+from kzoo.metrics import softmax
+
+LOGISTIC_STRENGTHS = (0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # inverse penalties, C of scikit-learn
+RIDGE_STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # penalties in per cent of the number of photos
+DEFAULT_STRENGTH = LOGISTIC_STRENGTHS[len(LOGISTIC_STRENGTHS) // 2]  # where another kind was chosen
 FOLDS = 5
-SINGLE_THREAD = 4_000_000  # features in all
-CHUNK = 1 << 22  # numbers that an objective looks at together
-MAX_CV_IMAGES = 2000  # photos that the cross-validation looks at
-REPEATED = 500  # with no more photos than this it is repeated, REPEATS times in all, as one draw of the folds is noisy
-REPEATS = 3
+MAX_SINGLE_THREAD = 4_000_000  # values (N * D) up to which BLAS uses one thread
+CHUNK = 1 << 22  # values of (N, K) that an objective computes at a time
+MAX_CV_IMAGES = 2000  # a random sample of this size is cross-validated if there are more photos
+MAX_REPEATED_CV_IMAGES = 500  # up to so many photos it is repeated with other folds, because one draw is noisy
+CV_REPEATS = 3
 
 
 @dataclass
 class Head:
-    """A linear classifier: logits = features @ kernel + bias. kernel: (D, classes), bias: (classes,), float32.
+    """A linear classifier: logits = features @ kernel + bias.
 
-    table: a row for each candidate of the cross-validation: kind, strength, scale, accuracy, loss. folded: the winner's
-    logits for the photos that the cross-validation tested, out of fold; tested: their positions.
+    Attributes:
+        kind: "logistic", "ridge" or "prototypes".
+        strength: of its regularisation, an element of LOGISTIC_STRENGTHS or RIDGE_STRENGTHS; None for prototypes.
+        kernel: float32 (D, classes).
+        bias: float32 (classes,).
+        scale: factor that turned the scores of ridge or prototypes into logits, already applied; 1 for logistic.
+        table: a row for each candidate of the cross-validation, the chosen one first: kind, strength, scale, accuracy,
+            loss. Empty if nothing could be cross-validated.
+        folded: out-of-fold logits (M, classes) of the chosen candidate, None without cross-validation.
+        tested: int (M,), positions of the photos that these logits belong to.
     """
 
     kind: str
@@ -40,41 +53,65 @@ class Head:
     kernel: np.ndarray
     bias: np.ndarray
     scale: float = 1.0
-    table: list[dict] = field(default_factory=list)
+    table: list[dict[str, Any]] = field(default_factory=list)
     folded: np.ndarray | None = None
     tested: np.ndarray | None = None
 
-    def logits(self, features):
-        """(N, D) to float32 (N, classes)."""
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Compute the logits, float32 (N, classes), of features (N, D)."""
         return np.asarray(features, "float32") @ self.kernel + self.bias
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
+        """Return what report.json holds of the head."""
         return {"kind": self.kind, "strength": self.strength, "cross_validation": self.table}
 
 
 @dataclass(frozen=True)
 class HeadObjective:
-    """What a head is trained for: the sum over photos of w * L, with w the weight of the photo's class.
+    """The loss that a head minimises: the sum over photos of w L, with w the weight of the photo's class.
 
-    L = -sum_k t_k (1 - p_k)^focal log p_k, t the one-hot label smoothed by `smoothing`: t = (1 - s) onehot + s / K.
-    focal 0 is cross-entropy, else the focal loss of Lin et al. 2017, arXiv:1708.02002. class_weights: (classes,) or
-    None for ones.
+    L = -sum_k t_k (1 - p_k)^focal log p_k, where t is the smoothed one-hot label, t = (1 - s) onehot + s / K.
+
+    Attributes:
+        class_weights: (classes,), None for ones.
+        smoothing: s, label smoothing in [0, 1).
+        focal: the exponent of the focal loss; 0 is cross-entropy.
+
+    Example:
+        >>> loss, gradient = HeadObjective()(np.zeros((1, 2)), np.array([0]), np.ones(1))
+        >>> round(loss, 4), gradient.tolist()
+        (0.6931, [[-0.5, 0.5]])
+
+    Reference:
+        Lin et al. 2017, Focal loss for dense object detection, arXiv:1708.02002, equation 4. Without smoothing only
+        the true class has a term, as there.
     """
 
     class_weights: tuple[float, ...] | None = None
     smoothing: float = 0.0
     focal: float = 0.0
 
-    def plain(self):
+    def plain(self) -> bool:
+        """Return whether it is cross-entropy without smoothing, which is convex."""
         return not self.smoothing and not self.focal
 
-    def weights(self, y):
+    def weights(self, y: np.ndarray) -> np.ndarray:
+        """Return the weight of each photo (N,), float64, from labels (N,)."""
         return np.ones(len(y)) if self.class_weights is None else np.asarray(self.class_weights, "float64")[y]
 
-    def __call__(self, logits, y, w):
-        """(loss, its gradient by the logits (N, K)), float64."""
+    def __call__(self, logits: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[float, np.ndarray]:
+        """Compute the loss and its gradient.
+
+        Args:
+            logits: float (N, K).
+            y: labels, int (N,).
+            w: weights of the photos, float (N,).
+
+        Returns:
+            (loss, its gradient with respect to the logits, float64 (N, K)).
+        """
         n, k = logits.shape
-        if n * k > CHUNK and n > 1:  # half a dozen arrays of that size, with many photos and classes gigabytes
+        if n * k > CHUNK and n > 1:  # below, half a dozen arrays of this size are needed
             parts = [slice(i, i + max(1, CHUNK // k)) for i in range(0, n, max(1, CHUNK // k))]
             losses, gradients = zip(*(self(logits[p], y[p], w[p]) for p in parts), strict=True)
             return sum(losses), np.concatenate(gradients)
@@ -94,16 +131,19 @@ class HeadObjective:
 
 
 class Rows:
-    """Features centred and scaled, in coordinates as few as there are photos: all that a linear penalised fit sees.
+    """Features Z, centred and scaled, for linear fits with an L2 penalty; at most as many columns as photos.
 
-    With fewer photos than features, the solution lies in the span of the photos; their coordinates there, by the
-    eigenvectors of the Gram matrix, are exact and few. With more photos nothing is copied: mean and scale are put in
-    where products are taken, so that features may lie in a file.
+    With fewer photos than features, the solution lies in the span of the photos. They are then represented by their
+    coordinates in that span, from the eigenvectors of the Gram matrix, which is exact. With more photos nothing is
+    copied: the mean and the scale are applied in the products, so that the features may be mapped from a file.
+
+    Args:
+        x: features, float32 (N, D).
     """
 
-    def __init__(self, x):
+    def __init__(self, x: np.ndarray):
         n, d = x.shape
-        # NumPy's sum over a memory-mapped array runs through it page by page.
+        # NumPy sums a memory-mapped array page by page.
         mean = x.mean(0, dtype="float64")
         spread = sum(np.square(x[i : i + 1024] - mean).sum() for i in range(0, n, 1024)) / n
         self.mean, self.scale = mean, float(np.sqrt(spread)) or 1.0
@@ -119,7 +159,8 @@ class Rows:
         else:
             self.z, self.shift, self.factor = x, mean, self.scale
 
-    def take(self, indices):
+    def take(self, indices: np.ndarray) -> Rows:
+        """Return some of the photos, with the mean and the scale of all."""
         part = object.__new__(Rows)
         part.__dict__ = {**self.__dict__, "z": self.z[indices]}
         return part
@@ -128,25 +169,28 @@ class Rows:
         return len(self.z)
 
     @property
-    def width(self):
+    def width(self) -> int:
+        """Number of columns."""
         return self.z.shape[1]
 
-    def forward(self, w):
+    def forward(self, w: np.ndarray) -> np.ndarray:
+        """Compute Z w, (N, K), from weights (width, K)."""
         return (self.z @ w.astype(self.z.dtype) - self.shift @ w) / self.factor
 
-    def back(self, g):
+    def back(self, g: np.ndarray) -> np.ndarray:
+        """Compute Z^T g, (width, K), from (N, K)."""
         return (self.z.T @ g.astype(self.z.dtype) - np.outer(self.shift, g.sum(0))) / self.factor
 
-    def gram(self, w):
-        """Z^T diag(w) Z, Z centred and scaled, (width, width)."""
+    def gram(self, w: np.ndarray) -> np.ndarray:
+        """Compute Z^T diag(w) Z, (width, width), from weights of the photos (N,)."""
         total = np.zeros((self.width, self.width))
         for i in range(0, len(self), 1024):
             z = (self.z[i : i + 1024] - self.shift) / self.factor
             total += (z * w[i : i + 1024, None]).T @ z
         return total
 
-    def unfold(self, w, b):
-        """(kernel, bias) for features as they came."""
+    def unfold(self, w: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Convert a solution for Z, (width, K) and (K,), to (kernel (D, K), bias (K,)) for the original features."""
         kernel = (w if self.basis is None else self.basis @ w) / self.scale
         return kernel.astype("float32"), (b - self.mean @ kernel).astype("float32")
 
@@ -154,8 +198,30 @@ class Rows:
 # --- the three kinds ---------------------------------------------------------------------------------------
 
 
-def logistic(rows, y, classes, strength, objective=None, start=None, most=300):
-    """argmin over W, b of objective + |W|^2 / (2 strength): (W (width, classes), b (classes,))."""
+def logistic(
+    rows: Rows,
+    y: np.ndarray,
+    classes: int,
+    strength: float,
+    *,
+    objective: HeadObjective | None = None,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
+    max_iterations: int = 300,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit logistic regression: minimise objective(Z W + b) + |W|^2 / (2 strength) by L-BFGS.
+
+    Args:
+        rows: N photos.
+        y: labels, int (N,).
+        classes: their number K.
+        strength: inverse of the penalty, C of scikit-learn.
+        objective: cross-entropy by default.
+        start: (W, b) to start from; zeros by default.
+        max_iterations: of L-BFGS.
+
+    Returns:
+        (W (width, K), b (K,)).
+    """
     from scipy.optimize import minimize
 
     objective = objective or HeadObjective()
@@ -168,12 +234,28 @@ def logistic(rows, y, classes, strength, objective=None, start=None, most=300):
         loss += 0.5 / strength * float(np.square(w).sum())
         return loss, np.concatenate([(rows.back(g) + w / strength).ravel(), g.sum(0)])
 
-    x = minimize(value, x, jac=True, method="L-BFGS-B", options={"maxiter": most, "gtol": 1e-4, "maxcor": 20}).x
+    options = {"maxiter": max_iterations, "gtol": 1e-4, "maxcor": 20}
+    x = minimize(value, x, jac=True, method="L-BFGS-B", options=options).x
     return x[: d * classes].reshape(d, classes), x[d * classes :]
 
 
-def ridge_path(rows, y, classes, strengths, objective=None):
-    """Least squares on one-hot labels with penalty strength * n / 100 * |W|^2: (W, b) for each strength, one solve."""
+def ridge_path(
+    rows: Rows, y: np.ndarray, classes: int, strengths: Sequence[float], objective: HeadObjective | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Fit ridge regression to one-hot labels for several strengths with one eigendecomposition.
+
+    Minimises the sum over photos of w |Z W + b - onehot|^2, plus strength / 100 * sum(w) * |W|^2.
+
+    Args:
+        rows: N photos.
+        y: labels, int (N,).
+        classes: their number K.
+        strengths: penalties in per cent of the photos' total weight.
+        objective: its class weights are used; ones by default.
+
+    Returns:
+        (W (width, K), b (K,)) for each strength.
+    """
     w = (objective or HeadObjective()).weights(y)
     share = w / w.sum()
     onehot = np.eye(classes)[y]
@@ -188,24 +270,45 @@ def ridge_path(rows, y, classes, strengths, objective=None):
     return found
 
 
-def prototypes(rows, y, classes):
-    """Nearest class mean as a linear classifier: -|x - m|^2 = 2 m.x - |m|^2 - |x|^2, of which |x|^2 is common.
+def prototypes(rows: Rows, y: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Express the nearest class mean as a linear classifier.
 
-    The mean of a class's features is the prototype of Snell et al. 2017, arXiv:1703.05175.
+    -|x - m|^2 = 2 m.x - |m|^2 - |x|^2, where |x|^2 is the same for all classes.
+
+    Args:
+        rows: N photos.
+        y: labels, int (N,). The mean of a class without photos is taken to be the mean of all.
+        classes: their number K.
+
+    Returns:
+        (W (width, K), b (K,)).
+
+    Reference:
+        Snell et al. 2017, Prototypical networks for few-shot learning, arXiv:1703.05175: the mean of a class's features
+        is its prototype.
     """
     onehot = np.eye(classes)[y]
-    means = rows.back(onehot) / np.maximum(onehot.sum(0), 1)  # a class without photos stands at the centre
+    means = rows.back(onehot) / np.maximum(onehot.sum(0), 1)
     return 2 * means, -np.square(means).sum(0)
 
 
 # --- the choice ------------------------------------------------------------------------------------------
 
 
-def folds(y, groups, rng, count=FOLDS):
-    """A fold for each photo, (N,), -1 for those of a class with a single group: they always train.
+def folds(y: np.ndarray, groups: np.ndarray, rng: np.random.Generator, count: int = FOLDS) -> np.ndarray:
+    """Draw folds, stratified by class, that keep groups together.
 
-    Stratified by class; a group (photos that belong together, such as duplicates) stays whole. Each class's groups are
-    dealt out in turn, where the last class stopped, so that the folds are of one size.
+    The groups of each class are dealt out in turn, starting where the last class stopped, so that the folds have about
+    the same size.
+
+    Args:
+        y: labels, int (N,).
+        groups: int (N,), the same number for photos that belong together, such as duplicates.
+        rng: draws the order.
+        count: number of folds.
+
+    Returns:
+        The fold of each photo, int (N,); -1 for photos of a class with a single group, which always train.
     """
     found, turn = np.full(len(y), -1), 0
     dealt, several = {}, set()  # a group may hold more classes than one
@@ -222,11 +325,18 @@ def folds(y, groups, rng, count=FOLDS):
     return found
 
 
-def calibrated(scores, y, w):
-    """The scale > 0 that minimises the weighted log loss of scale * scores, the labels smoothed by one photo a class.
+def fit_scale(scores: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
+    """Fit the scale > 0 that minimises the weighted log loss of scale * scores, with slightly smoothed labels.
 
-    As in Platt 1999, Probabilistic outputs for support vector machines: without that, scores that happen to be all
-    right would be scaled to certainty.
+    Without smoothing, scores that are all right would be scaled to infinity.
+
+    Args:
+        scores: float (N, K).
+        y: labels, int (N,).
+        w: weights of the photos, float (N,).
+
+    Reference:
+        Platt 1999, Probabilistic outputs for support vector machines: labels are smoothed by one photo of each class.
     """
     from scipy.optimize import minimize_scalar
 
@@ -239,19 +349,39 @@ def calibrated(scores, y, w):
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 5), method="bounded", options={"xatol": 0.01}).x))
 
 
-def cross_validate(rows, y, classes, groups=None, seed=0, objective=None):
-    """A row for each candidate, the chosen one first: (table, out-of-fold logits (N', K), positions (N',)).
+def cross_validate(
+    rows: Rows,
+    y: np.ndarray,
+    classes: int,
+    groups: np.ndarray | None = None,
+    *,
+    seed: int = 0,
+    objective: HeadObjective | None = None,
+) -> tuple[list[dict[str, Any]], np.ndarray | None, np.ndarray | None]:
+    """Choose kind and strength of a head by the lowest cross-validated log loss.
 
-    The lowest log loss counts. Ridge and prototypes give scores that become logits by one scale, fitted on the same
-    folds; so that this does not flatter them, they must beat logistic regression by more than a standard error of the
-    difference, photo by photo. Photos count as much as the objective weighs their classes. The table is empty if
-    nothing can be tested: every class has one photo.
+    The scores of ridge and prototypes become logits by one scale, which is fitted on the same folds. Because that makes
+    their loss slightly optimistic, they must beat logistic regression by more than one standard error of the difference
+    photo by photo. The up to CV_REPEATS draws of the folds count together.
+
+    Args:
+        rows: N photos.
+        y: labels, int (N,).
+        classes: their number K.
+        groups: int (N,), the same number for photos that must stay in one fold; all different by default.
+        seed: of the folds.
+        objective: its class weights weigh the photos; ones by default.
+
+    Returns:
+        (table, logits, positions): `Head.table`, and the out-of-fold logits (M, K) of the chosen candidate with the
+        positions (M,) of their photos. The table is empty and the others are None if nothing can be tested because
+        each class has one photo.
     """
     groups = np.arange(len(y)) if groups is None else np.asarray(groups)
     plain = HeadObjective((objective or HeadObjective()).class_weights)
     rng = np.random.default_rng(seed)
     parts = []
-    for _ in range(REPEATS if len(y) <= REPEATED else 1):
+    for _ in range(CV_REPEATS if len(y) <= MAX_REPEATED_CV_IMAGES else 1):
         fold = folds(y, groups, rng)
         for k in np.unique(fold[fold >= 0]):
             parts.append((np.flatnonzero(fold != k), np.flatnonzero(fold == k)))
@@ -266,28 +396,31 @@ def cross_validate(rows, y, classes, groups=None, seed=0, objective=None):
     def consider(kind, strength, solutions, scale):
         z = np.concatenate([part.forward(w) + b for part, (w, b) in zip(test, solutions, strict=True)])
         if scale:
-            scale = calibrated(z, truth, w)
+            scale = fit_scale(z, truth, w)
             z = z * scale
-        each = w * -np.log(np.maximum(_softmax(z)[np.arange(len(truth)), truth], 1e-300)) / w.mean()
+        each = w * -np.log(np.maximum(softmax(z)[np.arange(len(truth)), truth], 1e-300)) / w.mean()
         accuracy = float(w @ (z.argmax(1) == truth) / w.sum())
         row = {"kind": kind, "strength": strength, "scale": scale or 1.0, "accuracy": accuracy}
         found.append(({**row, "loss": float(each.mean())}, each, z))
 
     starts = [None] * len(parts)
-    for c in LOGISTIC:  # from strongly to weakly bound, each from the solution of the one before
-        starts = [logistic(x, t, classes, c, plain, s, 100) for (x, t), s in zip(train, starts, strict=True)]
+    for c in LOGISTIC_STRENGTHS:  # from strong to weak regularisation, each started from the solution before
+        starts = [
+            logistic(x, t, classes, c, objective=plain, start=s, max_iterations=100)
+            for (x, t), s in zip(train, starts, strict=True)
+        ]
         consider("logistic", c, starts, None)
         if len(found) > 2 and found[-1][0]["loss"] > found[-2][0]["loss"] > found[-3][0]["loss"]:
-            break  # it only gets worse from here, and slower
-    paths = [ridge_path(x, t, classes, RIDGE, plain) for x, t in train]
-    for i, strength in enumerate(RIDGE):
+            break  # the loss rose twice: weaker regularisation would be worse, and slower
+    paths = [ridge_path(x, t, classes, RIDGE_STRENGTHS, plain) for x, t in train]
+    for i, strength in enumerate(RIDGE_STRENGTHS):
         consider("ridge", strength, [path[i] for path in paths], True)
     consider("prototypes", None, [prototypes(x, t, classes) for x, t in train], True)
 
     found.sort(key=lambda item: item[0]["loss"])
     best = next(item for item in found if item[0]["kind"] == "logistic")
     if found[0] is not best:
-        # One number for each photo; what stays together, copies and views of a photo, is one.
+        # One number for each group: copies and views of a photo are not independent.
         _, one = np.unique(groups[tested], return_inverse=True)
         gain = np.bincount(one, best[1] - found[0][1])
         if gain.mean() > gain.std() / np.sqrt(len(gain)):
@@ -297,74 +430,102 @@ def cross_validate(rows, y, classes, groups=None, seed=0, objective=None):
     return [row for row, _, _ in found], best[2][first], once
 
 
-def _softmax(z):
-    e = np.exp(z - z.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
+def fit_head(
+    x: np.ndarray,
+    y: np.ndarray,
+    classes: int,
+    *,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+    objective: HeadObjective | None = None,
+    like: Head | None = None,
+) -> Head:
+    """Choose a head by cross-validation and fit it on all photos.
 
+    Args:
+        x: features, float32 (N, D).
+        y: labels, int (N,), each class at least once.
+        classes: their number.
+        groups: int (N,), the same number for photos that must stay in one fold; all different by default.
+        seed: of the folds, and of the sample if there are more than MAX_CV_IMAGES photos.
+        objective: the loss; cross-entropy by default.
+        like: a head whose kind and strength are used instead of choosing.
 
-def fit_head(x, y, classes, *, groups=None, seed=0, objective=None, like=None):
-    """Choose a head by cross-validation and fit it on all of the photos.
+    Returns:
+        A Head.
 
-    x: features (N, D). y: labels (N,), every class at least once. groups: (N,), photos of one number stay on one side.
-    like: a Head whose kind and strength are taken instead of choosing.
-
-    Returns a Head.
-
-    >>> x = np.random.default_rng(0).normal(size=(40, 8)).astype("float32")
-    >>> y = (x[:, 0] > 0).astype(int)
-    >>> head = fit_head(x, y, 2)
-    >>> float(np.mean(head.logits(x).argmax(1) == y)) > 0.9
-    True
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(40, 8)).astype("float32")
+        >>> y = (x[:, 0] > 0).astype(int)
+        >>> head = fit_head(x, y, 2)
+        >>> float(np.mean(head.logits(x).argmax(1) == y)) > 0.9
+        True
     """
+    objective = objective or HeadObjective()
     with threads(x.size):
-        return _fit_head(x, np.asarray(y), classes, groups, seed, objective or HeadObjective(), like)
+        rows, y = Rows(x), np.asarray(y)
+        if like is None:
+            table, folded, tested = _choose(x, y, rows, classes, groups=groups, seed=seed, objective=objective)
+            best = table[0] if table else {"kind": "prototypes", "strength": None, "scale": 10.0}
+        else:
+            best = {"kind": like.kind, "strength": like.strength, "scale": like.scale}
+            table, folded, tested = like.table, None, None
+        kind, strength, scale, w, b = _fit(rows, y, classes, best, objective)
+        kernel, bias = rows.unfold(scale * w, scale * b)
+    return Head(kind, strength, kernel, bias, scale, table, folded, tested)
 
 
 @contextmanager
-def threads(size):
-    """One thread for small products: where others use the cores, BLAS's threads wait for each other, up to 30 times."""
-    if size > SINGLE_THREAD:
+def threads(size: int) -> Iterator[None]:
+    """Limit BLAS to one thread for small products.
+
+    On cores that other programs use, BLAS's threads wait for each other: up to 30 times as long was measured.
+
+    Args:
+        size: number of features in all, N * D.
+    """
+    if size > MAX_SINGLE_THREAD:
         yield
         return
-    import scipy.optimize  # noqa: F401  brings a BLAS of its own, which must be there to be limited
+    import scipy.optimize  # noqa: F401  has a BLAS of its own, which can be limited only once it is loaded
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, "blas"):
         yield
 
 
-def _fit_head(x, y, classes, groups, seed, objective, like):
-    rows = Rows(x)
-    table, folded, tested = [], None, None
-    if like is None:
-        some = _some(y, seed) if len(y) > MAX_CV_IMAGES else np.arange(len(y))
-        looked = rows if len(some) == len(y) else Rows(np.ascontiguousarray(x[some]))
-        table, folded, tested = cross_validate(
-            looked, y[some], classes, None if groups is None else np.asarray(groups)[some], seed, objective
-        )
-        tested = None if tested is None else some[tested]
-        best = table[0] if table else {"kind": "prototypes", "strength": None, "scale": 10.0}
+def _choose(x, y, rows, classes, *, groups, seed, objective):
+    """Cross-validate all photos, or a sample of them; positions count among all."""
+    if len(y) > MAX_CV_IMAGES:
+        sample = _stratified_sample(y, seed)
+        rows = Rows(np.ascontiguousarray(x[sample]))
     else:
-        best = {"kind": like.kind, "strength": like.strength, "scale": like.scale}
-        table = like.table
+        sample = np.arange(len(y))
+    groups = None if groups is None else np.asarray(groups)[sample]
+    table, folded, tested = cross_validate(rows, y[sample], classes, groups, seed=seed, objective=objective)
+    return table, folded, None if tested is None else sample[tested]
+
+
+def _fit(rows, y, classes, best, objective):
+    """(kind, strength, scale, W, b) of the chosen head, fitted with the objective that was asked for."""
     kind, strength, scale = best["kind"], best["strength"], best["scale"]
     if kind == "logistic":
-        w, b = logistic(rows, y, classes, strength, HeadObjective(objective.class_weights))
-        if not objective.plain():  # the polish: what was asked for, from the convex problem's solution
-            w, b = logistic(rows, y, classes, strength, objective, (w, b))
+        w, b = logistic(rows, y, classes, strength, objective=HeadObjective(objective.class_weights))
+        if not objective.plain():  # from the solution of the convex problem
+            w, b = logistic(rows, y, classes, strength, objective=objective, start=(w, b))
     elif kind == "ridge":
         w, b = ridge_path(rows, y, classes, [strength], objective)[0]
     else:
         w, b = prototypes(rows, y, classes)
     if kind != "logistic" and not objective.plain():
-        w, b = logistic(rows, y, classes, LOGISTIC[len(LOGISTIC) // 2], objective, (scale * w, scale * b))
-        kind, strength, scale = "logistic", LOGISTIC[len(LOGISTIC) // 2], 1.0
-    kernel, bias = rows.unfold(scale * w, scale * b)
-    return Head(kind, strength, kernel, bias, scale, table, folded, tested)
+        kind, strength = "logistic", DEFAULT_STRENGTH
+        w, b = logistic(rows, y, classes, strength, objective=objective, start=(scale * w, scale * b))
+        scale = 1.0
+    return kind, strength, scale, w, b
 
 
-def _some(y, seed):
-    """MAX_CV_IMAGES positions, each class by its share and at least twice where it can be."""
+def _stratified_sample(y, seed):
+    """About MAX_CV_IMAGES positions, each class by its share and at least twice if it has two photos."""
     rng = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(y):

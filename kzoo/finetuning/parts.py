@@ -1,16 +1,18 @@
 """From photos to the parts: training, validation and held-out test, with duplicates on one side.
 
-`test` measures and nothing else; it is the source's test part, else its validation part, else (from an undivided
-folder) drawn by kzoo. `val` chooses how deep to train and which epoch is kept; it is the source's validation part if
-that has a test part, too, else a fifth of the training photos. What was seen of the photos is remembered, so that a
-second run looks at none of them.
+`test` is used for the final measurement only. It is the source's test part; without one, its validation part; from an
+undivided folder, photos drawn by kzoo. `val` decides how deep to train and which epoch is kept. It is the source's
+validation part if there is a test part, too; otherwise a fifth of the training photos. The result of checking the
+photos is cached, so that a second run decodes none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -21,10 +23,11 @@ from kzoo.data.passport import Passport, check_data
 from kzoo.data.scan import scan_images
 from kzoo.files import write_atomically
 from kzoo.finetuning.features import cache_dir, hashes_of
+from kzoo.finetuning.options import FinetuneOptions
 from kzoo.hardware import load_keras
 from kzoo.progress import Deferred, progress
 
-TEST, VAL = 0.2, 0.2  # shares that kzoo draws
+TEST_FRACTION, VAL_FRACTION = 0.2, 0.2  # where kzoo divides
 MIN_PER_CLASS = 10  # photos of a class below which no validation part is drawn, and deeper layers stay frozen
 
 
@@ -52,7 +55,7 @@ class Parts:
     skipped: list[tuple[str, str]]
     images: dict
 
-    def describe(self, classes) -> str:
+    def describe(self, classes: Sequence[str]) -> str:
         """The parts in one sentence."""
         n = {name: len(split) for name, split in self.splits.items()}
         text = f"{len(classes)} classes; {n['train']:,} training"
@@ -63,14 +66,21 @@ class Parts:
         return f"{text} photos."
 
 
-def make_parts(data: DataSet, *, options, needs_network, quiet, timed) -> Parts:
-    """Hash each photo, look at all of them or remember what was seen, and deal out the parts.
+def make_parts(
+    data: DataSet,
+    *,
+    options: FinetuneOptions,
+    needs_network: Callable[[Iterable[bytes | None]], bool],
+    quiet: bool,
+    timed: Callable[[str], AbstractContextManager],
+) -> Parts:
+    """Hash all photos, check them unless the result of an earlier check is cached, and make the parts.
 
     Args:
         data: undivided, or in the user's own parts.
         options: a `FinetuneOptions`.
         needs_network: a function of hashes that tells whether the network will have to run, so that Keras is imported
-            while the photos are looked at.
+            while the photos are checked.
         quiet: no progress.
         timed: a context manager for the seconds of "hashing" and "passport".
     """
@@ -87,7 +97,7 @@ def make_parts(data: DataSet, *, options, needs_network, quiet, timed) -> Parts:
         divided = DataSet(data.name, data.classes, dict(data.splits), data.skipped + gone, scan=None if known else seen)
         if "test" in data.drawn:
             undivided = DataSet(data.name, data.classes, {"all": data.splits["train"]}, scan=seen)
-            divided.splits = divide(undivided, 0.0, TEST, options.seed).splits
+            divided.splits = divide(undivided, 0.0, TEST_FRACTION, options.seed).splits
             divided.drawn = ("train", "test")
         if known is None:
             passport = check_data(divided, seed=options.seed)
@@ -120,10 +130,10 @@ def _choose_parts(data, user, seen, options):
     counts = np.bincount(train.labels, minlength=len(data.classes))
     if val is None and not options.shots and counts.min() >= MIN_PER_CLASS:
         whole = DataSet(data.name, data.classes, {"train": train}, scan=seen)
-        rest = divide(whole, VAL, 0.0, options.seed).splits
+        rest = divide(whole, VAL_FRACTION, 0.0, options.seed).splits
         train, val = rest["train"], rest.get("val")
-    # By their first member: a scan numbers them in another way than what is remembered of one, and folds are drawn
-    # by number.
+    # Number groups by their first member: a scan and the cached result of one number them differently, and folds are
+    # drawn by these numbers.
     _, first, member = np.unique(seen.groups_of(train.ids), return_index=True, return_inverse=True)
     found = {"train": train, "val": val, "test": test}
     return {k: v for k, v in found.items() if v is not None and len(v)}, val_given, first[member]
@@ -138,7 +148,7 @@ def _draw(split, shots, seed):
 
 
 def _scan(data, keras_too, quiet):
-    """A look at each photo, on one core, while the other imports Keras if the network will have to run."""
+    """Check each photo, in one thread, while another imports Keras if the network will have to run."""
     bar = Deferred()
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(scan_images, data.splits, bar)
@@ -150,7 +160,7 @@ def _scan(data, keras_too, quiet):
 
 
 class RememberedGroups:
-    """Groups of duplicates of an earlier scan, for `divide`: every photo not named is alone."""
+    """Groups of duplicates from an earlier scan, in place of that scan. A photo that is not listed has no duplicate."""
 
     def __init__(self, groups):
         self.number = {i: n for n, ids in enumerate(groups) for i in ids}
@@ -161,7 +171,7 @@ class RememberedGroups:
         return np.array([self.number.get(i, self.alone + n) for n, i in enumerate(ids)], int)
 
 
-# --- what is remembered ----------------------------------------------------------------------------------
+# --- the cached check ------------------------------------------------------------------------------------
 
 
 def _memo_path(data, options, hashes):

@@ -1,4 +1,8 @@
-"""The report on a training: report.html, one file that opens without a network, and the same numbers as report.json."""
+"""The report on a fine-tuning: report.html, one file that opens offline, and the same numbers as report.json.
+
+Matplotlib draws the learning curves where there are at least two epochs. A run of the head alone has none, so a second
+run on cached features does not wait for matplotlib's import.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ import io
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,17 +28,19 @@ from kzoo.metrics import (
     cross_fitted,
     fit_temperature,
     reliability,
+    softmax,
     wilson,
 )
 
-GALLERY = 24  # pictures of a kind
-PAIRS = 12  # of duplicates
-PICTURE = 150  # pixels of the longer side
-MANY = 40  # classes from which on the weakest come first and the others are folded away
-CELLS = 20  # classes up to which the confusion matrix is a table of numbers
-WEAKEST = 20  # of them
-LISTED = 200  # rows of a long list in the HTML; the JSON has all
-FEWEST = 10  # images to fit a temperature to
+MAX_PICTURES = 24  # in a gallery
+MAX_DUPLICATES = 12  # pairs of pictures
+PICTURE_SIZE = 150  # pixels of the longer side
+MAX_CLASSES_UNFOLDED = 40  # with more classes those with the lowest F1 come first and the table of all is folded
+WEAKEST_CLASSES = 20  # classes with the lowest F1 that are then shown
+MAX_CLASSES_IN_MATRIX = 20  # with more classes the confusion matrix is an image instead of a table of numbers
+MAX_ROWS = 200  # of a table in the HTML; the JSON has all
+MIN_TEMPERATURE_IMAGES = 10  # validation images below which no temperature is fitted
+LINES = ("training", "validation")
 COPIED = (
     "title",
     "command",
@@ -53,22 +61,41 @@ COPIED = (
 )
 
 
-def write_report(folder, record):
-    """Write report.html and report.json into `folder`, and return what the JSON holds.
+def write_report(folder: str | os.PathLike, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Write report.html and report.json.
 
-    record: what is known of the run; what is missing is left out of the report. Plain values: title, command, run,
-    model, weights (a dict), data, classes, seed, precision, hardware, versions, outcome (a sentence or two), passport
-    (`Passport.to_dict()`), phases ({"name", "seconds", "trainable", "trainable_parameters", "frozen_parameters",
-    "audit": {"ok", "frozen_checked", "moved", "text"}, "val_accuracy", "text"} each), history ({"phase", "epoch",
-    "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"} each), head ({"kind", "strength",
-    "cross_validation": [{"kind", "strength", "accuracy", "loss"}]}).
-    parts: {"val", "test": {"ids", "labels" (N,), "logits" (N, C)}}. train_features: {"ids", "labels", "features"
-    (N, D)}, to find suspect labels. picture: a function of an id that gives a path, encoded bytes or a uint8 array; a
-    picture that it can't give is left out.
+    Names are escaped in the page. Pictures are small copies without metadata.
 
-    The result has, beside what was given, "parts" (accuracy, scores by class, confusion, calibration, mistakes),
-    "suspects", and "temperature", fitted on all validation images, by which to divide logits in use (1 if there are
-    too few). Names are escaped, and pictures are small copies without metadata. Raises KzooError.
+    Args:
+        folder: the run folder. It must exist.
+        record: what is known of the run. What is missing is left out of the report:
+
+            - title, command, run, model, data, seed, precision, hardware, versions: plain values.
+            - classes: names, by number.
+            - weights: a dict.
+            - outcome: a sentence or two.
+            - passport: what `Passport.to_dict()` gives.
+            - phases: dicts of name, seconds, trainable, trainable_parameters, frozen_parameters, audit (a dict of ok,
+              frozen_checked, moved, text), val_accuracy, text.
+            - history: dicts of phase, epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds.
+            - head: {"kind", "strength", "cross_validation": [{"kind", "strength", "accuracy", "loss"}]}.
+            - parts: {"val", "test": {"ids", "labels": int (N,), "logits": (N, C)}}.
+            - train_features: {"ids", "labels", "features": (N, D)}, to find suspect labels.
+            - picture: a function of an id that gives a path, encoded bytes or a uint8 array. A picture that can't be
+              given or read is left out.
+
+    Returns:
+        What report.json holds: the plain values of `record`, "parts" (accuracy, scores by class, confusion,
+        calibration, mistakes), "suspects", and "temperature", by which logits are to be divided in use. It is fitted
+        on all validation images, and 1 if there are too few.
+
+    Raises:
+        KzooError: the logits have another number of columns than there are classes, or a file can't be written.
+
+    Example:
+        >>> Path("report-example").mkdir()
+        >>> write_report("report-example", {"title": "Ants and bees"})["temperature"]
+        1.0
     """
     data = jsonable({key: record[key] for key in COPIED if record.get(key) is not None})
     seed = int(record.get("seed") or 0)
@@ -77,7 +104,7 @@ def write_report(folder, record):
     if any(np.shape(p["logits"]) != (len(p["labels"]), len(classes)) for p in given.values()):
         raise KzooError(f"The report needs logits of the shape (images, {len(classes)}), one column for each class.")
     temperature = None
-    if "val" in given and len(given["val"]["labels"]) >= FEWEST:
+    if "val" in given and len(given["val"]["labels"]) >= MIN_TEMPERATURE_IMAGES:
         temperature = fit_temperature(_finite(given["val"]["logits"]), given["val"]["labels"])
     data["temperature"] = temperature or 1.0
     data["parts"] = {n: jsonable(_part(n, p, classes, temperature, seed)) for n, p in given.items()}
@@ -106,8 +133,13 @@ def write_report(folder, record):
     return data
 
 
-def jsonable(x):
-    """Plain JSON of what a record holds: arrays to lists, NaN and infinity to None, undecodable bytes escaped."""
+def jsonable(x: Any) -> Any:
+    """Turn what a record holds into plain JSON: arrays to lists, NaN and infinity to None, undecodable bytes escaped.
+
+    Example:
+        >>> jsonable({"a": np.array([1.0, np.nan]), "b": b"x"})
+        {'a': [1.0, None], 'b': 'x'}
+    """
     if isinstance(x, dict):
         return {jsonable(str(k)): jsonable(v) for k, v in x.items()}
     if isinstance(x, (list, tuple, set)):
@@ -135,16 +167,14 @@ def _finite(logits):
 
 
 def _part(name, part, classes, temperature, seed):
-    """What was measured on one part."""
-    from scipy.special import softmax
-
+    """The measurements of one part: accuracy, scores by class, confusion, calibration and mistakes."""
     labels, logits = np.asarray(part["labels"]), _finite(part["logits"])
     predicted, right = logits.argmax(-1), logits.argmax(-1) == labels
     n = len(classes)
     confusion = np.bincount(labels * n + predicted, minlength=n * n).reshape(n, n)
     scores, intervals = class_scores(confusion), class_intervals(confusion, seed=seed)
     keys = ("precision", "recall", "f1")
-    for i in range(n):  # the bootstrap's would have no width where nothing, or everything, is right
+    for i in range(n):  # where nothing, or everything, is right a bootstrap interval would have no width
         for j, count in enumerate((confusion[:, i].sum(), confusion[i].sum())):
             if count:
                 intervals[i, j] = wilson(int(confusion[i, i]), int(count))
@@ -157,7 +187,7 @@ def _part(name, part, classes, temperature, seed):
         }
         for i, c in enumerate(classes)
     ]
-    probabilities = softmax(logits, -1)
+    probabilities = softmax(logits)
     wrong = np.flatnonzero(~right)
     wrong = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
     mistakes = [
@@ -189,14 +219,12 @@ def _calibration(name, logits, labels, before, temperature, seed):
 
     temperature: of the validation part; None if there is none, and then nothing is scaled.
     """
-    from scipy.special import softmax
-
     if temperature is None:
         return {"ece": calibration_error(before, labels), "bins": reliability(before, labels)}
     if name == "val":
-        after, how = softmax(cross_fitted(logits, labels, seed=seed), -1), "temperatures fitted to the other images"
+        after, how = softmax(cross_fitted(logits, labels, seed=seed)), "temperatures fitted to the other images"
     else:
-        after, how = softmax(logits / temperature, -1), "the temperature fitted on the validation images"
+        after, how = softmax(logits / temperature), "the temperature fitted on the validation images"
     return {
         "ece": calibration_error(before, labels),
         "bins": reliability(before, labels),
@@ -210,7 +238,7 @@ def _calibration(name, logits, labels, before, temperature, seed):
 
 
 class _Pictures:
-    """Small copies as data addresses; None for what can't be shown."""
+    """Small copies of pictures as data: URLs; None for a picture that can't be shown."""
 
     def __init__(self, record, features):
         self.picture = record.get("picture")
@@ -226,8 +254,8 @@ class _Pictures:
         if self.picture is None:
             return None
         try:
-            image = small_picture(self.picture(self.original.get(id, id)), PICTURE)
-            image.thumbnail((PICTURE, PICTURE))
+            image = small_picture(self.picture(self.original.get(id, id)), PICTURE_SIZE)
+            image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))
             buffer = io.BytesIO()
             image.save(buffer, "JPEG", quality=78, optimize=True)
         except Exception:  # a report must not fail for a picture: files vanish, callers raise
@@ -253,10 +281,10 @@ def _html(data, pictures):
         curves=_curves(data.get("history", [])),
         gallery={n: _gallery(p["mistakes"], pictures) for n, p in data["parts"].items()},
         suspects=_gallery(data.get("suspects", []), pictures),
-        duplicates=[{**d, "pictures": [pictures(i) for i in _ends(d)]} for d in duplicates[:PAIRS]],
+        duplicates=[{**d, "pictures": [pictures(i) for i in _ends(d)]} for d in duplicates[:MAX_DUPLICATES]],
         ends=_ends,
-        many=MANY,
-        listed=LISTED,
+        max_unfolded=MAX_CLASSES_UNFOLDED,
+        max_rows=MAX_ROWS,
     )
 
 
@@ -266,7 +294,7 @@ def _ends(group):
 
 
 def _gallery(rows, pictures):
-    return [{**row, "picture": pictures(row["id"])} for row in rows[:GALLERY]]
+    return [{**row, "picture": pictures(row["id"])} for row in rows[:MAX_PICTURES]]
 
 
 def _known(x):
@@ -299,9 +327,9 @@ def _figures(part):
     """What the template draws of a part: shares for the confusion matrix (or a picture of it), bars."""
     counts = np.array(part["confusion"])
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    weakest = sorted((c for c in part["per_class"] if c["images"]), key=lambda c: c["f1"] or 0.0)[:WEAKEST]
+    weakest = sorted((c for c in part["per_class"] if c["images"]), key=lambda c: c["f1"] or 0.0)[:WEAKEST_CLASSES]
     found = {"shares": shares.round(3).tolist(), "heat": None, "diagrams": [], "weakest": weakest}
-    if len(counts) > CELLS:
+    if len(counts) > MAX_CLASSES_IN_MATRIX:
         found["heat"] = _heat(shares)
     calibration = part["calibration"]
     for title, bins, error in (("as trained", "bins", "ece"), ("with temperature", "bins_scaled", "ece_scaled")):
@@ -325,58 +353,15 @@ def _heat(shares):
 
 
 def _curves(history):
-    """Charts of loss and accuracy over all epochs, in units of the page: lines, ticks, and where phases begin."""
-    width, height, left, top = 520, 220, 46, 22
+    """Charts of loss and accuracy over all epochs: dicts of title, names and svg; none of a single epoch."""
+    from kzoo.plots import line_chart
+
     charts = []
-    n = len(history)
-
-    def x(i):
-        return round(left + (width - left - 8) * (i / (n - 1) if n > 1 else 0.5), 1)
-
     for title, keys in (("Loss", ("loss", "val_loss")), ("Accuracy", ("accuracy", "val_accuracy"))):
-        values = [row.get(k) for row in history for k in keys if row.get(k) is not None]
-        if not values:
-            continue
-        marks = _ticks(0.0 if title == "Loss" else min(values), max(values))
-        low, high = marks[0], marks[-1]
-
-        def y(v, low=low, high=high):
-            return round(top + (height - top - 30) * (high - v) / (high - low), 1)
-
-        lines = []
-        for key, name in zip(keys, ("training", "validation"), strict=True):
-            points = [(x(i), y(row[key])) for i, row in enumerate(history) if row.get(key) is not None]
-            if points:
-                lines.append({"name": name, "points": points})
-        ticks = [{"y": y(v), "text": f"{v:.3g}"} for v in marks]
-        step = max(1, math.ceil(n / 10))
-        epochs = [{"x": x(i), "text": str(i + 1)} for i in range(0, n, step)]
-        starts = [i for i in range(n) if i == 0 or history[i].get("phase") != history[i - 1].get("phase")]
-        phases = [{"x": x(i) if i else left, "text": str(history[i].get("phase") or "")} for i in starts]
-        charts.append(
-            {
-                "title": title,
-                "lines": lines,
-                "ticks": ticks,
-                "epochs": epochs,
-                "phases": phases,
-                "width": width,
-                "height": height,
-                "left": left,
-                "top": top,
-            }
-        )
+        lines = {name: [row.get(k) for row in history] for name, k in zip(LINES, keys, strict=True)}
+        lines = {name: values for name, values in lines.items() if any(v is not None for v in values)}
+        if lines and len(history) > 1:
+            phases = [row.get("phase") for row in history]
+            svg = line_chart(lines, phases=phases, from_zero=title == "Loss")
+            charts.append({"title": title, "names": list(lines), "svg": svg})
     return charts
-
-
-def _ticks(low, high):
-    """Round numbers, about five, from at most `low` to at least `high`.
-
-    >>> _ticks(0.478, 0.962)
-    [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-    """
-    span = max(high - low, 1e-3 * max(abs(high), 1e-3))
-    unit = 10 ** math.floor(math.log10(span / 3))
-    step = next(m * unit for m in (1, 2, 5, 10) if span / (m * unit) <= 5)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(k * step, 10) for k in range(first, max(last, first + 1) + 1)]

@@ -1,10 +1,12 @@
-"""Which pretrained network suits photos: a cross-validated linear probe on the features of each."""
+"""Rank pretrained networks for photos by a cross-validated linear probe on their features."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,14 +23,23 @@ from kzoo.progress import progress, say
 
 @dataclass
 class Scouting:
-    """What `scout` found; rows: the best network first, each a dict of model, weights, accuracy, low, high, loss, head,
-    features, tested (photos), seconds (features and probe)."""
+    """What `scout` found.
+
+    Attributes:
+        data: the source of the photos.
+        images: number of training photos.
+        rows: a dict for each network, the most accurate first: model, weights (the file), accuracy (cross-validated),
+            low and high (its 95 % interval), loss (mean log loss), head (its kind), strength, features (their number),
+            computed (photos that passed through the network; the others were cached), tested (number of different
+            photos), seconds (for features and probe).
+    """
 
     data: str
     images: int
-    rows: list[dict]
+    rows: list[dict[str, Any]]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dict that JSON takes."""
         return dict(self.__dict__)
 
     def __str__(self):
@@ -47,28 +58,47 @@ class Scouting:
         return "\n".join(lines)
 
 
-def scout(photos, models=None, *, seed=0, precision=None, quiet=False):
-    """Rank networks by a linear classifier on their features of the training photos, cross-validated.
+def scout(
+    photos: str | os.PathLike,
+    models: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    precision: str | None = None,
+    quiet: bool = False,
+) -> Scouting:
+    """Rank networks by the cross-validated accuracy of a linear classifier on their features of the training photos.
 
-    photos: what `kzoo.load_data` takes; only its training part is looked at. models: names; by default all whose
-    weights are found locally, without a download. seed: of the folds. Returns a Scouting. Raises KzooError.
+    Args:
+        photos: what `kzoo.load_data` takes. Only its training part is used.
+        models: names; by default all whose weights are found locally, without a download.
+        seed: of the folds.
+        precision: "float32", "bfloat16", "float16", or None and "auto" for what this machine is fast in.
+        quiet: no progress.
 
-    >>> scout("photos", ["no_such_model"])
-    Traceback (most recent call last):
-        ...
-    kzoo.errors.DataError: There is no data set 'photos'...
+    Returns:
+        A Scouting.
+
+    Raises:
+        DataError: the photos can't be used, or a class has too few of them.
+        RunError: a model's weights are not found locally, or none are.
+
+    Example:
+        >>> scout("photos", ["no_such_model"])
+        Traceback (most recent call last):
+            ...
+        kzoo.errors.DataError: There is no data set 'photos'...
     """
     data = load_data(photos, seed=seed, val_fraction=0.0, test_fraction=0.0)
     split = data.splits["train"]
     names = list(dict.fromkeys(row.name for row, _, _ in found_locally())) if models is None else list(models)
     bases = []
-    for name in names:  # wrong names, and missing weights, before the work
+    for name in names:  # wrong names and missing weights are found before the work
         try:
             bases.append(backbone(name, precision=precision))
         except RunError as e:
             if models is not None:
                 raise
-            say(f"Left out {name}: {e}")  # a broken file
+            say(f"Left out {name}: {e}")  # its file is corrupt
     if not bases:
         raise RunError(f"No pretrained weights were found locally. {download_advice()}")
     for base in bases if not split.files else ():
@@ -85,11 +115,11 @@ def scout(photos, models=None, *, seed=0, precision=None, quiet=False):
             y = split.labels[got.kept]
             if len(np.unique(y)) < len(data.classes):
                 raise DataError(f"'{photos}' has a class without a usable photo.")
-            # Identical photos stay on one side of a fold; near duplicates are for finetune's passport to find.
+            # Identical photos stay in one fold. Near duplicates are only found by finetune's check of the data.
             _, groups = np.unique([hashes[i] for i in got.kept], return_inverse=True)
             head = fit_head(got.features, y, len(data.classes), groups=groups, seed=seed)
             if head.folded is None:
-                raise DataError(f"'{photos}' has one photo of each class: nothing can be compared.")
+                raise DataError(f"'{photos}' has one photo of each class: cross-validation needs two.")
             right = int((head.folded.argmax(1) == y[head.tested]).sum())
             low, high = wilson(right, len(head.tested))
             rows.append(

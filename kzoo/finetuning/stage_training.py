@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
@@ -23,7 +24,7 @@ from kzoo.interrupt import Interrupted
 from kzoo.tasks import find
 from kzoo.training.optimizers import decays
 
-DECAY = 0.05
+WEIGHT_DECAY = 0.05
 BATCH = 16
 
 AUGMENT = {
@@ -35,11 +36,18 @@ AUGMENT = {
 
 @keras.saving.register_keras_serializable(package="kzoo")
 class StageAdamW(keras.optimizers.Adam):
-    """AdamW whose rate and weight decay are scaled for each variable: w -= r d w, then Adam's step at rate r.
+    """AdamW with a layer-wise learning rate: w -= r d w, then Adam's step at rate r, with r = learning_rate * factor.
 
-    factors: {path of the variable: factor}; r = learning_rate * factor, 1 for what is not named. Scaling the rate
-    alone would leave the decay at the base rate. decay: of kernels only, as in Loshchilov and Hutter,
-    arXiv:1711.05101.
+    Scaling the gradient step alone would leave the weight decay at the base rate.
+
+    Args:
+        learning_rate: the base rate, or a schedule.
+        decay: d, weight decay of kernels; other variables have none.
+        factors: {path of a variable: factor}, 1 for variables that are not listed.
+        **kwargs: of `keras.optimizers.Adam`.
+
+    Reference:
+        Loshchilov and Hutter 2019, Decoupled weight decay regularization, arXiv:1711.05101, algorithm 2.
     """
 
     def __init__(self, learning_rate=1e-3, decay=0.0, factors=None, **kwargs):
@@ -62,8 +70,8 @@ class StageAdamW(keras.optimizers.Adam):
         return {**super().get_config(), "decay": self.decay, "factors": self.factors}
 
 
-def head_loss(objective):
-    """`kzoo.finetuning.heads.HeadObjective` for Keras: labels (B, K), one-hot or mixed, and logits to losses (B,)."""
+def head_loss(objective: HeadObjective) -> Callable:
+    """Return a HeadObjective as a Keras loss: labels (B, K), one-hot or mixed, and logits (B, K) to losses (B,)."""
     weights = None if objective.class_weights is None else np.asarray(objective.class_weights, "float32")
 
     def loss(y, z):
@@ -79,14 +87,14 @@ def head_loss(objective):
     return loss
 
 
-def value_of(variable):
-    """A variable's value as an array of its own, whatever becomes of the variable."""
+def value_of(variable) -> np.ndarray:
+    """Return a copy of a Keras variable's value."""
     return np.array(keras.ops.convert_to_numpy(variable))
 
 
 @dataclass
 class StagePlan:
-    """What all stages have in common.
+    """Settings that all stages share.
 
     Attributes:
         options: a `FinetuneOptions`: seed, epochs, augment, mix.
@@ -107,7 +115,7 @@ class StagePlan:
 
 
 def stage_model(network, plan, factors, steps, epochs):
-    """The network behind its augmentation, compiled: warm-up over the first epoch, then cosine to zero."""
+    """Put augmentation before the network and compile it: warm-up over the first epoch, then cosine decay to 0."""
     x = inputs = keras.Input(network.input_shape[1:], dtype="float32", name="image")
     for layer in augmentation(AUGMENT[plan.options.augment], plan.options.seed):
         x = layer(x)
@@ -120,7 +128,7 @@ def stage_model(network, plan, factors, steps, epochs):
         warmup_steps=warmup,
     )
     model.compile(
-        StageAdamW(rate, DECAY, factors),
+        StageAdamW(rate, WEIGHT_DECAY, factors),
         head_loss(plan.objective),
         metrics=[
             keras.metrics.MeanMetricWrapper(metric, name=name)
@@ -133,20 +141,20 @@ def stage_model(network, plan, factors, steps, epochs):
 
 
 def train_stage(network, stage_list, number, plan, splits, *, store, bar, interrupted):
-    """Train the head and these stages, from what the network is now; leaves the best epoch in the network.
+    """Train the head and these stages, from the network's current weights; it ends with those of the best epoch.
 
     Args:
         network: with the head.
         stage_list: what trains beside the head.
         number: of this phase, from 0.
-        plan: what all stages have in common.
+        plan: settings that all stages share.
         splits: "train" and "val", with their images decoded.
-        store: a `StageCheckpoint`, which keeps what a kill must not lose.
+        store: a `StageCheckpoint`, written after each epoch.
         bar: progress.
         interrupted: asked whether to stop.
 
     Returns:
-        {"rows" of the history, "audit", "seconds"}; None if the time does not suffice for one epoch.
+        {"rows" of the history, "audit", "seconds"}; None if the budget is too short for one epoch.
     """
     began = time.monotonic()
     factors = set_trainable(network, stage_list)
@@ -203,7 +211,7 @@ def train_stage(network, stage_list, number, plan, splits, *, store, bar, interr
 
 
 def _measured(network, model, data, splits):
-    """(seconds of a step, seconds of a validation), measured; the network is what it was before."""
+    """(seconds of a step, seconds of a validation), measured. The network's weights are restored."""
     kept = [value_of(v) for v in network.weights]
     pairs = list(data.take(3))
     times = []
@@ -219,7 +227,7 @@ def _measured(network, model, data, splits):
 
 
 class StageKeeper(keras.callbacks.Callback):
-    """Keeps a stage's epochs: progress, history, the best weights, the checkpoint; stops what must stop."""
+    """Records a stage's progress, history, best weights and checkpoint; stops at Ctrl-C, deadline or divergence."""
 
     def __init__(self, network, training, plan, *, number, epochs, store, bar, interrupted, before, images):
         super().__init__()
@@ -232,7 +240,7 @@ class StageKeeper(keras.callbacks.Callback):
         return {v.path: v for v in self.network.trainable_variables}
 
     def restore(self, saved):
-        """Take up a stage that was interrupted; the number of its finished epochs."""
+        """Restore an interrupted stage; returns the number of its finished epochs."""
         self.seeds = [v for v in self.training.variables if "seed_generator" in v.path]
         if not saved:
             return 0
@@ -260,7 +268,7 @@ class StageKeeper(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]):
             raise RunError(
                 f"The loss became {logs['loss']} in stage {self.store.names[self.number]}: use --precision float32, or "
-                "--unfreeze none. What was best before is kept."
+                "--unfreeze none. The best weights so far are kept."
             )
         if self.interrupted():
             raise Interrupted("")
@@ -273,7 +281,7 @@ class StageKeeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if self.late and self.rows:
-            return  # a part of an epoch counts for nothing
+            return  # an incomplete epoch is not recorded
         row = {
             "phase": self.store.names[self.number],
             "epoch": epoch + 1,
@@ -284,7 +292,9 @@ class StageKeeper(keras.callbacks.Callback):
         now = {path: value_of(v) for path, v in self._moving().items()}
         if not math.isfinite(row["val_loss"]) or not all(np.isfinite(a).all() for a in now.values()):
             raise RunError(f"Stage {row['phase']} diverged in epoch {epoch + 1}: use --precision float32.")
-        if self.best is None or row["val_loss"] < min(r["val_loss"] for r in self.rows):  # finer than accuracy
+        if self.best is None or row["val_loss"] < min(
+            r["val_loss"] for r in self.rows
+        ):  # has finer steps than accuracy
             self.best = now
         self.rows.append(row)
         optimizer = {str(i): value_of(v) for i, v in enumerate(self.training.optimizer.variables)}

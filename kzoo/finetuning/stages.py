@@ -1,7 +1,8 @@
-"""A network's stages from the top, and which of them an option names: what trains beside the head."""
+"""A network's stages from the top, and those that `unfreeze` selects to train with the head."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -10,27 +11,33 @@ from kzoo.errors import unknown
 from kzoo.graph.walk import calls
 
 HEAD = "predictions"
-HEAD_RATE, STAGE_RATE = 3e-4, 1e-4  # AdamW's, for the head and the top stage
-FACTOR = 0.3  # from a stage to the one below
+HEAD_RATE, STAGE_RATE = 3e-4, 1e-4  # learning rates of AdamW, for the head and the top stage
+DEPTH_FACTOR = 0.3  # of the learning rate, from a stage to the one below
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Layers with weights whose outputs are of one size; name: that size ("7x7"), "dense" for flat outputs."""
+    """Layers with weights whose outputs have one size.
+
+    Attributes:
+        name: that size, such as "7x7"; "dense" for flat outputs.
+        layers: their names, from the input up.
+    """
 
     name: str
     layers: tuple[str, ...]
 
 
-def stages(model):
-    """The stages of a network, from the top, without the head.
+def stages(model: keras.Model) -> list[Stage]:
+    """List the stages of a network from the top, without the head.
 
-    One rule for all networks: a stage is the layers whose output has the same height and width (a ResNet's conv5 is
-    7x7, conv4 14x14; VGG's fc layers are "dense"). Batch norm is in none: it stays frozen.
+    One rule holds for all networks: a stage is the layers whose outputs have the same height and width (a ResNet's
+    conv5 is 7x7, conv4 14x14; VGG's fc layers are "dense"). Batch norm belongs to no stage: it stays frozen.
 
-    >>> import kzoo
-    >>> [s.name for s in stages(kzoo.build("resnet20", depth=8))]
-    ['8x8', '16x16', '32x32']
+    Example:
+        >>> import kzoo
+        >>> [s.name for s in stages(kzoo.build("resnet20", depth=8))]
+        ['8x8', '16x16', '32x32']
     """
     found = {}
     for node in calls(model.inputs, model.outputs[:1]):
@@ -48,11 +55,16 @@ def _trains(layer):
     return not isinstance(layer, keras.layers.BatchNormalization)
 
 
-def selected_stages(model, unfreeze):
-    """The stages from the top that `unfreeze` names: "auto" and "all" mean every one.
+def selected_stages(model: keras.Model, unfreeze: str) -> list[Stage]:
+    """Select stages from the top.
 
-    Else the name of a stage ("7x7"), or how names of layers begin ("conv5", "block_16", "fire9"): from the first such
-    layer up. Raises UnknownName with the stages.
+    Args:
+        model: the network.
+        unfreeze: "auto" and "all" select every stage; a stage's name ("7x7") all down to that one; the start of layers'
+            names ("conv5", "block_16", "fire9") all from the first such layer up.
+
+    Raises:
+        UnknownName: nothing has that name; the message lists the stages.
     """
     found = stages(model)
     if unfreeze in ("auto", "all"):
@@ -70,11 +82,15 @@ def selected_stages(model, unfreeze):
     raise unknown("stage", unfreeze, everything, hint)
 
 
-def set_trainable(network, stage_list):
-    """Set what trains: the head and the layers of these stages. Returns {path of a variable: factor of its rate}."""
+def set_trainable(network: keras.Model, stage_list: Sequence[Stage]) -> dict[str, float]:
+    """Unfreeze the head and the layers of some stages, and freeze all others.
+
+    Returns:
+        {path of a trainable variable: factor of its learning rate}, relative to the top stage's.
+    """
     moving = {HEAD: HEAD_RATE / STAGE_RATE}
     for depth, stage in enumerate(stage_list):
-        moving.update(dict.fromkeys(stage.layers, FACTOR**depth))
+        moving.update(dict.fromkeys(stage.layers, DEPTH_FACTOR**depth))
     for layer in network.layers:
         layer.trainable = layer.name in moving
     return {v.path: moving[layer.name] for layer in network.layers for v in layer.trainable_variables}

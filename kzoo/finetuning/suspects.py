@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
-def suspects(features, labels, *, k=10, most=20_000, seed=0):
-    """Images whose nearest neighbours in feature space contradict their label, the surest first.
+def suspects(
+    features: np.ndarray, labels: np.ndarray, *, k: int = 10, max_pool: int = 20_000, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Find images whose nearest neighbours in feature space contradict their label.
 
-    features: (N, D). labels: int (N,). Neighbours are the k with the highest cosine similarity, the image itself left
-    out; in a class of fewer than k + 1 images, as many as it has others. An image is suspect if more than half of them
-    have one and the same other label. Beyond `most` images neighbours are looked for in a sample of so many.
+    An image is suspect if more than half of its neighbours have one and the same other label. This is a hint and no
+    proof. An image that is alone in its class can't be judged.
 
-    Returns [{"index", "label", "suggested", "share" (of the neighbours with the suggested label), "similarity"}].
-    Images alone in their class can't be judged. That neighbours disagree is a hint and no proof.
+    Args:
+        features: float (N, D).
+        labels: int (N,).
+        k: number of neighbours: the images with the highest cosine similarity, without the image itself. In a class of
+            fewer than k + 1 images, as many as the class has others.
+        max_pool: with more images than this, neighbours are searched in a random sample of this size.
+        seed: of the sample.
+
+    Returns:
+        A dict for each suspect image, the most confident first: index, label, suggested (the label of its neighbours),
+        share (of the neighbours that have it, above 0.5 and at most 1), similarity (the neighbours' mean cosine).
+
+    Example:
+        >>> angles = np.array([0.0, 0.1, 0.2, 0.3, 1.4, 1.5, 1.6, 0.15])
+        >>> points = np.stack([np.cos(angles), np.sin(angles)], 1)
+        >>> [(s["index"], s["suggested"]) for s in suspects(points, np.array([0, 0, 0, 0, 1, 1, 1, 1]), k=3)]
+        [(7, 0)]
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -22,11 +40,12 @@ def suspects(features, labels, *, k=10, most=20_000, seed=0):
     if n < 3:
         return []
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    pool = np.arange(n) if n <= most else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+    pool = np.arange(n) if n <= max_pool else np.sort(np.random.default_rng(seed).choice(n, max_pool, replace=False))
     k = min(k, len(pool) - 1)
     size, inside = np.bincount(labels[pool]), np.zeros(n, bool)
     inside[pool] = True
-    index = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(x[pool])  # of unit vectors: the same order
+    # By distance, which for unit vectors gives the same order as the cosine.
+    index = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(x[pool])
     found = []
     for start in range(0, n, 4096):
         rows = np.arange(start, min(start + 4096, n))

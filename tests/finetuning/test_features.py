@@ -183,7 +183,7 @@ def test_a_file_that_changes_during_the_run_is_named(photos, tmp_path):
 
 def test_a_full_disk_is_a_clear_error_and_keeps_what_was_done(photos, tmp_path, monkeypatch):
     pytest.importorskip("resource")
-    monkeypatch.setattr(module, "SEGMENT", 4)
+    monkeypatch.setattr(module, "MAX_SEGMENT_IMAGES", 4)
     monkeypatch.setattr(module, "BATCH", 2)
     code = f"""
 import resource, signal, sys
@@ -192,7 +192,7 @@ import numpy as np
 from kzoo.finetuning import features as module
 from test_features import Fake, cache
 from pathlib import Path
-module.SEGMENT, module.BATCH = 4, 2
+module.MAX_SEGMENT_IMAGES, module.BATCH = 4, 2
 c = cache(Path({str(tmp_path)!r}))
 first = module.features({photos!r}[:4], c, Fake())
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -272,7 +272,7 @@ def test_the_limit_is_read_from_the_environment(monkeypatch):
 
 
 def test_more_features_than_memory_lie_in_a_file(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "IN_MEMORY", 100)
+    monkeypatch.setattr(module, "MAX_BYTES_IN_MEMORY", 100)
     got = features(photos, cache(tmp_path), Fake())
     assert isinstance(got.features, np.memmap)
     plain = features(photos, cache(tmp_path), Fake())

@@ -14,37 +14,7 @@ from support.calibrated import drawn
 
 from kzoo.errors import KzooError
 from kzoo.finetuning.report import jsonable, write_report
-from kzoo.finetuning.suspects import suspects
 from kzoo.metrics import calibration_error, cross_fitted, fit_temperature
-
-# --- suspects ---
-
-
-def test_planted_wrong_labels_are_suspect_and_few_others_are():
-    rng = np.random.default_rng(0)
-    y = np.repeat([0, 1, 2], 40)
-    x = np.eye(3)[y] @ rng.normal(0, 1, (3, 20)) * 3 + rng.normal(0, 0.4, (120, 20))
-    given = y.copy()
-    given[[5, 50]] = [2, 0]
-    found = suspects(x * rng.uniform(0.1, 10, (120, 1)), given)  # cosine: lengths do not matter
-    assert {(s["index"], s["label"], s["suggested"]) for s in found} == {(5, 2, 0), (50, 0, 1)}
-    assert all(0.5 < s["share"] <= 1 for s in found)
-    z = x / np.linalg.norm(x, axis=1, keepdims=True)
-    cosine = z @ z[5]
-    cosine[5] = -2
-    nearest = np.argsort(-cosine)[:10]
-    (five,) = (s for s in found if s["index"] == 5)
-    np.testing.assert_allclose(five["similarity"], cosine[nearest].mean(), rtol=1e-4)
-    np.testing.assert_allclose(five["share"], (given[nearest] == 0).mean())
-
-
-def test_rare_classes_are_judged_by_as_many_neighbours_as_they_have():
-    rng = np.random.default_rng(0)
-    x = np.concatenate([rng.normal(0, 0.1, (50, 4)) + [9, 0, 0, 0], rng.normal(0, 0.1, (3, 4)) + [0, 9, 0, 0]])
-    y = np.repeat([0, 1], [50, 3])
-    assert suspects(x, y) == [] == suspects(x[:51], y[:51]) == suspects(x[:1], y[:1])
-    assert len(suspects(np.zeros((30, 4)), np.arange(30) % 2)) <= 30, "features without direction do no harm"
-
 
 # --- the page ---
 
@@ -158,7 +128,7 @@ def test_a_whole_report_with_hostile_names(tmp_path):
         "Learning curves",
         "in train and val",
         "Calibration",
-        "it does not flatter",
+        "its ECE is not optimistic",
     ]
     for words in expected:
         assert words in page.text, words
@@ -203,6 +173,17 @@ def test_what_is_missing_is_left_out(tmp_path):
     few = record(n=4, names=["a", "b", "c"])
     data = write_report(tmp_path, few)
     assert data["temperature"] == 1.0 and "ece_scaled" not in data["parts"]["val"]["calibration"]
+
+
+def test_a_learning_curve_needs_two_epochs(tmp_path):
+    given = record(names=["a", "b", "c"])
+    given["history"][2]["val_loss"] = None
+    write_report(tmp_path, given)
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert html.count('aria-label="Loss by epoch"') == html.count('aria-label="Accuracy by epoch"') == 1
+    assert not re.search(r"<g id=|clip-path|<metadata", html), "nothing that two charts in one page would share"
+    write_report(tmp_path, {**given, "history": given["history"][:1]})
+    assert "Learning curves" not in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_two_hundred_classes_and_many_mistakes_stay_small(tmp_path):
