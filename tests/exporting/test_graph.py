@@ -46,7 +46,7 @@ def test_pixels_and_logits_are_those_of_training_on_odd_sizes_and_kinds(model, s
         else:
             data.append(encoded(**options))
     want = np.stack([prepare()(d) for d in data])
-    pixels, errors = graph.prepared(tf.constant(data), SHAPE, PREP)
+    pixels, errors = graph.decode_batch(tf.constant(data), SHAPE, PREP)
     assert not any(errors.numpy())
     np.testing.assert_array_equal(pixels, want)
     logits = np.asarray(model(want.astype("float32"), training=False))
