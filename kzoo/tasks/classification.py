@@ -1,10 +1,11 @@
-"""Classification: an image has one of several classes; a network gives a logit for each."""
+"""Classification: an image has exactly one of several classes; a network gives a logit for each class."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,18 +15,21 @@ from kzoo.files import write_atomically
 from kzoo.metrics import negative_log_likelihood, softmax, top_k_hits, wilson
 from kzoo.tasks.task import Evaluation, Task
 
-LISTED = 12  # classes up to which the confusion matrix is printed
+if TYPE_CHECKING:
+    import keras
+
+MAX_PRINTED_CLASSES = 12  # a larger confusion matrix is not printed
 
 
 @dataclass
 class ClassificationEvaluation(Evaluation):
-    """Accuracy, scores by class, and who is taken for whom.
+    """Accuracy, precision and recall of each class, and the confusion matrix.
 
     Attributes:
-        top1, top5: shares; top5 is None for five classes or fewer.
+        top1, top5: accuracies in 0..1; top5 is None for five classes or fewer.
         per_class: a dict for each class: class, precision, recall, f1, images.
-        confusion: counts (C, C), true classes in rows; images whose outputs are not finite are in no column.
-        not_finite: how many images have outputs that are not finite; they count as wrong.
+        confusion: counts (C, C), true classes in rows; images with outputs that are not finite are left out.
+        not_finite: the number of images with outputs that are not finite; they count as wrong.
     """
 
     top1: float
@@ -35,9 +39,11 @@ class ClassificationEvaluation(Evaluation):
     not_finite: int = 0
 
     def files(self) -> list[str]:
+        """The names of the JSON file and of the plot of the confusion matrix."""
         return [*super().files(), f"confusion-{self.split}.png"]
 
     def write(self, folder: str | Path) -> None:
+        """Write the results as JSON, and the confusion matrix as PNG."""
         from kzoo.plots import confusion_matrix
 
         super().write(folder)
@@ -61,7 +67,7 @@ class ClassificationEvaluation(Evaluation):
             lines.append(
                 f"{name:{width}}  {row['precision']:9.2%} {row['recall']:7.2%} {row['f1']:7.2%} {row['images']:7,}"
             )
-        if len(names) <= LISTED:
+        if len(names) <= MAX_PRINTED_CLASSES:
             cell = max(len(f"{self.confusion.max()}"), 3)
             lines += ["", "Confusion (rows: true, columns: predicted)"]
             lines.append(" " * width + " ".join(f"{n[:cell]:>{cell}}" for n in ["", *names])[cell:])
@@ -70,8 +76,15 @@ class ClassificationEvaluation(Evaluation):
         return "\n".join(lines)
 
 
-def cross_entropy(recipe=None):
-    """Cross-entropy of one-hot targets and logits (B, classes), with the recipe's label smoothing and rubbish class."""
+def cross_entropy(recipe: Any = None) -> Callable:
+    """Cross-entropy of one-hot targets and logits.
+
+    Args:
+        recipe: a `kzoo.training.recipes.Recipe`, which gives label smoothing and the rubbish class; None: neither.
+
+    Returns:
+        A loss: (targets (B, C), logits (B, C)) to a scalar.
+    """
     import keras
 
     smoothing = recipe.label_smoothing if recipe else 0.0
@@ -81,21 +94,21 @@ def cross_entropy(recipe=None):
         return entropy
 
     def with_rubbish(y, z):
-        none = keras.ops.zeros_like(z[:, :1])
-        return entropy(keras.ops.concatenate([y, none], 1), keras.ops.concatenate([z, none - rubbish], 1))
+        zeros = keras.ops.zeros_like(z[:, :1])
+        return entropy(keras.ops.concatenate([y, zeros], 1), keras.ops.concatenate([z, zeros - rubbish], 1))
 
     return with_rubbish
 
 
-def accuracy(y, z):
-    """Whether the largest logit is that of the target, (B,)."""
+def accuracy(y: keras.KerasTensor, z: keras.KerasTensor) -> keras.KerasTensor:
+    """1 where the largest of the logits z (B, C) is that of the target in y (B, C), else 0: (B,)."""
     import keras
 
     return keras.metrics.categorical_accuracy(y, z)
 
 
 class Classification(Task):
-    """One class of several, softmax over logits; targets are one-hot."""
+    """One of several classes: softmax over logits, with one-hot targets. The methods are described in `Task`."""
 
     name = "classification"
     output = "logits"
@@ -140,15 +153,15 @@ class Classification(Task):
         ]
 
     def row_text(self, row):
-        seen = ", ".join(f"{shown(t['class'])} {t['probability']:.1%}" for t in row["top"])
-        return f"{'(abstains) ' if row.get('abstain') else ''}{seen}"
+        classes = ", ".join(f"{shown(t['class'])} {t['probability']:.1%}" for t in row["top"])
+        return f"{'(abstains) ' if row.get('abstain') else ''}{classes}"
 
     def columns(self, top):
         return [f"{what}_{i + 1}" for i in range(top) for what in ("class", "probability")] + ["abstain"]
 
     def cells(self, row, top):
-        seen = [x for t in row.get("top", ()) for x in (t["class"], f"{t['probability']:.6f}")]
-        return [*seen, *[""] * (2 * top - len(seen)), row.get("abstain", "")]
+        cells = [x for t in row.get("top", ()) for x in (t["class"], f"{t['probability']:.6f}")]
+        return [*cells, *[""] * (2 * top - len(cells)), row.get("abstain", "")]
 
     # --- measuring ---
 
@@ -187,14 +200,20 @@ class Classification(Task):
             found.update(top5=five / n, top5_interval=list(wilson(five, n)))
         return found
 
-    def abstention(self, outputs, labels, temperature, threshold):
-        """What abstaining gives on images: the shares covered by the set of classes, and abstained, and the accuracy.
+    def abstention(
+        self, outputs: np.ndarray, labels: np.ndarray, temperature: float, threshold: float
+    ) -> dict[str, float | None]:
+        """Measure abstention by conformal prediction.
 
         Args:
             outputs: logits (N, C).
             labels: int (N,).
             temperature: by which the logits are divided.
-            threshold: the conformal one, q: the set holds the classes of a probability of at least 1 - q.
+            threshold: q: the prediction set has the best class and all classes with a probability of at least 1 - q.
+
+        Returns:
+            "covered": the share of images whose set has the true class; "abstained": the share whose set has several
+            classes; "top1_of_the_rest": the accuracy on the others, or None if there are none.
         """
         p = softmax(outputs / temperature)
         inside = (p >= 1 - threshold) | (p == p.max(-1, keepdims=True))
@@ -223,17 +242,28 @@ class Classification(Task):
         softmax, sigmoid = keras.activations.softmax, keras.activations.sigmoid
         if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (softmax, sigmoid):
             raise ExportError(
-                f"{name} ends in probabilities ({last.name}); kzoo exports networks that give logits. Build it without "
-                "that activation (keras.applications: classifier_activation=None)."
+                f"{name} ends in probabilities ({last.name}); kzoo exports networks that output logits. Build it "
+                "without that activation (keras.applications: classifier_activation=None)."
             )
         if len(model.output_shape) != 2 or model.output_shape[1] != len(classes):
-            raise ExportError(f"{name} gives {model.output_shape}, but there are {len(classes)} class names.")
+            raise ExportError(
+                f"The output of {name} has the shape {model.output_shape}, but there are {len(classes)} class names."
+            )
 
     def signature(self, outputs, classes, *, top, temperature, threshold):
-        """labels, probabilities (B, top): the best classes, best first, softmax(logits / temperature). logits (B, C).
+        """The outputs of a SavedModel.
 
-        With a conformal threshold q: set_size (B,), the number of classes with a probability of at least 1 - q, at
-        least the best one, and abstain (B,), whether there are several.
+        Args:
+            outputs: logits (B, C).
+            classes: names, by number.
+            top: the number of classes in an answer.
+            temperature: by which the logits are divided.
+            threshold: q of conformal prediction, or None.
+
+        Returns:
+            "labels" and "probabilities" (B, top): the best classes, best first, by softmax(logits / temperature).
+            "logits" (B, C). With a threshold also "set_size" (B,), the number of classes with a probability of at
+            least 1 - q, or 1 if there are none, and "abstain" (B,), whether set_size is above 1.
         """
         import tensorflow as tf
 
@@ -258,13 +288,17 @@ class Classification(Task):
     def check_signature(self, found, expected, card):
         best, logits = found["probabilities"], found["logits"]
         sorted_ = -np.sort(-softmax(logits / card["temperature"]), -1)[:, : best.shape[1]]
-        moved = float(np.abs(best - sorted_).max())
+        difference = float(np.abs(best - sorted_).max())
         labels = [label.decode() for label in found["labels"][:, 0]]
         right = [card["classes"][i] for i in expected.argmax(-1)]
         wrong = sum(a != b for a, b in zip(labels, right, strict=True))
         return [
-            ("probabilities", moved <= 1e-3, f"softmax(logits / {card['temperature']:.4g}) up to {moved:.2g}"),
-            ("labels", not wrong, f"{wrong} are wrong" if wrong else "those of the card"),
+            (
+                "probabilities",
+                difference <= 1e-3,
+                f"softmax(logits / {card['temperature']:.4g}) up to {difference:.2g}",
+            ),
+            ("labels", not wrong, f"{wrong} are wrong" if wrong else "as in the card"),
         ]
 
     def same(self, outputs, expected):
