@@ -103,7 +103,8 @@ def calibration_error(probabilities: np.ndarray, labels: ArrayLike, bins: int = 
         Guo et al. 2017, arXiv:1706.04599, equation 3.
     """
     rows = [r for r in reliability(probabilities, labels, bins) if r["images"]]
-    return np.float64(sum(r["images"] * abs(r["accuracy"] - r["confidence"]) for r in rows) / max(len(labels), 1))
+    n = max(len(probabilities), 1)
+    return np.float64(sum(r["images"] * abs(r["accuracy"] - r["confidence"]) for r in rows) / n)
 
 
 def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike, temperature: float = 1.0) -> float:

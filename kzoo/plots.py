@@ -6,6 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,12 @@ def line_chart(
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    options = {"svg.hashsalt": "kzoo", "svg.fonttype": "none", "font.size": 11, "axes.unicode_minus": False}
+    options: dict[str, Any] = {
+        "svg.hashsalt": "kzoo",
+        "svg.fonttype": "none",
+        "font.size": 11,
+        "axes.unicode_minus": False,
+    }
     text = io.StringIO()
     with rc_context(options), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about letters that matplotlib's font lacks

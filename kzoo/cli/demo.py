@@ -134,6 +134,7 @@ def write_pictures(folder: Path) -> list[str]:
     paths = []
     for i in (3, 60, 200):
         path = folder / f"a_{data.classes[test.labels[i]]}.png"
-        Image.fromarray(test.images[i, ..., 0]).resize((64, 64), Image.Resampling.BICUBIC).save(path)
+        digit = Image.fromarray(test.images[i][..., 0])
+        digit.resize((64, 64), Image.Resampling.BICUBIC).save(path)
         paths.append(str(path))
     return paths

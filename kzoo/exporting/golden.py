@@ -80,11 +80,11 @@ def choose(source: Source, run: Callable[[np.ndarray], np.ndarray]) -> dict[str,
         group_sizes[groups[i]] = group_sizes.get(groups[i], 0) + 1
         ranked.append((group_sizes[groups[i]], i))
     chosen = [i for _, i in sorted(ranked, key=lambda pair: pair[0])[:MAX_IMAGES]]
-    data = [found[i][1] for i in chosen]
+    files = [found[i][1] for i in chosen]
     return {
         "names": np.array([found[i][0].encode("utf-8", "backslashreplace").decode() for i in chosen]),
-        "bytes": np.frombuffer(b"".join(data), np.uint8),
-        "lengths": np.array([len(d) for d in data], "int64"),
+        "bytes": np.frombuffer(b"".join(files), np.uint8),
+        "lengths": np.array([len(f) for f in files], "int64"),
         "labels": np.array([found[i][2] for i in chosen], "int64"),
         "prepared": np.stack([found[i][3] for i in chosen]),
         "logits": values[chosen],
@@ -94,7 +94,7 @@ def choose(source: Source, run: Callable[[np.ndarray], np.ndarray]) -> dict[str,
 def save(path: str | os.PathLike, golden: Mapping[str, np.ndarray]) -> None:
     """Write the arrays of `choose` as an .npz file."""
     with write_atomically(path) as f:
-        np.savez(f, **golden)
+        np.savez(f, **golden)  # type: ignore[arg-type]  # its keywords are arrays and allow_pickle
 
 
 def load(path: str | os.PathLike) -> tuple[list[bytes], dict[str, np.ndarray]]:

@@ -69,7 +69,7 @@ class Source:
     licence: str = ""
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of the input."""
         return tuple(self.model.input_shape[1:])
 
@@ -227,7 +227,7 @@ def _of_model(model, classes):
 # --- images for the golden set -----------------------------------------------------------------------------
 
 
-def candidates(source: Source, limit: int = 64) -> list[tuple[str, bytes, int | None]]:
+def candidates(source: Source, limit: int = 64) -> Sequence[tuple[str, bytes, int | None]]:
     """Images that may become golden images.
 
     They come from the first available part among "val", "refit" and "test", one of each class in turn. Without data

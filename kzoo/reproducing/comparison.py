@@ -113,6 +113,6 @@ def reproduce(
     for part in ("val", "test"):
         known = card[f"{part}_top1"]
         if known is not None:  # None: trained without a validation part
-            result = evaluate(run, split=part, quiet=quiet)
+            result: Any = evaluate(run, split=part, quiet=quiet)  # of a classifier
             rows.append((f"{part} top-1", known, result.top1, result.images))
     return Comparison(name, str(run.path), rows, same)

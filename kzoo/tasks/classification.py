@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from kzoo.tasks.task import Evaluation, Task
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 MAX_PRINTED_CLASSES = 12  # a larger confusion matrix is not printed
 
@@ -120,31 +121,31 @@ class Classification(Task):
 
     # --- training ---
 
-    def outputs(self, classes):
+    def outputs(self, classes: Sequence[str]) -> int:
         return len(classes)
 
-    def targets(self, labels, classes):
+    def targets(self, labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
         found = np.zeros((len(labels), len(classes)), "float32")
         found[np.arange(len(labels)), labels] = 1
         return found
 
-    def head(self, features, classes, **options):
+    def head(self, features: keras.KerasTensor, classes: Sequence[str], **options) -> keras.KerasTensor:
         from kzoo.layers import classifier
 
         return classifier(features, len(classes), **options)
 
-    def check_labels(self, labels, classes):
+    def check_labels(self, labels: np.ndarray, classes: Sequence[str]) -> None:
         counts = np.bincount(labels, minlength=len(classes))
         if not counts.all():
             empty = [c for c, n in zip(classes, counts, strict=True) if not n]
             raise RunError(f"No usable training image is left of class {', '.join(map(repr, empty[:5]))}.")
 
-    def shown(self, metric, value):
+    def shown(self, metric: str, value: float) -> str:
         return f"{value:.2%}"
 
     # --- answers ---
 
-    def answer(self, outputs, classes, top, temperature=1.0):
+    def answer(self, outputs: np.ndarray, classes: Sequence[str], top: int, temperature: float = 1.0) -> list[dict]:
         probabilities = softmax(np.asarray(outputs, "float64") / temperature)
         order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
         return [
@@ -152,20 +153,20 @@ class Classification(Task):
             for p, best in zip(probabilities, order, strict=True)
         ]
 
-    def row_text(self, row):
+    def row_text(self, row: Mapping[str, Any]) -> str:
         classes = ", ".join(f"{shown(t['class'])} {t['probability']:.1%}" for t in row["top"])
         return f"{'(abstains) ' if row.get('abstain') else ''}{classes}"
 
-    def columns(self, top):
+    def columns(self, top: int) -> list[str]:
         return [f"{what}_{i + 1}" for i in range(top) for what in ("class", "probability")] + ["abstain"]
 
-    def cells(self, row, top):
+    def cells(self, row: Mapping[str, Any], top: int) -> list[str]:
         cells = [x for t in row.get("top", ()) for x in (t["class"], f"{t['probability']:.6f}")]
         return [*cells, *[""] * (2 * top - len(cells)), row.get("abstain", "")]
 
     # --- measuring ---
 
-    def evaluate(self, outputs, labels, classes, **about):
+    def evaluate(self, outputs: np.ndarray, labels: np.ndarray, classes: Sequence[str], **about: str) -> Evaluation:
         from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
         finite = np.isfinite(outputs).all(-1)
@@ -191,7 +192,7 @@ class Classification(Task):
             not_finite=int((~finite).sum()),
         )
 
-    def scores(self, outputs, labels):
+    def scores(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         n = len(labels)
         right = int(top_k_hits(outputs, labels).sum())
         found: dict[str, Any] = {"images": n, "top1": right / n, "top1_interval": list(wilson(right, n))}
@@ -225,17 +226,17 @@ class Classification(Task):
             "top1_of_the_rest": float(right[alone].mean()) if alone.any() else None,
         }
 
-    def described(self, classes):
+    def described(self, classes: Sequence[str]) -> str:
         more = ", ..." if len(classes) > 10 else ""
         return f"An image classifier, {len(classes)} classes: {', '.join(classes[:10])}{more}."
 
-    def headline(self, scores):
+    def headline(self, scores: Mapping[str, Any]) -> str:
         low, high = scores["top1_interval"]
         return f"{scores['top1']:.2%} [{low:.2%}, {high:.2%}]"
 
     # --- export ---
 
-    def check_network(self, model, classes, name):
+    def check_network(self, model: keras.Model, classes: Sequence[str], name: str) -> None:
         import keras
 
         last = model.outputs[0]._keras_history.operation
@@ -250,7 +251,9 @@ class Classification(Task):
                 f"The output of {name} has the shape {model.output_shape}, but there are {len(classes)} class names."
             )
 
-    def signature(self, outputs, classes, *, top, temperature, threshold):
+    def signature(
+        self, outputs: tf.Tensor, classes: Sequence[str], *, top: int, temperature: float, threshold: float | None
+    ) -> dict[str, tf.Tensor]:
         """The outputs of a SavedModel.
 
         Args:
@@ -279,13 +282,13 @@ class Classification(Task):
             found["abstain"] = found["set_size"] > 1
         return found
 
-    def masked(self, found, good):
+    def masked(self, found: Mapping[str, tf.Tensor], good: tf.Tensor) -> dict[str, tf.Tensor]:
         found = super().masked(found, good)
         if "abstain" in found:
             found["abstain"] |= ~good
         return found
 
-    def check_signature(self, found, expected, card):
+    def check_signature(self, found: Mapping[str, np.ndarray], expected: np.ndarray, card: Mapping) -> list[tuple]:
         best, logits = found["probabilities"], found["logits"]
         sorted_ = -np.sort(-softmax(logits / card["temperature"]), -1)[:, : best.shape[1]]
         difference = float(np.abs(best - sorted_).max())
@@ -301,10 +304,10 @@ class Classification(Task):
             ("labels", not wrong, f"{wrong} are wrong" if wrong else "as in the card"),
         ]
 
-    def same(self, outputs, expected):
+    def same(self, outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
         return outputs.argmax(-1) == expected.argmax(-1)
 
-    def certainty(self, outputs):
+    def certainty(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ordered = np.sort(outputs, -1)
         margin = ordered[:, -1] - ordered[:, -2] if outputs.shape[1] > 1 else ordered[:, -1]
         return outputs.argmax(-1), margin

@@ -174,6 +174,19 @@ class Task:
         """The scores in an export's card: "images", their number, and metrics, the most important one first."""
         raise NotImplementedError
 
+    def abstention(
+        self, outputs: np.ndarray, labels: np.ndarray, temperature: float, threshold: float
+    ) -> dict[str, float | None]:
+        """Measure abstention by conformal prediction, for a `calibrated` task.
+
+        Args:
+            outputs: logits (N, C).
+            labels: int (N,).
+            temperature: by which the logits are divided.
+            threshold: q: the prediction set has the best class and all classes with a probability of at least 1 - q.
+        """
+        raise NotImplementedError
+
     def described(self, classes: Sequence[str]) -> str:
         """A sentence for an export's card that says what the network does."""
         return f"A network for {self.name}."
