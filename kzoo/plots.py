@@ -87,7 +87,7 @@ def line_chart(
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    options: dict[str, Any] = {
+    options: Any = {
         "svg.hashsalt": "kzoo",
         "svg.fonttype": "none",
         "font.size": 11,
