@@ -103,7 +103,8 @@ def calibration_error(probabilities: np.ndarray, labels: ArrayLike, bins: int = 
         Guo et al. 2017, arXiv:1706.04599, equation 3.
     """
     rows = [r for r in reliability(probabilities, labels, bins) if r["images"]]
-    return np.float64(sum(r["images"] * abs(r["accuracy"] - r["confidence"]) for r in rows) / max(len(labels), 1))
+    n = max(len(probabilities), 1)
+    return np.float64(sum(r["images"] * abs(r["accuracy"] - r["confidence"]) for r in rows) / n)
 
 
 def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike, temperature: float = 1.0) -> float:
@@ -201,7 +202,8 @@ def wilson(right: int, n: int, z: float = Z95) -> tuple[float, float]:
     """
     p, z2 = right / n, z * z
     centre, half = p + z2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, (centre - half) / (1 + z2 / n)), min(1.0, (centre + half) / (1 + z2 / n))
+    low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
+    return min(p, max(0.0, low)), max(p, min(1.0, high))  # rounding must not leave the proportion outside
 
 
 def class_scores(confusion: ArrayLike) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Drawings of numbers: plain arrays in, PNG bytes or SVG text out. Matplotlib is imported when one is drawn."""
+"""Plots: arrays in, the bytes of a PNG file or the text of an SVG out. Matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-NAMED, COUNTED = 50, 20  # classes up to which a confusion matrix has names, and counts, in it
+MAX_NAMED_CLASSES = 50  # a larger confusion matrix is drawn without class names
+MAX_COUNTED_CLASSES = 20  # a larger one is drawn without counts in its cells
 
 
 def confusion_matrix(confusion: np.ndarray, classes: tuple[str, ...], title: str) -> bytes:
-    """Draw a confusion matrix as shares of each true class, so that rare classes show.
+    """Draw a confusion matrix, with each row as shares of its true class, so that rare classes are visible.
 
     Args:
         confusion: counts (C, C), true classes in rows.
@@ -21,7 +23,7 @@ def confusion_matrix(confusion: np.ndarray, classes: tuple[str, ...], title: str
         title: above the matrix.
 
     Returns:
-        A PNG file's bytes.
+        The bytes of a PNG file.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -33,11 +35,11 @@ def confusion_matrix(confusion: np.ndarray, classes: tuple[str, ...], title: str
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", title=title)
-    if n <= NAMED:
+    if n <= MAX_NAMED_CLASSES:
         names = [c[:20].replace("$", r"\$") for c in classes]
         axes.set_xticks(range(n), names, rotation=90)
         axes.set_yticks(range(n), names)
-    if n <= COUNTED:
+    if n <= MAX_COUNTED_CLASSES:
         for i, j in np.ndindex(n, n):
             if confusion[i, j]:
                 colour = "white" if shares[i, j] > 0.5 else "black"
@@ -85,7 +87,12 @@ def line_chart(
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    options = {"svg.hashsalt": "kzoo", "svg.fonttype": "none", "font.size": 11, "axes.unicode_minus": False}
+    options: Any = {
+        "svg.hashsalt": "kzoo",
+        "svg.fonttype": "none",
+        "font.size": 11,
+        "axes.unicode_minus": False,
+    }
     text = io.StringIO()
     with rc_context(options), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about letters that matplotlib's font lacks

@@ -1,10 +1,10 @@
-"""Speed, measured fairly: every contender in a process of its own, in turn, several rounds; medians, bests, ratios.
+"""Benchmarks of speed: every contender in a process of its own, in turn, for several rounds; medians, bests, ratios.
 
     python scripts/benchmark.py train --model mnist_cnn resnet20
     python scripts/benchmark.py infer --model resnet50 --batch 1 32 --rounds 5 --json infer.json
 
-The machine may be shared and noisy: only ratios within one run count, and where medians and bests tell different
-stories, it was. Peers are measured where they are installed.
+The machine may be shared and noisy: compare only ratios within one run. If medians and bests disagree, the run was
+noisy. Peers are measured if they are installed.
 """
 
 import argparse
@@ -19,45 +19,46 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-WHAT = ("train", "infer", "finetune", "style", "export", "data", "startup")
+BENCHMARKS = ("train", "infer", "finetune", "style", "export", "data", "startup")
 
 
 def worker(bench, options):
+    """Measure one contender in this process, and print the result as a line for `run_worker`."""
     import resource
 
     if options.worker == "machine":
         return print("RESULT", json.dumps(machine(bench, options)))
     found = bench.measure(options.worker, options)
     found = {"": found} if "value" in found else found
-    held = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    mib = held / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes on macOS, KiB elsewhere
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    mib = peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes on macOS, KiB elsewhere
     print("RESULT", json.dumps({case: {"peak_mib": round(mib), **values} for case, values in found.items()}))
 
 
-def ask(name, models, environment=()):
-    """What a worker answers; None, and a word on stderr, if it fails or takes ten minutes."""
+def run_worker(name, models, environment=()):
+    """The result of a worker process; None, with a message on stderr, if it fails or takes more than ten minutes."""
     command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
     command += ["--model", *models] if models else []
-    # PyTorch's threads would spin while they wait, and be ten times slower where others use the cores, too.
+    # PyTorch's threads would spin while they wait, which is ten times slower if other processes use the cores.
     env = {"OMP_WAIT_POLICY": "passive", **os.environ, **dict(environment)}
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
     except subprocess.TimeoutExpired:
-        return print(f"{name}: left out: ten minutes were not enough", file=sys.stderr)
+        return print(f"{name}: left out: it took more than ten minutes", file=sys.stderr)
     line = next((x for x in done.stdout.splitlines() if x.startswith("RESULT ")), None)
     if line is None:
-        return print(f"{name}: left out: {(done.stderr.strip().splitlines() or ['no word'])[-1]}", file=sys.stderr)
+        return print(f"{name}: left out: {(done.stderr.strip().splitlines() or ['no message'])[-1]}", file=sys.stderr)
     return json.loads(line[7:])
 
 
 def share_of_peak(table, flops, peak):
-    """Adds to each row the share that it reaches of the machine's measured matrix product, in its faster precision."""
+    """Add to each row its speed as a share of the machine's matrix product in the faster precision."""
     for row in table.values():
         row["of_peak"] = f"{row['best'] * flops / max(peak.values()) / 1e9:.0%}"
 
 
 def machine(bench, options):
-    """What it is; for networks its GFLOP/s of matrix products, and the floating point operations of each network."""
+    """The hardware; for networks also the GFLOP/s of its matrix product and the operations of each network."""
     import kzoo
     from kzoo.hardware import describe
 
@@ -81,7 +82,7 @@ def rounds(bench, options, model):
         for name in bench.contenders(options):
             if name in failed:
                 continue
-            answer = ask(name, [model] if model else [], getattr(bench, "environment", lambda name: {})(name))
+            answer = run_worker(name, [model] if model else [], getattr(bench, "environment", lambda name: {})(name))
             if answer is None:
                 failed.add(name)
                 continue
@@ -114,6 +115,7 @@ def summary(bench, found):
 
 
 def show(title, bench, table):
+    """Print the table of one case."""
     print(f"\n{title}")
     print(f"{'':24}{'median':>10}{'best':>10}{'peak MiB':>10}   times {bench.BASE} (of bests)")
     digits = 0 if bench.UNIT == "images/s" and max(r["best"] for r in table.values()) > 100 else 2
@@ -129,31 +131,31 @@ def show(title, bench, table):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for what in WHAT:
-        bench = import_module(f"bench.{what}")
+    for name in BENCHMARKS:
+        bench = import_module(f"bench.{name}")
         p = commands.add_parser(
-            what, help=bench.HELP, description=bench.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+            name, help=bench.HELP, description=bench.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         bench.arguments(p)
-        p.add_argument("--only", nargs="+", metavar="NAME", help="these contenders only")
-        p.add_argument("--rounds", type=int, default=3)
-        p.add_argument("--json", metavar="FILE")
+        p.add_argument("--only", nargs="+", metavar="NAME", help="measure these contenders only")
+        p.add_argument("--rounds", type=int, default=3, help="how often each contender is measured")
+        p.add_argument("--json", metavar="FILE", help="write all results to FILE")
         p.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     bench = import_module(f"bench.{options.command}")
     if options.worker:
         return worker(bench, options)
-    every = bench.contenders
-    bench.contenders = lambda o: [n for n in every(o) if not o.only or n in o.only]
+    all_contenders = bench.contenders
+    bench.contenders = lambda o: [n for n in all_contenders(o) if not o.only or n in o.only]
 
     models = getattr(options, "model", None) or [None]
-    # Not in this process: what it holds would count as the peak memory of those that it starts.
-    known = ask("machine", models if models[0] else [])
+    # In a process of its own: the memory of this one would count as the peak memory of its workers.
+    facts = run_worker("machine", models if models[0] else [])
     record = {
         "command": "python scripts/benchmark.py " + " ".join(sys.argv[1:]),
         "unit": bench.UNIT,
         "load_before": os.getloadavg()[0],
-        **known,
+        **facts,
         "results": {},
     }
     print(f"{record['hardware']}; load {record['load_before']:.1f}; {options.rounds} rounds; {bench.UNIT}")

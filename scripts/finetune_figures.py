@@ -1,7 +1,7 @@
-"""What fine-tuning reaches on ants and bees, the figures of the README: python scripts/finetune_figures.py.
+"""The accuracy of fine-tuning on ants and bees, as in the manual: python scripts/finetune_figures.py.
 
-Needs the photos and weights in $KZOO_DATA (hymenoptera/, weights/). The val folder only measures; whatever is chosen is
-chosen by the training photos. Each part prints as it goes; --only heads,shots,scout,auto,scratch picks some.
+Needs the photos and weights in $KZOO_DATA (hymenoptera/, weights/). The val folder is the held-out test; all choices
+are made on the training photos. --only heads,shots,scout,auto,scratch runs some of the parts.
 """
 
 import argparse
@@ -17,12 +17,13 @@ MODELS = ("mobilenet_v2", "squeezenet1_1")
 
 
 def spread(values):
+    """Mean, standard deviation and range of accuracies, as text."""
     v = 100 * np.array(values)
-    return f"{v.mean():.2f} % (deviation {v.std():.2f}, {v.min():.2f} to {v.max():.2f}, n = {len(v)})"
+    return f"{v.mean():.2f} % (standard deviation {v.std():.2f}, {v.min():.2f} to {v.max():.2f}, n = {len(v)})"
 
 
 def measured(photos, out, model, **options):
-    """The accuracy on the val folder of a new run."""
+    """Fine-tune, and return the accuracy on the val folder."""
     from kzoo.finetuning.pipeline import finetune_run
     from kzoo.runs import read_json
 
@@ -38,7 +39,7 @@ def heads(photos, out):
 
 def shots(photos, out):
     for model in MODELS:
-        # Ten draws still depend on luck (a deviation of 3 points each is one of the mean): so fifty, too.
+        # Standard deviations are about 3 points, so the mean of ten seeds has an error of 1; hence also fifty.
         found = [measured(photos, out / f"shots-{model}-{s}", model, shots=5, seed=s) for s in range(50)]
         print(f"{model}, --shots 5, seeds 0 to 9: {spread(found[:10])}", flush=True)
         print(f"{model}, --shots 5, seeds 0 to 49: {spread(found)}", flush=True)
@@ -78,13 +79,15 @@ def main():
 
     parts = {f.__name__: f for f in (heads, shots, scout, auto, scratch)}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default=",".join(parts), help="a list of " + ", ".join(parts))
-    chosen = parser.parse_args().only.split(",")
+    parser.add_argument(
+        "--only", default=",".join(parts), help="parts to run, separated by commas: " + ", ".join(parts)
+    )
+    selected = parser.parse_args().only.split(",")
     photos = next((p / "hymenoptera" for p in data_folders() if (p / "hymenoptera").is_dir()), None)
     if photos is None:
-        sys.exit("Needs hymenoptera/ in the shared data: set KZOO_DATA to its folder.")
+        sys.exit("Needs hymenoptera/: set KZOO_DATA to the folder that has it.")
     with tempfile.TemporaryDirectory(prefix="kzoo-figures-") as folder:
-        for name in chosen:
+        for name in selected:
             parts[name](photos, Path(folder))
 
 

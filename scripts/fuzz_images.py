@@ -1,11 +1,11 @@
-"""Hostile and broken images against an export: every one must be answered, in bounded memory and time.
+"""Fuzz an export with corrupt and malicious images: all must be answered in bounded memory and time.
 
     python scripts/fuzz_images.py saved_models/mnist --n 10000
 
-Mutated headers and bodies of JPEG (also progressive, CMYK), PNG (also 16 bit, palette, alpha), GIF
-(also animated), BMP and WebP (lossy, lossless, animated), truncations, zero bytes, text, sides of 50,000 declared. Each
-batch also holds a good image, whose answer must not change. A crash ends the process with a signal, a hang ends it by
-faulthandler; the last batch lies in --keep then.
+The images are JPEG (also progressive, CMYK), PNG (also 16 bit, palette, alpha), GIF (also animated), BMP and WebP
+(lossy, lossless, animated) with mutated headers and bodies, truncated files, zero bytes, text, and headers that declare
+sides of 50,000 pixels. Each batch also has a valid image, whose answer must not change. After a crash (a signal) or a
+hang (ended by faulthandler) the last batch is in the folder --keep.
 """
 
 import argparse
@@ -24,7 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def seeds(rng):
-    """{name: encoded image} of every kind."""
+    """{name: valid encoded image} for every format."""
     from PIL import Image
 
     pixels = rng.integers(0, 256, (12, 16, 3)).astype("uint8")
@@ -55,12 +55,12 @@ def seeds(rng):
 
 
 def mutant(data, rng):
-    """One hostile relative of an encoded image."""
+    """A mutated copy of an encoded image."""
     data = bytearray(data)
     kind = rng.integers(9)
     if kind == 0:
         return bytes(data[: rng.integers(len(data))])
-    if kind == 1:  # an even place in the header gets a large number
+    if kind == 1:  # a large number in the header
         at = int(rng.integers(4, min(len(data) - 4, 400)))
         data[at : at + 4] = struct.pack(rng.choice([">HH", "<HH"]), *([50_000, 65_535][rng.integers(2)],) * 2)
     elif kind == 2:
@@ -85,25 +85,25 @@ def mutant(data, rng):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("export")
-    parser.add_argument("--n", type=int, default=10_000)
-    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("export", help="the folder of an export")
+    parser.add_argument("--n", type=int, default=10_000, help="number of images")
+    parser.add_argument("--batch", type=int, default=50, help="images in a batch")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", help="a folder for the batch at work")
+    parser.add_argument("--keep", help="an existing folder, to which each batch is written before it runs")
     options = parser.parse_args()
     import numpy as np
 
-    from kzoo.exporting import Export
+    from kzoo.exporting.reader import Export
 
     rng = np.random.default_rng(options.seed)
     export, kinds = Export(options.export), seeds(rng)
     good = kinds["jpeg"]
-    want = export.run([good] * (options.batch + 1))["logits"][0]
+    expected = export.run([good] * (options.batch + 1))["logits"][0]
 
-    def held():
+    def peak_mib():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
-    before, slowest, reasons, answered = held(), 0.0, {}, 0
+    before, slowest, reasons, answered = peak_mib(), 0.0, {}, 0
     for start in range(0, options.n, options.batch):
         names = rng.choice(list(kinds), options.batch)
         batch = [mutant(kinds[n], rng) for n in names]
@@ -117,7 +117,7 @@ def main():
         faulthandler.cancel_dump_traceback_later()
         assert len(out["error"]) == len(batch) + 1 and not out["error"][-1], f"batch at {start}"
         assert np.isfinite(out["logits"]).all() and np.isfinite(out["probabilities"]).all()
-        np.testing.assert_allclose(out["logits"][-1], want, rtol=1e-2, atol=1e-2 * np.abs(want).max())
+        np.testing.assert_allclose(out["logits"][-1], expected, rtol=1e-2, atol=1e-2 * np.abs(expected).max())
         answered += len(batch)
         for error in out["error"][:-1]:
             reason = error.decode().split(" pixels")[0] if b"declares" not in error else "declares too many pixels"
@@ -129,7 +129,7 @@ def main():
                 "reasons": reasons,
                 "slowest_batch_s": round(slowest, 2),
                 "peak_mib_before": before,
-                "peak_mib": held(),
+                "peak_mib": peak_mib(),
             },
             indent=2,
         )

@@ -1,9 +1,10 @@
-"""Long runs against the readers of weights: mutants of every format, truncations, killed downloads.
+"""Fuzz the readers of weights: mutants of every format, truncated files, killed downloads.
 
     python scripts/fuzz_weights.py --mutants 10000 --kills 200 --seed 0
 
-Every mutant must be read or refused with a WeightsError; anything else is printed with the file, which is kept, and the
-script ends with status 1. HDF5 and PyTorch files take a process each: some six, or one, in a second.
+Every mutant must be read or refused with a WeightsError. After any other exception the file is kept, its path is
+printed, and the script ends with exit code 1. HDF5 and PyTorch files are read in a process each, so they are slow:
+about six HDF5 files or one PyTorch file in a second.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from kzoo.errors import WeightsError
 from kzoo.weights import read
 
 ARRAYS = {"conv/kernel": np.arange(108, dtype="float32").reshape(3, 3, 3, 4), "conv/bias": np.ones(4, "float32")}
-INTERESTING = (b"\0", b"\x01", b"\x7f", b"\x80", b"\xff", b"\0" * 8, b"\xff" * 8, b"\xff\xff\xff\x7f", b"\x80" * 4)
+SPECIAL_VALUES = (b"\0", b"\x01", b"\x7f", b"\x80", b"\xff", b"\0" * 8, b"\xff" * 8, b"\xff\xff\xff\x7f", b"\x80" * 4)
 
 
 def samples(folder):
@@ -57,7 +58,7 @@ def samples(folder):
 
 
 def mutant(whole, rng):
-    """Bytes set to telling values, pieces removed, doubled, swapped, or the end cut off."""
+    """A mutated copy: bytes set to special values, pieces removed, doubled or swapped, or the end cut off."""
     data = bytearray(whole)
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         at, n = rng.randrange(len(data)), rng.randrange(1, 33)
@@ -72,7 +73,7 @@ def mutant(whole, rng):
             case 3:
                 del data[at:]
             case _:
-                value = rng.choice(INTERESTING)
+                value = rng.choice(SPECIAL_VALUES)
                 data[at : at + len(value)] = value
         if not data:
             break
@@ -80,6 +81,7 @@ def mutant(whole, rng):
 
 
 def attack(path, mutants, rng):
+    """Read mutants of a file; returns how many raised anything else than a WeightsError."""
     whole, name = path.read_bytes(), path.with_name("mutant-" + path.name)
     counts = {"read": 0, "refused": 0, "slow": 0, "FAULT": 0}
     cuts = [whole[:n] for n in range(len(whole))] if path.suffix in (".npz", ".safetensors") else []
@@ -110,7 +112,7 @@ fetch(Weights("imagenet", sys.argv[1], sys.argv[2]))
 
 
 class Slow(SimpleHTTPRequestHandler):
-    """Takes about a second for the file, so that the kills hit the transfer."""
+    """Serves the file in about a second, so that the kills happen during the transfer."""
 
     def copyfile(self, source, out):
         with contextlib.suppress(OSError):  # the other side was killed
@@ -123,7 +125,7 @@ class Slow(SimpleHTTPRequestHandler):
 
 
 def killed_downloads(kills, rng, folder):
-    """Each process is killed at a random moment; the final name must hold the whole file or nothing."""
+    """Kill downloads at random times: the final path must have the complete file or not exist."""
     content = rng.randbytes(8 << 20)
     (folder / "net.h5").write_bytes(content)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Slow, directory=folder))
@@ -141,18 +143,18 @@ def killed_downloads(kills, rng, folder):
         if final.exists():
             whole += 1
             faults += final.read_bytes() != content
-    print(f"{kills} kills: {whole} times the whole file, {faults} faults")
+    print(f"{kills} kills: {whole} complete files, {faults} faults")
     if not whole:
-        print("No download came to its end, so this showed nothing: the machine is too slow for these delays.")
+        print("No download was completed, so nothing was tested: the machine is too slow for these delays.")
     return faults + (not whole)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mutants", type=int, default=10_000, help="for each format")
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--mutants", type=int, default=10_000, help="number of mutants for each format")
+    parser.add_argument("--kills", type=int, default=200, help="number of killed downloads")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="formats whose file name holds this")
+    parser.add_argument("--only", default="", help="only formats whose file name contains this")
     options = parser.parse_args()
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:

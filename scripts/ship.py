@@ -1,12 +1,12 @@
-"""From a run to weights that kzoo carries: 16-bit .npz and card, measured again after rounding.
+"""Turn a run into weights that kzoo ships: a 16-bit .npz and a card, measured again after rounding.
 
     python scripts/ship.py runs/resnet20 --name resnet20
     python scripts/ship.py runs/vgg --name vgg_cifar10 --fold
 
---fold folds each batch norm into the convolution in front of it: NAME is then the model without batch norm. Prints the
-row for kzoo/catalog/pretrained.py. The test images are looked at here, once, and not in training. A run without a
-validation part (--val-fraction 0, as the papers train on CIFAR-10) is measured on them alone, and is that of its last
-epoch.
+--fold folds each batch norm into the convolution in front of it; NAME is then the model without batch norm. Prints the
+row for kzoo/catalog/pretrained.py. The test images are used here, once, and not in training. A run without a validation
+part (--val-fraction 0, as the papers train on CIFAR-10) has the weights of its last epoch, and is measured on the test
+images only.
 """
 
 import argparse
@@ -30,7 +30,7 @@ NOTE = (
 
 
 def arrays_of(model, fold):
-    """{layer/variable: float32 array}, batch norm folded if asked for."""
+    """{layer/variable: float32 array} of a model; `fold` folds its batch norms."""
     import keras
 
     from kzoo.graph.inference import fold
@@ -44,13 +44,14 @@ def arrays_of(model, fold):
             norms[layer.input._keras_history.operation.name] = layer
     for layer in model.layers:
         if layer.weights and not isinstance(layer, keras.layers.BatchNormalization):
-            behind = [norms[layer.name]] if layer.name in norms else []
-            for name, value in zip(("kernel", "bias"), fold(layer, behind), strict=True):
+            followers = [norms[layer.name]] if layer.name in norms else []
+            for name, value in zip(("kernel", "bias"), fold(layer, followers), strict=True):
                 found[f"{layer.name}/{name}"] = value
     return found
 
 
 def is_jpeg(data):
+    """Whether the test images of a data set are JPEG files."""
     from kzoo.data.guards import MAGIC
 
     split = data.splits["test"]
@@ -58,9 +59,9 @@ def is_jpeg(data):
 
 
 def command(config, options):
-    """The command that trains a run again."""
+    """The command line that trains a run again."""
     recipe = config["recipe"]
-    said = {
+    arguments = {
         "data": config["data"],
         "recipe": recipe["name"],
         "epochs": recipe["epochs"],
@@ -68,20 +69,21 @@ def command(config, options):
         "seed": config["seed"],
         "precision": config["precision"],
     }
-    usual = json.loads(json.dumps(RECIPES[recipe["name"]].to_dict()))
-    said |= {k.replace("_", "-"): recipe[k] for k in ("batch_size", "learning_rate") if recipe[k] != usual[k]}
+    defaults = json.loads(json.dumps(RECIPES[recipe["name"]].to_dict()))
+    changes = [k for k in ("batch_size", "learning_rate") if recipe[k] != defaults[k]]
+    arguments |= {k.replace("_", "-"): recipe[k] for k in changes}
     if tuple(config["input_shape"]) != tuple(spec(config["model"]).input_shape):
-        said["input-shape"] = "x".join(map(str, config["input_shape"]))
-    changed = {k: v for k, v in options.items() if k != "aux"}  # train's own default
-    pairs = [f"--{k} {v}" for k, v in said.items()] + [f"--set {k}={v}" for k, v in changed.items()]
+        arguments["input-shape"] = "x".join(map(str, config["input_shape"]))
+    changed = {k: v for k, v in options.items() if k != "aux"}  # kzoo train sets aux itself
+    pairs = [f"--{k} {v}" for k, v in arguments.items()] + [f"--set {k}={v}" for k, v in changed.items()]
     return " ".join(["kzoo train", config["model"], *pairs])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run")
-    parser.add_argument("--name", required=True, help="of the catalog's model that takes the weights")
-    parser.add_argument("--fold", action="store_true")
+    parser.add_argument("run", help="the run folder")
+    parser.add_argument("--name", required=True, help="the model of the catalog that the weights are for")
+    parser.add_argument("--fold", action="store_true", help="fold batch norms")
     args = parser.parse_args()
 
     import numpy as np
@@ -95,28 +97,28 @@ def main():
 
     run = kzoo.load_run(args.run)
     config = run.config
-    usual = json.loads(json.dumps(known_options(spec(config["model"]))))  # tuples as JSON has them
-    options = {k: v for k, v in config["options"].items() if usual[k] != v and k != "aux"}
+    defaults = json.loads(json.dumps(known_options(spec(config["model"]))))  # tuples become lists, as in config.json
+    options = {k: v for k, v in config["options"].items() if defaults[k] != v and k != "aux"}
     data = kzoo.load_data(config["data"], seed=config["seed"], val_fraction=config["val_fraction"])
     parts = [part for part in ("val", "test") if part in data.splits]
     if "test" not in parts:
-        raise SystemExit(f"{config['data']} has no test part: what is shipped was measured.")
-    exact = {part: evaluate(run, split=part, quiet=True) for part in parts}
-    small = {k: v.astype("float16") for k, v in arrays_of(run.model, args.fold).items()}
+        raise SystemExit(f"{config['data']} has no test part, which is needed to measure the weights.")
+    before = {part: evaluate(run, split=part, quiet=True) for part in parts}
+    rounded_arrays = {k: v.astype("float16") for k, v in arrays_of(run.model, args.fold).items()}
     file = FOLDER / f"{args.name}.npz"
     draft = run.path / "shipped.npz"
     with write_atomically(draft) as f:
-        np.savez(f, **small)
+        np.savez(f, **rounded_arrays)
     model = kzoo.build(
         args.name, input_shape=run.input_shape, preprocessing=run.preprocessing, weights=str(draft), **options
     )
     rounded = runs.Run(run.path, {**config, "precision": "float32"}, model)
     after = {part: evaluate(rounded, split=part, quiet=True) for part in parts}
-    for part in exact:
-        a, b = exact[part].top1, after[part].top1
+    for part in before:
+        a, b = before[part].top1, after[part].top1
         print(f"{part}: {a:.4%} as trained, {b:.4%} in 16 bits", file=sys.stderr)
         if b < a - 0.001:
-            raise SystemExit("Rounding to 16 bits costs too much: nothing was shipped.")
+            raise SystemExit("Rounding to 16 bits loses too much accuracy: nothing was written.")
 
     history = runs.read_csv(run.path / runs.HISTORY)
     seconds = sum(float(row["seconds"]) for row in history)
@@ -135,7 +137,7 @@ def main():
         "val_top1": after["val"].top1 if "val" in after else None,
         "test_top1": after["test"].top1,
         "test_images": after["test"].images,
-        # As the recipe distorts the images, and while the weights moved: the papers' training error.
+        # On augmented images, while the weights were changing: the papers' training error.
         "train_top1": [round(float(row["accuracy"]), 4) for row in history],
         "seconds": round(seconds),
         "hardware": config["hardware"],
@@ -147,8 +149,8 @@ def main():
         "licence": "Apache-2.0 (kzoo)",
         "data_licence": LICENCES.get(config["data"], "see the data"),
         "intended_use": "Teaching, tests, a start for fine-tuning, and demonstrations.",
-        "limits": f"Knows {len(config['classes'])} classes and pictures of "
-        f"{'x'.join(map(str, config['input_shape'][:2]))} pixels; says something about any picture.",
+        "limits": f"Trained on {len(config['classes'])} classes and images of "
+        f"{'x'.join(map(str, config['input_shape'][:2]))} pixels; it answers with one of its classes for any image.",
     }
     with write_atomically(file) as f:
         f.write(draft.read_bytes())

@@ -1,12 +1,12 @@
-"""Which weights paint how well, and the pictures of the README.
+"""Compare weights for style transfer, and draw the pictures of the README.
 
-    python scripts/style_figures.py compare --vgg VGG19_WEIGHTS      random, kzoo's own and the real network, in numbers
+    python scripts/style_figures.py compare --vgg VGG19_WEIGHTS      numbers for random weights, kzoo's own and VGG-19
     python scripts/style_figures.py pictures --vgg VGG19_WEIGHTS     scripts/pictures/*.jpg
 
-The numbers: for each picture the relative Gram distance |G - A|^2 / |A|^2 from the style and the relative distance
-|F - P|^2 / |P|^2 from the content, both as the real network's first layers (block1_conv1 .. block3_conv1) see them.
-Contents are scikit-learn's sample photographs (china.jpg by danielbuechele, flower.jpg by vultilion, CC BY 2.0), styles
-kzoo's own paintings, so what comes out may be shown.
+The numbers are, for each result, the relative Gram distance |G - A|^2 / |A|^2 to the style and the relative distance
+|F - P|^2 / |P|^2 to the content, both in the feature maps of VGG-19's first layers (block1_conv1 .. block3_conv1). The
+contents are scikit-learn's sample photographs (china.jpg by danielbuechele, flower.jpg by vultilion, CC BY 2.0), the
+styles kzoo's own paintings, so the results may be published.
 """
 
 import argparse
@@ -18,10 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 FOLDER = Path(__file__).parent / "pictures"
-FRONT = tuple(f"block{i}_conv1" for i in (1, 2, 3))
+FIRST_LAYERS = tuple(f"block{i}_conv1" for i in (1, 2, 3))
 
 
 def photographs():
+    """{name: (H, W, 3) uint8} of the contents."""
     from sklearn.datasets import load_sample_images
 
     sample = load_sample_images()
@@ -29,21 +30,24 @@ def photographs():
 
 
 def paintings():
+    """{name: (H, W, 3) uint8} of the styles."""
     from kzoo.data.drawn import PAINTINGS, painting
 
     return {name: np.asarray(painting(name)) for name in PAINTINGS}
 
 
 def compare(options):
-    """Every way of looking, every pair: the distances as VGG-19 sees them."""
+    """Print the mean distances, in VGG-19's feature maps, of all pairs for each variant."""
     import kzoo
     from kzoo.synthesis import pictures
     from kzoo.synthesis.network import catalog_model, cut_network
     from kzoo.synthesis.objective import CompiledNetwork, StyleObjective
 
-    network = cut_network(catalog_model("vgg19", options.vgg), content_layers=FRONT[-1:], style_layers=FRONT)
+    network = cut_network(
+        catalog_model("vgg19", options.vgg), content_layers=FIRST_LAYERS[-1:], style_layers=FIRST_LAYERS
+    )
     compiled = CompiledNetwork(network)
-    ways = {
+    variants = {
         "content as it is": None,
         "random": {"weights": "random"},
         "cifar10": {"weights": "cifar10"},
@@ -51,13 +55,13 @@ def compare(options):
         "cifar10, block1 to block3": {
             "weights": "cifar10",
             "balance": "relative",
-            "style_layers": FRONT,
-            "content_layers": FRONT[-1:],
+            "style_layers": FIRST_LAYERS,
+            "content_layers": FIRST_LAYERS[-1:],
         },
         "VGG-19's front": {"weights": options.vgg},
     }
     print(f"{'':28}{'Gram distance':>15}{'content distance':>18}   mean of all pairs at {options.size} px")
-    for name, how in ways.items():
+    for name, settings in variants.items():
         found = []
         for content_name, content in photographs().items():
             for style_name, style in paintings().items():
@@ -67,9 +71,9 @@ def compare(options):
 
                 objective = StyleObjective(compiled, fitted(content), [fitted(style)], range_weight=0)
                 picture = fitted(content)
-                if how is not None:
+                if settings is not None:
                     result = kzoo.stylize(
-                        content, style, size=options.size, evaluations=options.evaluations, quiet=True, **how
+                        content, style, size=options.size, evaluations=options.evaluations, quiet=True, **settings
                     )
                     picture = result.picture[None].astype("float32")
                     if options.out:
@@ -83,13 +87,13 @@ def compare(options):
         montage(Path(options.out), ("random", "cifar10", "VGG-19's front"))
 
 
-def montage(folder, ways):
-    """scripts/pictures/weights.jpg: what each of the ways made of the two pairs, in a row."""
+def montage(folder, variants):
+    """Write scripts/pictures/weights.jpg: a row for each pair, with the result of each variant."""
     from PIL import Image
 
     rows = []
     for pair in ("china-strokes", "flower-glass"):
-        row = [np.asarray(Image.open(folder / f"{pair}-{way.replace(' ', '_')}.png")) for way in ways]
+        row = [np.asarray(Image.open(folder / f"{pair}-{variant.replace(' ', '_')}.png")) for variant in variants]
         rows.append(np.concatenate([np.pad(p, ((2, 2), (2, 2), (0, 0)), constant_values=255) for p in row], 1))
     FOLDER.mkdir(exist_ok=True)
     _save(FOLDER / "weights.jpg", np.concatenate(rows))
@@ -102,7 +106,7 @@ def _save(path, picture):
 
 
 def draw(options):
-    """The README's pictures."""
+    """Write the pictures of the README."""
     import kzoo
     from kzoo.synthesis import pictures
 
@@ -111,12 +115,13 @@ def draw(options):
     for content, style in (("china", "strokes"), ("flower", "glass")):
         result = kzoo.stylize(photos[content], styles[style], size=640, weights=options.vgg, quiet=True)
         joined = FOLDER / "joined.png"
-        pictures.side_by_side(joined, [styles[style], result.picture])  # not the photograph: it is not ours
+        # Without the photograph: its rights are not ours.
+        pictures.side_by_side(joined, [styles[style], result.picture])
         shrink(joined, FOLDER / f"{content}-{style}.jpg")
 
 
 def shrink(path, out, width=640):
-    """A PNG as a JPEG of that width; the PNG goes."""
+    """Write a PNG as a JPEG of that width, and delete the PNG."""
     from PIL import Image
 
     with Image.open(path) as picture:
@@ -130,7 +135,7 @@ def main():
     parser.add_argument("--vgg", required=True, help="VGG-19's weights, or a file with its first layers")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--evaluations", type=int, default=200)
-    parser.add_argument("--out", help="a folder for the pictures that are compared")
+    parser.add_argument("--out", help="a folder for the results of compare")
     options = parser.parse_args()
     {"compare": compare, "pictures": draw}[options.what](options)
 

@@ -1,4 +1,4 @@
-"""Print the table of all models, from the catalog and the ledger; --write puts it into kzoo/catalog/README.md."""
+"""Print the table of all models, from the catalog and the ledger; --write updates kzoo/catalog/README.md."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ HEAD = ("Model", "Paper", "Input", "Parameters", "published", "Multiply-adds", "
 
 
 def line(row, totals):
-    """A row of the table; totals: a `kzoo.ledger` of it, its totals."""
+    """The row of a model, a ModelSpec; totals: those of its ledger."""
     from kzoo.graph.ledger import count
 
     paper = f"{row.paper.authors} {row.paper.year}"
@@ -33,7 +33,7 @@ def line(row, totals):
 
 
 def table(names=None):
-    """The table as Markdown: trainable parameters and multiply-adds for one image, ours beside the published ones."""
+    """The table as Markdown: trainable parameters and multiply-adds of one image, computed and published."""
     from kzoo.graph.ledger import ledger
 
     lines = ["| " + " | ".join(HEAD) + " |", "|---|---|---|--:|--:|--:|--:|"]
@@ -41,17 +41,17 @@ def table(names=None):
 
 
 def between_markers(text):
-    """What the page has now: (before, table, after); KzooError without the two markers."""
+    """Split the page into (before, table, after); KzooError if it lacks the two markers."""
     before, begin, rest = text.partition(BEGIN)
     now, end, after = rest.partition(END)
     if not (begin and end):
-        raise KzooError(f"{PAGE} has no place for the table: put the lines {BEGIN} and {END} where it belongs.")
+        raise KzooError(f"{PAGE} has no place for the table: add the lines {BEGIN} and {END} there.")
     return before, now.strip(), after
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put the table between the page's markers")
+    parser.add_argument("--write", action="store_true", help="write the table between the markers of the page")
     if not parser.parse_args().write:
         print(table())
         return

@@ -1,8 +1,11 @@
-"""The commands: one file for each verb, loaded when it is used, so that `kzoo list` and `--help` answer at once."""
+"""The commands: one file for each verb, imported when it is used, so that `kzoo list` and `--help` are fast."""
+
+from __future__ import annotations
 
 import atexit
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
@@ -11,32 +14,35 @@ import click
 from kzoo import runs
 from kzoo.errors import KzooError
 
-# Verb -> what it does. Files are kzoo/cli/<verb>.py, each with a click command called `command`.
+# Verb -> help text. The file kzoo/cli/<verb>.py has the click command as `command`.
 VERBS = {
-    "demo": "See a real network trained, tested and used, in about two minutes.",
+    "demo": "Fine-tune, test, export and use a network, in about two minutes.",
     "list": "List the models of the catalog.",
-    "info": "Show what each layer of a model costs.",
-    "data": "Check a data set: broken files, duplicates, class weights.",
+    "info": "Show the parameters, multiply-adds and memory of each layer of a model.",
+    "data": "Check a data set: corrupt files, duplicates, class weights.",
     "train": "Train a model.",
-    "finetune": "Make a classifier from photos and a pretrained network.",
-    "scout": "Rank pretrained networks for photos, before anybody trains.",
+    "finetune": "Fine-tune a pretrained network on your photos.",
+    "scout": "Rank pretrained networks for your photos, before training.",
     "evaluate": "Measure a trained model on a data set.",
-    "predict": "Say what a run, an export or a published model sees in images.",
-    "export": "Write a trained model as a folder that takes encoded images and proves itself.",
-    "verify": "Check that an export computes what it did when it was made.",
+    "predict": "Classify images with a run, an export or a published model.",
+    "export": "Export a trained model as a SavedModel that takes encoded images.",
+    "verify": "Check that an export gives the results it gave when it was written.",
     "serve": "Serve an export over HTTP.",
     "style": "Paint a picture in the style of another.",
-    "stylenet": "Train a network that paints one style in one pass; paint with it.",
-    "reproduce": "Train shipped weights again and compare.",
+    "stylenet": "Train a fast style transfer network for one style, and apply it.",
+    "reproduce": "Train shipped weights again, and compare the accuracy.",
     "weights": "List published weights, or verify a file.",
 }
 
 
 class Verbs(click.Group):
+    """A group whose commands are imported when they are used."""
+
     def parse_args(self, ctx, args):
         line = tuple(args)
         rest = super().parse_args(ctx, args)
-        token = runs.argv.set(line)  # for the record of a run; a later call of a function is not this command
+        # For config.json. It is reset at the end, since later calls of functions are not made by this command.
+        token = runs.argv.set(line)
         ctx.call_on_close(lambda: runs.argv.reset(token))
         return rest
 
@@ -56,7 +62,7 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx, formatter):
-        with formatter.section("Commands"):  # from the table: help for all verbs imports none of them
+        with formatter.section("Commands"):  # from the table, so that --help imports no verb
             formatter.write_dl(list(VERBS.items()))
 
 
@@ -70,9 +76,18 @@ def group():
     """
 
 
-def main(args=None, prog_name="kzoo"):
-    """Run a command line and exit: 0 for success, 1 for a KzooError (one line), 2 for wrong usage, 130 for Ctrl-C."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters reaches us as an exception
+def main(args: Sequence[str] | None = None, prog_name: str = "kzoo") -> None:
+    """Run a command line and exit.
+
+    Args:
+        args: the arguments; those of this process by default.
+        prog_name: for usage messages.
+
+    Raises:
+        SystemExit: with the code 0 for success, 1 for a KzooError (printed in one line), 2 for wrong usage, 130 for
+            Ctrl-C.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors arrive as exceptions; the rest is noise
     try:
         group.main(args=args, prog_name=prog_name, standalone_mode=False)
     except KzooError as e:
@@ -85,15 +100,18 @@ def main(args=None, prog_name="kzoo"):
         click.echo("Stopped.", err=True)
         sys.exit(130)
     except SystemExit:
-        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):  # kzoo list | head: click marks it so, and says 1
+        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):  # `kzoo list | head`: click exits with 1
             sys.exit(0)
         raise
 
 
-def entry(args=None):
-    """`main` for a process of its own, which ends with the command: taking TensorFlow apart takes another second.
+def entry(args: Sequence[str] | None = None) -> None:
+    """`main` for a process of its own: exits without unloading TensorFlow, which would take another second.
 
-    What was registered to be done at the end is done; files are closed, and nothing else needs to be put away.
+    Functions that were registered with atexit run, and output is flushed; nothing else needs to be cleaned up.
+
+    Args:
+        args: the arguments; those of this process by default.
     """
     code = 0
     try:
@@ -104,6 +122,6 @@ def entry(args=None):
         sys.exit(code)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # closed, or nobody reads
+        with suppress(Exception):  # closed, or a closed pipe
             stream.flush()
     os._exit(code)

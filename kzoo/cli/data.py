@@ -1,4 +1,4 @@
-"""kzoo data: look at a data set before training on it."""
+"""kzoo data: check a data set before training on it."""
 
 import click
 
@@ -8,7 +8,7 @@ from kzoo.errors import DataError
 
 @click.group("data")
 def command():
-    """Look at a data set.
+    """Check a data set.
 
     \b
     Example: kzoo data check photos
@@ -17,15 +17,17 @@ def command():
 
 @command.command("check", epilog="Example: kzoo data check photos --json > passport.json")
 @click.argument("photos")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Of the division, if PHOTOS has none.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if files are unusable or duplicates lie across splits.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Of the split into parts, if PHOTOS has none."
+)
+@click.option("--strict", is_flag=True, help="Exit with code 1 if files are unusable, or if parts share duplicates.")
 @click.option("--out", metavar="FILE", help="Write the passport to FILE, as JSON if it ends in .json.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @as_json
 def check_command(photos, seed, strict, out, quiet, as_json):
-    """Print the passport of PHOTOS: counts, sizes, unreadable and damaged files, duplicates, class weights.
+    """Print the passport of PHOTOS: counts, sizes, unreadable and corrupt files, duplicates, class weights.
 
-    PHOTOS is what kzoo train --data takes: a folder, a .csv, an .npz, a named set.
+    PHOTOS is whatever kzoo train --data takes: a folder, a .csv, an .npz, or the name of a data set.
     """
     from kzoo.data.passport import check_data
     from kzoo.files import write_atomically

@@ -1,4 +1,6 @@
-"""kzoo demo: a real network trained, tested and used, each step as the command that a user would type."""
+"""kzoo demo: fine-tune, test, export and use a network; each step is a command that a user could type."""
+
+from __future__ import annotations
 
 import shlex
 import sys
@@ -14,64 +16,68 @@ from kzoo.files import make_folder
 
 
 @click.command("demo", epilog="Example: kzoo demo --out my-first-run")
-@click.option("--out", metavar="FOLDER", help="Keep what the demo makes; a temporary folder by default.")
+@click.option("--out", metavar="FOLDER", help="Keep the results in FOLDER; by default they are deleted.")
 def command(out):
-    """See a real network fine-tuned, tested, exported and used, in about two minutes, without a network or any data.
+    """Fine-tune, test, export and use a network, in about two minutes, without internet or data of your own.
 
-    Every step prints its command, so that it can be typed again.
+    Every step prints its command, so that you can run it yourself.
     """
     if out is None:
         with tempfile.TemporaryDirectory(prefix="kzoo-demo-") as folder:
             try:
                 steps(Path(folder))
             except RunError as e:
-                if not hasattr(e, "exit_code"):  # Ctrl-C: what the step kept goes with the folder
+                if not hasattr(e, "exit_code"):  # Ctrl-C: its message says what is kept, but the folder is deleted
                     raise
-                e.args = ("The demo was stopped, and nothing is kept; --out FOLDER would keep it.",)
+                e.args = ("The demo was stopped and its results were deleted; --out FOLDER keeps them.",)
                 raise
         return
     folder = Path(out)
     make_folder(folder)
     if any(folder.iterdir()):
-        raise KzooError(f"{folder} is not empty: the demo wants a folder of its own.")
+        raise KzooError(f"{folder} is not empty: the demo needs an empty folder.")
     steps(folder)
-    click.echo(f"\nEverything that the demo made is in {folder}.")
+    click.echo(f"\nAll results are in {folder}.")
 
 
-def steps(folder):
+def steps(folder: Path) -> None:
+    """Run all steps of the demo; their results go into `folder`."""
     began = time.monotonic()
     run, model, pictures = str(folder / "digits"), str(folder / "saved_model"), folder / "pictures"
 
-    say("1. What there is", "The catalog holds classic networks, each as its paper has it.")
+    heading("1. The catalog", "Classic networks, each built as its paper describes it.")
     kzoo("list")
 
-    say(
-        "2. What a network costs",
+    heading(
+        "2. The cost of a network",
         "Every layer of LeNet-5 (1998): its output, parameters, multiply-adds, receptive field.",
     )
     kzoo("info", "lenet5")
 
-    say("3. What kzoo trained", "Small weights that kzoo carries: no download. `kzoo reproduce NAME` makes them again.")
+    heading(
+        "3. Shipped weights",
+        "Small networks that kzoo trained; no download is needed. `kzoo reproduce NAME` trains them again.",
+    )
     kzoo("reproduce")
 
-    say(
-        "4. Fine-tune one",
-        "resnet20 knows CIFAR-10's ships and frogs. Now it learns 1,438 real handwritten digits, which come with "
-        "scikit-learn: its features once, then a new head, then all layers, stage by stage from the top.",
+    heading(
+        "4. Fine-tune",
+        "resnet20 was trained on CIFAR-10, which has ships and frogs. Here it is fine-tuned on 1,438 handwritten "
+        "digits from scikit-learn: first a new head on cached features, then all layers, stage by stage from the top.",
     )
     kzoo("finetune", "digits", "--model", "resnet20", "--unfreeze", "all", "--epochs", "5", "--seed", "0", "--out", run)
 
-    say("5. Test it", "359 digits that it has never seen: how many it gets right, and which it takes for which.")
+    heading("5. Evaluate", "359 held-out digits: accuracy, and a confusion matrix.")
     kzoo("evaluate", run)
 
-    say("6. Ship it", "The whole classifier as a SavedModel that takes a JPEG or PNG, and proves itself.")
+    heading("6. Export", "The whole classifier as a SavedModel that takes JPEG and PNG files; then check the export.")
     kzoo("export", run, "--out", model)
     kzoo("verify", model)
 
-    say("7. Use it", "Three of the test digits as image files, and what the export sees in them.")
+    heading("7. Predict", "Three of the test digits as image files, classified by the export.")
     kzoo("predict", model, *write_pictures(pictures), "--top", "3")
 
-    say("8. Paint", "One of kzoo's own drawings, in the style of another, by a small VGG that kzoo trained.")
+    heading("8. Style transfer", "A drawing in the style of another one, by a small VGG that kzoo trained.")
     kzoo(
         "style",
         *write_paintings(pictures),
@@ -85,18 +91,19 @@ def steps(folder):
         str(folder / "painted.png"),
     )
 
-    click.echo(f"\nDone in {time.monotonic() - began:.0f} s. Now with your own pictures, a folder for each class:")
-    click.echo("  kzoo finetune my-pictures/")
+    click.echo(f"\nDone in {time.monotonic() - began:.0f} s. Next, use your own photos, with a folder for each class:")
+    click.echo("  kzoo finetune my-photos/")
 
 
-def say(title, text):
+def heading(title: str, text: str) -> None:
+    """Print the heading and the description of a step."""
     click.echo()
     click.secho(title, bold=True)
     click.echo(text)
 
 
-def kzoo(*args):
-    """Print a command and run it here; its errors end the demo as they would end the command."""
+def kzoo(*args: str) -> None:
+    """Print a command and run it in this process; an error ends the demo as it would end the command."""
     from kzoo.cli import group
 
     click.secho("$ " + shlex.join(["kzoo", *args]), fg="cyan")
@@ -105,8 +112,8 @@ def kzoo(*args):
     sys.stdout.flush()
 
 
-def write_paintings(folder):
-    """Two of kzoo's own paintings as PNG files."""
+def write_paintings(folder: Path) -> list[str]:
+    """Write two of kzoo's own paintings as PNG files; returns their paths."""
     from kzoo.data.drawn import painting
 
     paths = [folder / f"{name}.png" for name in ("glass", "strokes")]
@@ -115,8 +122,8 @@ def write_paintings(folder):
     return [str(path) for path in paths]
 
 
-def write_pictures(folder):
-    """Three test digits as PNG files named after what they show."""
+def write_pictures(folder: Path) -> list[str]:
+    """Write three test digits as PNG files, each named after its digit; returns their paths."""
     from PIL import Image
 
     from kzoo.data.loading import load_data
@@ -127,6 +134,7 @@ def write_pictures(folder):
     paths = []
     for i in (3, 60, 200):
         path = folder / f"a_{data.classes[test.labels[i]]}.png"
-        Image.fromarray(test.images[i, ..., 0]).resize((64, 64), Image.Resampling.BICUBIC).save(path)
+        digit = Image.fromarray(test.images[i][..., 0])
+        digit.resize((64, 64), Image.Resampling.BICUBIC).save(path)
         paths.append(str(path))
     return paths

@@ -7,14 +7,18 @@ from kzoo.cli.options import as_json, load_keras, print_json
 
 @click.command("evaluate", epilog="Example: kzoo evaluate runs/mnist")
 @click.argument("run")
-@click.option("--data", metavar="DATA", help="As in kzoo train; by default what RUN was trained on.")
-@click.option("--split", type=click.Choice(["train", "val", "test", "all"]), help="Default: test, else val, else all.")
-@click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--data", metavar="DATA", help="As in kzoo train; by default the data that RUN was trained on.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test", "all"]),
+    help="The part to measure on; by default test, else val, else all.",
+)
+@click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Images computed at once.")
 @as_json
 def command(run, data, split, batch_size, as_json):
-    """Top-1, top-5, loss, precision and recall by class, and the confusion matrix of RUN's best model.
+    """Measure RUN's best model: top-1, top-5, loss, precision and recall by class, confusion matrix.
 
-    Also written to RUN as evaluation-SPLIT.json and confusion-SPLIT.png.
+    The results are also written to RUN as evaluation-SPLIT.json and confusion-SPLIT.png.
     """
     load_keras()
     from kzoo.evaluating.evaluation import evaluate

@@ -1,4 +1,4 @@
-"""kzoo export: write a trained classifier as a folder that proves itself."""
+"""kzoo export: write a trained classifier as a folder, with a card and checks."""
 
 import click
 
@@ -10,22 +10,36 @@ option = option_of(ExportOptions)
 
 @click.command("export", epilog="Example: kzoo export runs/mnist --out saved_models/mnist")
 @click.argument("model", metavar="RUN|MODEL")
-@option("formats", flag="--format", metavar="NAMES", help=f"Of {', '.join(FORMATS)}, with commas.")
-@click.option("--out", metavar="DIR", help="saved_models/NAME by default.")
-@option("precision", type=click.Choice(PRECISIONS), help="Of the SavedModel; auto: what this machine is fast in.")
-@option("abstain", type=float, metavar="LEVEL", help="Say when to abstain, at a level such as 0.99.")
+@option(
+    "formats",
+    flag="--format",
+    metavar="NAMES",
+    help=f"The formats to write, of {', '.join(FORMATS)}, separated by commas.",
+)
+@click.option("--out", metavar="DIR", help="The folder to write; saved_models/NAME by default.")
+@option("precision", type=click.Choice(PRECISIONS), help="Of the SavedModel; auto: the fastest on this machine.")
+@option(
+    "abstain",
+    type=float,
+    metavar="LEVEL",
+    help="Report when to abstain, by conformal prediction at a level such as 0.99.",
+)
 @option("weights", help="For a model of the catalog: a tag or a file; the first published set by default.")
-@option("classes", metavar="FILE", help="Names of the classes, a line each, for weights that bring none.")
-@option("top", type=click.IntRange(1), help="How many labels an answer has.")
-@option("measure", type=click.IntRange(0), help="Of how many images the accuracy of each format is measured; 0: none.")
-@option("licence", help="Of the weights, for the card.")
-@option("data_licence", help="Of the data, for the card.")
-@click.option("--force", is_flag=True, help="Replace an export that is there.")
-@click.option("--quiet", is_flag=True)
+@option("classes", metavar="FILE", help="Class names, one on each line, for weights without class names.")
+@option("top", type=click.IntRange(1), help="The number of labels in an answer.")
+@option(
+    "measure",
+    type=click.IntRange(0),
+    help="The number of images on which the accuracy of each format is measured; 0: none.",
+)
+@option("licence", help="Licence of the weights, for the card.")
+@option("data_licence", help="Licence of the data, for the card.")
+@click.option("--force", is_flag=True, help="Replace an existing export.")
+@click.option("--quiet", is_flag=True, help="No progress.")
 def command(model, out, force, quiet, **options):
     """Write RUN or MODEL as a SavedModel that takes encoded images, with labels, card and golden images.
 
-    Each format runs the golden images in a fresh process; nothing is written if one computes anything else.
+    Each format runs the golden images in a new process; nothing is written if its results differ from the model's.
     """
     options = given(options)
     ExportOptions(**options)

@@ -1,4 +1,8 @@
-"""kzoo finetune: from a folder of photos to a classifier."""
+"""kzoo finetune: fine-tune a pretrained network on a folder of photos."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import click
 
@@ -10,8 +14,8 @@ from kzoo.finetuning.options import AUGMENTATIONS, MIXTURES, FinetuneOptions
 option = option_of(FinetuneOptions)
 
 
-def weights_by_class(ctx, param, value):
-    """A click callback: "balanced", or "ants=1,bees=2" to a dict."""
+def weights_by_class(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    """A click callback: None and "balanced" are kept; "ants=1,bees=2" becomes {"ants": 1.0, "bees": 2.0}."""
     if value is None or value == "balanced":
         return value
     try:
@@ -23,36 +27,53 @@ def weights_by_class(ctx, param, value):
 
 @click.command("finetune", epilog="Example: kzoo finetune photos --model mobilenet_v2 --out runs/photos")
 @click.argument("photos", required=False)
-@click.option("--model", metavar="NAME", help="Of kzoo list; the one with the best weights found locally by default.")
-@click.option("--weights", metavar="TAG|PATH", help="Such as imagenet; the best found locally by default.")
-@option("unfreeze", metavar="none|auto|STAGE|all", help="How deep to train; auto: while it helps.")
-@option("epochs", type=click.IntRange(1), help="Of each stage.")
-@option("budget", callback=seconds, metavar="TIME", help="For all of it, such as 90s, 5m, 1h.")
-@option("augment", type=click.Choice(AUGMENTATIONS), help="For deeper layers.")
-@option("mix", type=click.Choice(MIXTURES), help="Mix pictures while deeper layers train.")
-@option("views", type=click.IntRange(0), help="Augmented views of each photo for the head.")
-@option("shots", type=click.IntRange(1), metavar="K", help="Use K photos of each class, drawn by the seed.")
-@option("class_weights", callback=weights_by_class, metavar="balanced|a=1,b=2", help="Weights in the loss.")
-@option("label_smoothing", type=float, help="Of the loss, in [0, 1).")
-@option("focal", type=float, metavar="GAMMA", help="The focal loss's exponent; 0 is cross-entropy.")
-@option("seed", type=click.IntRange(0, MAX_SEED), help="Of everything that is drawn.")
-@option("precision", type=click.Choice(PRECISIONS), help="auto: what this machine is fast in.")
-@option("input_shape", callback=shape, metavar="HxWxC", help="Such as 160x160x3; as published by default.")
-@option("strict", help="Refuse unusable photos instead of leaving them out.")
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="A network of kzoo list; by default the one with the most accurate weights found locally.",
+)
+@click.option(
+    "--weights", metavar="TAG|PATH", help="Such as imagenet; by default the most accurate weights found locally."
+)
+@option(
+    "unfreeze",
+    metavar="none|auto|STAGE|all",
+    help="Which layers to train: the head only, deeper stages as long as it helps, down to STAGE, or all.",
+)
+@option("epochs", type=click.IntRange(1), help="Epochs of training for each stage.")
+@option("budget", callback=seconds, metavar="TIME", help="Limit of the total time, such as 90s, 5m, 1h.")
+@option("augment", type=click.Choice(AUGMENTATIONS), help="Augmentation while deeper layers are trained.")
+@option("mix", type=click.Choice(MIXTURES), help="Mix images while deeper layers are trained.")
+@option("views", type=click.IntRange(0), help="Augmented copies of each photo for training the head.")
+@option("shots", type=click.IntRange(1), metavar="K", help="Use only K photos of each class, chosen by the seed.")
+@option(
+    "class_weights", callback=weights_by_class, metavar="balanced|a=1,b=2", help="Weights of the classes in the loss."
+)
+@option("label_smoothing", type=float, help="Label smoothing of the loss, in [0, 1).")
+@option("focal", type=float, metavar="GAMMA", help="Exponent of the focal loss; 0 is cross-entropy.")
+@option("seed", type=click.IntRange(0, MAX_SEED), help="Of all random choices.")
+@option("precision", type=click.Choice(PRECISIONS), help="auto: the fastest on this machine.")
+@option(
+    "input_shape",
+    callback=shape,
+    metavar="HxWxC",
+    help="Size of the input, such as 160x160x3; as published by default.",
+)
+@option("strict", help="Stop at unusable photos instead of leaving them out.")
 @click.option("--out", metavar="RUN", help="The run folder; runs/MODEL-PHOTOS by default.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
-@click.option("--quiet", is_flag=True)
+@click.option("--quiet", is_flag=True, help="No progress.")
 def command(photos, model, weights, out, resume, quiet, **options):
-    """Make a classifier from PHOTOS and a pretrained network, and leave a run folder with a report.
+    """Fine-tune a pretrained network on PHOTOS, and write a run folder with a report.
 
-    PHOTOS is a folder of class folders, one with train/, val/ and perhaps test/, a CSV (path,label[,split]), or
-    tfds:NAME. A part that you set apart is never trained on: test measures; val validates if there is a test part, and
-    measures if there is none.
+    PHOTOS is a folder of class folders, a folder with train/, val/ and optionally test/, a CSV (path,label[,split]), or
+    tfds:NAME. Your own val/ and test/ parts are never trained on. Accuracy is measured on test; val is used for
+    validation, or, if there is no test, for measuring.
     """
     if photos is None and not resume:
         raise click.UsageError("Missing argument 'PHOTOS'.")
     if model is not None:
-        spec(model)  # a wrong name answers at once
+        spec(model)  # before Keras is imported: a wrong name is refused at once
     FinetuneOptions(**given(options))
     from kzoo.finetuning.pipeline import finetune_run
 

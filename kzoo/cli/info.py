@@ -1,4 +1,4 @@
-"""kzoo info: what each layer of a model costs."""
+"""kzoo info: parameters, multiply-adds and memory of each layer of a model."""
 
 import shutil
 from textwrap import fill
@@ -11,12 +11,17 @@ from kzoo.cli.options import as_json, load_keras, print_json, shape
 
 @click.command("info", epilog="Example: kzoo info vgg16 --input-shape 160x160x3")
 @click.argument("model")
-@click.option("--input-shape", callback=shape, metavar="HxWxC", help="Such as 160x160x3; as published by default.")
-@click.option("--num-classes", type=click.IntRange(1), help="As published by default.")
+@click.option(
+    "--input-shape",
+    callback=shape,
+    metavar="HxWxC",
+    help="Size of the input, such as 160x160x3; as published by default.",
+)
+@click.option("--num-classes", type=click.IntRange(1), help="The number of classes; as published by default.")
 @as_json
 def command(model, input_shape, num_classes, as_json):
-    """Show what each layer of MODEL costs: output size, parameters, multiply-adds, memory, receptive field."""
-    row = spec(model)  # before Keras is imported: a wrong name answers at once
+    """Show output size, parameters, multiply-adds, memory and receptive field of each layer of MODEL."""
+    row = spec(model)  # before Keras is imported: a wrong name is refused at once
     load_keras()
     from kzoo.graph.ledger import count, ledger
 

@@ -1,7 +1,11 @@
-"""Options and outputs that several commands share."""
+"""Options and output that several commands share."""
+
+from __future__ import annotations
 
 import json as json_library
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import click
 
@@ -12,7 +16,7 @@ __all__ = ["as_json", "given", "load_keras", "option_of", "print_json", "seconds
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def shape(ctx, param, value):
+def shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int, int] | None:
     """A click callback: "160x160x3", "160,160,3" or "160" to (160, 160, 3)."""
     if value is None:
         return None
@@ -29,7 +33,7 @@ def shape(ctx, param, value):
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
-def seconds(ctx, param, value):
+def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """A click callback: "90", "90s", "2m" or "1h" to seconds."""
     if value is None:
         return None
@@ -39,11 +43,17 @@ def seconds(ctx, param, value):
     return float(match[1]) * UNITS[match[2]]
 
 
-def option_of(options):
-    """A function that makes a click option of a field of an options dataclass: its help ends in the field's default.
+def option_of(options: type) -> Callable:
+    """Make a function that turns a field of an options dataclass into a click option.
 
-    The option itself has no default, so that the command knows what was given: whoever resumes a run gives nothing
-    again, and what is given must be what it was.
+    The help of the option ends in the field's default. The option itself has no default, so that the command knows
+    which options were given: when a run is resumed, options that are not given are taken from the run.
+
+    Args:
+        options: the dataclass.
+
+    Returns:
+        A function (field name, help=..., flag=None, **settings of click.option) that returns a decorator.
     """
 
     def option(name, *, help, flag=None, **settings):
@@ -58,18 +68,18 @@ def option_of(options):
     return option
 
 
-def given(options):
-    """The options that were given on the command line: those that are not None."""
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given on the command line: those whose value is not None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
-def print_json(data):
-    """Data goes to stdout; NaN and infinity, which JSON lacks, become null."""
+def print_json(data: Any) -> None:
+    """Print data as JSON to stdout; NaN and infinity, which JSON does not have, become null."""
     click.echo(json_text(data))
 
 
-def json_text(data):
-    """JSON in UTF-8 that can be printed: the bytes of a file name that is none are escaped, which is JSON, too."""
+def json_text(data: Any) -> str:
+    """Data as JSON that can be encoded in UTF-8: bytes of file names that are not UTF-8 are escaped."""
     text = json_library.dumps(_finite(data), indent=2, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode()
 

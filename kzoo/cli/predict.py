@@ -1,4 +1,4 @@
-"""kzoo predict: what a trained model sees in images."""
+"""kzoo predict: classify images with a trained model."""
 
 import csv
 import json
@@ -13,19 +13,19 @@ from kzoo.errors import DataError
 @click.command("predict", epilog="Example: kzoo predict saved_models/mnist photo.jpg folder/ --csv > seen.csv")
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True)
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="How many classes to show.")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="The number of classes to show.")
 @click.option("--weights", help="For a model of the catalog: a tag or a file; the first published set by default.")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images computed at once.")
 @as_json
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: image, error, class_1, probability_1, ..., abstain.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def command(model, images, top, weights, batch_size, as_json, as_csv, quiet):
-    """Classify IMAGES (files or folders, thousands if need be) with MODEL: a run, an export, or a name of the catalog.
+def command(*, model, images, top, weights, batch_size, as_json, as_csv, quiet):
+    """Classify IMAGES, which are files or folders, with MODEL: a run, an export, or a name of the catalog.
 
-    Unreadable images are named, the others classified; the exit code is 1 if there was any.
+    Unreadable images are reported and the others are classified; the exit code is then 1.
     """
     if as_json and as_csv:
-        raise click.UsageError("--json or --csv, not both.")
+        raise click.UsageError("Use either --json or --csv, not both.")
     load_keras()
     from kzoo.evaluating.loading import load_model
     from kzoo.evaluating.prediction import predict
@@ -33,12 +33,12 @@ def command(model, images, top, weights, batch_size, as_json, as_csv, quiet):
 
     model = load_model(model, weights)
     write = _Json() if as_json else _Csv(model.task, top) if as_csv else _Text(model.task)
-    bad = seen = 0
+    bad = total = 0
     with progress(quiet=quiet or (len(images) < 2 and sys.stdout.isatty())) as bar:
 
-        def advance(done, every):
+        def advance(done, images):
             if not advance.started:
-                bar.start("classifying", every)
+                bar.start("classifying", images)
                 advance.started = True
             bar.advance(done - advance.done)
             advance.done = done
@@ -46,15 +46,15 @@ def command(model, images, top, weights, batch_size, as_json, as_csv, quiet):
         advance.started, advance.done = False, 0
         for result in predict(model, images, top=top, batch_size=batch_size, progress=advance):
             write.row(result)
-            seen += 1
+            total += 1
             bad += "error" in result
     write.end()
     if bad:
-        raise DataError(f"{bad} of {seen} images could not be read.")
+        raise DataError(f"{bad} of {total} images could not be read.")
 
 
 class _Text:
-    """A line for each image."""
+    """Writes a line for each image."""
 
     def __init__(self, task):
         self.task = task
@@ -73,16 +73,16 @@ class _Text:
 
 
 class _Json:
-    """A JSON list, written as it comes."""
+    """Writes a JSON list, one element at a time."""
 
     def __init__(self):
         self.between = "[\n"
 
     def row(self, result):
-        # A name that is no Unicode can't be written; as ASCII every other one can.
+        # json.dumps can write every name but those that are not Unicode, which are escaped here.
         result = {**result, "image": _written(result["image"])}
-        for seen in result.get("top", ()):
-            seen["class"] = _written(seen["class"])
+        for answer in result.get("top", ()):
+            answer["class"] = _written(answer["class"])
         click.echo(self.between + "  " + json.dumps(result, ensure_ascii=False), nl=False)
         self.between = ",\n"
 
@@ -91,7 +91,7 @@ class _Json:
 
 
 def _written(name):
-    """A name that can be written: one that is no Unicode escaped."""
+    """A name that can be written: it is escaped if it is not Unicode."""
     from kzoo.data.guards import shown
 
     try:
@@ -102,7 +102,7 @@ def _written(name):
 
 
 class _Csv:
-    """A row for each image, with the task's columns."""
+    """Writes a row for each image, with the columns of the task."""
 
     def __init__(self, task, top):
         self.task, self.top, self.file = task, top, csv.writer(sys.stdout)

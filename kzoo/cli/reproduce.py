@@ -1,4 +1,4 @@
-"""kzoo reproduce: train shipped weights again and compare."""
+"""kzoo reproduce: train shipped weights again, and compare the accuracy."""
 
 import sys
 
@@ -11,13 +11,13 @@ from kzoo.cli.options import as_json, load_keras, print_json
 @click.command("reproduce", epilog="Example: kzoo reproduce lenet5")
 @click.argument("name", required=False)
 @click.option("--out", metavar="RUN", help="The run folder; runs/NAME-again by default.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
-@click.option("--quiet", is_flag=True)
+@click.option("--resume", is_flag=True, help="Continue the run in --out.")
+@click.option("--quiet", is_flag=True, help="No progress.")
 @as_json
 def command(name, out, resume, quiet, as_json):
-    """Train the weights that kzoo ships under NAME again, as their card says, and compare. Without NAME: list them.
+    """Train the shipped weights NAME again, as their card describes, and compare. Without NAME: list all of them.
 
-    Exit code 1: an accuracy is not within three standard errors of the card's.
+    The exit code is 1 if an accuracy differs from that of the card by more than three standard errors.
     """
     if name is None and as_json:
         print_json(shipped.cards())
@@ -29,7 +29,7 @@ def command(name, out, resume, quiet, as_json):
                 f"{card['seconds'] / 60:.0f} min on {card['hardware']}"
             )
         return
-    shipped.card(name)  # before Keras is imported: a wrong name answers at once
+    shipped.card(name)  # before Keras is imported: a wrong name is refused at once
     load_keras()
     from kzoo.reproducing.comparison import reproduce
 

@@ -1,4 +1,4 @@
-"""kzoo scout: which pretrained network suits photos, before anybody trains."""
+"""kzoo scout: rank pretrained networks for photos, before training."""
 
 import click
 
@@ -7,15 +7,19 @@ from kzoo.cli.options import as_json, print_json
 
 @click.command("scout", epilog="Example: kzoo scout photos --models mobilenet_v2,squeezenet1_1")
 @click.argument("photos")
-@click.option("--models", metavar="A,B", help="Of kzoo list; by default all with weights at hand.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="auto by default.")
-@click.option("--quiet", is_flag=True)
+@click.option("--models", metavar="A,B", help="Networks of kzoo list; by default all whose weights are found locally.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of all random choices.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="auto by default: the fastest on this machine.",
+)
+@click.option("--quiet", is_flag=True, help="No progress.")
 @as_json
 def command(photos, models, seed, precision, quiet, as_json):
-    """Rank networks by a linear classifier on their features of PHOTOS' training part, cross-validated.
+    """Rank networks by the cross-validated accuracy of a linear classifier on features of PHOTOS' training part.
 
-    With 95 % confidence intervals and seconds. The features stay in the cache: kzoo finetune starts from there.
+    Accuracies have 95 % confidence intervals. The features are kept in the cache, where kzoo finetune reuses them.
     """
     from kzoo.finetuning.scouting import scout
 

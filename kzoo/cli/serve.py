@@ -25,7 +25,7 @@ from kzoo.cli.options import load_keras
     show_default=True,
     help="Seconds to send a request, and to wait for an answer.",
 )
-def command(folder, host, port, name, max_body, max_pixels, queue, batch, timeout):
+def command(folder, *, host, port, name, max_body, max_pixels, queue, batch, timeout):
     """Serve the export DIR: TensorFlow Serving's REST paths, and a page at / to drop an image on.
 
     After SIGTERM or Ctrl-C no new images are taken; those that wait are answered, then the server stops.

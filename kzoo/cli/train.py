@@ -1,6 +1,10 @@
-"""kzoo train: train a model and leave a run folder."""
+"""kzoo train: train a model, and write a run folder."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from inspect import signature
+from typing import Any
 
 import click
 
@@ -15,7 +19,7 @@ from kzoo.training.recipes import RECIPES
 option = option_of(TrainOptions)
 
 
-def assignments(ctx, param, values):
+def assignments(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
     """A click callback: ("dropout=0.5", "filters=8,16") to {"dropout": 0.5, "filters": (8, 16)}."""
     found = {}
     for text in values:
@@ -39,44 +43,49 @@ def _number(text):
 @click.command("train", epilog="Example: kzoo train mnist_cnn --data mnist --out runs/mnist")
 @click.argument("model", required=False)
 @click.option("--data", metavar="DATA", help=f"{'; '.join(SOURCES.values())} [default: digits]")
-@option("recipe", type=click.Choice(list(RECIPES)), help="How to train; the model's own recipe by default.")
-@option("epochs", type=click.IntRange(1), help="In place of the recipe's.")
-@option("batch_size", type=click.IntRange(1), help="In place of the recipe's.")
-@option("learning_rate", type=float, help="In place of the recipe's.")
-@option("patience", type=click.IntRange(1), help="Stop after so many epochs without a better validation accuracy.")
-@option("seed", type=click.IntRange(0, MAX_SEED), help="Of weights, order, augmentation and dropout.")
-@option("precision", type=click.Choice(PRECISIONS), help="auto: what this machine is fast in.")
-@option("val_fraction", type=float, help="Share of the training images to validate on, if DATA has no such part.")
-@option("test_fraction", type=float, help="Share to test on, if DATA is undivided.")
+@option("recipe", type=click.Choice(list(RECIPES)), help="How to train; the recipe of the model by default.")
+@option("epochs", type=click.IntRange(1), help="Number of epochs; that of the recipe by default.")
+@option("batch_size", type=click.IntRange(1), help="Images in a batch; as in the recipe by default.")
+@option("learning_rate", type=float, help="Learning rate; that of the recipe by default.")
+@option("patience", type=click.IntRange(1), help="Early stopping: epochs to wait for a better validation accuracy.")
+@option("seed", type=click.IntRange(0, MAX_SEED), help="Of initial weights, order of images, augmentation and dropout.")
+@option("precision", type=click.Choice(PRECISIONS), help="auto: the fastest on this machine.")
+@option("val_fraction", type=float, help="Share of the training images for validation, if DATA has no validation part.")
+@option("test_fraction", type=float, help="Share of the images for testing, if DATA is not split into parts.")
 @click.option(
     "--set",
     "config",
     multiple=True,
     callback=assignments,
     metavar="NAME=VALUE",
-    help="An option of the model, such as dropout=0.5.",
+    help="An option of the model, such as dropout=0.5; may be repeated.",
 )
-@option("input_shape", callback=shape, metavar="HxWxC", help="Such as 160x160x3; as published by default.")
-@option("strict", help="Refuse unreadable images instead of leaving them out.")
+@option(
+    "input_shape",
+    callback=shape,
+    metavar="HxWxC",
+    help="Size of the input, such as 160x160x3; as published by default.",
+)
+@option("strict", help="Stop at unreadable images instead of leaving them out.")
 @click.option("--out", metavar="RUN", help="The run folder; runs/MODEL-DATA by default.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
-@click.option("--quiet", is_flag=True)
+@click.option("--quiet", is_flag=True, help="No progress.")
 def command(model, data, config, out, resume, quiet, **options):
-    """Train MODEL and leave a run folder: settings, labels, splits, history, best model, checkpoint.
+    """Train MODEL, and write a run folder: settings, labels, splits, history, best model, checkpoint.
 
     Ctrl-C keeps the finished epochs; the same command with --resume continues.
     """
     if model is None and not resume:
         raise click.UsageError("Missing argument 'MODEL': kzoo list shows all.")
     if model is not None:
-        spec(model)  # before Keras is imported: a wrong name answers at once
+        spec(model)  # before Keras is imported: a wrong name is refused at once
     TrainOptions(**given(options))
     load_keras()
     from kzoo.training.loop import train, train_run
 
     for key in config.keys() & signature(train).parameters.keys():
         use = f": use --{key.replace('_', '-')}" if key in (*options, "data", "out", "resume", "quiet") else ""
-        raise KzooError(f"--set is for options of the network, and {key} is none{use}.")
+        raise KzooError(f"--set is for options of the network, and {key} is not one of them{use}.")
     run = train_run(model, data, given(options), config, out=out, resume=resume, quiet=quiet)
     if not quiet:
         click.echo(f"Wrote {run.path}. Next: kzoo evaluate {run.path}", err=True)

@@ -1,4 +1,4 @@
-"""kzoo verify: whether an export still computes what it did when it was made."""
+"""kzoo verify: check that an export still gives the results it gave when it was written."""
 
 import sys
 
@@ -11,13 +11,13 @@ from kzoo.cli.options import as_json, load_keras, print_json
 @click.argument("folder", metavar="DIR")
 @as_json
 def command(folder, as_json):
-    """Run the golden images of the export DIR through each of its formats and compare; check files and preprocessing.
+    """Check files, preprocessing and every format of the export DIR on its golden images.
 
-    The exit code is 1 if anything differs.
+    The exit code is 1 if anything differs from when it was written.
     """
     from kzoo.exporting.reader import read_card
 
-    read_card(folder)  # before TensorFlow is imported: what is no export is told at once
+    read_card(folder)  # before TensorFlow is imported: a folder that is not an export is refused at once
     load_keras()
     from kzoo.exporting.check import verify
 
@@ -29,5 +29,5 @@ def command(folder, as_json):
             mark = {True: "ok", False: "FAILED", None: "-"}[check["ok"]]
             click.echo(f"{mark:6}  {check['check']}: {check['detail']}")
     if not report["ok"]:
-        click.echo(f"Error: {folder} does not compute what it did when it was made.", err=True)
+        click.echo(f"Error: {folder} does not give the results it gave when it was written.", err=True)
         sys.exit(1)

@@ -1,4 +1,6 @@
-"""kzoo weights: published weights, and what a model computes with them."""
+"""kzoo weights: list published weights, and check what a model computes with them."""
+
+from __future__ import annotations
 
 import click
 
@@ -54,8 +56,8 @@ def list_command(pattern, as_json):
         click.echo(f"{text}  {size:>6}  {accuracy:>9}  {shortened(r['hash'])}")
 
 
-def shortened(hash):
-    """Enough to recognise a hash; --json has all of it."""
+def shortened(hash: str) -> str:
+    """The algorithm and the first 8 digits of a hash; --json has all of it."""
     algorithm, _, digits = hash.partition(":")
     return f"{algorithm}:{digits[:8]}" if hash else "no hash published"
 
@@ -63,14 +65,14 @@ def shortened(hash):
 @command.command("verify", epilog="Example: kzoo weights verify resnet50 imagenet")
 @click.argument("model")
 @click.argument("weights")
-@click.option("--features", is_flag=True, help="Without the classifier: for files that hold none.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the probe pictures.")
+@click.option("--features", is_flag=True, help="Load no classifier, for files without one.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the probe images.")
 @as_json
 def verify_command(model, weights, features, seed, as_json):
-    """Load WEIGHTS (a tag or a file) into MODEL and show what each block makes of fixed probe pictures.
+    """Load WEIGHTS (a tag or a file) into MODEL, and show statistics of each block's output for fixed probe images.
 
-    The pictures have the published size and one pixel more, so that even and odd sizes are seen; the numbers can be
-    compared from machine to machine and from file to file.
+    The images have the published size, and one pixel more, so that even and odd sizes are tested. Compare the numbers
+    between machines or between files.
     """
     row = spec(model)
     load_keras()
@@ -89,7 +91,7 @@ def verify_command(model, weights, features, seed, as_json):
         except WeightsError:
             if not more:
                 raise
-            click.echo(f"{row.name} takes these weights at {height}x{width} only.", err=True)
+            click.echo(f"These weights fit {row.name} at {height}x{width} only.", err=True)
             continue
         images = probe(*shape, seed=seed)
         logits = ops.convert_to_numpy(network(images, training=False))

@@ -1,1 +1,1 @@
-"""What a trained model is worth (evaluation) and what it says of new images (prediction)."""
+"""Measure a trained model (evaluation) and classify new images with it (prediction)."""

@@ -1,8 +1,9 @@
-"""How good a trained model is on a part of a data set; what is measured, printed and drawn is the task's."""
+"""Measure a trained model on a part of a data set; the task defines what is measured, printed and drawn."""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -24,22 +25,23 @@ def evaluate(
     batch_size: int = 256,
     quiet: bool = False,
 ) -> Evaluation:
-    """Measure a run's best model, and write what was found into its folder.
+    """Measure the best model of a run, and write the results into the run's folder.
 
     Args:
         run: a run folder or a Run.
-        data: what `kzoo.load_data` takes, or a DataSet; by default the run's own, divided as in training.
-        split: "train", "val", "test" or "all"; by default test if there is one, else val, else all.
-        batch_size: how many images are computed at once.
+        data: what `kzoo.load_data` takes, or a DataSet; the run's own by default, split as in training. Classes are
+            matched by name.
+        split: "train", "val", "test" or "all"; by default test if there is such a part, else val, else all.
+        batch_size: the number of images that are computed at once.
         quiet: no progress.
 
     Returns:
-        The task's Evaluation. Files: evaluation-SPLIT.json, and for a classifier confusion-SPLIT.png. Classes are
-        matched by name.
+        The task's Evaluation, which is also written as evaluation-SPLIT.json and, for a classifier,
+        confusion-SPLIT.png.
 
     Raises:
-        RunError: no run, or data with a class that the run does not know.
-        DataError: data or a part that does not exist, or without a usable image.
+        RunError: a folder that is not a run, or data with a class that the run was not trained on.
+        DataError: data or a part that does not exist or has no usable image.
 
     Example:
         >>> run = kzoo.train("mnist_softmax", "digits", epochs=1, out="runs/example2", quiet=True)
@@ -50,7 +52,9 @@ def evaluate(
     dataset, same = _data_of(run, data)
     name, part = _part(dataset, split)
     if same and (name in ("train", "all") or (name == "val" and run.refit)):
-        say(f"Note: {run.path} was trained on images of this part ({name}), so it may do worse on others.")
+        say(
+            f"Note: {run.path} was trained on images of this part ({name}), so its accuracy on new images may be lower."
+        )
     labels = _same_classes(part.labels, dataset.classes, run)
     with progress(quiet=quiet) as bar:
         bar.start("reading", len(part))
@@ -70,25 +74,36 @@ def evaluate(
 
 
 def _data_of(run, data):
-    """(the data set, in the run's parts if it is the run's own; whether it is)."""
+    """(the data set, split as in the run if it is the run's own; whether it is the run's own)."""
     config = run.config
     if isinstance(data, DataSet):
         return data, data.fingerprint() == config["fingerprint"]
-    own = data is None or os.fspath(data) == config["data"]  # or the same in other words, which its fingerprint tells
+    # The same data at another path is recognised by its fingerprint.
+    own = data is None or os.fspath(data) == config["data"]
     data = config["data"] if data is None else os.fspath(data)
     dataset = load_data(
         data, seed=config["seed"], val_fraction=config["val_fraction"], test_fraction=config["test_fraction"]
     )
     same = dataset.fingerprint() == config["fingerprint"]
     if own and not same:
-        say(f"Note: {data} has changed since {run.path} was trained, so training images may be among these.")
+        say(f"Note: {data} has changed since {run.path} was trained, so these images may include training images.")
     if (own or same) and config.get("divided"):
         dataset = run.divided(dataset)
     return dataset, same
 
 
-def outputs_of(run, split, batch_size, bar):
-    """The network's outputs (N, ...) for a prepared split, in its order."""
+def outputs_of(run: runs.Run, split: Split, batch_size: int, bar: Any) -> np.ndarray:
+    """Run a network on prepared images.
+
+    Args:
+        run: has the network.
+        split: prepared images, of N.
+        batch_size: the number of images that are computed at once.
+        bar: a progress bar, which is advanced.
+
+    Returns:
+        Outputs (N, ...), in the order of the split.
+    """
     predict = predictor(run.model)
     found = []
     for x, _ in batches(split, run.input_shape, run.preprocessing, batch_size):
@@ -98,7 +113,7 @@ def outputs_of(run, split, batch_size, bar):
 
 
 def _part(dataset, split):
-    """(name, Split) of the part to measure on."""
+    """(name, Split) of the part that is measured."""
     if split is None:
         split = next((s for s in ("test", "val") if s in dataset.splits), "all")
     if split == "all":
@@ -109,7 +124,7 @@ def _part(dataset, split):
 
 
 def _same_classes(labels, classes, run):
-    """Labels in the run's numbering; RunError if the data has a class that the run does not know."""
+    """Labels numbered as in the run; RunError if the data has a class that the run was not trained on."""
     if not run.classes:
         return labels
     foreign = [c for c in classes if c not in run.classes]

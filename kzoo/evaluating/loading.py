@@ -1,10 +1,11 @@
-"""One object for whatever can answer: a run, an export, or a name of the catalog with weights."""
+"""One interface for everything that classifies images: a run, an export, or a model of the catalog with weights."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +20,13 @@ from kzoo.tasks import Task
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What answers for images.
+    """A model that answers for encoded images.
 
     Attributes:
-        task: says what an answer is, and how it is shown.
+        task: defines what an answer is, and how it is shown.
         classes: names, by number.
-        answer: a list of encoded images, and how many classes, to a list of answers, or of {"error": reason}.
+        answer: a function of a list of encoded images and the number of classes to return. It gives a list with the
+            task's answer for each image, or {"error": reason} for one that can't be read.
     """
 
     task: Task
@@ -32,28 +34,31 @@ class LoadedModel:
     answer: Callable[[Sequence[bytes], int], list[dict]]
 
 
-def load_model(what, weights=None) -> LoadedModel:
-    """A LoadedModel for a run or its folder, an export or its folder, or a name of the catalog.
+def load_model(model: Any, weights: Any = None) -> LoadedModel:
+    """Load a run, an export, or a model of the catalog.
 
     Args:
-        what: as above.
-        weights: for a name: a tag or a file; by default the first published set.
+        model: a Run or an Export, the folder of one, or a name of the catalog.
+        weights: for a name: a tag or a file; the first published set by default.
+
+    Returns:
+        The LoadedModel.
 
     Raises:
-        RunError, ExportError, WeightsError: for what can't be read.
-        DataError: weights for something that brings its own.
+        RunError, ExportError, WeightsError: a run, export or weights that can't be read.
+        DataError: weights for a run or an export, which has its own.
     """
-    named = isinstance(what, (str, os.PathLike))
-    if named and weights is None and is_export(what):
-        what = Export(what)
-    if isinstance(what, Export):
-        return LoadedModel(what.task, what.classes, what.answer)
-    if named and not os.path.isdir(what) and os.sep not in os.fspath(what):
-        source = find_source(what, weights=weights)
+    named = isinstance(model, (str, os.PathLike))
+    if named and weights is None and is_export(model):
+        model = Export(model)
+    if isinstance(model, Export):
+        return LoadedModel(model.task, model.classes, model.answer)
+    if named and not os.path.isdir(model) and os.sep not in os.fspath(model):
+        source = find_source(model, weights=weights)
         return _of_network(source.model, source.task, source.classes, source.shape, source.preprocessing)
     if weights is not None:
-        raise DataError("weights go with a name of the catalog; a run or an export brings its own.")
-    run = what if isinstance(what, runs.Run) else runs.load_run(what)
+        raise DataError("weights are for names of the catalog; a run or an export has its own.")
+    run = model if isinstance(model, runs.Run) else runs.load_run(model)
     return _of_network(run.model, run.task, run.classes, run.input_shape, run.preprocessing)
 
 

@@ -1,4 +1,4 @@
-"""What a trained model says of image files: a run, an export, or a model of the catalog with weights."""
+"""Classify image files with a run, an export, or a model of the catalog with weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kzoo.data import images
 from kzoo.errors import DataError
 from kzoo.evaluating.loading import LoadedModel, load_model
 
-MAX_BYTES = 1 << 28  # of encoded images in a batch, however few they are
+MAX_BATCH_BYTES = 1 << 28  # of encoded images: a batch of large files has fewer images
 
 
 def predict(
@@ -22,25 +22,25 @@ def predict(
     weights: Any = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[dict]:
-    """Classify image files, however many: they are read batch by batch.
+    """Classify image files. They are read batch by batch, so their number is not limited by memory.
 
     Args:
         run: a run folder or a Run, an export, a name of the catalog, or a `kzoo.evaluating.loading.LoadedModel`.
         paths: one path or several; a folder stands for the files in it.
-        top: how many classes an answer has.
-        batch_size: how many images are computed at once.
-        weights: for a name of the catalog: a tag or a file; by default the first published set.
-        progress: called as progress(done, all).
+        top: the number of classes in an answer, at least 1.
+        batch_size: the number of images that are computed at once.
+        weights: for a name of the catalog: a tag or a file; the first published set by default.
+        progress: called after each batch as progress(images done, number of images).
 
     Returns:
         An iterator over a dict for each file, in order: {"image": path, "top": [{"class": name, "probability": p},
-        ...]} (and "abstain", where an export has a threshold), or {"image": path, "error": reason} for a file that
-        can't be read. Other tasks give other answers. Probabilities of an export are calibrated, those of a run are
-        its softmax.
+        ...]}, with "abstain" for an export with a conformal threshold, or {"image": path, "error": reason} for a file
+        that can't be read. Answers of other tasks have other keys. Probabilities of an export are calibrated; those of
+        a run are its softmax.
 
     Raises:
-        RunError, ExportError: for a run or an export that can't be read.
-        DataError: for a path that does not exist.
+        RunError, ExportError: a run or an export that can't be read.
+        DataError: a path that does not exist, or an empty folder.
 
     Example:
         >>> run = kzoo.train("mnist_softmax", "digits", epochs=1, out="runs/example3", quiet=True)
@@ -64,7 +64,7 @@ def _predict(model, files, top, batch_size, progress):
         except (DataError, OSError) as e:
             result["error"] = e.strerror or str(e) if isinstance(e, OSError) else str(e)
         results.append(result)
-        if len(results) == batch_size or done == len(files) or sum(map(len, good)) > MAX_BYTES:
+        if len(results) == batch_size or done == len(files) or sum(map(len, good)) > MAX_BATCH_BYTES:
             answers = iter(model.answer(good, top) if good else ())
             for result in results:
                 if "error" not in result:
@@ -76,7 +76,7 @@ def _predict(model, files, top, batch_size, progress):
 
 
 def _expand(path):
-    """The files that a path stands for."""
+    """The path itself, or the files in the folder."""
     path = os.fspath(path)
     if os.path.isdir(path):
         try:
@@ -84,7 +84,7 @@ def _expand(path):
         except OSError as e:
             raise DataError(f"The folder '{images.shown(path)}' can't be read ({e.strerror}).") from e
         if not files:
-            raise DataError(f"The folder '{images.shown(path)}' holds no files.")
+            raise DataError(f"The folder '{images.shown(path)}' has no files.")
         return files
     if not os.path.exists(path):
         raise DataError(f"There is no file '{images.shown(path)}'.")

@@ -1,1 +1,1 @@
-"""Export: the whole classifier in one folder (graph, formats), its evidence (golden, card), its proof (check)."""
+"""Export: a model as one folder (graph, formats), with golden images and a card, and the check that it still works."""

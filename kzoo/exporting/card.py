@@ -1,14 +1,21 @@
-"""The card of an export, as JSON and for people: what it is, how good, where it comes from, what it is not for."""
+"""The model card of an export, as JSON and as Markdown: use, accuracy, origin, licences, limits."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
+from kzoo.exporting.options import ExportOptions
 from kzoo.metrics import wilson
 from kzoo.runs import command
-from kzoo.tasks import find
+from kzoo.tasks import Task, find
 
-ABOUT = {
+if TYPE_CHECKING:
+    from kzoo.exporting.source import Source
+
+DESCRIPTIONS = {
     "saved_model": "TensorFlow: signatures serving_default (encoded images), images, tensor, features",
     "keras": "Keras: prepared images",
     "onnx": "ONNX: prepared images",
@@ -18,8 +25,32 @@ ABOUT = {
 }
 
 
-def measured(task, part, labels, original, outputs, *, temperature, conformal):
-    """Scores of the unchanged network and of every format on the same images, and what abstaining gives."""
+def measurements(
+    task: Task,
+    part: str,
+    labels: np.ndarray,
+    original: np.ndarray,
+    outputs: Mapping[str, np.ndarray],
+    *,
+    temperature: float,
+    conformal: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Score the unchanged network and every format on the same images.
+
+    Args:
+        task: gives the scores.
+        part: the part of the data: "val" or "test".
+        labels: (N, ...).
+        original: outputs (N, ...) of the unchanged network.
+        outputs: outputs (N, ...) of each variant of a format, by name.
+        temperature: of the logits.
+        conformal: facts from `kzoo.exporting.write.conformal_threshold`, or None for an export that never abstains.
+
+    Returns:
+        "part", the scores of "original", the scores of each variant in "formats" with the share of images ("agree")
+        that get the same answer as from the original, and, with a conformal threshold, the results of abstaining in
+        "abstain".
+    """
     found = {
         "part": part,
         "original": task.scores(original, labels),
@@ -33,8 +64,25 @@ def measured(task, part, labels, original, outputs, *, temperature, conformal):
     return found
 
 
-def start(source, options, precision, *, temperature, conformal, written):
-    """What is known before anything is checked."""
+def initial_card(
+    source: Source,
+    options: ExportOptions,
+    precision: str,
+    *,
+    temperature: float,
+    conformal: Mapping[str, Any] | None,
+    written: Mapping[str, dict],
+) -> dict[str, Any]:
+    """The entries of card.json that are known before the formats are checked.
+
+    Args:
+        source: the network.
+        options: of the export.
+        precision: of the SavedModel.
+        temperature: of the logits.
+        conformal: facts from `kzoo.exporting.write.conformal_threshold`, or None.
+        written: facts about each variant of a format, by name.
+    """
     import keras
     import tensorflow as tf
 
@@ -51,7 +99,7 @@ def start(source, options, precision, *, temperature, conformal, written):
         "top": options.top,
         "temperature": temperature,
         "conformal": conformal,
-        "formats": {k: {**v, "about": ABOUT[k]} for k, v in written.items()},
+        "formats": {k: {**v, "about": DESCRIPTIONS[k]} for k, v in written.items()},
         "training": source.facts,
         "licence": {
             "weights": options.licence or source.licence,
@@ -68,20 +116,20 @@ def start(source, options, precision, *, temperature, conformal, written):
     }
 
 
-def table(card):
-    """Accuracy and size of every format beside the original, as a Markdown table."""
-    known, task = card.get("measured"), find(card["task"])
+def table(card: Mapping[str, Any]) -> str:
+    """A Markdown table with the accuracy and size of every format, compared with the original network."""
+    measured, task = card.get("measured"), find(card["task"])
     lines = [
         f"| Format | {task.headline_name} | Same answer as the original | Largest change of an output | MB |",
         "|---|--:|--:|--:|--:|",
     ]
-    if known:
-        lines.append(f"| original, float32 | {task.headline(known['original'])} | | | |")
+    if measured:
+        lines.append(f"| original, float32 | {task.headline(measured['original'])} | | | |")
     for variant, facts in card["formats"].items():
-        row = known and known["formats"].get(variant)
+        row = measured and measured["formats"].get(variant)
         moved = f"{facts['moved']:.2g}" if facts.get("moved") is not None else ""
         lines.append(
-            f"| {variant}, {facts['precision']} | {task.headline(row) if row else 'not measured'} "
+            f"| {variant}, {facts['precision']} | {task.headline(row)} "
             f"| {row['agree']:.2%} | {moved} | {facts['bytes'] / 1e6:.2f} |"
             if row
             else f"| {variant}, {facts['precision']} | not measured | | {moved} | {facts['bytes'] / 1e6:.2f} |"
@@ -89,18 +137,18 @@ def table(card):
     return "\n".join(lines)
 
 
-def markdown(card):
-    """The card for people."""
+def markdown(card: Mapping[str, Any]) -> str:
+    """The card as Markdown, for people; `card` is the content of card.json."""
     training, prep, task = card["training"], card["preprocessing"], find(card["task"])
     height, width, channels = card["input_shape"]
     recipe = training.get("recipe") or {}
     colour = "grey" if channels == 1 else prep["channel_order"].upper()
-    known, conformal = card.get("measured"), card["conformal"]
+    measured, conformal = card.get("measured"), card["conformal"]
     licence = card["licence"]
     lines = [
-        f"# {_plain(card['name'])}",
+        f"# {_escaped(card['name'])}",
         "",
-        f"{_plain(task.described(card['classes']))} Written by kzoo {card['versions']['kzoo']}.",
+        f"{_escaped(task.described(card['classes']))} Written by kzoo {card['versions']['kzoo']}.",
         "",
         "## Use",
         "",
@@ -113,40 +161,40 @@ def markdown(card):
         task.example,
         "```",
         "",
-        "serving_default and features take encoded images, a string for each; JPEG, PNG, GIF, BMP and WebP of any "
-        "size, EXIF orientation and CMYK in JPEG, grey, palette, alpha (on white) and 16 bits included. One that "
-        "can't be read has the reason in `error`, the others are answered. images takes uint8 RGB (B, H, W, 3); "
-        f"tensor takes float32 (B, {height}, {width}, {channels}), 0..255.",
+        "serving_default and features take encoded images, one string for each image: JPEG, PNG, GIF, BMP or WebP of "
+        "any size. EXIF orientation and CMYK in JPEG, grey, palette, alpha (on white) and 16-bit images are supported. "
+        "For an image that can't be read, `error` has the reason; the other images of the batch are answered. images "
+        f"takes uint8 RGB (B, H, W, 3); tensor takes float32 (B, {height}, {width}, {channels}), 0..255.",
         "",
     ]
     if set(card["formats"]) - {"saved_model"}:
         lines += [
-            "The other formats can't decode, resize and crop: the caller does. Decode to RGB, upright, alpha on white"
+            "The other formats don't decode, resize or crop: the caller must. Decode to RGB, upright, alpha on white"
             f"{', then grey = 0.299 R + 0.587 G + 0.114 B' if channels == 1 else ''}; resize (antialiased, "
-            f"{prep['interpolation']}) so that the picture covers {height / prep['crop']:.0f} x "
-            f"{width / prep['crop']:.0f}; take the central {height} x {width}; give float32 in 0..255. Scaling and "
-            "channel order are inside. `kzoo.data.images.make_preparer` does this; `golden.npz` holds pixels "
-            "(`prepared`) and `logits` to compare with.",
+            f"{prep['interpolation']}) so that the image covers {height / prep['crop']:.0f} x "
+            f"{width / prep['crop']:.0f}; take the central {height} x {width}; pass float32 in 0..255. Scaling and "
+            "channel order are inside the network. `kzoo.data.images.make_preparer` does this; `golden.npz` holds "
+            "pixels (`prepared`) and `logits` to compare with.",
             "",
         ]
     lines += ["## Formats", "", table(card), ""]
-    if known:
+    if measured:
         lines += [
-            f"Measured on {known['original']['images']:,} images of the {known['part']} part, drawn at random if "
-            "there are more; intervals are Wilson's.",
+            f"Measured on {measured['original']['images']:,} images of the {measured['part']} part (a random sample if "
+            "the part has more); intervals are Wilson score intervals.",
             "",
         ]
     elif training.get("published"):
         published = training["published"]
         lines += [
-            f"Nothing was measured here; published for these weights: top-1 {published['top1']} %, top-5 "
-            f"{published['top5']} %.",
+            f"Accuracy was not measured for this export. Published for these weights: top-1 {published['top1']} %, "
+            f"top-5 {published['top5']} %.",
             "",
         ]
     elif training.get("test_top1"):
         n, share = training["test_images"], training["test_top1"]
         low, high = wilson(round(share * n), n)
-        text = f"The weights, in float32, on the {n:,} test images of {training['data']}: top-1 {share:.2%} "
+        text = f"The weights in float32 on the {n:,} test images of {training['data']}: top-1 {share:.2%} "
         lines += [f"{text}[{low:.2%}, {high:.2%}]. {training['data_note']}".rstrip(), ""]
     lines += [
         "## Numbers",
@@ -155,19 +203,20 @@ def markdown(card):
     ]
     if conformal:
         lines.append(
-            f"- Abstains at the level {conformal['level']:g} (split conformal, threshold {conformal['threshold']:.4g} "
-            f"from {conformal['images']:,} validation images, on which the temperature and the best epoch were chosen, "
-            "so slightly too sure of itself): the set of the best class and those of at least 1 - threshold holds "
-            "the true one. `abstain` is true where the set has several."
+            f"- Abstention by split conformal prediction at the level {conformal['level']:g}: the prediction set holds "
+            "the best class and all classes with a probability of at least 1 - threshold; `abstain` is true if the set "
+            f"has more than one class. The threshold {conformal['threshold']:.4g} was computed on "
+            f"{conformal['images']:,} validation images. The temperature and the best epoch were selected on the same "
+            "images, so the coverage is slightly over-confident."
         )
-        if known:
-            a = known["abstain"]
-            rest = f", top-1 of the rest {a['top1_of_the_rest']:.2%}" if a["top1_of_the_rest"] is not None else ""
+        if measured:
+            a = measured["abstain"]
+            rest = f"; top-1 of the others {a['top1_of_the_rest']:.2%}" if a["top1_of_the_rest"] is not None else ""
             lines.append(
-                f"- On the {known['part']} part: the set holds the true class for {a['covered']:.2%}, "
-                f"abstained {a['abstained']:.2%}{rest}."
+                f"- On the {measured['part']} part: the set holds the true class for {a['covered']:.2%} of the images; "
+                f"it abstains on {a['abstained']:.2%}{rest}."
             )
-    lines += ["", "## Where it comes from", ""]
+    lines += ["", "## Origin", ""]
     facts = {
         "Network": training.get("model"),
         "Weights": training.get("weights"),
@@ -186,28 +235,28 @@ def markdown(card):
         "Created": card.get("created"),
         "Colours of the network": colour,
     }
-    lines += [f"- {key}: {_plain(value)}" for key, value in facts.items() if value not in (None, "")]
+    lines += [f"- {key}: {_escaped(value)}" for key, value in facts.items() if value not in (None, "")]
     lines += [
         "",
         "## Licences",
         "",
-        f"- Weights: {_plain(licence['weights']) or 'not stated'}",
-        f"- Data: {_plain(licence['data']) or 'not stated'}",
+        f"- Weights: {_escaped(licence['weights']) or 'not stated'}",
+        f"- Data: {_escaped(licence['data']) or 'not stated'}",
         "",
         "## Intended use and limits",
         "",
-        "- For images like those it was trained and measured on. It answers with one of its classes whatever the image "
-        "shows; probabilities say nothing about images of another kind.",
-        "- The numbers above hold for the images that they were measured on, not for another camera, place or time.",
-        "- Not tested for decisions about people, or where an error does harm.",
+        "- Intended for images like those it was trained and measured on. It always answers with one of its classes, "
+        "whatever the image shows; its probabilities are not meaningful for other kinds of images.",
+        "- The accuracy above was measured on the images named there; it may differ for another camera, place or time.",
+        "- Not tested for decisions about people, or for uses in which an error can cause harm.",
         "",
-        "Hashes of all files are in card.json; `kzoo verify` checks them.",
+        "card.json has the hashes of all files; `kzoo verify` checks them.",
         "",
     ]
     return "\n".join(lines)
 
 
-def _plain(value):
-    """Text of others inside Markdown: one line, nothing that would be read as markup."""
+def _escaped(value):
+    """Text from elsewhere for Markdown: on one line, with characters of markup escaped."""
     text = " ".join(str(value).split()) if value is not None else ""
     return "".join(f"\\{c}" if c in "\\`*<>[]|#" else c for c in text)

@@ -1,11 +1,13 @@
-"""Whether an export still computes what it did when it was made: files, preprocessing, every format on real images."""
+"""Check that an export still gives the results it gave when it was written: files, preprocessing, every format."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,23 +15,32 @@ from kzoo.errors import ExportError, KzooError, first_line
 from kzoo.exporting import formats, golden
 from kzoo.exporting.reader import check_preprocessing, load_saved_model, read_card
 from kzoo.files import sha256
-from kzoo.tasks import find, register
+from kzoo.tasks import Task, find, register
 
 
-def verify(folder, *, raises=True):
-    """Check an export: that its files are those of the card, that its preprocessing is that of the fingerprint, that
-    the golden images become the same pixels, and that every format gives them the same top-1 and the same logits, up
-    to its tolerance.
+def verify(folder: str | os.PathLike, *, raises: bool = True) -> dict[str, Any]:
+    """Check that an export still gives the results it gave when it was written.
 
-    folder: what `kzoo.export` wrote. raises: whether a failed check raises an ExportError that names all of them.
+    Four things are checked: the files are those of the card, the preprocessing matches its fingerprint, the golden
+    images become the same pixels, and every format gives the same top-1 and the same logits for them, within its
+    tolerance. It needs TensorFlow and the packages of the formats, but no run, no data and no internet connection.
 
-    Returns {"folder", "ok", "checks": [{"check", "ok", "detail"}]}; "ok" of a check is None where a format's package
-    is missing. Any day, anywhere: it needs TensorFlow and the packages of the formats, no run, no data, no network.
+    Args:
+        folder: what `kzoo.export` wrote.
+        raises: whether failed checks raise an error.
 
-    >>> model = kzoo.build("mnist_softmax", seed=0)
-    >>> folder = kzoo.export(model, out="exports/example", quiet=True)
-    >>> kzoo.verify(folder)["ok"]
-    True
+    Returns:
+        {"folder", "ok", "checks": [{"check", "ok", "detail"}]}. "ok" of a check is None where a format was not checked
+        because its package is missing.
+
+    Raises:
+        ExportError: a folder that is not an export; with `raises` also failed checks, all named in the message.
+
+    Example:
+        >>> model = kzoo.build("mnist_softmax", seed=0)
+        >>> folder = kzoo.export(model, out="exports/example", quiet=True)
+        >>> kzoo.verify(folder)["ok"]
+        True
     """
     folder = Path(folder)
     card = read_card(folder)
@@ -44,7 +55,7 @@ def verify(folder, *, raises=True):
     report = {"folder": str(folder), "ok": all(c["ok"] is not False for c in checks), "checks": checks}
     if raises and not report["ok"]:
         bad = "; ".join(f"{c['check']}: {c['detail']}" for c in checks if c["ok"] is False)
-        raise ExportError(f"{folder} does not compute what it did when it was made. {bad}")
+        raise ExportError(f"{folder} does not give the results it gave when it was written. {bad}")
     return report
 
 
@@ -56,18 +67,18 @@ def _files(folder, card):
     bad = {}
     files = card.get("files")
     if not isinstance(files, dict) or not files:
-        return _check("files", False, "the card lists none", bad=bad)
+        return _check("files", False, "the card lists no files", bad=bad)
     for name, facts in files.items():
         path = folder / name
         try:
             if Path(name).is_absolute() or ".." in Path(name).parts:
-                bad[name] = "lies outside"
+                bad[name] = "lies outside the folder"
             elif sha256(path) != facts["sha256"]:
                 bad[name] = "has changed"
         except OSError:
             bad[name] = "is missing"
     found = "; ".join(f"{name} {what}" for name, what in bad.items())
-    return _check("files", not bad, found or f"{len(files)} as in the card", bad=bad)
+    return _check("files", not bad, found or f"{len(files)} files, all as in the card", bad=bad)
 
 
 def _golden(folder, card, preprocessing, shape, bad):
@@ -81,30 +92,30 @@ def _golden(folder, card, preprocessing, shape, bad):
         _check(
             "pixels",
             not moved,
-            f"{moved} of {n} images become other pixels than in training" if moved else f"{n} images, equal",
+            f"{moved} of {n} images are prepared to different pixels than before" if moved else f"{n} images, equal",
         )
     ]
     for variant, facts in card["formats"].items():
-        if bad.keys() & set(facts["files"]):  # its library might not survive it
-            checks.append(_check(variant, False, "not run: its files are not those of the card"))
+        if bad.keys() & set(facts["files"]):  # a corrupt file may crash its library
+            checks.append(_check(variant, False, "not run: its files differ from those in the card"))
             continue
         try:
             checks += _variant(folder, card, variant, facts, encoded, arrays)
         except ExportError as e:
             absent = formats.missing(variant.partition("_")[0]) == str(e)
             checks.append(_check(variant, None if absent else False, f"not checked: {e}" if absent else str(e)))
-        except Exception as e:  # whatever a format's library makes of a broken file
+        except Exception as e:  # a format's library may raise anything for a corrupt file
             checks.append(_check(variant, False, f"can't be run ({type(e).__name__}: {first_line(e)})"))
     return checks
 
 
 def _variant(folder, card, variant, facts, encoded, arrays):
-    """The checks of one format: its logits of prepared pixels; for the SavedModel also of encoded images."""
+    """The checks of one format: its outputs for prepared pixels; for the SavedModel also for encoded images."""
     loaded = load_saved_model(folder) if variant == "saved_model" else None
     task = find(card.get("task", "classification"))
     run = formats.runner(variant, folder, loaded, task.output)
-    tolerance = formats.TOLERANCES.get(facts.get("precision"), 0)  # not the card's word for it
-    expected = arrays["logits"]  # the outputs, of whatever task
+    tolerance = formats.TOLERANCES.get(facts.get("precision"), 0)  # not that of the card, which may have been edited
+    expected = arrays["logits"]  # the name of the outputs in golden.npz, for every task
     found = [compare(variant, run(arrays["prepared"]), expected, tolerance, task)]
     if loaded:
         import tensorflow as tf
@@ -116,26 +127,50 @@ def _variant(folder, card, variant, facts, encoded, arrays):
         found += [_check(*check) for check in task.check_signature(good, expected, card)]
         names = (folder / "labels.txt").read_text("utf-8").split("\n")[:-1]
         same = names == card["classes"]
-        found.append(_check("labels.txt", same, f"{len(names)} names, those of the card" if same else "other names"))
+        found.append(
+            _check(
+                "labels.txt", same, f"{len(names)} names, as in the card" if same else "the names differ from the card"
+            )
+        )
         error = values["error"][-1].decode()
-        found.append(_check("a bad image", bool(error) and not any(values["error"][:-1]), error or "not marked"))
+        found.append(
+            _check("an unreadable image", bool(error) and not any(values["error"][:-1]), error or "not marked")
+        )
     return found
 
 
-def compare(name, outputs, expected, tolerance, task):
-    """A check of outputs (N, ...): no other answer, none further off than tolerance times the largest expected one."""
+def compare(name: str, outputs: np.ndarray, expected: np.ndarray, tolerance: float, task: Task) -> dict[str, Any]:
+    """Compare outputs with the expected ones: every answer must be the same, every value within the tolerance.
+
+    Args:
+        name: of the check.
+        outputs: (N, ...).
+        expected: (N, ...).
+        tolerance: the largest allowed difference, as a share of the largest absolute expected value.
+        task: decides whether two outputs mean the same answer.
+
+    Returns:
+        {"check", "ok", "detail"}, and, unless shapes differ or values are not finite, "moved" (the largest difference
+        as a share) and "flips" (images whose answer changed).
+    """
     if outputs.shape != expected.shape or not np.isfinite(outputs).all():
-        return _check(name, False, f"gives {outputs.shape} or NaN; expected {expected.shape}")
+        return _check(name, False, f"gives shape {outputs.shape}, or NaN; expected {expected.shape} and finite values")
     flips = int((~task.same(outputs, expected)).sum())
     moved = float(np.abs(outputs - expected).max() / max(np.abs(expected).max(), 1e-6))
-    text = f"{task.output} moved by {moved:.2g} of the largest (tolerance {tolerance:g})"
+    text = f"{task.output} differ by {moved:.2g} of the largest value (tolerance {tolerance:g})"
     if flips:
-        text = f"{flips} of {len(outputs)} images changed their answer; {text}"
+        text = f"{flips} of {len(outputs)} images get another answer; {text}"
     return _check(name, not flips and moved <= tolerance, text, moved=moved, flips=flips)
 
 
-def measured(folder, pixels, out):
-    """Write the logits of each format for prepared images (a .npy file) to out/<variant>.npy."""
+def write_outputs(folder: str | os.PathLike, pixels: str | os.PathLike, out: str | os.PathLike) -> None:
+    """Run every format of an export on prepared images, and write its outputs to out/VARIANT.npy.
+
+    Args:
+        folder: the export.
+        pixels: a .npy file with uint8 images (N, H, W, C).
+        out: an existing folder.
+    """
     x = np.load(pixels, mmap_mode="r", allow_pickle=False)
     card = read_card(folder)
     output = find(card["task"]).output
@@ -145,9 +180,9 @@ def measured(folder, pixels, out):
         np.save(Path(out) / f"{variant}.npy", np.concatenate([run(x[i : i + 32]) for i in range(0, len(x), 32)]))
 
 
-if __name__ == "__main__":  # the fresh process of kzoo export: FOLDER MODULE-OF-THE-TASK [PIXELS OUT]
+if __name__ == "__main__":  # run by kzoo export in a new process: FOLDER MODULE-OF-THE-TASK [PIXELS OUT]
     register(import_module(sys.argv[2]).TASK)
     report = verify(sys.argv[1], raises=False)
     if report["ok"] and len(sys.argv) > 3:
-        measured(sys.argv[1], *sys.argv[3:5])
+        write_outputs(sys.argv[1], *sys.argv[3:5])
     print("REPORT", json.dumps(report))

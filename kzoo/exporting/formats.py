@@ -1,6 +1,6 @@
-"""The formats: how each is written, and what runs it when it is checked.
+"""The formats: how each is written, and how it is run when it is checked.
 
-A runner takes prepared images, uint8 (B, H, W, C), and gives logits (B, classes); it needs that format's library only.
+A runner takes prepared images, uint8 (B, H, W, C), and returns outputs (B, ...); it needs only that format's library.
 """
 
 from __future__ import annotations
@@ -10,30 +10,67 @@ import io
 import os
 import pkgutil
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kzoo.errors import ExportError
 from kzoo.hardware import cores
 
-# What logits may move by, as a share of the largest reference logit: what the arithmetic rounds, and some room.
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+# The largest allowed difference of an output, as a share of the largest reference output: rounding, and a margin.
 TOLERANCES = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.06, "int8": 0.35}
-NEEDS = {"onnx": (("tf2onnx", "onnx", "onnxruntime"), "onnx"), "litert": (("ai_edge_litert",), "litert")}
-LITERT = ("float32", "float16", "int8")
-OPSET = 18
+REQUIRED_PACKAGES = {"onnx": (("tf2onnx", "onnx", "onnxruntime"), "onnx"), "litert": (("ai_edge_litert",), "litert")}
+LITERT_VARIANTS = ("float32", "float16", "int8")
+ONNX_OPSET = 18
 
 
-def missing(format):
-    """What to say if a format's packages are not installed; None if they are."""
-    packages, extra = NEEDS.get(format, ((), ""))
+@dataclass
+class Parts:
+    """What the formats are written from.
+
+    Attributes:
+        module, signatures: for the SavedModel, from `kzoo.exporting.graph.module`.
+        form: the inference form in float32.
+        outputs: the same as a tf.function, without features.
+        precision: of the SavedModel.
+        representative: prepared uint8 images (N, H, W, C), for the ranges of int8.
+    """
+
+    module: tf.Module
+    signatures: dict[str, Callable]
+    form: keras.Model
+    outputs: Callable
+    precision: str
+    representative: np.ndarray
+
+
+def missing(format: str) -> str | None:
+    """The error message for a format whose packages are not installed; None if they are."""
+    packages, extra = REQUIRED_PACKAGES.get(format, ((), ""))
     lacking = [p for p in packages if find_spec(p) is None]
     return f"{format} needs {', '.join(lacking)}: pip install 'kzoo[{extra}]'." if lacking else None
 
 
-def write(format, folder, parts):
-    """Write one format into a folder. Returns {variant: {"files": names, "precision": ...}}."""
+def write(format: str, folder: Path, parts: Parts) -> dict[str, dict[str, Any]]:
+    """Write one format into a folder.
+
+    Args:
+        format: "saved_model", "keras", "onnx" or "litert".
+        folder: an existing folder.
+        parts: what the formats are written from.
+
+    Returns:
+        For each variant of the format, {"files": names, "precision": such as "float32"}. LiteRT has three variants.
+    """
     return {"saved_model": _saved_model, "keras": _keras, "onnx": _onnx, "litert": _litert}[format](folder, parts)
 
 
@@ -61,18 +98,18 @@ def _onnx(folder, parts):
         tf2onnx.convert.from_function(
             parts.outputs,
             input_signature=parts.outputs.input_signature,
-            opset=OPSET,
+            opset=ONNX_OPSET,
             output_path=str(folder / "model.onnx"),
         )
     return {"onnx": {"files": ["model.onnx"], "precision": "float32"}}
 
 
 def _litert(folder, parts):
-    """float32; float16 weights; int8 weights and activations, their ranges from representative images."""
+    """float32; float16 weights; int8 weights and activations, with ranges measured on representative images."""
     import tensorflow as tf
 
     found = {}
-    for kind in LITERT:
+    for kind in LITERT_VARIANTS:
         with _silent():
             converter = tf.lite.TFLiteConverter.from_concrete_functions([parts.outputs.get_concrete_function()])
             if kind != "float32":
@@ -94,7 +131,7 @@ def _litert(folder, parts):
 
 @contextlib.contextmanager
 def _silent():
-    """Without what the converters print and log about themselves."""
+    """Suppress what the converters print and log."""
     import logging
 
     with (
@@ -106,24 +143,36 @@ def _silent():
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         # The LiteRT converter writes to the file descriptor itself.
-        kept, hole = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(hole, 2)
+        stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, 2)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(hole)
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            os.close(devnull)
             logging.disable(before)
 
 
 # --- runners -----------------------------------------------------------------------------------------------
 
 
-def runner(variant, folder, loaded=None, output="logits"):
-    """The function that computes logits with a variant of an export; ExportError if its library is missing.
+def runner(
+    variant: str, folder: Path, loaded: Any = None, output: str = "logits"
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that runs a variant of an export on prepared images.
 
-    loaded: the SavedModel, if it was loaded already. output: the task's name of what the network gives.
+    Args:
+        variant: "saved_model", "keras", "onnx", or "litert_" and a precision.
+        folder: the export.
+        loaded: the loaded SavedModel; needed for "saved_model" only.
+        output: the key of the outputs in the SavedModel's signatures, `Task.output`.
+
+    Returns:
+        A function from images (B, H, W, C) to outputs (B, ...), float32.
+
+    Raises:
+        ExportError: the format's library is not installed.
     """
     if variant == "saved_model":
         signature = loaded.signatures["tensor"]
@@ -146,7 +195,7 @@ def _run_keras(folder, variant):
     import kzoo.layers
     import kzoo.models
 
-    for module in pkgutil.iter_modules(kzoo.models.__path__):  # their layers register themselves with Keras
+    for module in pkgutil.iter_modules(kzoo.models.__path__):  # importing them registers their layers with Keras
         import_module(f"kzoo.models.{module.name}")
     model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
     return lambda x: np.asarray(keras.ops.convert_to_numpy(model(x.astype("float32"), training=False)), "float32")

@@ -1,6 +1,9 @@
-"""The golden set: a few real images, encoded, with their prepared pixels and the logits of the unchanged network."""
+"""The golden images: a few encoded images with their prepared pixels and the outputs of the unchanged network."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
@@ -8,17 +11,24 @@ import numpy as np
 from kzoo.data.images import make_preparer
 from kzoo.data.sources.arrays import load_arrays
 from kzoo.errors import DataError, ExportError
-from kzoo.exporting.source import candidates
+from kzoo.exporting.source import Source, candidates
 from kzoo.files import write_atomically
 
-SIZE = 8  # images
+MAX_IMAGES = 8
+MAX_FILE_BYTES = 1 << 28
 FILE = "golden.npz"
 
 
-def reference(model):
-    """The network as it is, nothing folded, in float32: a function from prepared uint8 images to logits.
+def reference(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """The unchanged network in float32, without folded batch norms.
 
-    It shares no code with the inference form, so that a mistake there shows.
+    It shares no code with the inference form, so that a mistake there is found.
+
+    Args:
+        model: images (B, H, W, C) to outputs (B, ...).
+
+    Returns:
+        A function from prepared uint8 images (N, H, W, C) to outputs (N, ...), float32.
     """
 
     def in_float32(layer):  # operations such as padding (LeNet-5's) have no precision of their own
@@ -36,11 +46,21 @@ def reference(model):
     return logits
 
 
-def choose(source, logits):
-    """The golden set of a Source, as arrays for an .npz; logits: its reference.
+def choose(source: Source, run: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
+    """Choose the golden images: up to 8 candidates with the most certain predictions, one predicted class at a time.
 
-    Of the candidates those that the network is surest of, class after class as it sees them: an image that it can
-    hardly tell would flip by rounding alone.
+    The prediction for an image near a decision boundary could change by rounding alone, so certain ones are chosen.
+
+    Args:
+        source: the network and its data.
+        run: its `reference`.
+
+    Returns:
+        Arrays for golden.npz: "names", "bytes" (the encoded images, joined), their "lengths", "labels" (-1: unknown),
+        "prepared" (N, H, W, C) and "logits" (N, ...), the outputs.
+
+    Raises:
+        ExportError: no candidate can be decoded, or outputs are not finite.
     """
     prepare = make_preparer(source.shape, source.preprocessing)
     found = []
@@ -50,36 +70,47 @@ def choose(source, logits):
         except DataError:
             continue
     if not found:
-        raise ExportError(f"{source.name} has no image that can be decoded, so nothing could be proved.")
-    values = logits(np.stack([f[3] for f in found]))
+        raise ExportError(f"{source.name} has no image that can be decoded, so the export could not be checked.")
+    values = run(np.stack([f[3] for f in found]))
     if not np.isfinite(values).all():
-        raise ExportError(f"{source.name} computes NaN or infinity; nothing was exported.")
+        raise ExportError(f"{source.name} gives NaN or infinite outputs; nothing was exported.")
     groups, margin = source.task.certainty(values)
-    turns, seen = {}, []
+    group_sizes, ranked = {}, []  # ranked: (rank within the group, index)
     for i in np.argsort(-margin, kind="stable"):
-        turns[groups[i]] = turns.get(groups[i], 0) + 1
-        seen.append((turns[groups[i]], i))
-    chosen = [i for _, i in sorted(seen, key=lambda t: t[0])[:SIZE]]
-    data = [found[i][1] for i in chosen]
+        group_sizes[groups[i]] = group_sizes.get(groups[i], 0) + 1
+        ranked.append((group_sizes[groups[i]], i))
+    chosen = [i for _, i in sorted(ranked, key=lambda pair: pair[0])[:MAX_IMAGES]]
+    files = [found[i][1] for i in chosen]
     return {
         "names": np.array([found[i][0].encode("utf-8", "backslashreplace").decode() for i in chosen]),
-        "bytes": np.frombuffer(b"".join(data), np.uint8),
-        "lengths": np.array([len(d) for d in data], "int64"),
+        "bytes": np.frombuffer(b"".join(files), np.uint8),
+        "lengths": np.array([len(f) for f in files], "int64"),
         "labels": np.array([found[i][2] for i in chosen], "int64"),
         "prepared": np.stack([found[i][3] for i in chosen]),
         "logits": values[chosen],
     }
 
 
-def save(path, golden):
+def save(path: str | os.PathLike, golden: Mapping[str, np.ndarray]) -> None:
+    """Write the arrays of `choose` as an .npz file."""
     with write_atomically(path) as f:
-        np.savez(f, **golden)
+        np.savez(f, **golden)  # type: ignore[arg-type]  # its keywords are arrays and allow_pickle
 
 
-def load(path):
-    """(encoded images, the arrays) of a golden.npz; ExportError if it is none."""
+def load(path: str | os.PathLike) -> tuple[list[bytes], dict[str, np.ndarray]]:
+    """Read a golden.npz.
+
+    Args:
+        path: the file.
+
+    Returns:
+        (the encoded images, the arrays of `choose`).
+
+    Raises:
+        ExportError: a file that can't be read or whose arrays don't fit together.
+    """
     try:
-        golden = load_arrays(path, 1 << 28)
+        golden = load_arrays(path, MAX_FILE_BYTES)
         lengths = golden["lengths"]
         n = len(lengths)
         if golden["logits"].ndim < 2 or golden["prepared"].ndim != 4 or n < 1:

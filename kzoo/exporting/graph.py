@@ -1,22 +1,39 @@
 """The classifier as TensorFlow graphs: encoded images in, labels and probabilities out."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
+from kzoo.catalog import Preprocessing
 from kzoo.data import images
 from kzoo.data.header import refusal
+from kzoo.exporting.source import Source
 from kzoo.graph.inference import inference_form
 from kzoo.graph.walk import calls
 from kzoo.tasks.task import zero_where_bad
 
-AT_ONCE = 4  # images that are decoded at a time: so many may be as large as MAX_PIXELS
+PARALLEL_DECODES = 4  # bounds the memory: each of the images that are decoded at once may have MAX_PIXELS
 
 
-def decode_batch(encoded, shape, preprocessing):
-    """Encoded images, a string tensor (B,), to (uint8 images (B, *shape), why not (B,)), as in training.
+def decode_batch(
+    encoded: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preprocessing
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decode, resize and crop encoded images as in training.
 
-    What can't be decoded becomes zeros and a reason; "" stands for an image that can. Nothing raises: each image is an
-    element of a data set that ignores its errors. Headers are looked at before anything is decoded.
+    An image that can't be decoded does not raise: each image is an element of a tf.data.Dataset that ignores errors.
+    Headers are checked before anything is decoded.
+
+    Args:
+        encoded: strings (B,).
+        shape: (height, width, channels) of the prepared images.
+        preprocessing: how they are resized and cropped.
+
+    Returns:
+        (uint8 images (B, *shape), strings (B,)): zeros and the reason for an image that can't be decoded, else ""
+        as the reason.
     """
     blank = tf.zeros(shape, tf.uint8)
 
@@ -30,21 +47,26 @@ def decode_batch(encoded, shape, preprocessing):
     with tf.control_dependencies([tf.debugging.Assert(n > 0, ["The batch is empty."])]):
         n = tf.identity(n)
     with tf.device("CPU"):
-        found = tf.data.Dataset.range(n).map(one, num_parallel_calls=AT_ONCE, deterministic=True).ignore_errors()
-        # The last element stands in for those that are missing.
+        found = (
+            tf.data.Dataset.range(n).map(one, num_parallel_calls=PARALLEL_DECODES, deterministic=True).ignore_errors()
+        )
+        # Images that are missing, because decoding failed, are taken from this last element.
         found = found.concatenate(tf.data.Dataset.from_tensors((n, tf.constant("can't be decoded"), blank)))
         still = tf.data.Options()
-        still.autotune.enabled = False  # its threads wake late: a pass would wait for them
+        still.autotune.enabled = False  # the end of a pass would wait for its threads
         indices, reasons, pixels = found.batch(n + 1).with_options(still).get_single_element()
         last = tf.size(indices) - 1
         row = tf.tensor_scatter_nd_update(tf.fill([n + 1], last), indices[:, None], tf.range(last + 1))[:n]
         return tf.ensure_shape(tf.gather(pixels, row), (None, *shape)), tf.gather(reasons, row)
 
 
-def penultimate(model):
-    """The features that a model's classifier sees, a (B, D) KerasTensor: the input of `predictions`, as kzoo calls it.
+def penultimate(model: keras.Model) -> keras.KerasTensor:
+    """The features in front of a model's classifier: the input of its layer `predictions`.
 
-    Of a model from elsewhere: the input of the last layer with weights, or what the model itself takes.
+    For a model without such a layer, the input of its last layer with weights, or else the model's input.
+
+    Returns:
+        A (B, D) float32 KerasTensor; feature maps are averaged.
     """
     nodes = calls(model.inputs, [model.outputs[0]])
     weighted = [n for n in nodes if getattr(n.operation, "weights", None)]
@@ -54,10 +76,18 @@ def penultimate(model):
     return keras.ops.cast(x, "float32")
 
 
-def network(model, precision):
-    """A model's inference form as a tf.function with constant weights: images (B, H, W, C) to outputs and features.
+def network(model: keras.Model, precision: str) -> tuple[Callable, keras.Model]:
+    """A model's inference form as a tf.function whose weights are constants.
 
-    Returns (function, the inference form). Constants and not variables: see `kzoo.graph.inference`.
+    Constants and not variables: see `kzoo.graph.inference`.
+
+    Args:
+        model: images (B, H, W, C) to outputs (B, ...).
+        precision: "float32", "bfloat16" or "float16".
+
+    Returns:
+        (function, the inference form). The function takes prepared float32 images (B, H, W, C) and returns
+        {"outputs": float32 (B, ...), "features": float32 (B, D)}.
     """
     form = inference_form(model, precision)
     both = keras.Model(form.inputs[0], {"outputs": form.outputs[0], "features": penultimate(form)})
@@ -72,14 +102,26 @@ def network(model, precision):
     return function, form
 
 
-def module(function, source, *, top=5, temperature=1.0, threshold=None):
-    """(a tf.Module, its signatures) for `tf.saved_model.save`.
+def module(
+    function: Callable, source: Source, *, top: int = 5, temperature: float = 1.0, threshold: float | None = None
+) -> tuple[tf.Module, dict[str, Callable]]:
+    """What `tf.saved_model.save` needs for an export.
 
-    function: of `network`. source: a `kzoo.exporting.source.Source`. Other arguments as in `Task.signature`.
+    Args:
+        function: of `network`.
+        source: gives task, shape, preprocessing and classes.
+        top: how many labels the signatures return.
+        temperature: by which logits are divided.
+        threshold: of conformal prediction, or None; see `Task.signature`.
 
-    serving_default: image (B,), encoded, to what the task's signature gives and error (B,), "" for a good image; a bad
-    one has empty labels and zeros. images: image (B, H, W, 3), uint8 RGB, any one size. tensor: tensor (B, *shape),
-    prepared, 0..255. features: image (B,), encoded, to features (B, D) and error.
+    Returns:
+        (a tf.Module, its signatures):
+
+        - serving_default: image (B,), encoded, to the tensors of the task's signature and error (B,). The error is ""
+          for an image that can be read; for another one the tensors have zeros and empty strings.
+        - images: image (B, H, W, 3), uint8 RGB of any one size, to the tensors of the task's signature.
+        - tensor: tensor (B, *shape), prepared float32 in 0..255, to the same.
+        - features: image (B,), encoded, to features (B, D) and error (B,).
     """
     task, shape, preprocessing = source.task, source.shape, source.preprocessing
 

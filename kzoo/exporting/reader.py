@@ -1,54 +1,64 @@
-"""An export that is read: its card, its SavedModel, its answers. Needs TensorFlow and neither Keras nor a run."""
+"""Read an export: its card, its SavedModel, its answers. Needs TensorFlow, but no Keras and no run."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kzoo.catalog import Preprocessing
 from kzoo.errors import ExportError, first_line
 from kzoo.files import sha256
 from kzoo.tasks import find
 
+if TYPE_CHECKING:
+    import numpy as np
+
 CARD, KIND = "card.json", "kzoo_export"
-MOST = 1 << 28  # bytes of a card
-# A SavedModel is a program. Those that kzoo writes read and write no files, call no Python and reach no network.
-FORBIDDEN = re.compile(
+MAX_CARD_BYTES = 1 << 28
+# A SavedModel is a program. Those that kzoo writes access no files, call no Python and open no connections.
+FORBIDDEN_OPS = re.compile(
     "File|Reader|Record|TextLine|LMDB|CSV|Sql|Snapshot|Cache|Save|Restore|Checkpoint|Print|Debug|Summary|PyFunc|Rpc|"
     "DataService|ImmutableConst|Load|VocabRemapping|TableExport|FromGraph|RegisterDataset|codeProto|UnigramCandidate|"
     "^Abort$"
 )
-SAVER = {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"}  # TensorFlow's own, in functions nobody calls
+# TensorFlow writes these itself, into functions that nothing calls.
+SAVER_OPS = {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"}
 
 
-def is_export(path):
-    """Whether a folder is a kzoo export, told by its card."""
+def is_export(path: str | os.PathLike) -> bool:
+    """Whether a folder is a kzoo export: whether it has a card.json that can be read."""
     try:
         return os.path.isdir(path) and KIND in read_card(path)
     except ExportError:
         return False
 
 
-def read_card(folder):
-    """The card.json of an export; ExportError."""
+def read_card(folder: str | os.PathLike) -> dict[str, Any]:
+    """Read and check the card.json of an export.
+
+    Raises:
+        ExportError: a folder that is not an export, or a card that is corrupt or was written by a later kzoo.
+    """
     path = Path(folder) / CARD
     try:
-        if path.stat().st_size > MOST:
-            raise ExportError(f"{path} is too large for a card.")
+        if path.stat().st_size > MAX_CARD_BYTES:
+            raise ExportError(f"{path} is larger than any card: over {MAX_CARD_BYTES >> 20} MiB.")
         card = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise ExportError(f"{folder} is no export: it has no {CARD}. kzoo export writes one.") from None
+        raise ExportError(f"{folder} is not an export: it has no {CARD}. kzoo export writes one.") from None
     except (OSError, ValueError, RecursionError) as e:
         raise ExportError(f"{path} can't be read ({e}).") from e
     if not isinstance(card, dict) or not isinstance(card.get(KIND), int):
-        raise ExportError(f"{path} is no card of a kzoo export.")
+        raise ExportError(f"{path} is not the card of a kzoo export.")
     if card[KIND] != 1:
         raise ExportError(f"{path} was written by a later kzoo (format {card[KIND]}; this one knows 1).")
     wrong = [name for name, fits in FIELDS.items() if not fits(card.get(name))]
     if wrong:
-        raise ExportError(f"{path} is damaged: {', '.join(wrong)} can't be read.")
+        raise ExportError(f"{path} is corrupt: {', '.join(wrong)} can't be read.")
     return card
 
 
@@ -73,8 +83,19 @@ FIELDS = {
 }
 
 
-def check_preprocessing(card, folder):
-    """(Preprocessing, shape) of a card; ExportError if they are not those of its fingerprint."""
+def check_preprocessing(card: Mapping[str, Any], folder: str | os.PathLike) -> tuple[Preprocessing, tuple[int, ...]]:
+    """The preprocessing of a card, checked against its fingerprint.
+
+    Args:
+        card: of `read_card`.
+        folder: for messages.
+
+    Returns:
+        (Preprocessing, (height, width, channels)).
+
+    Raises:
+        ExportError: it can't be read, or it does not match the fingerprint.
+    """
     try:
         preprocessing, shape = Preprocessing(**card["preprocessing"]), tuple(int(n) for n in card["input_shape"])
         found = preprocessing.fingerprint(shape)
@@ -82,14 +103,19 @@ def check_preprocessing(card, folder):
         raise ExportError(f"The preprocessing in {folder}/{CARD} can't be read ({e}).") from e
     if found != card.get("preprocessing_sha256"):
         raise ExportError(
-            f"The preprocessing in {folder} is not that of its fingerprint: the card was changed, or it was written "
-            "with other rules. Export again."
+            f"The preprocessing in {folder} does not match its fingerprint: the card was changed, or it was written "
+            "by another version of kzoo. Export again."
         )
     return preprocessing, shape
 
 
-def load_saved_model(folder):
-    """A SavedModel, after a look at what its graph would do; ExportError."""
+def load_saved_model(folder: str | os.PathLike) -> Any:
+    """Load a SavedModel after checking the operations of its graph.
+
+    Raises:
+        ExportError: a file that can't be read, or a graph with an operation that no kzoo export has, such as one that
+            reads files.
+    """
     import tensorflow as tf
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -98,18 +124,18 @@ def load_saved_model(folder):
     try:
         program = SavedModel.FromString(path.read_bytes())
     except FileNotFoundError:
-        raise ExportError(f"{folder} holds no saved_model.pb.") from None
+        raise ExportError(f"{folder} has no saved_model.pb.") from None
     except (OSError, DecodeError) as e:
         raise ExportError(f"{path} can't be read ({e}).") from e
     if len(program.meta_graphs) != 1 or not program.meta_graphs[0].HasField("object_graph_def"):
-        raise ExportError(f"{path} is not as TensorFlow 2 writes it.")  # what else is there would be run by other rules
+        raise ExportError(f"{path} is not as TensorFlow 2 writes it.")  # other graphs would be loaded by other rules
     bad = sorted(_forbidden(program.meta_graphs[0]))
     del program
     if bad:
-        raise ExportError(f"{path} was refused: its graph would {', '.join(bad)}, which no kzoo export does.")
+        raise ExportError(f"{path} was refused: its graph has operations that no kzoo export has: {', '.join(bad)}.")
     try:
         return tf.saved_model.load(str(folder))
-    except Exception as e:  # TensorFlow raises nearly anything for a broken file
+    except Exception as e:  # TensorFlow may raise anything for a corrupt file
         raise ExportError(f"{folder} can't be loaded ({first_line(e)}).") from e
 
 
@@ -117,54 +143,84 @@ def _forbidden(meta):
     """The operations of a graph (a MetaGraphDef) that no export of kzoo has."""
 
     def ops(nodes):
-        return {n.op for n in nodes if FORBIDDEN.search(n.op)}
+        return {n.op for n in nodes if FORBIDDEN_OPS.search(n.op)}
 
     functions = meta.graph_def.library.function
     called = {c for n in meta.object_graph_def.nodes for c in n.function.concrete_functions}
     called |= {n.bare_concrete_function.concrete_function_name for n in meta.object_graph_def.nodes}
-    called |= {n.op for f in functions for n in f.node_def}  # a function's name may stand for an operation's
+    called |= {
+        n.op for f in functions for n in f.node_def
+    }  # a node can call a function by having its name as its operation
     for f in functions:
         for value in (value for node in f.node_def for value in node.attr.values()):
             called |= {value.func.name, *(g.name for g in value.list.func)}
     found = ops(meta.graph_def.node)
     for f in functions:
         here = ops(f.node_def)
-        found |= here if f.signature.name in called else here - SAVER
+        found |= here if f.signature.name in called else here - SAVER_OPS
     return found
 
 
 class Export:
-    """An export that was read.
+    """A loaded export.
 
-    folder: an export with a SavedModel. Raises ExportError: for a folder that is none, for a file that is not the one
-    in the card, for another preprocessing than that of the fingerprint.
+    Args:
+        folder: an export with a SavedModel.
+
+    Attributes:
+        folder: its path.
+        card: the content of card.json.
+        preprocessing, input_shape: how images are prepared.
+        classes: names, by number.
+        task: what it was trained for.
+        model: the loaded SavedModel.
+
+    Raises:
+        ExportError: a folder that is not an export, a SavedModel that differs from the one in the card, or
+            preprocessing that does not match its fingerprint.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         self.card = read_card(folder)
         self.preprocessing, self.input_shape = check_preprocessing(self.card, folder)
         self.classes = tuple(self.card["classes"])
-        self.task = find(self.card.get("task", "classification"))  # cards of 0.1.0 name none
+        self.task = find(self.card.get("task", "classification"))  # cards of 0.1.0 have no task
         if "saved_model" not in self.card.get("formats", {}):
-            raise ExportError(f"{folder} holds no SavedModel (it holds {', '.join(self.card.get('formats', {}))}).")
+            raise ExportError(f"{folder} has no SavedModel (it has {', '.join(self.card.get('formats', {}))}).")
         recorded = self.card["files"].get("saved_model.pb", {}).get("sha256")
         try:
             if recorded != sha256(self.folder / "saved_model.pb"):
-                raise ExportError(f"{folder}/saved_model.pb is damaged: it is not the file in the card.")
+                raise ExportError(f"{folder}/saved_model.pb is corrupt: its hash is not that of the card.")
         except OSError as e:
             raise ExportError(f"{folder}/saved_model.pb can't be read ({e.strerror}).") from e
         self.model = load_saved_model(folder)
 
-    def run(self, encoded):
-        """The signature serving_default on a list of encoded images: a dict of NumPy arrays."""
+    def run(self, encoded: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """Run the signature serving_default.
+
+        Args:
+            encoded: the bytes of N image files.
+
+        Returns:
+            Arrays (N, ...) by name: those of the task's signature, and "error".
+        """
         import tensorflow as tf
 
         found = self.model.signatures["serving_default"](image=tf.constant(encoded, tf.string))
         return {name: value.numpy() for name, value in found.items()}
 
-    def answer(self, encoded, top=5):
-        """The task's answer for each encoded image, calibrated, perhaps with "abstain"; or {"error": reason}."""
+    def answer(self, encoded: Sequence[bytes], top: int = 5) -> list[dict[str, Any]]:
+        """The task's answer for each image, with calibrated probabilities.
+
+        Args:
+            encoded: the bytes of image files.
+            top: how many classes an answer has.
+
+        Returns:
+            A dict for each image: the task's answer, with "abstain" if the export has a conformal threshold; or
+            {"error": reason} for an image that can't be read.
+        """
         found = self.run(encoded)
         rows = self.task.answer(found[self.task.output], self.classes, top, self.card.get("temperature", 1.0))
         for i, (row, error) in enumerate(zip(rows, found["error"], strict=True)):

@@ -1,12 +1,14 @@
-"""What is exported: a run, a model of the catalog with weights, or a Keras model, all in one form."""
+"""What is exported: a run, a model of the catalog with weights, or a Keras model, in one common form."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,7 +26,7 @@ from kzoo.tasks import Task, find
 from kzoo.weights import resolve
 from kzoo.weights.classes import class_names
 
-FACTS = (
+RECORDED = (  # keys of config.json that the card repeats
     "model",
     "options",
     "recipe",
@@ -49,8 +51,9 @@ class Source:
         classes: names, by number.
         preprocessing: how an image is resized and cropped; scaling sits in the model.
         task: what it was trained for.
-        splits: "val", "refit" and "test" parts of its data, as far as they are known.
-        temperature: None if the run has none.
+        splits: the parts of its data that are available, among "val", "refit" and "test". "refit" is a validation part
+            on which the head was fitted again at the end, so it must not be used for measuring.
+        temperature: of the run's calibration, or None.
         facts: for the card.
         licence: of the weights.
     """
@@ -66,29 +69,39 @@ class Source:
     licence: str = ""
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the input."""
         return tuple(self.model.input_shape[1:])
 
 
-def find_source(what, *, weights=None, classes=None):
-    """A Source from a Run or its folder, a name of the catalog (with weights), or a keras.Model.
+def find_source(run_or_model: Any, *, weights: Any = None, classes: Sequence[str] | None = None) -> Source:
+    """Find out everything about a network that an export needs.
 
-    weights: for a name: a tag or a file, by default the first published set. classes: names, for what does not bring
-    its own. Raises KzooError.
+    Args:
+        run_or_model: a Run or its folder, a name of the catalog (with weights), or a keras.Model.
+        weights: for a name: a tag or a file; the first published set by default.
+        classes: class names, for models and weights that don't record them.
+
+    Returns:
+        The Source.
+
+    Raises:
+        KzooError: a run, name or weights that can't be read, or a network that can't be exported.
     """
-    if isinstance(what, keras.Model):
-        source = _of_model(what, classes)
-    elif isinstance(what, runs.Run) or os.path.isdir(os.fspath(what)):
+    if isinstance(run_or_model, keras.Model):
+        source = _of_model(run_or_model, classes)
+    elif isinstance(run_or_model, runs.Run) or os.path.isdir(os.fspath(run_or_model)):
         if weights is not None:
-            raise ExportError("A run brings its own weights: leave out weights.")
-        source = _of_run(what if isinstance(what, runs.Run) else runs.load_run(what), classes)
-    elif os.sep in os.fspath(what):
-        raise RunError(f"There is no run '{what}': kzoo train writes one.")
+            raise ExportError("A run has its own weights: leave out weights.")
+        run = run_or_model if isinstance(run_or_model, runs.Run) else runs.load_run(run_or_model)
+        source = _of_run(run, classes)
+    elif os.sep in os.fspath(run_or_model):
+        raise RunError(f"There is no run '{run_or_model}': kzoo train writes one.")
     else:
-        source = _of_name(os.fspath(what), weights, classes)
+        source = _of_name(os.fspath(run_or_model), weights, classes)
     check_shape(source.shape)
     source.task.check_network(source.model, source.classes, source.name)
-    # One line each, for labels.txt, and Unicode, for the graph; a folder's name may be neither.
+    # labels.txt needs one line for each class, and the graph needs Unicode; the name of a folder may break both rules.
     plain = (" ".join(str(c).encode("utf-8", "backslashreplace").decode().splitlines()) for c in source.classes)
     source = replace(source, classes=tuple(plain))
     return source
@@ -99,14 +112,16 @@ def _of_run(run, classes):
     metrics = _json(run.path / runs.METRICS)
     report = _json(run.path / "report.json")
     temperature = next((d["temperature"] for d in (metrics, report) if d.get("temperature")), None)
-    facts = {key: config[key] for key in FACTS if key in config}
+    facts = {key: config[key] for key in RECORDED if key in config}
     weights = config.get("weights") or {}  # of the network that was fine-tuned
     if weights:
         facts.update(weights=weights.get("tag"), weights_sha256=weights.get("sha256"), source=weights.get("source"))
         facts["finetune"] = config.get("finetune")
     facts["metrics"] = {k: v for k, v in metrics.items() if isinstance(v, (int, float, str))}
     name = run.path.resolve().name
-    licence = f"yours; of the network that was fine-tuned: {weights['licence']}" if weights.get("licence") else ""
+    licence = ""
+    if weights.get("licence"):
+        licence = f"yours; licence of the weights it was fine-tuned from: {weights['licence']}"
     classes = tuple(classes or run.classes)
     return Source(name, run.model, classes, run.preprocessing, run.task, _splits(run), temperature, facts, licence)
 
@@ -119,10 +134,10 @@ def _json(path):
 
 
 def _splits(run):
-    """The run's validation and test part, its classes in its numbering; nothing if its data has changed or is gone.
+    """The run's validation and test parts, by name; {} if its data has changed or can't be read.
 
-    Of a fine-tuned run "test" is the held-out part, which measures. Where the head was fitted again on the validation
-    part as well, that is "refit", and measures nothing.
+    For a fine-tuned run "test" is the held-out test part. If the head was fitted again on the validation part as well,
+    that part is "refit", and nothing may be measured or calibrated on it.
     """
     config = run.config
     try:
@@ -133,10 +148,13 @@ def _splits(run):
             test_fraction=config["test_fraction"],
         )
     except (KzooError, KeyError, OSError) as e:
-        say(f"Note: the data of {run.path} can't be read ({e}); nothing is measured on it.")
+        say(f"Note: the data of {run.path} can't be read ({e}), so accuracy and calibration can't be measured.")
         return {}
     if data.fingerprint() != config["fingerprint"] or tuple(data.classes) != run.classes:
-        say(f"Note: {config['data']} has changed since {run.path} was trained; nothing is measured on it.")
+        say(
+            f"Note: {config['data']} has changed since {run.path} was trained, so accuracy and calibration can't be "
+            "measured."
+        )
         return {}
     if config.get("divided"):
         data = run.divided(data)
@@ -151,7 +169,7 @@ def _of_name(name, weights, classes):
     row = spec(name)
     if weights is None:
         if not row.weights:
-            raise ExportError(f"No weights are published for {name}: give a file by weights, or a run.")
+            raise ExportError(f"No weights are published for {name}: give weights, a file, or export a run.")
         weights = row.weights[0].tag
     chosen = resolve(row, weights)
     model = build(
@@ -166,7 +184,7 @@ def _of_name(name, weights, classes):
     base = chosen.preprocessing or row.preprocessing
     prep = Preprocessing(base.crop, base.interpolation, layer.channel_order, layer.scale, layer.offset)
     facts = {"model": name, "weights": chosen.tag, "source": chosen.source, "hash": chosen.hash}
-    if chosen.source == "kzoo":  # kzoo/shipped has their card
+    if chosen.source == "kzoo":  # weights that kzoo ships have a card
         card = shipped.card(name)
         known = (
             "data",
@@ -191,7 +209,7 @@ def _of_name(name, weights, classes):
 def _of_model(model, classes):
     layer = next((x for x in model.layers if isinstance(x, Preprocess)), None)
     n = model.output_shape[-1] if isinstance(model.output_shape, tuple) else 0
-    # A foreign model takes 0..255 as it comes and scales inside, as kzoo's do.
+    # Any other model gets 0..255, as kzoo's own do, and must scale inside.
     prep = Preprocessing(
         channel_order=layer.channel_order if layer else "rgb",
         scale=layer.scale if layer else 1.0,
@@ -206,28 +224,39 @@ def _of_model(model, classes):
     return Source(model.name, model, names, prep, find(task), facts={"model": model.name})
 
 
-# --- real images for the golden set ------------------------------------------------------------------------
+# --- images for the golden set -----------------------------------------------------------------------------
 
 
-def candidates(source, most=64):
-    """[(name, encoded bytes, label or None)]: images that measure nothing (else test), by class; else photographs."""
+def candidates(source: Source, limit: int = 64) -> Sequence[tuple[str, bytes, int | None]]:
+    """Images that may become golden images.
+
+    They come from the first available part among "val", "refit" and "test", one of each class in turn. Without data
+    they are kzoo's own drawings, for weights that kzoo ships, or scikit-learn's sample photographs.
+
+    Args:
+        source: the network and its data.
+        limit: how many at most, of a part.
+
+    Returns:
+        (name, encoded bytes, label or None) for each image.
+    """
     split = next((source.splits[p] for p in ("val", "refit", "test") if source.splits.get(p)), None)
     if split is None:
         return drawings(source.shape[-1]) if source.facts.get("source") == "kzoo" else photographs()
     by_class = [np.flatnonzero(split.labels == label) for label in np.unique(split.labels)]
-    turns = max(1, most // len(by_class))
-    picked = [rows[i] for i in range(turns) for rows in by_class if i < len(rows)][:most]
+    per_class = max(1, limit // len(by_class))
+    picked = [rows[i] for i in range(per_class) for rows in by_class if i < len(rows)][:limit]
     found = []
     for i in picked:
         try:
             found.append((str(split.ids[i]), encoded(split.images[i]), int(split.labels[i])))
         except (DataError, OSError):
-            continue  # named where the whole part is read
+            continue  # it is reported when the whole part is read
     return found
 
 
-def encoded(image):
-    """Encoded bytes of an element of a Split: bytes, a path, or a uint8 array (H, W, C), which becomes a PNG."""
+def encoded(image: bytes | str | os.PathLike | np.ndarray) -> bytes:
+    """The encoded bytes of an image of a Split: bytes, a path, or a uint8 array (H, W, C), which becomes a PNG."""
     if isinstance(image, bytes):
         return image
     if not isinstance(image, np.ndarray):
@@ -239,8 +268,11 @@ def encoded(image):
     return buffer.getvalue()
 
 
-def drawings(channels):
-    """Digits as a font has them for one channel, else pieces of kzoo's own paintings; nobody has rights in them."""
+def drawings(channels: int) -> list[tuple[str, bytes, None]]:
+    """Generated images, which are free of others' rights, as `candidates` returns them.
+
+    For one channel digits of a font, else crops of kzoo's own paintings.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     from kzoo.data.drawn import PAINTINGS, painting
@@ -259,8 +291,8 @@ def drawings(channels):
     return [(name, encoded(np.atleast_3d(np.asarray(picture))), None) for name, picture in pictures]
 
 
-def photographs():
-    """scikit-learn's two sample photographs (CC BY 2.0), whole and in pieces of odd sizes."""
+def photographs() -> list[tuple[str, bytes, None]]:
+    """scikit-learn's two sample photographs (CC BY 2.0), whole and cropped to odd sizes, as `candidates` does."""
     import sklearn.datasets
     from PIL import Image
 

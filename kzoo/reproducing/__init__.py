@@ -1,1 +1,1 @@
-"""Shipped weights and the papers' figures, trained again from start to card."""
+"""Train the shipped weights again, and compare the results with their cards."""

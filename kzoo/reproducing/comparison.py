@@ -1,8 +1,10 @@
-"""Train shipped weights again, from start to card, and compare."""
+"""Train shipped weights again, and compare the results with their cards."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Any
 
 from kzoo.catalog import shipped
 from kzoo.data.loading import load_data
@@ -10,14 +12,18 @@ from kzoo.evaluating.evaluation import evaluate
 from kzoo.progress import say
 from kzoo.training.loop import train
 
-OTHER_DATA = "The data are not those of the card: other files of the set, or in another order."
+OTHER_DATA = "The data are not those of the card: the files of the data set differ, or their order."
 
 
 @dataclass
 class Comparison:
-    """What came of `reproduce`. rows: (what, the card's share, this run's share, images it was measured on).
+    """The result of `reproduce`.
 
-    same_data: whether the images were those of the card, byte for byte.
+    Attributes:
+        name: of the weights.
+        run: the folder of the new run.
+        rows: (metric, value in the card, value of the new run, number of images) for each part.
+        same_data: whether the images were those of the card, byte for byte.
     """
 
     name: str
@@ -26,11 +32,12 @@ class Comparison:
     same_data: bool = True
 
     @property
-    def agrees(self):
-        """Whether no share differs by more than three standard errors of the difference of two such measurements."""
+    def agrees(self) -> bool:
+        """Whether no value differs by more than three standard errors of the difference of two such measurements."""
         return all(abs(a - b) <= 3 * error(a, b, n) for _, a, b, n in self.rows)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
         return {**self.__dict__, "agrees": self.agrees}
 
     def __str__(self):
@@ -43,30 +50,52 @@ class Comparison:
         return "\n".join(lines)
 
 
-def error(a, b, n):
-    """The standard error of the difference of two shares, each counted on n images.
+def error(a: float, b: float, n: int) -> float:
+    """The standard error of the difference of two proportions, each measured on n images.
 
-    >>> round(error(0.5, 0.5, 100), 4)
-    0.0707
+    Args:
+        a, b: the proportions, in 0..1.
+        n: the number of images of each.
+
+    Returns:
+        The standard error, from the pooled proportion.
+
+    Example:
+        >>> round(error(0.5, 0.5, 100), 4)
+        0.0707
     """
     p = (a + b) / 2
     return (2 * max(p * (1 - p), 1e-6) / n) ** 0.5
 
 
-def reproduce(name, *, out=None, resume=False, quiet=False):
-    """Train the weights that kzoo ships under `name` again: data, recipe, seed, shares and precision of their card.
+def reproduce(
+    name: str, *, out: str | os.PathLike | None = None, resume: bool = False, quiet: bool = False
+) -> Comparison:
+    """Train weights that kzoo ships again, with the data, recipe, seed, split and precision of their card.
 
-    out: the run folder; runs/NAME-again by default. resume: continue it after a kill or Ctrl-C.
-    Other hardware and versions round differently, so the result is compared and not expected to be equal; on the same
-    machine with the same versions the weights are, bit for bit, before the card's were rounded to 16 bits. Returns a
-    Comparison.
+    Other hardware and versions round differently, so the accuracies are compared within their standard errors. On the
+    same machine with the same versions the weights are equal, bit for bit, before the shipped ones were rounded to 16
+    bits.
+
+    Args:
+        name: of shipped weights, such as "lenet5".
+        out: the run folder; runs/NAME-again by default.
+        resume: continue the run in `out` after a kill or Ctrl-C.
+        quiet: no progress.
+
+    Returns:
+        The Comparison.
+
+    Raises:
+        UnknownName: no weights with that name are shipped.
+        RunError: a run that can't start or continue.
     """
     card = shipped.card(name)
     out = out or f"runs/{name}-again"
     data = load_data(card["data"], seed=card["seed"], val_fraction=card["val_fraction"])
     same = data.fingerprint() == card["fingerprint"]
     if not same:
-        say(OTHER_DATA + (f" The card on its own: {card['data_note']}" if card["data_note"] else ""))
+        say(OTHER_DATA + (f" The card's note on its data: {card['data_note']}" if card["data_note"] else ""))
     run = train(
         card["trained_as"],
         card["data"],
@@ -83,7 +112,7 @@ def reproduce(name, *, out=None, resume=False, quiet=False):
     rows = []
     for part in ("val", "test"):
         known = card[f"{part}_top1"]
-        if known is not None:  # trained without a validation part
-            result = evaluate(run, split=part, quiet=quiet)
+        if known is not None:  # None: trained without a validation part
+            result: Any = evaluate(run, split=part, quiet=quiet)  # of a classifier
             rows.append((f"{part} top-1", known, result.top1, result.images))
     return Comparison(name, str(run.path), rows, same)

@@ -1,4 +1,4 @@
-"""What a network is trained for: one file a task. Nobody else branches on it: who needs something of a task asks it."""
+"""Tasks: what a network is trained for, one file for each. Other modules ask the task object and never branch on it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from kzoo.tasks.task import Evaluation, Task
 
 __all__ = ["TASKS", "Evaluation", "Task", "find", "register"]
 
-# Name -> the module whose TASK it is, imported when it is asked for.
+# Name -> the module that has the task as TASK; it is imported when the task is used.
 TASKS = {"classification": "kzoo.tasks.classification"}
 REGISTERED: dict[str, Task] = {}
 
 
 def find(name: str) -> Task:
-    """The task of that name.
+    """Find a task by its name.
 
     Args:
-        name: of `TASKS`, or of a task that was registered.
+        name: a key of `TASKS`, or the name of a registered task.
+
+    Returns:
+        The task.
 
     Raises:
-        UnknownName: with the nearest name.
+        UnknownName: no task has that name; the message suggests the nearest one.
 
     Example:
         >>> import numpy as np
@@ -38,6 +41,13 @@ def find(name: str) -> Task:
 
 
 def register(task: Task) -> Task:
-    """Add a task of your own; it then works by its name in every function and command of this process."""
+    """Register a task of your own, so that it can be used by its name in this process.
+
+    Args:
+        task: an object of a subclass of Task. It replaces a registered task of the same name.
+
+    Returns:
+        The same task.
+    """
     REGISTERED[task.name] = task
     return task

@@ -1,10 +1,11 @@
-"""Classification: an image has one of several classes; a network gives a logit for each."""
+"""Classification: an image has exactly one of several classes; a network gives a logit for each class."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,18 +15,22 @@ from kzoo.files import write_atomically
 from kzoo.metrics import negative_log_likelihood, softmax, top_k_hits, wilson
 from kzoo.tasks.task import Evaluation, Task
 
-LISTED = 12  # classes up to which the confusion matrix is printed
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+MAX_PRINTED_CLASSES = 12  # a larger confusion matrix is not printed
 
 
 @dataclass
 class ClassificationEvaluation(Evaluation):
-    """Accuracy, scores by class, and who is taken for whom.
+    """Accuracy, precision and recall of each class, and the confusion matrix.
 
     Attributes:
-        top1, top5: shares; top5 is None for five classes or fewer.
+        top1, top5: accuracies in 0..1; top5 is None for five classes or fewer.
         per_class: a dict for each class: class, precision, recall, f1, images.
-        confusion: counts (C, C), true classes in rows; images whose outputs are not finite are in no column.
-        not_finite: how many images have outputs that are not finite; they count as wrong.
+        confusion: counts (C, C), true classes in rows; images with outputs that are not finite are left out.
+        not_finite: the number of images with outputs that are not finite; they count as wrong.
     """
 
     top1: float
@@ -35,9 +40,11 @@ class ClassificationEvaluation(Evaluation):
     not_finite: int = 0
 
     def files(self) -> list[str]:
+        """The names of the JSON file and of the plot of the confusion matrix."""
         return [*super().files(), f"confusion-{self.split}.png"]
 
     def write(self, folder: str | Path) -> None:
+        """Write the results as JSON, and the confusion matrix as PNG."""
         from kzoo.plots import confusion_matrix
 
         super().write(folder)
@@ -61,7 +68,7 @@ class ClassificationEvaluation(Evaluation):
             lines.append(
                 f"{name:{width}}  {row['precision']:9.2%} {row['recall']:7.2%} {row['f1']:7.2%} {row['images']:7,}"
             )
-        if len(names) <= LISTED:
+        if len(names) <= MAX_PRINTED_CLASSES:
             cell = max(len(f"{self.confusion.max()}"), 3)
             lines += ["", "Confusion (rows: true, columns: predicted)"]
             lines.append(" " * width + " ".join(f"{n[:cell]:>{cell}}" for n in ["", *names])[cell:])
@@ -70,8 +77,15 @@ class ClassificationEvaluation(Evaluation):
         return "\n".join(lines)
 
 
-def cross_entropy(recipe=None):
-    """Cross-entropy of one-hot targets and logits (B, classes), with the recipe's label smoothing and rubbish class."""
+def cross_entropy(recipe: Any = None) -> Callable:
+    """Cross-entropy of one-hot targets and logits.
+
+    Args:
+        recipe: a `kzoo.training.recipes.Recipe`, which gives label smoothing and the rubbish class; None: neither.
+
+    Returns:
+        A loss: (targets (B, C), logits (B, C)) to a scalar.
+    """
     import keras
 
     smoothing = recipe.label_smoothing if recipe else 0.0
@@ -81,21 +95,21 @@ def cross_entropy(recipe=None):
         return entropy
 
     def with_rubbish(y, z):
-        none = keras.ops.zeros_like(z[:, :1])
-        return entropy(keras.ops.concatenate([y, none], 1), keras.ops.concatenate([z, none - rubbish], 1))
+        zeros = keras.ops.zeros_like(z[:, :1])
+        return entropy(keras.ops.concatenate([y, zeros], 1), keras.ops.concatenate([z, zeros - rubbish], 1))
 
     return with_rubbish
 
 
-def accuracy(y, z):
-    """Whether the largest logit is that of the target, (B,)."""
+def accuracy(y: keras.KerasTensor, z: keras.KerasTensor) -> keras.KerasTensor:
+    """1 where the largest of the logits z (B, C) is that of the target in y (B, C), else 0: (B,)."""
     import keras
 
     return keras.metrics.categorical_accuracy(y, z)
 
 
 class Classification(Task):
-    """One class of several, softmax over logits; targets are one-hot."""
+    """One of several classes: softmax over logits, with one-hot targets. The methods are described in `Task`."""
 
     name = "classification"
     output = "logits"
@@ -107,31 +121,31 @@ class Classification(Task):
 
     # --- training ---
 
-    def outputs(self, classes):
+    def outputs(self, classes: Sequence[str]) -> int:
         return len(classes)
 
-    def targets(self, labels, classes):
+    def targets(self, labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
         found = np.zeros((len(labels), len(classes)), "float32")
         found[np.arange(len(labels)), labels] = 1
         return found
 
-    def head(self, features, classes, **options):
+    def head(self, features: keras.KerasTensor, classes: Sequence[str], **options) -> keras.KerasTensor:
         from kzoo.layers import classifier
 
         return classifier(features, len(classes), **options)
 
-    def check_labels(self, labels, classes):
+    def check_labels(self, labels: np.ndarray, classes: Sequence[str]) -> None:
         counts = np.bincount(labels, minlength=len(classes))
         if not counts.all():
             empty = [c for c, n in zip(classes, counts, strict=True) if not n]
             raise RunError(f"No usable training image is left of class {', '.join(map(repr, empty[:5]))}.")
 
-    def shown(self, metric, value):
+    def shown(self, metric: str, value: float) -> str:
         return f"{value:.2%}"
 
     # --- answers ---
 
-    def answer(self, outputs, classes, top, temperature=1.0):
+    def answer(self, outputs: np.ndarray, classes: Sequence[str], top: int, temperature: float = 1.0) -> list[dict]:
         probabilities = softmax(np.asarray(outputs, "float64") / temperature)
         order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
         return [
@@ -139,20 +153,20 @@ class Classification(Task):
             for p, best in zip(probabilities, order, strict=True)
         ]
 
-    def row_text(self, row):
-        seen = ", ".join(f"{shown(t['class'])} {t['probability']:.1%}" for t in row["top"])
-        return f"{'(abstains) ' if row.get('abstain') else ''}{seen}"
+    def row_text(self, row: Mapping[str, Any]) -> str:
+        classes = ", ".join(f"{shown(t['class'])} {t['probability']:.1%}" for t in row["top"])
+        return f"{'(abstains) ' if row.get('abstain') else ''}{classes}"
 
-    def columns(self, top):
+    def columns(self, top: int) -> list[str]:
         return [f"{what}_{i + 1}" for i in range(top) for what in ("class", "probability")] + ["abstain"]
 
-    def cells(self, row, top):
-        seen = [x for t in row.get("top", ()) for x in (t["class"], f"{t['probability']:.6f}")]
-        return [*seen, *[""] * (2 * top - len(seen)), row.get("abstain", "")]
+    def cells(self, row: Mapping[str, Any], top: int) -> list[str]:
+        cells = [x for t in row.get("top", ()) for x in (t["class"], f"{t['probability']:.6f}")]
+        return [*cells, *[""] * (2 * top - len(cells)), row.get("abstain", "")]
 
     # --- measuring ---
 
-    def evaluate(self, outputs, labels, classes, **about):
+    def evaluate(self, outputs: np.ndarray, labels: np.ndarray, classes: Sequence[str], **about: str) -> Evaluation:
         from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
         finite = np.isfinite(outputs).all(-1)
@@ -178,7 +192,7 @@ class Classification(Task):
             not_finite=int((~finite).sum()),
         )
 
-    def scores(self, outputs, labels):
+    def scores(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         n = len(labels)
         right = int(top_k_hits(outputs, labels).sum())
         found: dict[str, Any] = {"images": n, "top1": right / n, "top1_interval": list(wilson(right, n))}
@@ -187,14 +201,20 @@ class Classification(Task):
             found.update(top5=five / n, top5_interval=list(wilson(five, n)))
         return found
 
-    def abstention(self, outputs, labels, temperature, threshold):
-        """What abstaining gives on images: the shares covered by the set of classes, and abstained, and the accuracy.
+    def abstention(
+        self, outputs: np.ndarray, labels: np.ndarray, temperature: float, threshold: float
+    ) -> dict[str, float | None]:
+        """Measure abstention by conformal prediction.
 
         Args:
             outputs: logits (N, C).
             labels: int (N,).
             temperature: by which the logits are divided.
-            threshold: the conformal one, q: the set holds the classes of a probability of at least 1 - q.
+            threshold: q: the prediction set has the best class and all classes with a probability of at least 1 - q.
+
+        Returns:
+            "covered": the share of images whose set has the true class; "abstained": the share whose set has several
+            classes; "top1_of_the_rest": the accuracy on the others, or None if there are none.
         """
         p = softmax(outputs / temperature)
         inside = (p >= 1 - threshold) | (p == p.max(-1, keepdims=True))
@@ -206,34 +226,47 @@ class Classification(Task):
             "top1_of_the_rest": float(right[alone].mean()) if alone.any() else None,
         }
 
-    def described(self, classes):
+    def described(self, classes: Sequence[str]) -> str:
         more = ", ..." if len(classes) > 10 else ""
         return f"An image classifier, {len(classes)} classes: {', '.join(classes[:10])}{more}."
 
-    def headline(self, scores):
+    def headline(self, scores: Mapping[str, Any]) -> str:
         low, high = scores["top1_interval"]
         return f"{scores['top1']:.2%} [{low:.2%}, {high:.2%}]"
 
     # --- export ---
 
-    def check_network(self, model, classes, name):
+    def check_network(self, model: keras.Model, classes: Sequence[str], name: str) -> None:
         import keras
 
         last = model.outputs[0]._keras_history.operation
         softmax, sigmoid = keras.activations.softmax, keras.activations.sigmoid
         if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (softmax, sigmoid):
             raise ExportError(
-                f"{name} ends in probabilities ({last.name}); kzoo exports networks that give logits. Build it without "
-                "that activation (keras.applications: classifier_activation=None)."
+                f"{name} ends in probabilities ({last.name}); kzoo exports networks that output logits. Build it "
+                "without that activation (keras.applications: classifier_activation=None)."
             )
         if len(model.output_shape) != 2 or model.output_shape[1] != len(classes):
-            raise ExportError(f"{name} gives {model.output_shape}, but there are {len(classes)} class names.")
+            raise ExportError(
+                f"The output of {name} has the shape {model.output_shape}, but there are {len(classes)} class names."
+            )
 
-    def signature(self, outputs, classes, *, top, temperature, threshold):
-        """labels, probabilities (B, top): the best classes, best first, softmax(logits / temperature). logits (B, C).
+    def signature(
+        self, outputs: tf.Tensor, classes: Sequence[str], *, top: int, temperature: float, threshold: float | None
+    ) -> dict[str, tf.Tensor]:
+        """The outputs of a SavedModel.
 
-        With a conformal threshold q: set_size (B,), the number of classes with a probability of at least 1 - q, at
-        least the best one, and abstain (B,), whether there are several.
+        Args:
+            outputs: logits (B, C).
+            classes: names, by number.
+            top: the number of classes in an answer.
+            temperature: by which the logits are divided.
+            threshold: q of conformal prediction, or None.
+
+        Returns:
+            "labels" and "probabilities" (B, top): the best classes, best first, by softmax(logits / temperature).
+            "logits" (B, C). With a threshold also "set_size" (B,), the number of classes with a probability of at
+            least 1 - q, or 1 if there are none, and "abstain" (B,), whether set_size is above 1.
         """
         import tensorflow as tf
 
@@ -249,28 +282,32 @@ class Classification(Task):
             found["abstain"] = found["set_size"] > 1
         return found
 
-    def masked(self, found, good):
+    def masked(self, found: Mapping[str, tf.Tensor], good: tf.Tensor) -> dict[str, tf.Tensor]:
         found = super().masked(found, good)
         if "abstain" in found:
             found["abstain"] |= ~good
         return found
 
-    def check_signature(self, found, expected, card):
+    def check_signature(self, found: Mapping[str, np.ndarray], expected: np.ndarray, card: Mapping) -> list[tuple]:
         best, logits = found["probabilities"], found["logits"]
         sorted_ = -np.sort(-softmax(logits / card["temperature"]), -1)[:, : best.shape[1]]
-        moved = float(np.abs(best - sorted_).max())
+        difference = float(np.abs(best - sorted_).max())
         labels = [label.decode() for label in found["labels"][:, 0]]
         right = [card["classes"][i] for i in expected.argmax(-1)]
         wrong = sum(a != b for a, b in zip(labels, right, strict=True))
         return [
-            ("probabilities", moved <= 1e-3, f"softmax(logits / {card['temperature']:.4g}) up to {moved:.2g}"),
-            ("labels", not wrong, f"{wrong} are wrong" if wrong else "those of the card"),
+            (
+                "probabilities",
+                difference <= 1e-3,
+                f"softmax(logits / {card['temperature']:.4g}) up to {difference:.2g}",
+            ),
+            ("labels", not wrong, f"{wrong} are wrong" if wrong else "as in the card"),
         ]
 
-    def same(self, outputs, expected):
+    def same(self, outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
         return outputs.argmax(-1) == expected.argmax(-1)
 
-    def certainty(self, outputs):
+    def certainty(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ordered = np.sort(outputs, -1)
         margin = ordered[:, -1] - ordered[:, -2] if outputs.shape[1] > 1 else ordered[:, -1]
         return outputs.argmax(-1), margin

@@ -1,4 +1,4 @@
-"""What a task has to say: targets, losses and metrics for training, answers, scores, and what an export returns."""
+"""The interface of a task: targets, losses and metrics for training, answers, scores, and the outputs of an export."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Evaluation:
-    """What was measured on one part of a data set. A task's own has its scores as further fields.
+    """The results on one part of a data set. A task has a subclass with its scores as further fields.
 
     Attributes:
         run: the run's folder.
-        data: what was measured on, as it was named.
+        data: the data set, as it was given.
         split: the part: "train", "val", "test" or "all".
         classes: names, by number; () for a task without classes.
-        images: how many were measured.
-        loss: mean over the images.
+        images: their number.
+        loss: the mean over the images.
     """
 
     run: str
@@ -43,37 +43,45 @@ class Evaluation:
         return {**plain, "classes": list(self.classes)}
 
     def files(self) -> list[str]:
-        """The names of the files that `write` writes: the numbers, and a task's drawings."""
+        """The names of the files that `write` writes."""
         return [f"evaluation-{self.split}.json"]
 
     def write(self, folder: str | Path) -> None:
-        """Write the numbers into a folder; a task's own Evaluation draws as well."""
+        """Write the results into a folder as JSON; a subclass may also write plots."""
         with write_atomically(Path(folder) / self.files()[0], "w", errors="backslashreplace") as f:
             json.dump(self.to_dict(), f, indent=2, ensure_ascii=False)
             f.write("\n")
 
 
 def zero_where_bad(x: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
-    """x (B, ...) with zeros, or empty strings, where good (B,) is False."""
+    """Replace rows by zeros or empty strings.
+
+    Args:
+        x: (B, ...), numbers or strings.
+        good: bool (B,).
+
+    Returns:
+        x, with zeros or empty strings in the rows where `good` is False.
+    """
     import tensorflow as tf
 
     return tf.where(tf.reshape(good, [-1] + [1] * (len(x.shape) - 1)), x, tf.zeros_like(x))
 
 
 class Task:
-    """The interface. A task is one object of a subclass; its module has it as TASK.
+    """The base class of tasks. A task is an object of a subclass, which its module has as TASK.
 
     Attributes:
-        name: as rows of the catalog and configurations have it.
-        output: the key under which an export returns the network's outputs as they are.
-        losses: name -> a function of a Recipe that gives a loss: (targets, outputs) to (B,) or (). The first is the
-            default.
-        metrics: name -> a function (targets, outputs) to (B, ...), of which training shows the mean. The first one
-            chooses the best epoch, together with the loss.
-        higher_is_better: whether that is so of the first metric.
+        name: used in rows of the catalog, in config.json and in cards.
+        output: the key of the network's unchanged outputs among the outputs of an export.
+        losses: name -> a function of a Recipe that returns a loss: (targets, outputs) to (B,) or (). The first one is
+            used.
+        metrics: name -> a function (targets, outputs) to (B, ...), whose mean is shown in training. The first one and
+            the loss select the best epoch.
+        higher_is_better: whether a higher value of the first metric is better.
         calibrated: whether outputs are logits whose temperature can be fitted, so that an export can abstain.
-        headline_name: of the first figure of `scores`.
-        example: the line of Python that prints what a SavedModel returned, as `out`, for its card.
+        headline_name: the heading of the first of the `scores` in a table.
+        example: a line of Python for an export's card, which prints `out`, the outputs of a SavedModel.
     """
 
     name: str
@@ -88,24 +96,28 @@ class Task:
     # --- training ---
 
     def outputs(self, classes: Sequence[str]) -> int:
-        """How many outputs a network needs: the `num_classes` of `kzoo.build`."""
+        """The number of outputs of a network: the `num_classes` of `kzoo.build`."""
         raise NotImplementedError
 
     def targets(self, labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-        """What the loss compares with: float32 (N, ...) from the labels (N, ...) of a Split."""
+        """The targets of the loss: float32 (N, ...) from the labels (N, ...) of a Split."""
         raise NotImplementedError
 
     def head(self, features: keras.KerasTensor, classes: Sequence[str], **options) -> keras.KerasTensor:
-        """The last layer on features (B, D). options: of that layer, such as its initializer."""
+        """Add the last layer to features (B, D). options: keywords of that layer, such as its initializer."""
         raise NotImplementedError
 
     def check_labels(self, labels: np.ndarray, classes: Sequence[str]) -> None:
-        """RunError if a training part can't be learnt from, for example without an image of some class."""
+        """Raise a RunError if a training part can't be used, for example if a class has no image."""
 
     def score(self, row: Mapping[str, float]) -> tuple[float, float]:
-        """How good an epoch is, higher is better: by the first metric, then the loss, of the validation part.
+        """The score of an epoch, for selecting the best one: by the first metric, then by the loss.
 
-        Without a validation part the last epoch is the best one.
+        Args:
+            row: of history.csv: "epoch", and the metrics and losses, with the prefix "val_" for the validation part.
+
+        Returns:
+            A tuple that compares higher for a better epoch. Without a validation part the last epoch is the best one.
         """
         metric = next(iter(self.metrics))
         value = row.get(f"val_{metric}")
@@ -114,13 +126,23 @@ class Task:
         return (value if self.higher_is_better else -value, -row.get("val_loss", 0.0))
 
     def shown(self, metric: str, value: float) -> str:
-        """A metric's value for a line of text."""
+        """A value of a metric as text."""
         return f"{value:.4f}"
 
     # --- answers ---
 
     def answer(self, outputs: np.ndarray, classes: Sequence[str], top: int, temperature: float = 1.0) -> list[dict]:
-        """The row that predict, serve and an export give for each image: plain values that JSON can hold."""
+        """The answers of predict, serve and exports.
+
+        Args:
+            outputs: of the network, (N, ...).
+            classes: names, by number.
+            top: the number of classes in an answer.
+            temperature: by which logits are divided.
+
+        Returns:
+            A dict of JSON values for each image.
+        """
         raise NotImplementedError
 
     def row_text(self, row: Mapping[str, Any]) -> str:
@@ -128,57 +150,107 @@ class Task:
         raise NotImplementedError
 
     def columns(self, top: int) -> list[str]:
-        """The columns of answers as CSV."""
+        """The names of the CSV columns of an answer."""
         raise NotImplementedError
 
     def cells(self, row: Mapping[str, Any], top: int) -> list[str]:
-        """An answer's cells, one for each column."""
+        """The CSV cells of an answer, one for each column."""
         raise NotImplementedError
 
     # --- measuring ---
 
     def evaluate(self, outputs: np.ndarray, labels: np.ndarray, classes: Sequence[str], **about: str) -> Evaluation:
-        """Measure outputs (N, ...) against labels (N, ...). about: run, data and split, for the Evaluation."""
+        """Compare outputs with labels.
+
+        Args:
+            outputs: of the network, (N, ...).
+            labels: of a Split, (N, ...).
+            classes: names, by number.
+            about: run, data and split, for the Evaluation.
+        """
         raise NotImplementedError
 
     def scores(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-        """The figures of an export's card, with "images"; the first other key is the headline."""
+        """The scores in an export's card: "images", their number, and metrics, the most important one first."""
+        raise NotImplementedError
+
+    def abstention(
+        self, outputs: np.ndarray, labels: np.ndarray, temperature: float, threshold: float
+    ) -> dict[str, float | None]:
+        """Measure abstention by conformal prediction, for a `calibrated` task.
+
+        Args:
+            outputs: logits (N, C).
+            labels: int (N,).
+            temperature: by which the logits are divided.
+            threshold: q: the prediction set has the best class and all classes with a probability of at least 1 - q.
+        """
         raise NotImplementedError
 
     def described(self, classes: Sequence[str]) -> str:
-        """What the network is, a sentence for its card."""
+        """A sentence for an export's card that says what the network does."""
         return f"A network for {self.name}."
 
     def headline(self, scores: Mapping[str, Any]) -> str:
-        """The first figure of `scores` as text, with its interval where it has one."""
+        """The most important of the `scores` as text, with its confidence interval if it has one."""
         key = next(k for k in scores if k != "images")
         return f"{key} {scores[key]:.4g}"
 
     # --- export ---
 
     def check_network(self, model: keras.Model, classes: Sequence[str], name: str) -> None:
-        """ExportError for a network whose outputs are not those of the task."""
+        """Raise an ExportError for a network whose outputs are not those of the task."""
 
     def signature(
         self, outputs: tf.Tensor, classes: Sequence[str], *, top: int, temperature: float, threshold: float | None
     ) -> dict[str, tf.Tensor]:
-        """What a SavedModel returns: tensors of B rows by name, the outputs themselves under `output`."""
+        """The outputs of a SavedModel, as TensorFlow operations.
+
+        Args:
+            outputs: of the network, float32 (B, ...).
+            classes: names, by number.
+            top: the number of classes in an answer.
+            temperature: by which logits are divided.
+            threshold: of conformal prediction, or None.
+
+        Returns:
+            Tensors (B, ...) by name; `outputs` has the name `self.output`.
+        """
         return {self.output: outputs}
 
     def masked(self, found: Mapping[str, tf.Tensor], good: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What `signature` gave, with zeros and empty strings for images that can't be read: good (B,) is False."""
+        """Replace the outputs for images that can't be read by zeros and empty strings.
+
+        Args:
+            found: tensors of `signature`.
+            good: bool (B,), False for an image that can't be read.
+        """
         return {name: zero_where_bad(value, good) for name, value in found.items()}
 
     def check_signature(self, found: Mapping[str, np.ndarray], expected: np.ndarray, card: Mapping) -> list[tuple]:
-        """Checks of what serving_default gave for the golden images: (name, whether it is right, detail) each."""
+        """Check further outputs of serving_default for the golden images.
+
+        Args:
+            found: arrays of `signature`, for N images.
+            expected: outputs (N, ...) of the unchanged network.
+            card: the content of card.json.
+
+        Returns:
+            (name, whether it is correct, detail) for each check.
+        """
         return []
 
     def same(self, outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
-        """Whether two outputs of an image mean the same answer, bool (N,); within the tolerance they are compared by
-        all others. Default: yes."""
+        """Whether two outputs (N, ...) mean the same answer, bool (N,).
+
+        Their values are compared elsewhere, within a tolerance. The default is True for every image.
+        """
         return np.ones(len(outputs), bool)
 
     def certainty(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(a group of each image (N,), how sure the answer is (N,)): golden images are taken from each group, the
-        surest first. Default: one group, all alike."""
+        """What golden images are chosen by: from each group in turn, the most certain first.
+
+        Returns:
+            (group (N,), certainty (N,)) of the images; by default one group and equal certainty.
+        """
         return np.zeros(len(outputs), int), np.zeros(len(outputs))

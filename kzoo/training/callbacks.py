@@ -1,9 +1,10 @@
-"""What happens between the steps of a training: checkpoint, best model, history, progress, and what must stop it."""
+"""The Keras callback of training: checkpoint, best model, history, progress, interruption and early stopping."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -19,19 +20,37 @@ from kzoo.training.recipes import Recipe
 
 
 class RunKeeper(keras.callbacks.Callback):
-    """Keeps the run folder while the model trains: checkpoint, best model, history, progress; stops what must stop.
+    """Writes the run folder while the model trains, and stops the training when necessary.
+
+    After each epoch it writes the checkpoint, the history and, if the epoch is the best so far, the model. It stops
+    the training after Ctrl-C, by early stopping, and when a loss or a variable is no longer finite.
 
     Args:
-        network: what is saved: the network without augmentation.
-        task: says which epoch is the best.
-        recipe: of the epochs, batches and the rate.
-        settings: the run's config.json.
-        folder: the run's.
-        images: how many the training part has.
-        interrupted: asked after each step whether to stop.
+        network: the network that is saved, without augmentation.
+        task: selects the best epoch.
+        recipe: gives epochs, batch size and learning rate.
+        settings: the content of config.json.
+        folder: the run folder.
+        images: the number of training images.
+        interrupted: called after each step; True stops the training.
+
+    Attributes:
+        history: a dict for each finished epoch: a row of history.csv.
+        epoch: a tf.Variable with the number of finished epochs, which determines the order of the images.
+        bar: the progress bar; it must be set before the training starts.
     """
 
-    def __init__(self, network, *, task: Task, recipe: Recipe, settings: dict, folder: Path, images: int, interrupted):
+    def __init__(
+        self,
+        network: keras.Model,
+        *,
+        task: Task,
+        recipe: Recipe,
+        settings: dict,
+        folder: Path,
+        images: int,
+        interrupted: Callable[[], bool],
+    ):
         super().__init__()
         self.network, self.task, self.recipe, self.settings, self.folder = network, task, recipe, settings, folder
         self.images, self.interrupted = images, interrupted
@@ -43,12 +62,22 @@ class RunKeeper(keras.callbacks.Callback):
 
     def _variables(self, model):
         found = {f"model/{v.path}": v for v in self.network.weights}
-        # By number: Keras numbers the optimisers of a process, so their paths differ from run to run.
+        # By number, because Keras numbers the optimizers of a process, so that their paths differ between runs.
         found.update({f"optimizer/{i}": v for i, v in enumerate(model.optimizer.variables)})
         return found
 
-    def restore(self, model) -> int:
-        """Load the checkpoint if there is one; the number of finished epochs."""
+    def restore(self, model: keras.Model) -> int:
+        """Load the checkpoint, if there is one, into the network and the optimizer.
+
+        Args:
+            model: the compiled model that is trained.
+
+        Returns:
+            The number of finished epochs.
+
+        Raises:
+            RunError: a checkpoint with other variables.
+        """
         path = self.folder / runs.CHECKPOINT
         self.seeds = [v for v in model.variables if "seed_generator" in v.path]
         if not path.exists():
@@ -56,7 +85,7 @@ class RunKeeper(keras.callbacks.Callback):
         arrays, state = runs.load_checkpoint(path)
         variables = self._variables(model)
         if {k: tuple(a.shape) for k, a in arrays.items()} != {k: tuple(v.shape) for k, v in variables.items()}:
-            raise RunError(f"{path} holds other variables than {self.settings['model']} has.")
+            raise RunError(f"{path} does not fit {self.settings['model']}: its variables or their shapes differ.")
         for key, variable in variables.items():
             variable.assign(arrays[key])
         self.history = state["history"]
@@ -64,11 +93,11 @@ class RunKeeper(keras.callbacks.Callback):
         return len(self.history)
 
     def best(self) -> dict:
-        """The best epoch's row: NaN is never best, since it stops the training."""
+        """The row of the best epoch. It has no NaN, which stops the training."""
         return max(self.history, key=self.task.score)
 
     def finished(self) -> bool:
-        """Whether all epochs are done, or early stopping has come."""
+        """Whether all epochs are done, or early stopping ends the training."""
         if not self.history:
             return False
         stale = self.history[-1]["epoch"] - self.best()["epoch"]
@@ -78,6 +107,7 @@ class RunKeeper(keras.callbacks.Callback):
     # --- Keras calls these ---
 
     def on_epoch_begin(self, epoch, logs=None):
+        """Set the random seeds, the learning rate of a plateau schedule and the progress bar."""
         # Random numbers depend on the seed and the epoch only, so a resumed run draws the same.
         for i, v in enumerate(self.seeds):
             v.assign(np.random.SeedSequence([self.settings["seed"], epoch, i]).generate_state(2).astype("uint32") >> 1)
@@ -86,18 +116,20 @@ class RunKeeper(keras.callbacks.Callback):
                 self.recipe, self.history, next(iter(self.task.metrics)), self.task.higher_is_better
             )
         self.epoch.assign(epoch)
-        self.seen, self.began = 0, time.monotonic()
+        self.images_done, self.began = 0, time.monotonic()
         self.bar.start(f"epoch {epoch + 1}/{self.recipe.epochs}", self.images)
 
     def on_train_batch_end(self, batch, logs=None):
+        """Stop after an interruption or a loss that is not finite; advance the progress bar."""
         self._check(logs["loss"], "training", len(self.history) + 1)
         if self.interrupted():
-            raise Interrupted("")  # said in full where the signal's number is known
-        seen = min((batch + 1) * self.recipe.batch_size, self.images)  # several batches may have passed since
-        self.bar.advance(seen - self.seen, **{k: logs[k] for k in ("loss", *self.task.metrics)})
-        self.seen = seen
+            raise Interrupted("")  # `interruptible`, which knows the signal, writes the message
+        done = min((batch + 1) * self.recipe.batch_size, self.images)  # several batches for each call
+        self.bar.advance(done - self.images_done, **{k: logs[k] for k in ("loss", *self.task.metrics)})
+        self.images_done = done
 
     def on_epoch_end(self, epoch, logs=None):
+        """Write the best model, the checkpoint, the history and the TensorBoard log; stop at the end."""
         if "val_loss" in logs:
             self._check(logs["val_loss"], "validation", epoch + 1)
         seconds = time.monotonic() - self.began
@@ -106,7 +138,7 @@ class RunKeeper(keras.callbacks.Callback):
         row["seconds"] = round(seconds, 3)
         arrays = {k: keras.ops.convert_to_numpy(v) for k, v in self._variables(self.model).items()}
         bad = next((k for k, a in arrays.items() if not np.isfinite(a.astype("float32")).all()), None)
-        if bad:  # a ReLU turns NaN into 0 on some processors, so the loss alone does not tell
+        if bad:  # on some processors a ReLU turns NaN into 0, so that the loss stays finite
             self._stop(f"{bad.partition('/')[2]} became NaN or infinite", epoch + 1)
         self.history.append(row)
         # The best model first, the checkpoint second: after a kill between the two the epoch runs again and writes
@@ -119,15 +151,15 @@ class RunKeeper(keras.callbacks.Callback):
         runs.save_checkpoint(self.folder / runs.CHECKPOINT, arrays, {"history": self.history})
         self._write_history()
         self._write_events(row)
-        validation = f", val {self._said(row, 'val_')}" if "val_loss" in row else ""
+        validation = f", val {self._summary(row, 'val_')}" if "val_loss" in row else ""
         self.bar.done(
-            f"epoch {epoch + 1}/{self.recipe.epochs}: {self._said(row)}{validation} "
+            f"epoch {epoch + 1}/{self.recipe.epochs}: {self._summary(row)}{validation} "
             f"({seconds:.1f} s, {self.images / seconds:,.0f} images/s)"
         )
         if self.finished():
             self.model.stop_training = True
 
-    def _said(self, row, part=""):
+    def _summary(self, row, part=""):
         metrics = " ".join(f"{m} {self.task.shown(m, row[part + m])}" for m in self.task.metrics)
         return f"loss {row[part + 'loss']:.4f} {metrics}"
 
@@ -149,7 +181,7 @@ class RunKeeper(keras.callbacks.Callback):
         runs.write_csv(self.folder / runs.HISTORY, self.history, columns)
 
     def _write_events(self, row):
-        """TensorBoard's event file, without the tensorboard package: tf.summary.scalar would need it."""
+        """Write an event file for TensorBoard, without its package, which tf.summary.scalar would need."""
         from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
         scalar = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1)
@@ -161,7 +193,7 @@ class RunKeeper(keras.callbacks.Callback):
         writer.close()
 
     def finish(self) -> None:
-        """Write metrics.json, which says that the run is finished."""
+        """Write metrics.json, which marks the run as finished."""
         best = self.best()
         names = ("loss", *self.task.metrics)
         numbers = {k: best[k] for k in (*names, *(f"val_{n}" for n in names)) if k in best}

@@ -1,16 +1,29 @@
-"""Keras optimisers for recipes."""
+"""Keras optimizers for recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 from keras.optimizers import schedules
 
+from kzoo.training.recipes import Recipe
+
 
 @keras.saving.register_keras_serializable(package="kzoo")
 class SGDAsPrinted(keras.optimizers.SGD):
-    """SGD with the weight decay inside the momentum, as Krizhevsky et al. 2012, section 5, print it:
+    """SGD with the weight decay inside the momentum, as printed by Krizhevsky et al. 2012, section 5.
 
     v := momentum * v - decay * rate * w - rate * gradient;  w := w + v.
 
-    Keras' own weight_decay subtracts rate * decay * w beside the momentum, which decays less.
+    Keras' own weight_decay subtracts rate * decay * w without momentum, which decays less.
+
+    Args:
+        learning_rate, momentum, nesterov: as in keras.optimizers.SGD.
+        decay: of the equation; 0 for none.
+        decay_all: decay biases, scales and offsets as well.
+        kwargs: of keras.optimizers.SGD.
     """
 
     def __init__(self, learning_rate=0.01, momentum=0.0, nesterov=False, decay=0.0, decay_all=False, **kwargs):
@@ -18,6 +31,7 @@ class SGDAsPrinted(keras.optimizers.SGD):
         self.decay, self.decay_all = decay, decay_all
 
     def apply(self, grads, trainable_variables=None):
+        """Add decay * w to the gradients, and update the variables."""
         variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
         if self.decay:
             grads = [
@@ -27,26 +41,30 @@ class SGDAsPrinted(keras.optimizers.SGD):
         super().apply(grads, trainable_variables)
 
     def get_config(self):
+        """The arguments of the constructor, for Keras."""
         return {**super().get_config(), "decay": self.decay, "decay_all": self.decay_all}
 
 
 class Fused:
-    """Adam's update as one kernel on TensorFlow, the same arithmetic: Keras' own makes a dozen passes over the memory.
+    """A mixin that computes Adam's update in one TensorFlow kernel.
+
+    The arithmetic is that of Keras, whose implementation needs about a dozen passes over the memory:
 
     m := b1 m + (1 - b1) g;  v := b2 v + (1 - b2) g^2;  w := w - rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps).
     """
 
     def update_step(self, gradient, variable, learning_rate):
+        """Update one variable; on another backend than TensorFlow, as Keras does."""
         if keras.backend.backend() != "tensorflow" or self.amsgrad:
             return super().update_step(gradient, variable, learning_rate)
         import tensorflow as tf
 
         index = self._get_variable_index(variable)
 
-        def own(v):
+        def tensorflow_variable(v):
             return v.value if isinstance(v, keras.Variable) else v
 
-        weights, m, v = own(variable), own(self._momentums[index]), own(self._velocities[index])
+        weights, m, v = map(tensorflow_variable, (variable, self._momentums[index], self._velocities[index]))
 
         def number(x):
             return tf.cast(x, weights.dtype)
@@ -69,54 +87,83 @@ class Fused:
 
 @keras.saving.register_keras_serializable(package="kzoo")
 class Adam(Fused, keras.optimizers.Adam):
-    """Keras' Adam, fused where TensorFlow computes."""
+    """Keras' Adam with a fused update on TensorFlow."""
 
 
 @keras.saving.register_keras_serializable(package="kzoo")
 class AdamW(Fused, keras.optimizers.AdamW):
-    """Keras' AdamW, fused where TensorFlow computes."""
+    """Keras' AdamW with a fused update on TensorFlow."""
 
 
-def decays(variable):
-    """Whether modern practice decays it: kernels, but no biases, scales or offsets (arXiv:1812.01187, section 3.1)."""
+def decays(variable: keras.Variable) -> bool:
+    """Whether weight decay usually applies to a variable: to kernels, but not to biases, scales and offsets.
+
+    Reference:
+        Bag of Tricks, arXiv:1812.01187, section 3.1.
+    """
     return variable.path.rsplit("/", 1)[-1] not in ("bias", "gamma", "beta")
 
 
-def rate_schedule(plan, steps):
-    """The rate by step: a number or a Keras schedule. steps: in one epoch."""
-    if plan.schedule in ("constant", "plateau"):
-        return plan.learning_rate
-    if plan.schedule == "exponential":
-        return schedules.ExponentialDecay(plan.learning_rate, steps, plan.gamma, staircase=True)
-    if plan.schedule == "cosine":
-        warmup = min(round(plan.warmup * steps), plan.epochs * steps // 2)
-        rest = plan.epochs * steps - warmup
+def rate_schedule(recipe: Recipe, steps: int) -> float | schedules.LearningRateSchedule:
+    """The learning rate of a recipe.
+
+    Args:
+        recipe: gives the schedule. The rate of "plateau" is set by `plateau_rate` at each epoch.
+        steps: batches in one epoch.
+
+    Returns:
+        A number, or a Keras schedule over steps.
+    """
+    if recipe.schedule in ("constant", "plateau"):
+        return recipe.learning_rate
+    if recipe.schedule == "exponential":
+        return schedules.ExponentialDecay(recipe.learning_rate, steps, recipe.gamma, staircase=True)
+    if recipe.schedule == "cosine":
+        warmup = min(round(recipe.warmup * steps), recipe.epochs * steps // 2)
+        rest = recipe.epochs * steps - warmup
         if not warmup:
-            return schedules.CosineDecay(plan.learning_rate, rest)
-        return schedules.CosineDecay(0.0, rest, warmup_target=plan.learning_rate, warmup_steps=warmup)
-    raise ValueError(f"unknown schedule {plan.schedule!r}")
+            return schedules.CosineDecay(recipe.learning_rate, rest)
+        return schedules.CosineDecay(0.0, rest, warmup_target=recipe.learning_rate, warmup_steps=warmup)
+    raise ValueError(f"unknown schedule {recipe.schedule!r}")
 
 
-def make_optimizer(plan, steps):
-    """The optimiser of a recipe. steps: in one epoch."""
-    rate = rate_schedule(plan, steps)
-    if plan.optimizer == "sgd":
-        return SGDAsPrinted(rate, plan.momentum, plan.nesterov, plan.weight_decay, plan.decay_all)
-    if plan.optimizer == "adam":
+def make_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
+    """Make the optimizer of a recipe.
+
+    Args:
+        recipe: gives the optimizer and its schedule.
+        steps: batches in one epoch.
+    """
+    rate = rate_schedule(recipe, steps)
+    if recipe.optimizer == "sgd":
+        return SGDAsPrinted(rate, recipe.momentum, recipe.nesterov, recipe.weight_decay, recipe.decay_all)
+    if recipe.optimizer == "adam":
         return Adam(rate)
-    if plan.optimizer == "adamw":
-        optimizer = AdamW(rate, weight_decay=plan.weight_decay)
+    if recipe.optimizer == "adamw":
+        optimizer = AdamW(rate, weight_decay=recipe.weight_decay)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         return optimizer
-    raise ValueError(f"unknown optimizer {plan.optimizer!r}")
+    raise ValueError(f"unknown optimizer {recipe.optimizer!r}")
 
 
-def plateau_rate(plan, history, metric="accuracy", higher_is_better=True):
-    """The rate for the next epoch: times gamma whenever `patience` epochs brought no better validation accuracy.
+def plateau_rate(
+    recipe: Recipe,
+    history: Sequence[Mapping[str, Any]],
+    metric: str = "accuracy",
+    higher_is_better: bool = True,
+) -> float:
+    """The learning rate of the next epoch for the schedule "plateau".
 
-    A function of the history alone, so that a resumed run has the same rate.
+    The rate is multiplied by gamma whenever the metric has not improved for `patience` epochs. It depends on the
+    history alone, so that a resumed run has the same rate.
+
+    Args:
+        recipe: gives the initial rate, gamma and patience.
+        history: the rows of the finished epochs.
+        metric: its name; the validation part's value is used, or the training part's if there is no validation part.
+        higher_is_better: whether a higher value of the metric is better.
     """
-    rate, best, stale = plan.learning_rate, float("-inf"), 0
+    rate, best, stale = recipe.learning_rate, float("-inf"), 0
     for row in history:
         value = row.get(f"val_{metric}", row[metric])
         value = value if higher_is_better else -value
@@ -124,6 +171,6 @@ def plateau_rate(plan, history, metric="accuracy", higher_is_better=True):
             best, stale = value, 0
         else:
             stale += 1
-        if stale == plan.patience:
-            rate, stale = rate * plan.gamma, 0
+        if stale == recipe.patience:
+            rate, stale = rate * recipe.gamma, 0
     return rate

@@ -1,8 +1,10 @@
-"""How to train, as data, each recipe with its source. Standard library only."""
+"""Recipes: how to train, as data, each with its source. Standard library only."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from kzoo.errors import KzooError, unknown
 
@@ -11,17 +13,28 @@ from kzoo.errors import KzooError, unknown
 class Recipe:
     """How to train.
 
-    optimizer: "sgd" (with momentum, nesterov), "adam", "adamw".
-    weight_decay: "adamw" subtracts rate * decay * w beside the gradient (Loshchilov and Hutter); "sgd" adds
-        decay * w to the gradient, inside the momentum, as Krizhevsky et al. print it. decay_all: biases too.
-    schedule: "constant"; "exponential": rate * gamma^epoch; "cosine": to zero over all epochs; "plateau": times
-        gamma after `patience` epochs without a better validation accuracy.
-    warmup: epochs of linear growth to the rate before that ("cosine" only).
-    augment: (name, amount) pairs of `kzoo.data.augment`.
-    alternate_flip: mirror each picture in every other epoch, in place of "flip", a coin for each.
-    rubbish: j of LeCun et al. 1998, equation 9: one more class, that no image is of, at logit -j. For logits that are
-        minus a distance it pulls the features to their class's code, until the distance falls below j; without it
-        small features are enough, and LeNet-5 stays close to a linear classifier.
+    Attributes:
+        name: of the recipe.
+        source: the paper or lecture that it follows.
+        optimizer: "sgd" (with momentum and nesterov), "adam" or "adamw".
+        learning_rate: the initial one, or the highest one after a warm-up.
+        momentum, nesterov: of "sgd".
+        weight_decay: "adamw" subtracts rate * decay * w in addition to the gradient step (Loshchilov and Hutter);
+            "sgd" adds decay * w to the gradient, so that it enters the momentum, as Krizhevsky et al. print it.
+        decay_all: decay biases, scales and offsets as well ("sgd" only).
+        schedule: "constant"; "exponential": rate * gamma^epoch; "cosine": to zero over all epochs; "plateau": rate *
+            gamma after `patience` epochs without a better validation accuracy.
+        gamma, patience: of the schedule.
+        warmup: epochs of linear growth to the learning rate at the start ("cosine" only).
+        batch_size: images in a batch.
+        epochs: their number.
+        label_smoothing: in [0, 1).
+        augment: (name, amount) pairs of `kzoo.data.augment`.
+        alternate_flip: mirror each image in every other epoch, in place of "flip", which mirrors at random.
+        rubbish: j of LeCun et al. 1998, equation 9: an additional class without images, with the logit -j. If logits
+            are negative distances, it pulls the features towards the code of their class until the distance is below
+            j. Without it small features are enough, and LeNet-5 stays close to a linear classifier.
+        notes: departures from the source.
     """
 
     name: str
@@ -44,15 +57,23 @@ class Recipe:
     rubbish: float | None = None
     notes: str = ""
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dict."""
         return asdict(self)
 
-    def changed(self, **values):
-        """This recipe with some fields changed (None means unchanged); KzooError for a value out of range."""
+    def changed(self, **values: Any) -> Recipe:
+        """A copy with some fields changed.
+
+        Args:
+            values: new values by field; None leaves a field unchanged.
+
+        Raises:
+            KzooError: epochs, batch_size or learning_rate out of range.
+        """
         values = {k: v for k, v in values.items() if v is not None}
-        for key, least in (("epochs", 1), ("batch_size", 1)):
-            if key in values and (not isinstance(values[key], int) or values[key] < least):
-                raise KzooError(f"{key} must be a whole number of at least {least}, got {values[key]!r}.")
+        for key in ("epochs", "batch_size"):
+            if key in values and (not isinstance(values[key], int) or values[key] < 1):
+                raise KzooError(f"{key} must be a whole number of at least 1, got {values[key]!r}.")
         if "learning_rate" in values and not values["learning_rate"] > 0:
             raise KzooError(f"learning_rate must be positive, got {values['learning_rate']}.")
         return replace(self, **values)
@@ -164,8 +185,19 @@ RECIPES = {
 }
 
 
-def find_recipe(name):
-    """A Recipe by name, or the Recipe itself; a dict (from a run's config.json) becomes one."""
+def find_recipe(name: str | Recipe | Mapping[str, Any]) -> Recipe:
+    """Find a recipe.
+
+    Args:
+        name: a key of `RECIPES`, a dict (the recipe in a run's config.json), or a Recipe.
+
+    Returns:
+        The Recipe.
+
+    Raises:
+        UnknownName: no recipe has that name; the message suggests the nearest one.
+        KzooError: a dict with unknown or missing fields.
+    """
     if isinstance(name, Recipe):
         return name
     if isinstance(name, dict):

@@ -1,13 +1,13 @@
-"""What several benchmarks share: one network for all peers, its translation to PyTorch, the machine's peak."""
+"""What several benchmarks share: a network for all peers, its translation to PyTorch, the machine's peak speed."""
 
 import time
 
 
-def timed(call, seconds=2.0, least=3):
-    """Seconds of each of several calls, after two that don't count."""
+def timed(call, seconds=2.0, min_calls=3):
+    """Seconds of each of several calls, after two warm-up calls."""
     call(), call()
     times, began = [], time.perf_counter()
-    while len(times) < least or time.perf_counter() - began < seconds:
+    while len(times) < min_calls or time.perf_counter() - began < seconds:
         before = time.perf_counter()
         call()
         times.append(time.perf_counter() - before)
@@ -15,7 +15,7 @@ def timed(call, seconds=2.0, least=3):
 
 
 def peak(n=2048):
-    """{precision: GFLOP/s} of TensorFlow's matrix product of n x n, the best of several."""
+    """{precision: GFLOP/s} of TensorFlow's product of two n x n matrices, the best of several calls."""
     import tensorflow as tf
 
     found = {}
@@ -27,7 +27,7 @@ def peak(n=2048):
 
 
 def exchanged(model, norm):
-    """A copy of a model, new weights and all, with the class `norm` in place of kzoo's batch norm."""
+    """A copy of a model with new weights, and with the class `norm` in place of kzoo's batch norm."""
     import keras
 
     from kzoo.layers import BatchNormalization
@@ -39,10 +39,15 @@ def exchanged(model, norm):
 
 
 def network(name, precision="float32", norm=None):
-    """The network with random weights and statistics, the same for every peer. norm: the class of its batch norms.
+    """The network with random weights and statistics, the same for every peer.
 
-    Random, because TensorFlow leaves out additions of zeros. RGB in -1..1 for all: PyTorch, whose backend of Keras
-    checks the translation, can't reverse the channels by a slice.
+    They are random because TensorFlow skips additions of zeros. The input is RGB in -1..1 for all networks: PyTorch,
+    on whose Keras backend the translation is checked, can't reverse channels by a slice.
+
+    Args:
+        name: of the catalog.
+        precision: "float32" or "bfloat16".
+        norm: the class of its batch norms; kzoo's own by default.
     """
     import numpy as np
 
@@ -65,9 +70,9 @@ def network(name, precision="float32", norm=None):
 
 
 def translate(model):
-    """A Keras model of the benchmark as a torch.nn.Module, its preprocessing included.
+    """Translate a Keras model to a torch.nn.Module, including its preprocessing.
 
-    As a PyTorch user would write it: padding inside convolutions and pools, ReLU in place.
+    The result is what a PyTorch user would write: padding inside convolutions and pools, ReLU in place.
     """
     import keras
     import numpy as np
@@ -85,15 +90,15 @@ def translate(model):
     for layer in model.layers[1:]:
         for t in layer.input if isinstance(layer.input, list) else [layer.input]:
             consumers.setdefault(id(t), []).append(layer)
-    for layer in model.layers:  # a border of zeros around the window behind it; behind ReLU a pool's too
-        behind = consumers.get(id(layer.output), [])
-        if isinstance(layer, layers.ZeroPadding2D) and len(behind) == 1 and hasattr(behind[0], "strides"):
+    for layer in model.layers:  # zero padding in front of a convolution, or of a pool after a ReLU, becomes its own
+        followers = consumers.get(id(layer.output), [])
+        if isinstance(layer, layers.ZeroPadding2D) and len(followers) == 1 and hasattr(followers[0], "strides"):
             (top, bottom), (left, right) = layer.padding
-            if top == bottom and left == right and behind[0].padding == "valid":
-                merged[layer.name] = merged[behind[0].name] = (left, right, top, bottom)
+            if top == bottom and left == right and followers[0].padding == "valid":
+                merged[layer.name] = merged[followers[0].name] = (left, right, top, bottom)
 
     def sides(layer, size):
-        """Padding (left, right, top, bottom) of a window on an input (height, width)."""
+        """The padding (left, right, top, bottom) of a layer for an input of the size (height, width)."""
         if layer.padding == "valid":
             return merged.get(layer.name, (0, 0, 0, 0))
         window = getattr(layer, "kernel_size", None) or layer.pool_size
@@ -194,17 +199,17 @@ def translate(model):
     class Translated(nn.Module):
         def __init__(self):
             super().__init__()
-            self.steps, self.places, number = nn.ModuleList(), [], {id(model.input): 0}
+            self.steps, self.inputs, number = nn.ModuleList(), [], {id(model.input): 0}
             for layer in model.layers[1:]:
                 inputs = layer.input if isinstance(layer.input, list) else [layer.input]
                 self.steps.append(module(layer))
-                self.places.append([number[id(t)] for t in inputs])
+                self.inputs.append([number[id(t)] for t in inputs])
                 number[id(layer.output)] = len(number)
 
         def forward(self, x):
             found = [x]
-            for step, places in zip(self.steps, self.places, strict=True):
-                found.append(step(*(found[i] for i in places)))
+            for step, inputs in zip(self.steps, self.inputs, strict=True):
+                found.append(step(*(found[i] for i in inputs)))
             return found[-1]
 
     return Translated().eval()

@@ -1,9 +1,9 @@
-"""Input on folders of photos: how fast they are decoded and cropped, and how long training waits for them.
+"""Input pipelines on folders of photos: the speed of decoding and cropping, and how long training waits for input.
 
-A folder of --photos JPEGs of 500 x 375 pixels is made (noise over gradients, quality 90; sizes of ImageNet's).
-"decode": kzoo's preparation once over all; Keras' image_dataset_from_directory beside it. "kept in memory", "kept on
-disk", "decoded each time": seconds that the training step of the model waits for its batches, as a share of the
-epoch.
+The photos are --photos generated JPEGs of 500 x 375 pixels, a size that is typical of ImageNet (noise over gradients,
+quality 90). "kzoo decode" and "keras decode" (image_dataset_from_directory) prepare all of them once. "kept in memory",
+"kept on disk" and "decoded each time" measure how long the training steps of the model wait for batches, as a share of
+the time.
 """
 
 import tempfile
@@ -16,7 +16,7 @@ UNIT, BETTER, BASE = "images/s", "more", "keras decode"
 
 
 def arguments(parser):
-    parser.add_argument("--model", nargs="+", default=["mobilenet_v2"], help="whose training waits")
+    parser.add_argument("--model", nargs="+", default=["mobilenet_v2"], help="the model that is trained")
     parser.add_argument("--photos", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=32)
 
@@ -34,6 +34,7 @@ def measure(name, options):
 
 
 def photos(folder, n):
+    """Write n JPEGs into two class folders."""
     import numpy as np
     from PIL import Image
 
@@ -92,19 +93,19 @@ def kzoo_data(name, folder, options):
     model = training_model(network, task, RECIPES["modern_sgd"].changed(batch_size=options.batch), steps=10, seed=0)
     waited, began, n = 0.0, 0.0, 0
     passes = chain.from_iterable(data for _ in range(100))  # as epochs follow each other
-    for i, (x, y) in enumerate(pulled := Waiting(passes)):
-        if i == 8:  # the first calls compile, and meanwhile some batches are decoded ahead
-            pulled.seconds, began, n = 0.0, time.perf_counter(), 0
+    for i, (x, y) in enumerate(timed_batches := TimedIterator(passes)):
+        if i == 8:  # the first calls compile, while some batches are decoded ahead
+            timed_batches.seconds, began, n = 0.0, time.perf_counter(), 0
         model.train_on_batch(x, y)
         n += len(x)
         if i == 31:
             break
-    took, waited = time.perf_counter() - began, pulled.seconds
+    took, waited = time.perf_counter() - began, timed_batches.seconds
     return {"value": n / took, "waiting": f"{waited / took:.1%}"}
 
 
-class Waiting:
-    """Iterates over something and adds up the seconds that its next() takes."""
+class TimedIterator:
+    """An iterator over items that adds up the seconds that it waits for them."""
 
     def __init__(self, items):
         self.items, self.seconds = iter(items), 0.0

@@ -1,9 +1,9 @@
-"""Exports of one network: kzoo's in every format, float32 and bfloat16, beside Keras' own model.export.
+"""Exports of one network: kzoo's formats in float32 and bfloat16, compared with Keras' own model.export.
 
-Every contender is written to a folder, read again, and runs the same network (--model: a run folder, or a name of the
-catalog with random weights) on prepared float32 pictures, by the signature `tensor` or its like. Plain: that graph with
-keras.layers.BatchNormalization, model.export, its serving signature. "ms" is the median of a call; for a run, top-1 is
-that of its test part, prepared by kzoo for all alike, else of its validation part.
+Every contender is written to a folder and loaded again. All run the same network (--model: a run folder, or a name of
+the catalog with random weights) on prepared float32 images. "plain export" is the same graph with
+keras.layers.BatchNormalization, written by model.export, and its serving signature. "ms" is the median of a call. For a
+run, top-1 is measured on its test part, or else its validation part, which kzoo prepares for all contenders.
 """
 
 import tempfile
@@ -29,7 +29,9 @@ FORMATS = {
 def arguments(parser):
     parser.add_argument("--model", nargs="+", default=["resnet50"], metavar="NAME|RUN")
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 32])
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement, at least three calls")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="duration of each measurement, of at least three calls"
+    )
     parser.add_argument("--formats", nargs="+", default=["kzoo float32", "kzoo bfloat16"], choices=list(FORMATS))
 
 
@@ -44,19 +46,23 @@ def flops(ledger):
 
 
 def subject(name, norm=None):
-    """(Source, keras.Model): a run as it was trained, or a name of the catalog with random weights.
+    """The network: (Source, keras.Model).
 
-    norm: the class of the model's batch norms, in place of its own.
+    Args:
+        name: the folder of a run, or a name of the catalog, which gets random weights.
+        norm: the class of the model's batch norms, in place of its own.
     """
     import os
 
     from kzoo.catalog import spec
-    from kzoo.exporting.source import Source, find
+    from kzoo.exporting.source import Source, find_source
+    from kzoo.tasks import find
 
     if not os.path.isdir(name):
         row, model = spec(name), network(name, norm=norm)
-        return Source(name, model, tuple(str(i) for i in range(row.num_classes)), row.preprocessing), model
-    source = find(name)
+        classes = tuple(str(i) for i in range(row.num_classes))
+        return Source(name, model, classes, row.preprocessing, find(row.task)), model
+    source = find_source(name)
     model = source.model
     if norm:
         copy = exchanged(model, norm)
@@ -69,12 +75,12 @@ def measure(name, options):
     import keras
     import numpy as np
 
-    from kzoo.exporting.write import _read
+    from kzoo.exporting.write import read_part
 
     source, model = subject(options.model[0], keras.layers.BatchNormalization if name == "plain export" else None)
-    tested = _read(source, "test" if "test" in source.splits else "val", 10**6, True)
+    tested = read_part(source, "test" if "test" in source.splits else "val", 10**6, quiet=True)
     with tempfile.TemporaryDirectory() as folder:
-        run, size = (plain if name == "plain export" else kzoo)(name, source, model, Path(folder))
+        run, size = (run_plain if name == "plain export" else run_kzoo)(name, source, model, Path(folder))
         facts = {"mb": round(size / 1e6, 2)}
         if tested:
             part, split = tested
@@ -91,7 +97,7 @@ def measure(name, options):
         return found
 
 
-def plain(name, source, model, folder):
+def run_plain(name, source, model, folder):
     import tensorflow as tf
 
     model.export(str(folder / "plain"), verbose=False)
@@ -99,32 +105,39 @@ def plain(name, source, model, folder):
     signature = loaded.signatures["serving_default"]
     key = next(iter(signature.structured_input_signature[1]))
 
-    def run(x, loaded=loaded):
+    def run(x, loaded=loaded):  # the signature does not keep the model alive
         return next(iter(signature(**{key: tf.constant(x)}).values())).numpy()
 
     return run, size_of(folder / "plain")
 
 
-def kzoo(name, source, model, folder):
+def run_kzoo(name, source, model, folder):
     import numpy as np
     import tensorflow as tf
 
     from kzoo.exporting import formats, graph
-    from kzoo.exporting.write import Parts, _representative, only_logits
+    from kzoo.exporting.write import only_outputs, representative_images
 
     format, variant, precision = FORMATS[name]
     function, form = graph.network(model, precision)
-    module, signatures = graph.module(function, source.shape, source.preprocessing, source.classes)
-    if source.splits:
-        few = _representative(source, None)
-    else:
-        few = np.random.default_rng(1).integers(0, 256, (16, *source.shape)).astype("uint8")
-    parts = Parts(module, signatures, form, only_logits(function), precision, few)
+    module, signatures = graph.module(function, source)
+    representative = representative_images(source)
+    if representative is None:
+        representative = np.random.default_rng(1).integers(0, 256, (16, *source.shape)).astype("uint8")
+    parts = formats.Parts(
+        module,
+        signatures,
+        form=form,
+        outputs=only_outputs(function, source.task),
+        precision=precision,
+        representative=representative,
+    )
     files = formats.write(format, folder, parts)[variant]["files"]
     loaded = tf.saved_model.load(str(folder)) if format == "saved_model" else None
     size = size_of(folder) if loaded else sum((folder / f).stat().st_size for f in files)
-    return formats.runner(variant, folder, loaded), size
+    return formats.runner(variant, folder, loaded, source.task.output), size
 
 
 def size_of(folder):
+    """Bytes of all files in a folder."""
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())

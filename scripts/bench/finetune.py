@@ -1,4 +1,4 @@
-"""From a folder of photos to a trained head: kzoo with an empty and a full cache, and the plain Keras tutorial."""
+"""Fine-tuning the head of a network on photos: kzoo with an empty and a full cache, and the plain Keras tutorial."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ UNIT, BETTER, BASE = "s", "less", "keras tutorial"
 
 
 def arguments(parser):
-    parser.add_argument("--epochs", type=int, default=10, help="of the tutorial")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of the tutorial")
 
 
 def contenders(options):
@@ -22,10 +22,10 @@ def contenders(options):
 
 
 def measure(name, options):
-    """{"value": seconds of the whole command, "training": of the training itself, "accuracy": on the val folder}.
+    """{"value": seconds of the whole command, "training": seconds of the training, "accuracy": on the val folder}.
 
-    The training itself: for the tutorial fit(), validation included, as it stands there; for kzoo hashing the photos,
-    the features, from the network or the cache, and the head.
+    The training of the tutorial is fit() with validation, as the tutorial has it; that of kzoo is hashing the photos,
+    the features (from the network or the cache) and the head.
     """
     with tempfile.TemporaryDirectory(prefix="kzoo-bench-") as folder:
         if name == BASE:
@@ -39,7 +39,7 @@ def _photos():
 
     found = next((p for p in data_folders() if (p / "hymenoptera").is_dir() and (p / "weights").is_dir()), None)
     if found is None:
-        sys.exit("Needs hymenoptera/ and weights/ in the shared data: set KZOO_DATA to its folder.")
+        sys.exit("Needs hymenoptera/ and weights/: set KZOO_DATA to the folder that has them.")
     return found
 
 
@@ -79,7 +79,7 @@ def _tutorial(folder, epochs):
     import json
 
     data = _photos()
-    # The same weights in the file format of Keras, made before the clock starts: the tutorial would have downloaded it.
+    # The same weights in the file format of Keras, which the tutorial downloads; converting them is not measured.
     weights = folder / "mobilenet_v2.weights.h5"
     subprocess.run([sys.executable, __file__, "convert", str(data), str(weights)], check=True, capture_output=True)
     seconds, out = _run([sys.executable, __file__, "tutorial", str(data), str(weights), str(epochs)], dict(os.environ))
@@ -87,7 +87,7 @@ def _tutorial(folder, epochs):
 
 
 def convert(data, path):
-    """keras.applications.MobileNetV2 without top, with the shared weights, as a .weights.h5."""
+    """Write the weights of the shared file as a .weights.h5 for keras.applications.MobileNetV2 without top."""
     sys.path.insert(0, str(ROOT))
     import keras
 
@@ -102,7 +102,7 @@ def convert(data, path):
 
 
 def tutorial(data, weights, epochs):
-    """What keras.io/guides/transfer_learning does: the frozen network inside the model, and fit()."""
+    """The code of keras.io/guides/transfer_learning: a frozen network inside a model, and fit()."""
     import json
 
     import keras

@@ -1,10 +1,9 @@
 """Images a second of inference: kzoo's predictor, plain Keras (predict), PyTorch when installed.
 
-Every peer runs the same network (kzoo's graph, batch norm, biases and weights random) on float32 pictures in memory
-and gives NumPy logits. Plain Keras is that graph with keras.layers.BatchNormalization and model.predict_on_batch, as
-compiled by default; PyTorch is the graph translated, channels last, in eval and inference mode, eager and traced and
-frozen (which folds batch norm), the faster counting. Its logits are checked against those of the graph on Keras'
-torch backend.
+All run the same network (kzoo's graph with random weights, biases and batch norms) on float32 images in memory, and
+return NumPy logits. Plain Keras is the graph with keras.layers.BatchNormalization and model.predict_on_batch, compiled
+by default. PyTorch is the translated graph, channels last, in eval and inference mode: the faster of eager and of
+traced and frozen, which folds batch norm. Its logits are checked against those of the graph on Keras' torch backend.
 """
 
 from statistics import median
@@ -18,11 +17,13 @@ UNIT, BETTER, BASE = "images/s", "more", "kzoo bfloat16"
 def arguments(parser):
     parser.add_argument("--model", nargs="+", default=["resnet50", "vgg16", "mobilenet_v2", "inception_v3"])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 32])
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement, at least three calls")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="duration of each measurement, of at least three calls"
+    )
 
 
 def contenders(options):
-    return [f"{who} {precision}" for who in ("kzoo", "keras", "torch") for precision in ("float32", "bfloat16")]
+    return [f"{peer} {precision}" for peer in ("kzoo", "keras", "torch") for precision in ("float32", "bfloat16")]
 
 
 def environment(name):
@@ -39,8 +40,8 @@ def measure(name, options):
     from kzoo.catalog import spec
 
     model = options.model[0]
-    who, precision = name.split()
-    functions = {"kzoo": with_kzoo, "keras": with_keras, "torch": with_torch}[who](model, precision)
+    peer, precision = name.split()
+    functions = {"kzoo": with_kzoo, "keras": with_keras, "torch": with_torch}[peer](model, precision)
     found = {}
     for batch in options.batch:
         x = np.random.default_rng(0).uniform(0, 255, (batch, *spec(model).input_shape)).astype("float32")
@@ -83,7 +84,7 @@ def with_torch(name, precision):
     def run(network):
         def predict(x):
             with torch.inference_mode():
-                x = torch.from_numpy(x).permute(0, 3, 1, 2).to(dtype)  # of channels-last pictures: channels last
+                x = torch.from_numpy(x).permute(0, 3, 1, 2).to(dtype)  # a view, which is channels last
                 return network(x).float().numpy()
 
         return predict

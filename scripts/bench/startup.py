@@ -1,6 +1,6 @@
-"""Seconds from the command line to the prompt, files in the disk's cache after the first round.
+"""Seconds of whole commands; after the first round their files are in the disk cache.
 
-Commands that need no Keras stand against `import click`, the others against the import of Keras alone.
+Compare commands that need no Keras with `import click`, and the others with `import keras`.
 """
 
 import subprocess

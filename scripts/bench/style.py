@@ -1,11 +1,11 @@
-"""Style transfer on one objective: evaluations a second, and the loss after so many evaluations and so many seconds.
+"""Style transfer on one objective: evaluations a second, and the loss by evaluations and by seconds.
 
-The content is the start; one size, no pyramid; VGG-19 down to block3_conv1 (--weights: any file with that front),
-content layer block3_conv1, style layers block1..3_conv1, average pooling, replicate padding, terms relative to their
-size at zero features. The plain PyTorch loop is torch.optim.LBFGS (strong Wolfe) or Adam on that objective, eager,
-channels last. Its loss and kzoo's must agree at the start. Every loss that is printed was computed in float32 by kzoo
-from the picture as it was then; seconds count evaluations and the optimiser's own work, from the first evaluation on,
-compilation left out.
+The optimisation starts from the content, at one size. The network is VGG-19 up to block3_conv1 (--weights: any file
+with these layers), the content layer block3_conv1, the style layers block1..3_conv1; average pooling, replicate
+padding, terms relative to their size at zero features. The plain PyTorch loop is torch.optim.LBFGS (strong Wolfe) or
+Adam on the same objective, eager, channels last; its loss must agree with kzoo's at the start. All losses are computed
+in float32 by kzoo from the picture at that time. Seconds include evaluations and the work of the optimiser, but not
+compilation.
 """
 
 import time
@@ -13,8 +13,8 @@ from contextlib import suppress
 
 HELP = "style transfer: evaluations/s, loss against evaluations and seconds; kzoo and a plain PyTorch loop"
 UNIT, BETTER, BASE = "evaluations/s", "more", "torch lbfgs float32"
-MARKS = (25, 50, 75, 100, 125, 150, 200, 250, 300, 400, 500)
-CLOCK = (15, 30, 60, 90, 120, 180)
+RECORDED_EVALUATIONS = (25, 50, 75, 100, 125, 150, 200, 250, 300, 400, 500)
+RECORDED_SECONDS = (15, 30, 60, 90, 120, 180)
 
 
 def arguments(parser):
@@ -30,7 +30,7 @@ def arguments(parser):
     parser.add_argument("--weights", default=at("weights/vgg19_normalised_conv3_1.npz"))
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--evaluations", type=int, default=500)
-    parser.add_argument("--seconds", type=float, default=240, help="to give up after")
+    parser.add_argument("--seconds", type=float, default=240, help="time limit of each contender")
 
 
 def contenders(options):
@@ -45,7 +45,7 @@ def contenders(options):
 
 
 class Done(Exception):
-    pass
+    """Ends an optimisation from inside its objective."""
 
 
 def measure(name, options):
@@ -55,7 +55,7 @@ def measure(name, options):
     from kzoo.synthesis.network import catalog_model, cut_network
     from kzoo.synthesis.objective import CompiledNetwork, StyleObjective
 
-    who, optimiser, precision = name.split()
+    peer, optimiser, precision = name.split()
 
     def picture(path):
         return pictures.read_picture(path)
@@ -73,7 +73,7 @@ def measure(name, options):
 
     exact = objective("float32")
     start = exact(content)[0]
-    if who == "torch":
+    if peer == "torch":
         evaluate = in_torch(exact.compiled.network.model, layers, content, style)
         assert abs(evaluate(content)[0] / start - 1) < 1e-3, (evaluate(content)[0], start)
     else:
@@ -81,7 +81,7 @@ def measure(name, options):
         evaluate(content)
     evaluate(content)
 
-    seen, clock = [], list(CLOCK)  # (evaluations, seconds, picture)
+    recorded, clock = [], list(RECORDED_SECONDS)  # (evaluations, seconds, picture)
     began, paused = time.perf_counter(), 0.0
 
     def counted(x):
@@ -91,11 +91,11 @@ def measure(name, options):
         now = time.perf_counter()
         seconds = now - began - paused
         if result[0] < counted.best[0]:
-            counted.best = result[0], np.array(x)  # PyTorch's changes in place
-        if counted.n in MARKS or counted.n == options.evaluations or (clock and seconds >= clock[0]):
+            counted.best = result[0], np.array(x)  # a copy, because PyTorch changes x in place
+        if counted.n in RECORDED_EVALUATIONS or counted.n == options.evaluations or (clock and seconds >= clock[0]):
             while clock and seconds >= clock[0]:
                 clock.pop(0)
-            seen.append((counted.n, seconds, np.array(counted.best[1])))
+            recorded.append((counted.n, seconds, np.array(counted.best[1])))
             paused += time.perf_counter() - now
         if counted.n >= options.evaluations or seconds > options.seconds:
             raise Done
@@ -103,26 +103,27 @@ def measure(name, options):
 
     counted.n, counted.best = 0, (np.inf, content)
     with suppress(Done):
-        (torch_loop if who == "torch" else kzoo_loop)(optimiser, content, counted)
-    if not seen:
-        seen.append((counted.n, time.perf_counter() - began - paused, np.array(counted.best[1])))
-    curve = [[n, round(t, 2), exact(x)[0]] for n, t, x in seen]
+        (torch_loop if peer == "torch" else kzoo_loop)(optimiser, content, counted)
+    if not recorded:
+        recorded.append((counted.n, time.perf_counter() - began - paused, np.array(counted.best[1])))
+    curve = [[n, round(t, 2), exact(x)[0]] for n, t, x in recorded]
     n, seconds, _ = curve[-1]
-    gram = float(np.mean(list(exact.distances(seen[-1][2]).values())))
+    gram = float(np.mean(list(exact.distances(recorded[-1][2]).values())))
     gflop = operations(content.shape[1:], layers) / 1e9
     losses = {f"loss@{n}": float(f"{v:.4g}") for n, _, v in curve if n in (50, 100, 200, 500)}
     return {"value": n / seconds, **losses, "gram": float(f"{gram:.2g}"), "gflop": round(gflop, 1), "curve": curve}
 
 
 def operations(shape, layers):
-    """Floating point operations of one evaluation: convolutions and Grams forward, and their gradients for the picture.
+    """Floating point operations of one evaluation: convolutions and Gram matrices, and their gradients.
 
-    The gradient of a convolution for its input costs what the convolution costs, that of F F^T for F twice its N^2 M.
+    The gradient of a convolution with respect to its input costs the same as the convolution; the gradient of F F^T
+    with respect to F costs twice its N^2 M.
     """
     import kzoo
     from kzoo.graph.ledger import without_values
 
-    # Without values: the fully connected layers behind would count as peak memory.
+    # Without values: those of the fully connected layers would count as peak memory.
     rows = kzoo.ledger(without_values(lambda: kzoo.build("vgg19", num_classes=None, input_shape=shape))).rows
     last = next(i for i, row in enumerate(rows) if row.name == layers[-1])
     total = 2 * 2 * sum(row.multiply_adds or 0 for row in rows[: last + 1])
@@ -162,7 +163,7 @@ def torch_loop(optimiser, content, evaluate):
 
 
 def in_torch(model, layers, content, style):
-    """x (1, H, W, 3) -> (loss, None, gradient), the objective written in PyTorch, with the kernels of a Keras model."""
+    """The objective in PyTorch, with the kernels of a Keras model: x (1, H, W, 3) -> (loss, None, gradient)."""
     import keras
     import numpy as np
     import torch
@@ -212,13 +213,13 @@ def in_torch(model, layers, content, style):
 
 
 def finish(table):
-    """Seconds that each took to the loss of the plain float32 loop after 200 evaluations."""
+    """Lines on the seconds of each contender until the loss of the plain float32 loop after 200 evaluations."""
     plain = {n: (t, v) for n, t, v in table.get(BASE, {}).get("curve", [])}
     if 200 not in plain:
         return shares(table)
     seconds, goal = plain[200]
     lines = shares(table)
-    lines.append(f"The plain loop's loss after 200 evaluations, {goal:.4g}, took it {seconds:.0f} s, and:")
+    lines.append(f"Time to the loss of the plain loop after 200 evaluations, {goal:.4g} after {seconds:.0f} s:")
     for name, row in table.items():
         reached = next((t for _, t, v in row["curve"] if v <= goal), None)
         lines.append(f"  {name}: {f'{reached:.0f} s' if reached else 'not reached'}")
@@ -229,7 +230,7 @@ def finish(table):
 
 
 def shares(table):
-    """What each reaches of the machine's measured matrix product, in its own precision."""
+    """Lines on the speed of each contender as a share of the machine's matrix product in its precision."""
     from bench.common import peak
 
     best, lines = peak(), []

@@ -1,10 +1,10 @@
-"""Images a second of training: `kzoo train`'s pipeline and step, plain Keras (fit), PyTorch when installed.
+"""Images a second of training: the pipeline and step of `kzoo train`, plain Keras (fit), PyTorch if installed.
 
-All train the same network with the optimiser of its recipe, without augmentation, on the same images in memory. Plain
+All train the same network with the optimizer of its recipe, without augmentation, on the same images in memory. Plain
 Keras is the graph with keras.layers.BatchNormalization, fit on float32 arrays, compiled by default: on TensorFlow, in
-float32 and mixed bfloat16, and on JAX. "tuner off": in bfloat16, on a tf.data.Dataset without its tuner, for which
-the end of a pass waits up to as long as the pass took. PyTorch is the graph translated, channels last, float32 and
-bfloat16 (autocast). An epoch of --steps batches is timed three times, after two that don't count; the median counts.
+float32 and mixed bfloat16, and on JAX. "tuner off" is bfloat16 on a tf.data.Dataset without autotuning, which can make
+the end of an epoch wait as long as the epoch took. PyTorch is the translated graph, channels last, in float32 and
+bfloat16 (autocast). The result is the median of three epochs of --steps batches, after two warm-up epochs.
 """
 
 from statistics import median
@@ -18,7 +18,7 @@ SIZES = {"mnist_cnn": (128, 100), "resnet20": (128, 30), "resnet50": (16, 3)}  #
 
 def arguments(parser):
     parser.add_argument("--model", nargs="+", default=list(SIZES))
-    parser.add_argument("--batch", type=int)
+    parser.add_argument("--batch", type=int, help="images in a batch")
     parser.add_argument("--steps", type=int, help="batches in an epoch")
 
 
@@ -50,13 +50,13 @@ def measure(name, options):
     model = options.model[0]
     batch, steps = SIZES.get(model, (32, 10))
     batch, steps = options.batch or batch, options.steps or steps
-    who, *settings = CONTENDERS[name]
-    epoch, facts = {"kzoo": with_kzoo, "keras": with_keras, "torch": with_torch}[who](model, batch, steps, *settings)
+    peer, *settings = CONTENDERS[name]
+    epoch, facts = {"kzoo": with_kzoo, "keras": with_keras, "torch": with_torch}[peer](model, batch, steps, *settings)
     return {"value": batch * steps / median(timed(epoch, 0)), **facts, "batch": batch}
 
 
 def images(model, n):
-    """The same seeded images and labels for all: real MNIST where it is at hand, else noise of the model's shape."""
+    """Images and labels, the same for all: MNIST if it is found locally and fits, else seeded noise."""
     import numpy as np
 
     from kzoo.catalog import spec
@@ -74,7 +74,8 @@ def images(model, n):
     return rng.integers(0, 256, (n, *shape)).astype("uint8"), rng.integers(0, 10, n)
 
 
-def plan_of(model, batch):
+def recipe_of(model, batch):
+    """The recipe of a model, without augmentation."""
     from dataclasses import replace
 
     from kzoo.catalog import spec
@@ -97,7 +98,7 @@ def with_kzoo(model, batch, steps, precision):
     row = spec(model)
     task = find(row.task)
     network = build(model, precision=precision, seed=0)
-    trainer = training_model(network, task, plan_of(model, batch), steps=steps, seed=0)
+    trainer = training_model(network, task, recipe_of(model, batch), steps=steps, seed=0)
     x, y = images(model, batch * steps)
     data = batches(
         Split(x, y, [""] * len(x)),
@@ -114,15 +115,15 @@ def with_keras(model, batch, steps, precision, tuner=True):
     import keras
     import numpy as np
 
-    plan = plan_of(model, batch)
+    recipe = recipe_of(model, batch)
     trained = network(model, precision, keras.layers.BatchNormalization)
     kind = {
-        "sgd": lambda: keras.optimizers.SGD(1e-3, 0.9, nesterov=plan.nesterov, weight_decay=plan.weight_decay),
+        "sgd": lambda: keras.optimizers.SGD(1e-3, 0.9, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay),
         "adam": lambda: keras.optimizers.Adam(1e-3),
-        "adamw": lambda: keras.optimizers.AdamW(1e-3, weight_decay=plan.weight_decay),
+        "adamw": lambda: keras.optimizers.AdamW(1e-3, weight_decay=recipe.weight_decay),
     }
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    trained.compile(kind[plan.optimizer](), loss, metrics=["accuracy"])
+    trained.compile(kind[recipe.optimizer](), loss, metrics=["accuracy"])
     x, y = images(model, batch * steps)
     x = x.astype(np.float32)
     data = {"x": x, "y": y, "batch_size": batch}
@@ -138,16 +139,16 @@ def with_keras(model, batch, steps, precision, tuner=True):
 def with_torch(model, batch, steps, precision):
     import torch
 
-    plan = plan_of(model, batch)
+    recipe = recipe_of(model, batch)
     trained = translate(network(model)).train().to(memory_format=torch.channels_last)
     kind = {
-        "sgd": lambda p: torch.optim.SGD(p, 1e-3, 0.9, nesterov=plan.nesterov, weight_decay=plan.weight_decay),
+        "sgd": lambda p: torch.optim.SGD(p, 1e-3, 0.9, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay),
         "adam": lambda p: torch.optim.Adam(p, 1e-3),
-        "adamw": lambda p: torch.optim.AdamW(p, 1e-3, weight_decay=plan.weight_decay),
+        "adamw": lambda p: torch.optim.AdamW(p, 1e-3, weight_decay=recipe.weight_decay),
     }
     for p in trained.parameters():
         p.requires_grad_()
-    optimizer = kind[plan.optimizer](trained.parameters())
+    optimizer = kind[recipe.optimizer](trained.parameters())
     x, y = images(model, batch * steps)
     x = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
     y = torch.from_numpy(y).long()

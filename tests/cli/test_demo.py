@@ -15,8 +15,8 @@ def test_the_demo_runs_and_prints_its_commands(kzoo_command, tmp_path):
     made = tmp_path / "demo"
     assert (made / "digits" / "confusion-test.png").exists() and (made / "saved_model" / "card.md").exists()
     assert json.loads((made / "digits" / "evaluation-test.json").read_text())["top1"] > 0.9
-    said = [json.loads((made / f).read_text())["command"] for f in ("digits/config.json", "saved_model/card.json")]
-    assert said[0].startswith("kzoo finetune digits --model resnet20") and said[1].startswith("kzoo export ")
+    commands = [json.loads((made / f).read_text())["command"] for f in ("digits/config.json", "saved_model/card.json")]
+    assert commands[0].startswith("kzoo finetune digits --model resnet20") and commands[1].startswith("kzoo export ")
     with Image.open(made / "painted.png") as picture:
         assert picture.size == (256, 256)
 

@@ -1,14 +1,14 @@
 """`kzoo train`: options and folders that are refused."""
 
 
-def test_options_that_are_none_of_the_network(tmp_path, kzoo_command):
-    for said, reason in (
-        ("epochs=3", "epochs is none: use --epochs"),
+def test_options_that_the_network_does_not_have(tmp_path, kzoo_command):
+    for option, reason in (
+        ("epochs=3", "epochs is not one of them: use --epochs"),
         ("num_classes=5", "Unknown option of mnist_mlp 'num_classes'"),
         ("droput=0.1", "Did you mean 'dropout'"),
         ("dropout=high", "mnist_mlp can't be built"),
     ):
-        code, _, err = kzoo_command("train", "mnist_mlp", "--set", said, "--out", tmp_path / "r")
+        code, _, err = kzoo_command("train", "mnist_mlp", "--set", option, "--out", tmp_path / "r")
         assert code == 1 and reason in err and "Traceback" not in err and not (tmp_path / "r").exists(), err
 
 

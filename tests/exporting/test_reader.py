@@ -28,10 +28,10 @@ def test_a_changed_export_is_not_loaded(exported, tmp_path, kzoo_command, fault)
         data = bytearray((folder / "saved_model.pb").read_bytes())
         data[len(data) // 2] ^= 1
         (folder / "saved_model.pb").write_bytes(data)
-        want = "is damaged"
+        want = "is corrupt"
     elif fault == "card":
         (folder / "card.json").write_text("{")
-        want = "config.json"  # it is no export, so a run is looked for
+        want = "config.json"  # it is not an export, so it is read as a run
     else:
         folder, want = tmp_path / "nothing", "no run"
     code, _, err = kzoo_command("predict", folder, ROOT / "README.md")
@@ -60,7 +60,7 @@ def test_a_graph_that_reads_files_is_refused(tmp_path, spying, op):
     spy = tf.Module()
     spy.f = tf.function(spying, input_signature=[tf.TensorSpec((), tf.string)])
     tf.saved_model.save(spy, str(tmp_path))
-    with pytest.raises(ExportError, match=f"its graph would {op}"):
+    with pytest.raises(ExportError, match=f"its graph has operations that no kzoo export has: {op}"):
         load_saved_model(tmp_path)
 
 

@@ -39,9 +39,9 @@ def test_an_export_is_not_overwritten_unless_forced(exported, model, tmp_path, m
     assert same()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "novel.txt").write_text("years of work")
-    with pytest.raises(ExportError, match="no kzoo export, so it is not replaced"):
+    with pytest.raises(ExportError, match="is not a kzoo export, so it is not replaced"):
         kzoo.export(model, out=tmp_path / "mine", force=True, quiet=True)
-    # A wrong graph: the check in a fresh process finds it, and the old export stays.
+    # A wrong graph: the check in a new process finds it, and the old export stays.
     real = graph.network
 
     def wrong(network, precision):
@@ -50,7 +50,7 @@ def test_an_export_is_not_overwritten_unless_forced(exported, model, tmp_path, m
         return real(form, precision)
 
     monkeypatch.setattr(graph, "network", wrong)
-    with pytest.raises(ExportError, match="check in a fresh process failed"):
+    with pytest.raises(ExportError, match="check in a new process failed"):
         kzoo.export(model, out=out, force=True, quiet=True)
     assert same() and not list(tmp_path.glob(".tmp*"))
 

@@ -323,7 +323,7 @@ def test_a_port_that_is_taken_and_a_folder_that_is_none(served, kzoo_command, tm
     with pytest.raises(ExportError, match="Can't listen on"):
         app.run(app.Server(Model(), "x", {}, LIMITS), "127.0.0.1", served[1])
     code, _, err = kzoo_command("serve", tmp_path)
-    assert code == 1 and "is no export" in err and err.count("\n") == 1
+    assert code == 1 and "is not an export" in err and err.count("\n") == 1
 
 
 @pytest.fixture
