@@ -34,7 +34,7 @@ ONNX_OPSET = 18
 
 
 @dataclass
-class Parts:
+class FormatInputs:
     """What the formats are written from.
 
     Attributes:
@@ -60,7 +60,7 @@ def missing(format: str) -> str | None:
     return f"{format} needs {', '.join(lacking)}: pip install 'kzoo[{extra}]'." if lacking else None
 
 
-def write(format: str, folder: Path, parts: Parts) -> dict[str, dict[str, Any]]:
+def write(format: str, folder: Path, parts: FormatInputs) -> dict[str, dict[str, Any]]:
     """Write one format into a folder.
 
     Args:

@@ -358,7 +358,7 @@ def _run(setup, folder, settings, interrupted, fresh):
 
 
 @dataclass(frozen=True)
-class Features:
+class PartFeatures:
     """Features of the parts, without the photos that can't be decoded.
 
     Attributes:
@@ -410,7 +410,7 @@ def _features(setup, parts, folder, interrupted):
     if not np.isfinite(x["train"][:: max(len(x["train"]) // 1000, 1)]).all():
         raise RunError(f"The features of {setup.base.name} are not finite: use --precision float32, or other weights.")
     setup.log(f"Features: {computed:,} computed, {total - computed:,} from the cache ({setup.cache.folder}).")
-    return Features(replace(parts, splits=splits, groups=groups), x, computed)
+    return PartFeatures(replace(parts, splits=splits, groups=groups), x, computed)
 
 
 def _report_skipped(setup, skipped, folder):
