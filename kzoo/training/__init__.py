@@ -1,1 +1,1 @@
-"""Training: how, as data (recipes), and the loop that leaves a run folder (loop, callbacks)."""
+"""Training: recipes, and the training loop with its callback, which writes the run folder."""
