@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kzoo.checks import check_count, check_precision
@@ -16,21 +17,21 @@ class ExportOptions:
     """What to export and how; `kzoo.export` and `kzoo export` have the same names and defaults.
 
     Attributes:
-        formats: of "saved_model", "keras", "onnx", "litert"; as text with commas, too.
-        precision: of the SavedModel: "float32", "bfloat16", "float16", or "auto" for what this machine is fast in.
+        formats: of "saved_model", "keras", "onnx", "litert": names, or a string with commas; a tuple afterwards.
+        precision: of the SavedModel: "float32", "bfloat16", "float16", or "auto" for the fastest on this machine.
         abstain: a level between 0 and 1 such as 0.99; None never abstains.
         weights: for a name of the catalog: a tag or a file; None takes the first published set.
-        classes: names of the classes, for what does not bring its own.
-        top: how many labels an answer has.
-        measure: of how many images the accuracy of each format is measured at most; 0 for none.
-        licence, data_licence: for the card.
+        classes: class names, for models and weights that don't record them.
+        top: the number of labels in an answer.
+        measure: the number of images, at most, on which the accuracy of each format is measured; 0 for none.
+        licence, data_licence: of the weights and of the data, for the card.
     """
 
-    formats: tuple[str, ...] = ("saved_model",)
+    formats: str | Sequence[str] = ("saved_model",)
     precision: str = "float32"
     abstain: float | None = None
     weights: object | None = None
-    classes: tuple[str, ...] | None = None
+    classes: Sequence[str] | None = None
     top: int = 5
     measure: int = 2000
     licence: str | None = None

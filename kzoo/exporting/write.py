@@ -65,7 +65,7 @@ def export(
             backend.
         formats: of "saved_model", "keras", "onnx", "litert". One whose packages are missing is an error.
         out: the folder; saved_models/NAME by default.
-        precision: of the SavedModel: "float32", "bfloat16", "float16", or "auto" for what this machine is fast in. 16
+        precision: of the SavedModel: "float32", "bfloat16", "float16", or "auto" for the fastest on this machine. 16
             bits are slow where the hardware lacks them. The other formats start from float32.
         abstain: a level such as 0.99: the signatures then report when to abstain, by split conformal prediction. For
             images like the run's validation part, the prediction set holds the true class with at least this
@@ -73,7 +73,7 @@ def export(
             abstains. Needs a run with a validation part.
         weights: for a name of the catalog: a tag or a file; the first published set by default.
         classes: class names, for models and weights that don't record them.
-        top: how many labels the signatures return.
+        top: the number of labels that the signatures return.
         measure: the number of images, at most, on which every format's accuracy is measured: of the test part, else
             of the validation part; 0 for none.
         licence, data_licence: of the weights and of the data, for the card.
@@ -197,7 +197,7 @@ def _silence(text):
     """A log that prints nothing."""
 
 
-def only_outputs(network: Callable, task: Task) -> Callable:
+def only_outputs(network: Any, task: Task) -> Callable:
     """A network without its features, for formats that return outputs only.
 
     Args:
@@ -263,7 +263,7 @@ def representative_images(source: Source) -> np.ndarray | None:
     They come from the validation part if there is one, so that the test part stays held out; None without data.
     """
     found = read_part(source, next((p for p in ("val", "refit") if p in source.splits), "test"), 100, quiet=True)
-    return None if found is None else found[1].images
+    return None if found is None else np.asarray(found[1].images)
 
 
 def _calibrate(source, options, precision, quiet, log):
