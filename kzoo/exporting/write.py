@@ -146,7 +146,7 @@ def _export(source, options, out, folder, quiet):
     plain = (network, form) if precision == "float32" else graph.network(source.model, "float32")
     module, signatures = graph.module(network, source, top=options.top, temperature=temperature, threshold=threshold)
     representative = representative_images(source)
-    parts = format_table.Parts(
+    parts = format_table.FormatInputs(
         module,
         signatures,
         form=plain[1],

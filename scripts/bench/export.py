@@ -124,7 +124,7 @@ def run_kzoo(name, source, model, folder):
     representative = representative_images(source)
     if representative is None:
         representative = np.random.default_rng(1).integers(0, 256, (16, *source.shape)).astype("uint8")
-    parts = formats.Parts(
+    parts = formats.FormatInputs(
         module,
         signatures,
         form=form,
