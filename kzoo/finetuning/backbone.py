@@ -133,14 +133,15 @@ def backbone(
         if model is None:
             raise RunError("Say which model these weights are for: --model NAME; kzoo list shows all.")
         row = spec(spec(model).name)
-        weights = resolve(row, weights)
+        weights = resolve(row, Path(weights) if isinstance(weights, os.PathLike) else weights)
         path = fetch(weights)
-    size = input_shape or recognised_shape(weights) or row.input_shape
+    height, width, channels = input_shape or recognised_shape(weights) or row.input_shape
     preprocessing = weights.preprocessing or row.preprocessing
     if precision in (None, "auto"):
         precision = machine()["precision"]
     config = {**row.config, **weights.config}
-    return Backbone(row, weights, Path(path), sha256(path), tuple(size), preprocessing, precision, config)
+    shape = (height, width, channels)
+    return Backbone(row, weights, Path(path), sha256(path), shape, preprocessing, precision, config)
 
 
 def found_locally(model: str | ModelSpec | None = None) -> list[tuple[ModelSpec, Weights, Path]]:

@@ -290,7 +290,7 @@ def content_hash(image: str | os.PathLike | bytes | np.ndarray) -> bytes:
     return state.digest()
 
 
-def hashes_of(images: Sequence) -> tuple[list[bytes | None], dict[int, str]]:
+def hashes_of(images: Sequence | np.ndarray) -> tuple[list[bytes | None], dict[int, str]]:
     """Hash images, in threads.
 
     Args:
@@ -313,7 +313,7 @@ def hashes_of(images: Sequence) -> tuple[list[bytes | None], dict[int, str]]:
 
 
 def features(
-    images: Sequence,
+    images: Sequence | np.ndarray,
     cache: Cache,
     network: Callable[[], tuple[Callable, Callable]],
     *,
@@ -353,14 +353,14 @@ def features(
             todo.setdefault(name, i)
     if todo:
         bad |= _compute(images, todo, cache, network, view=view, advance=advance, stopped=stopped)
-    kept = [i for i, name in enumerate(hashes) if name is not None and name not in bad]
+    usable = {i: name for i, name in enumerate(hashes) if name is not None and name not in bad}
     skipped = [
         (i, bad[name] if name is not None else gone.get(i, "can't be read"))
         for i, name in enumerate(hashes)
         if name is None or name in bad
     ]
-    found = gather(cache, view, [hashes[i] for i in kept])
-    return Features(found, np.array(kept, int), hashes, skipped, len(todo), time.monotonic() - began)
+    found = gather(cache, view, list(usable.values()))
+    return Features(found, np.array(list(usable), int), hashes, skipped, len(todo), time.monotonic() - began)
 
 
 def _compute(images, todo, cache, network, *, view, advance, stopped):
@@ -463,7 +463,7 @@ def gather(cache: Cache, view: int, names: Sequence[bytes]) -> np.ndarray:
     """
     if not names:
         return np.zeros((0, 0), "float32")
-    width = len(cache.find(view, names[0]))
+    width = cache.rows(cache.index[view, names[0]][0]).shape[1]
     size = len(names) * width * 4
     if size <= MAX_BYTES_IN_MEMORY:
         out = np.empty((len(names), width), "float32")

@@ -28,7 +28,7 @@ FOLDS = 5
 MAX_SINGLE_THREAD = 4_000_000  # values (N * D) up to which BLAS uses one thread
 CHUNK = 1 << 22  # values of (N, K) that an objective computes at a time
 MAX_CV_IMAGES = 2000  # a random sample of this size is cross-validated if there are more photos
-MAX_REPEATED_CV_IMAGES = 500  # up to so many photos it is repeated with other folds, because one draw is noisy
+MAX_REPEATED_CV_IMAGES = 500  # up to this number it is repeated with other folds, because one draw is noisy
 CV_REPEATS = 3
 
 
@@ -403,7 +403,7 @@ def cross_validate(
         row = {"kind": kind, "strength": strength, "scale": scale or 1.0, "accuracy": accuracy}
         found.append(({**row, "loss": float(each.mean())}, each, z))
 
-    starts = [None] * len(parts)
+    starts: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(parts)
     for c in LOGISTIC_STRENGTHS:  # from strong to weak regularisation, each started from the solution before
         starts = [
             logistic(x, t, classes, c, objective=plain, start=s, max_iterations=100)

@@ -23,8 +23,8 @@ class FinetuneOptions:
         budget: seconds for everything, None for no limit.
         augment: "none", "light" or "strong", for the deeper layers.
         mix: None, "mixup" or "cutmix", for the deeper layers.
-        views: besides the photo itself, so many augmented views of each training photo for the head.
-        shots: use so many photos of each class, drawn with the seed, and none of the others; None uses all.
+        views: number of augmented views of each training photo for the head, besides the photo itself.
+        shots: number of photos of each class to use, drawn with the seed; None uses all.
         class_weights: None, "balanced" (n / (classes * n_c)), or {class: weight}.
         label_smoothing: in [0, 1).
         focal: the exponent of the focal loss; 0 is cross-entropy.

@@ -1,10 +1,10 @@
 """From a folder of photos to a classifier: options -> data -> parts -> features -> head -> stages -> report.
 
 Each step takes values and hands on values. The head's kind and strength are chosen by cross-validation within the
-training part; the validation part chooses how deep to train and which epoch is kept. If the head alone is best it is
-fitted again, the same kind and strength, on all training photos, including those that kzoo took from them to validate
-on: more photos help a head more than they can harm, and the figures in the report were taken before. Deeper layers keep
-the weights that were chosen, because nothing would be left to stop their training by.
+training part; the validation part decides how deep to train and which epoch is kept. If the head alone is best it is
+fitted again, with the same kind and strength, on all training photos, including those that kzoo held out for
+validation: more photos improve a head, and the figures in the report were measured before. Deeper layers keep the
+weights that were chosen, because without validation photos there is no early stopping.
 
 Keras is imported only when a feature is missing or deeper layers train; a second run needs neither.
 """
@@ -95,8 +95,8 @@ def finetune(
         budget: seconds for everything; None for no limit.
         augment: "none", "light" or "strong", for the deeper layers.
         mix: None, "mixup" or "cutmix", for the deeper layers.
-        views: besides the photo itself, so many augmented views of each training photo for the head.
-        shots: use so many photos of each class, drawn with the seed, and none of the others; None uses all.
+        views: number of augmented views of each training photo for the head, besides the photo itself.
+        shots: number of photos of each class to use, drawn with the seed; None uses all.
         class_weights: None, "balanced" (n / (classes * n_c)), or {class: weight}.
         label_smoothing: of the loss, in [0, 1).
         focal: the exponent of the focal loss; 0 is cross-entropy.
@@ -169,14 +169,22 @@ class Setup:
             say(text)
 
     def objective(self, labels: np.ndarray) -> HeadObjective:
-        """The loss, with its class weights as numbers. labels: of the training part, for "balanced"."""
-        weights, classes = self.options.class_weights, self.data.classes
-        if isinstance(weights, dict):
-            unknown = sorted(set(weights) - set(classes))
+        """Return the loss, with its class weights as numbers.
+
+        Args:
+            labels: int (N,), of the training part; "balanced" weights follow from them.
+
+        Raises:
+            DataError: class_weights names a class that the data lack.
+        """
+        given, classes = self.options.class_weights, self.data.classes
+        weights = None
+        if isinstance(given, Mapping):
+            unknown = sorted(set(given) - set(classes))
             if unknown:
                 raise DataError(f"class_weights names {unknown[0]!r}, which is no class.")
-            weights = tuple(float(weights.get(c, 1.0)) for c in classes)
-        elif weights == "balanced":
+            weights = tuple(float(given.get(c, 1.0)) for c in classes)
+        elif given == "balanced":
             counts = np.bincount(labels, minlength=len(classes))
             weights = tuple((len(labels) / (len(counts) * counts)).tolist())
         return HeadObjective(weights, self.options.label_smoothing, self.options.focal)

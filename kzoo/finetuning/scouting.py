@@ -101,8 +101,9 @@ def scout(
             say(f"Left out {name}: {e}")  # its file is corrupt
     if not bases:
         raise RunError(f"No pretrained weights were found locally. {download_advice()}")
-    for base in bases if not split.files else ():
-        check_channels(split.images.shape[-1], base.input_shape[2])
+    if isinstance(split.images, np.ndarray):
+        for base in bases:
+            check_channels(split.images.shape[-1], base.input_shape[2])
     hashes, _ = hashes_of(split.images)
     rows = []
     with progress(quiet=quiet) as bar:
@@ -118,7 +119,7 @@ def scout(
             # Identical photos stay in one fold. Near duplicates are only found by finetune's check of the data.
             _, groups = np.unique([hashes[i] for i in got.kept], return_inverse=True)
             head = fit_head(got.features, y, len(data.classes), groups=groups, seed=seed)
-            if head.folded is None:
+            if head.folded is None or head.tested is None:
                 raise DataError(f"'{photos}' has one photo of each class: cross-validation needs two.")
             right = int((head.folded.argmax(1) == y[head.tested]).sum())
             low, high = wilson(right, len(head.tested))

@@ -95,7 +95,7 @@ def fill(path: str | os.PathLike, kernel: np.ndarray, bias: np.ndarray, out: str
         f[places["kernel"]][...] = kernel
         f[places["bias"]][...] = bias
     members[MODEL_H5] = file.getvalue()
-    members[HASH] = json.dumps({"weights_sha256": hashlib.sha256(members[MODEL_H5]).hexdigest()})
+    members[HASH] = json.dumps({"weights_sha256": hashlib.sha256(members[MODEL_H5]).hexdigest()}).encode()
     with write_atomically(out) as f, zipfile.ZipFile(f, "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)
