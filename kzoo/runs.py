@@ -48,6 +48,9 @@ class Run:
     config: dict
     model: keras.Model
 
+    def __repr__(self) -> str:
+        return f"<Run {self.path}: {self.config['model']} on {self.config['data']}, {len(self.classes):,} classes>"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, by label."""

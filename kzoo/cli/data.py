@@ -3,6 +3,7 @@
 import click
 
 from kzoo.cli.options import as_json, json_text, print_json
+from kzoo.data.sources import accepted
 from kzoo.errors import DataError
 
 
@@ -15,7 +16,7 @@ def command():
     """
 
 
-@command.command("check", epilog="Example: kzoo data check photos --json > passport.json")
+@command.command("check", epilog=f"PHOTOS: {accepted()}. Example: kzoo data check photos --json > passport.json")
 @click.argument("photos")
 @click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Of the split into parts, if PHOTOS has none."
@@ -25,10 +26,7 @@ def command():
 @click.option("--quiet", is_flag=True, help="No progress.")
 @as_json
 def check_command(photos, seed, strict, out, quiet, as_json):
-    """Print the passport of PHOTOS: counts, sizes, unreadable and corrupt files, duplicates, class weights.
-
-    PHOTOS is whatever kzoo train --data takes: a folder, a .csv, an .npz, or the name of a data set.
-    """
+    """Report on PHOTOS: counts, sizes, unreadable and corrupt files, duplicates, class weights."""
     from kzoo.data.passport import check_data
     from kzoo.files import write_atomically
     from kzoo.progress import progress

@@ -9,6 +9,7 @@ import click
 from kzoo.catalog import spec
 from kzoo.checks import MAX_SEED, PRECISIONS
 from kzoo.cli.options import given, option_of, seconds, shape
+from kzoo.data.sources import accepted
 from kzoo.finetuning.options import AUGMENTATIONS, MIXTURES, FinetuneOptions
 
 option = option_of(FinetuneOptions)
@@ -25,7 +26,9 @@ def weights_by_class(ctx: click.Context, param: click.Parameter, value: str | No
         raise click.BadParameter(f"expected balanced, or weights such as ants=1,bees=2.5; got '{value}'.") from None
 
 
-@click.command("finetune", epilog="Example: kzoo finetune photos --model mobilenet_v2 --out runs/photos")
+@click.command(
+    "finetune", epilog=f"PHOTOS: {accepted()}. Example: kzoo finetune photos --model mobilenet_v2 --out runs/photos"
+)
 @click.argument("photos", required=False)
 @click.option(
     "--model",
@@ -66,8 +69,7 @@ def weights_by_class(ctx: click.Context, param: click.Parameter, value: str | No
 def command(photos, model, weights, out, resume, quiet, **options):
     """Fine-tune a pretrained network on PHOTOS, and write a run folder with a report.
 
-    PHOTOS is a folder of class folders, a folder with train/, val/ and optionally test/, a CSV (path,label[,split]), or
-    tfds:NAME. Your own val/ and test/ parts are never trained on. Accuracy is measured on test; val is used for
+    Your own val/ and test/ parts are never trained on. Accuracy is measured on test; val is used for
     validation, or, if there is no test, for measuring.
     """
     if photos is None and not resume:

@@ -11,7 +11,7 @@ import click
 from kzoo.catalog import spec
 from kzoo.checks import MAX_SEED, PRECISIONS
 from kzoo.cli.options import given, load_keras, option_of, shape
-from kzoo.data.sources import SOURCES
+from kzoo.data.sources import accepted
 from kzoo.errors import KzooError
 from kzoo.training.options import TrainOptions
 from kzoo.training.recipes import RECIPES
@@ -42,7 +42,7 @@ def _number(text):
 
 @click.command("train", epilog="Example: kzoo train mnist_cnn --data mnist --out runs/mnist")
 @click.argument("model", required=False)
-@click.option("--data", metavar="DATA", help=f"{'; '.join(SOURCES.values())} [default: digits]")
+@click.option("--data", metavar="DATA", help=f"{accepted()} [default: digits]")
 @option("recipe", type=click.Choice(list(RECIPES)), help="How to train; the recipe of the model by default.")
 @option("epochs", type=click.IntRange(1), help="Number of epochs; that of the recipe by default.")
 @option("batch_size", type=click.IntRange(1), help="Images in a batch; as in the recipe by default.")

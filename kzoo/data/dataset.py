@@ -32,6 +32,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        kind = f"{self.images.dtype} arrays of {self.images.shape[1:]}" if hasattr(self.images, "dtype") else "files"
+        return f"<Split of {len(self):,} images: {kind}>"
+
     def take(self, indices: np.ndarray) -> Split:
         """Select images.
 
@@ -77,6 +81,11 @@ class DataSet:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     drawn: tuple[str, ...] = ()
     scan: Groups | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{len(split):,} {name}" for name, split in self.splits.items())
+        left_out = f"; {len(self.skipped):,} skipped" if self.skipped else ""
+        return f"<DataSet {shown(self.name)}: {len(self.classes):,} classes; {parts}{left_out}>"
 
     def whole(self) -> Split:
         """Join all parts into one Split."""

@@ -10,7 +10,7 @@ import numpy as np
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.divide import divide
 from kzoo.data.scan import drop_undecodable
-from kzoo.data.sources import NAMED, SOURCES
+from kzoo.data.sources import NAMED, SOURCES, accepted
 from kzoo.errors import DataError
 from kzoo.progress import Silent, say
 
@@ -77,7 +77,7 @@ def _read(source) -> DataSet:
             if kind not in ("named", "tfds") and not os.path.exists(source):
                 break
             return module.read(source)
-    takes = "; ".join(SOURCES.values())
+    takes = accepted()
     if os.path.exists(source):
         raise DataError(f"'{source}' is not a kind of data set that kzoo reads. It reads {takes}.")
     raise DataError(f"There is no data set '{source}'. kzoo reads {takes}.")

@@ -577,7 +577,8 @@ def _finish(setup, settings, found, heads, best, *, folder, phases, history):
     metrics["refit"] = best.name == "head" and heads.refit
     for part, v in measured.items():
         metrics[f"{part}_loss"], metrics[f"{part}_accuracy"] = _score(v["logits"], v["labels"])
-    runs.write_csv(folder / runs.HISTORY, history, HISTORY)
+    columns = list(dict.fromkeys([*HISTORY, *(key for row in history for key in row)]))  # the task's other metrics
+    runs.write_csv(folder / runs.HISTORY, history, columns)
     with setup.clock.timed("report"):
         _report(
             setup,

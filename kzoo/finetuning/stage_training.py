@@ -307,7 +307,8 @@ class StageKeeper(keras.callbacks.Callback):
             epochs=self.epochs,
             before=self.before,
         )
+        task = find("classification")
         self.bar.done(
-            f"{row['phase']} {epoch + 1}/{self.epochs}: loss {row['loss']:.4f} accuracy {row['accuracy']:.2%}, "
-            f"val loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:.2%} ({row['seconds']:.1f} s)"
+            f"{row['phase']} {epoch + 1}/{self.epochs}: {task.epoch_text(row)}, val {task.epoch_text(row, 'val_')} "
+            f"({row['seconds']:.1f} s)"
         )

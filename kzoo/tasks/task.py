@@ -129,6 +129,16 @@ class Task:
         """A value of a metric as text."""
         return f"{value:.4f}"
 
+    def epoch_text(self, row: Mapping[str, float], part: str = "") -> str:
+        """An epoch's loss and metrics as text.
+
+        Args:
+            row: of the history.
+            part: "" for training, "val_" for validation.
+        """
+        metrics = " ".join(f"{m} {self.shown(m, row[part + m])}" for m in self.metrics)
+        return f"loss {row[part + 'loss']:.4f} {metrics}"
+
     # --- answers ---
 
     def answer(self, outputs: np.ndarray, classes: Sequence[str], top: int, temperature: float = 1.0) -> list[dict]:

@@ -151,17 +151,13 @@ class RunKeeper(keras.callbacks.Callback):
         runs.save_checkpoint(self.folder / runs.CHECKPOINT, arrays, {"history": self.history})
         self._write_history()
         self._write_events(row)
-        validation = f", val {self._summary(row, 'val_')}" if "val_loss" in row else ""
+        validation = f", val {self.task.epoch_text(row, 'val_')}" if "val_loss" in row else ""
         self.bar.done(
-            f"epoch {epoch + 1}/{self.recipe.epochs}: {self._summary(row)}{validation} "
+            f"epoch {epoch + 1}/{self.recipe.epochs}: {self.task.epoch_text(row)}{validation} "
             f"({seconds:.1f} s, {self.images / seconds:,.0f} images/s)"
         )
         if self.finished():
             self.model.stop_training = True
-
-    def _summary(self, row, part=""):
-        metrics = " ".join(f"{m} {self.task.shown(m, row[part + m])}" for m in self.task.metrics)
-        return f"loss {row[part + 'loss']:.4f} {metrics}"
 
     # --- files ---
 

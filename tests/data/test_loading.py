@@ -40,3 +40,9 @@ def test_a_small_file_that_declares_a_huge_picture_is_refused_from_its_header(tm
     (tmp_path / "a" / "bomb.png").write_bytes(raw)
     ((name, reason),) = load_data(tmp_path).skipped
     assert name == "a/bomb.png" and "pixels" in reason
+
+
+def test_reprs_fit_into_a_line():
+    data = load_data("digits")
+    assert repr(data) == "<DataSet digits: 10 classes; 1,258 train, 180 val, 359 test>"
+    assert repr(data.splits["val"]) == "<Split of 180 images: uint8 arrays of (8, 8, 1)>"

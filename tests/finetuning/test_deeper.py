@@ -3,13 +3,16 @@
 import csv
 import json
 
+import keras
 import numpy as np
 import pytest
 from support.training import weights_of
 from support.tuning import Killed, finetune_folder, same, tune
 
 import kzoo
+from kzoo import runs
 from kzoo.finetuning import checkpoint, deeper
+from kzoo.tasks.classification import TASK
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +43,13 @@ def test_deeper_layers_train_and_the_audit_holds(world, deep):
     np.testing.assert_allclose(kzoo.evaluate(folder, quiet=True).top1, metrics["test_accuracy"])
 
 
-def test_what_does_not_help_is_not_kept(world, head_only, tmp_path, monkeypatch):
+def test_what_does_not_help_is_not_kept_and_another_metric_is_recorded(world, head_only, tmp_path, monkeypatch):
     monkeypatch.setattr(deeper, "MIN_Z", 1e9)
+    ones = {"ones": lambda y, z: keras.ops.ones_like(z[:, 0])}
+    monkeypatch.setattr(TASK, "metrics", {**TASK.metrics, **ones}, raising=False)
     folder = tune(world, tmp_path / "r", epochs=1)
+    rows = runs.read_csv(folder / "history.csv")
+    assert [row["val_ones"] for row in rows] == ["", "1.0"] and rows[1]["val_accuracy"]
     assert "The head alone is best" in json.loads((folder / "metrics.json").read_text())["outcome"]
     a, b = weights_of(head_only), weights_of(folder)
     for path in a:

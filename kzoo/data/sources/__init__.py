@@ -14,3 +14,8 @@ SOURCES = {
     "arrays": "an .npz with x_train, y_train, x_test, y_test, or images, labels",
     "table": "a .csv with the columns path, label and perhaps split",
 }
+
+
+def accepted() -> str:
+    """What a user may give as data, in one line for messages and for the commands' help."""
+    return "; ".join(SOURCES.values())
