@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from itertools import combinations
 
 import numpy as np
 
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.divide import divide
+from kzoo.data.guards import shown
+from kzoo.data.listing import identity
 from kzoo.data.scan import drop_undecodable
 from kzoo.data.sources import NAMED, SOURCES
 from kzoo.errors import DataError
@@ -64,6 +67,7 @@ def load_data(
     if data.skipped and strict:
         raise DataError(report_skipped(data.skipped) + " (--strict)")
     _check(data)
+    _note_shared_files(data)
     return divide(data, val_fraction, test_fraction, seed)
 
 
@@ -81,6 +85,26 @@ def _read(source) -> DataSet:
     if os.path.exists(source):
         raise DataError(f"'{source}' is not a kind of data set that kzoo reads. It reads {takes}.")
     raise DataError(f"There is no data set '{source}'. kzoo reads {takes}.")
+
+
+def _note_shared_files(data):
+    """Say which files are in two parts: links, hard links, the same path twice. They stay in both, as given."""
+    shared = {}
+    for part, split in data.splits.items():
+        if split.files and len(data.splits) > 1:
+            for image, id in zip(split.images, split.ids, strict=True):
+                if isinstance(image, str):
+                    shared.setdefault(identity(image), {})[part] = id
+    leaks = [places for places in shared.values() if len(places) > 1]
+    for pair in combinations(data.splits, 2):
+        both = [p for p in leaks if {*pair} <= p.keys()]
+        if both:
+            a, b = (shown(both[0][part]) for part in pair)
+            files = "1 file is" if len(both) == 1 else f"{len(both):,} files are"
+            say(
+                f"Warning: {files} in {pair[0]} and in {pair[1]} ({a} and {b}): what is measured there "
+                "will look better than it is."
+            )
 
 
 def _check(data):
