@@ -33,10 +33,10 @@ def load_data(
     Named sets are looked for in $KZOO_DATA, the Keras cache, then TensorFlow Datasets.
 
     Args:
-        source: A folder of class folders (or of train/, val/, test/ with class folders in them), a .csv with the
-            columns path, label and optionally split (`kzoo.data.sources.table` has its rules), "digits", "mnist",
+        source: A folder of class folders (or of train/, val/, test/ with class folders in them), a .csv or .tsv with
+            the columns path, label and optionally split (`kzoo.data.sources.table` has its rules), "digits", "mnist",
             "fashion_mnist", "cifar10", "tfds:NAME", or an .npz (x_train, y_train, x_test, y_test; or images, labels;
-            optionally classes).
+            optionally classes). Parts may have any name in `kzoo.data.dataset.PARTS`.
         val_fraction: Share of the training part that becomes the validation part, if the source has none; in [0, 1).
         test_fraction: Share of all images that becomes the test part, if the source is not divided at all; in [0, 1).
         seed: Of the stratified random choice.
@@ -46,10 +46,10 @@ def load_data(
         bar: A `kzoo.progress` on which to show that.
 
     Returns:
-        A DataSet.
+        A DataSet. What was not used of the source is in its `skipped`, with the reason.
 
     Raises:
-        DataError: There is no such data set, or it can't be used.
+        DataError: There is no such data set, it can't be used, or it could be read in two ways.
 
     Example:
         >>> data = load_data("digits")
