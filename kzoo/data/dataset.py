@@ -12,7 +12,30 @@ import numpy as np
 
 from kzoo.data.guards import shown
 
-PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+# The names of parts, in lower case -> what kzoo calls the part. Folders, tables, arrays, archives and TensorFlow
+# Datasets all look here.
+PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "eval"), "val"),
+    **dict.fromkeys(("test", "testing", "holdout"), "test"),
+}
+# Names of columns that say the part of an image, in lower case: by its name, or by yes and no (-> the part for yes).
+PART_COLUMNS = {
+    **dict.fromkeys(("split", "set", "subset", "partition", "fold", "folds", "kfold"), None),
+    **dict.fromkeys(("is_valid", "is_val", "is_validation", "is_dev"), "val"),
+    **dict.fromkeys(("is_test", "is_holdout"), "test"),
+    **dict.fromkeys(("is_train", "is_training"), "train"),
+}
+
+
+def part_of(name: str) -> str | None:
+    """Return the part that a name means, in any case, or None.
+
+    Example:
+        >>> part_of("Training"), part_of("dev"), part_of("extra")
+        ('train', 'val', None)
+    """
+    return PARTS.get(name.strip().lower())
 
 
 @dataclass
@@ -69,7 +92,7 @@ class DataSet:
         name: What it was loaded as.
         classes: Names of the classes, by label.
         splits: Maps "train", "val" and "test" (those that exist) to a Split.
-        skipped: (name, reason) of each file that could not be used.
+        skipped: (name, reason) of each file, array or part that was not used.
         drawn: Names of the splits between which kzoo divided the images; the other splits are the user's own.
         scan: The result of `kzoo.data.scan.scan_images`, where the images were scanned for duplicates, so that they
             need not be read again.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from itertools import combinations
 
 import numpy as np
 
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.divide import divide
+from kzoo.data.guards import shown
+from kzoo.data.listing import identity
 from kzoo.data.scan import drop_undecodable
 from kzoo.data.sources import NAMED, SOURCES, accepted
 from kzoo.errors import DataError
@@ -30,10 +33,10 @@ def load_data(
     Named sets are looked for in $KZOO_DATA, the Keras cache, then TensorFlow Datasets.
 
     Args:
-        source: A folder of class folders (or of train/, val/, test/ with class folders in them), a .csv with the
-            columns path, label and optionally split (`kzoo.data.sources.table` has its rules), "digits", "mnist",
+        source: A folder of class folders (or of train/, val/, test/ with class folders in them), a .csv or .tsv with
+            the columns path, label and optionally split (`kzoo.data.sources.table` has its rules), "digits", "mnist",
             "fashion_mnist", "cifar10", "tfds:NAME", or an .npz (x_train, y_train, x_test, y_test; or images, labels;
-            optionally classes).
+            optionally classes). Parts may have any name in `kzoo.data.dataset.PARTS`.
         val_fraction: Share of the training part that becomes the validation part, if the source has none; in [0, 1).
         test_fraction: Share of all images that becomes the test part, if the source is not divided at all; in [0, 1).
         seed: Of the stratified random choice.
@@ -43,10 +46,10 @@ def load_data(
         bar: A `kzoo.progress` on which to show that.
 
     Returns:
-        A DataSet.
+        A DataSet. What was not used of the source is in its `skipped`, with the reason.
 
     Raises:
-        DataError: There is no such data set, or it can't be used.
+        DataError: There is no such data set, it can't be used, or it could be read in two ways.
 
     Example:
         >>> data = load_data("digits")
@@ -64,6 +67,7 @@ def load_data(
     if data.skipped and strict:
         raise DataError(report_skipped(data.skipped) + " (--strict)")
     _check(data)
+    _note_shared_files(data)
     return divide(data, val_fraction, test_fraction, seed)
 
 
@@ -81,6 +85,26 @@ def _read(source) -> DataSet:
     if os.path.exists(source):
         raise DataError(f"'{source}' is not a kind of data set that kzoo reads. It reads {takes}.")
     raise DataError(f"There is no data set '{source}'. kzoo reads {takes}.")
+
+
+def _note_shared_files(data):
+    """Say which files are in two parts: links, hard links, the same path twice. They stay in both, as given."""
+    shared = {}
+    for part, split in data.splits.items():
+        if split.files and len(data.splits) > 1:
+            for image, id in zip(split.images, split.ids, strict=True):
+                if isinstance(image, str):
+                    shared.setdefault(identity(image), {})[part] = id
+    leaks = [places for places in shared.values() if len(places) > 1]
+    for pair in combinations(data.splits, 2):
+        both = [p for p in leaks if {*pair} <= p.keys()]
+        if both:
+            a, b = (shown(both[0][part]) for part in pair)
+            files = "1 file is" if len(both) == 1 else f"{len(both):,} files are"
+            say(
+                f"Warning: {files} in {pair[0]} and in {pair[1]} ({a} and {b}): what is measured there "
+                "will look better than it is."
+            )
 
 
 def _check(data):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from kzoo.data import images
+from kzoo.data.guards import is_clutter
 from kzoo.errors import DataError
 from kzoo.evaluating.loading import LoadedModel, load_model
 
@@ -80,7 +81,7 @@ def _expand(path):
     path = os.fspath(path)
     if os.path.isdir(path):
         try:
-            files = sorted(e.path for e in os.scandir(path) if e.is_file() and not e.name.startswith("."))
+            files = sorted(e.path for e in os.scandir(path) if e.is_file() and not is_clutter(e.name))
         except OSError as e:
             raise DataError(f"The folder '{images.shown(path)}' can't be read ({e.strerror}).") from e
         if not files:

@@ -19,7 +19,7 @@ from kzoo.catalog import Preprocessing
 from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import Split, report_skipped
 from kzoo.data.images import fault, shown
-from kzoo.data.sources.folder import files_below
+from kzoo.data.listing import files_below
 from kzoo.errors import DataError, KzooError, RunError
 from kzoo.files import make_folder
 from kzoo.hardware import auto_precision, describe
@@ -249,7 +249,7 @@ def training_pictures(folder: str | os.PathLike) -> Split:
     """A Split of all image files below a folder, with labels 0; DataError if there is none."""
     if not Path(folder).is_dir():
         raise DataError(f"There is no folder '{folder}' with pictures to train on.")
-    paths = [str(p) for p in files_below(Path(folder), set()) if fault(p) is None]
+    paths = [str(p) for p in files_below(folder) if fault(p) is None]
     if not paths:
         raise DataError(f"{shown(folder)} holds no JPEG, PNG, GIF, BMP or WebP image.")
     return Split(paths, np.zeros(len(paths), "int64"), [str(Path(p).relative_to(folder)) for p in paths])

@@ -15,6 +15,7 @@ import tensorflow as tf
 from PIL import Image, PngImagePlugin
 
 from kzoo.data import images
+from kzoo.data.guards import is_clutter
 from kzoo.errors import DataError
 from kzoo.files import write_atomically
 
@@ -158,7 +159,7 @@ def picture_files(folder: str | os.PathLike) -> list[Path]:
     def numbers(p):
         return [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.name)]
 
-    files = sorted((p for p in Path(folder).iterdir() if p.is_file() and not p.name.startswith(".")), key=numbers)
+    files = sorted((p for p in Path(folder).iterdir() if p.is_file() and not is_clutter(p.name)), key=numbers)
     found = [p for p in files if images.fault(p) is None]
     if not found:
         raise DataError(f"{images.shown(folder)} holds no JPEG, PNG, GIF, BMP or WebP image.")

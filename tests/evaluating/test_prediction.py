@@ -24,3 +24,17 @@ def test_predict_files(trained, tmp_path, kzoo_command):
     assert code == 1 and "There is no file" in err
     code, _, err = kzoo_command("predict", tmp_path, tmp_path / "0.png")
     assert code == 1 and "not a kzoo run" in err
+
+
+def test_a_folder_with_clutter_and_an_odd_name(trained, tmp_path):
+    folder = tmp_path / "a[1]*?\nx"
+    folder.mkdir()
+    Image.new("L", (8, 8)).save(folder / "[0].png")
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._[0].png"):
+        (folder / name).write_bytes(b"clutter")
+    for name in ("@eaDir", "__MACOSX"):
+        (folder / name).mkdir()
+    (row,) = kzoo.predict(trained, folder)
+    assert row["image"] == str(folder / "[0].png") and len(row["top"]) == 5
+    (row,) = kzoo.predict(trained, folder / "Thumbs.db")  # asked for by name, it is answered
+    assert row["error"] == "is not a JPEG, PNG, GIF, BMP or WebP image"

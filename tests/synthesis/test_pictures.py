@@ -50,8 +50,8 @@ def test_resized_keeps_a_flat_picture_and_its_range_is_not_clipped():
 
 
 def test_frames_are_in_the_order_of_their_numbers(tmp_path):
-    for name in ("f10.png", "f2.png", "f1.png", ".hidden.png"):
-        Image.fromarray(CONTENT).save(tmp_path / name)
+    for name in ("f10.png", "f2.png", "f1.png", ".hidden.png", "Thumbs.db"):
+        Image.fromarray(CONTENT).save(tmp_path / name, "PNG")
     (tmp_path / "notes.txt").write_text("no picture")
     assert [p.name for p in pictures.picture_files(tmp_path)] == ["f1.png", "f2.png", "f10.png"]
     (tmp_path / "empty").mkdir()

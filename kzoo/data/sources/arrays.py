@@ -5,13 +5,16 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import re
 import struct
 import zipfile
+from collections import Counter
 
 import numpy as np
 
-from kzoo.data.dataset import DataSet, Split
-from kzoo.data.guards import as_uint8
+from kzoo.data.dataset import PART_COLUMNS, DataSet, Split, part_of
+from kzoo.data.guards import as_uint8, shown
+from kzoo.data.labels import class_names, is_missing
 from kzoo.errors import DataError
 
 MAX_BYTES = 8 << 30  # of arrays read from one file
@@ -74,7 +77,7 @@ def class_numbers(values: np.typing.ArrayLike, name: str) -> np.ndarray:
     """Convert labels to int64 (N,).
 
     Args:
-        values: Integers (N,) or (N, 1).
+        values: (N,) or (N, 1), integers, booleans (0 and 1) or floats that are whole; or one-hot rows (N, C).
         name: Of the data set, for the message.
 
     Raises:
@@ -83,6 +86,18 @@ def class_numbers(values: np.typing.ArrayLike, name: str) -> np.ndarray:
     values = np.asarray(values)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
+    numeric = np.issubdtype(values.dtype, np.number) or values.dtype == bool
+    if numeric and values.ndim == 2 and not np.iscomplexobj(values):
+        if np.isin(values, (0, 1)).all() and (values.sum(1) == 1).all():
+            return values.argmax(1).astype("int64")
+        raise DataError(
+            f"Labels in '{name}' have the shape {values.shape} and are not one-hot (a single 1 in each row): "
+            "kzoo needs one class an image."
+        )
+    if values.dtype == bool or (
+        np.issubdtype(values.dtype, np.floating) and (values == np.round(values)).all() and np.isfinite(values).all()
+    ):
+        values = values.astype("int64")
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise DataError(f"Labels in '{name}' must be whole numbers (N,), got {values.dtype} {values.shape}.")
     return values.astype("int64")
@@ -106,37 +121,129 @@ def split_of(images: np.typing.ArrayLike, labels: np.typing.ArrayLike, part: str
     return Split(images, labels, [f"{part}/{i}" for i in range(len(labels))])
 
 
+# The words of an array's name that tell what it holds, beside those that name a part: x_train, train_images, ...
+IMAGES = {"x", "image", "images", "data", "pictures"}
+LABELS = {"y", "label", "labels", "target", "targets"}
+CLASSES = ("classes", "class_names", "label_names", "target_names")
+
+
 def read(path: str) -> DataSet:
     """Read a data set from an .npz.
 
     Args:
-        path: A file with x_train and y_train (and x_val, y_val, x_test, y_test), or images and labels; optionally the
-            names of the classes as `classes`, else they are the numbers.
+        path: A file with x_train and y_train (and x_val, y_val, x_test, y_test), or images and labels; also in other
+            common words, such as train_images and train_labels. Labels are what `class_numbers` takes, or text.
+            Optionally the names of the classes as `classes`, else they are the texts or the numbers.
+
+    Returns:
+        A DataSet; arrays of images without labels are `skipped`.
 
     Raises:
         DataError: It holds something else, or can't be read.
     """
     arrays = load_arrays(path)
-    splits = {
-        part: split_of(arrays[f"x_{part}"], arrays[f"y_{part}"], part, path)
-        for part in ("train", "val", "test")
-        if {f"x_{part}", f"y_{part}"} <= arrays.keys()
-    }
-    if not splits and {"images", "labels"} <= arrays.keys():
-        splits = {"all": split_of(arrays["images"], arrays["labels"], "all", path)}
-    if not splits:
+    found, skipped = _roles(arrays, path), []
+    for role, key in list(found.items()):
+        part, kind = role
+        other = "labels" if kind == "images" else "images"
+        if (part, other) not in found:
+            skipped.append((key, f"holds {len(np.atleast_1d(arrays[key])):,} {kind} without {other}"))
+            del found[role]
+    parts = [p for p in ("all", "train", "val", "test") if (p, "images") in found]
+    if not parts:
         raise DataError(
             f"'{path}' must hold x_train and y_train (and x_val, y_val, x_test, y_test), or images and labels; "
-            f"it holds {', '.join(sorted(arrays)) or 'nothing'}."
+            f"it holds {', '.join(map(shown, sorted(arrays))) or 'nothing'}."
         )
-    if "classes" in arrays:
-        classes = tuple(str(c) for c in arrays["classes"].ravel())
-    else:
-        highest = max((int(s.labels.max()) for s in splits.values() if len(s)), default=-1)
-        if highest > 100_000:
-            raise DataError(f"'{path}' has the label {highest}, which can't be a class number.")
-        classes = tuple(str(i) for i in range(highest + 1))
-    return DataSet(str(path), classes, splits)
+    if "all" in parts and len(parts) > 1:
+        both = [found[p, "images"] for p in parts]
+        raise DataError(
+            f"'{path}' holds {' and '.join(both)}: the first is undivided, so it is not clear what to use. "
+            "Remove it, or the others."
+        )
+    used = {found[p, kind] for p in parts for kind in ("images", "labels")}
+    for key in sorted(arrays.keys() - used - {*CLASSES} - {k for k, _ in skipped}):
+        if arrays[key].ndim >= 3:
+            skipped.append((key, f"is an array {arrays[key].shape} under a name that kzoo does not read"))
+        elif arrays[key].ndim == 1 and key.lower() in PART_COLUMNS:
+            raise DataError(
+                f"'{path}' says in {key} which part an image belongs to, and kzoo reads no such array: "
+                "store x_train, y_train, x_test, y_test instead."
+            )
+    names = _class_names(arrays, path)
+    labels = {p: arrays[found[p, "labels"]] for p in parts}
+    if any(v.dtype.kind in "US" for v in labels.values()):
+        names, labels = _by_text(labels, names, path)
+    splits = {p: split_of(arrays[found[p, "images"]], labels[p], p, path) for p in parts}
+    every = np.concatenate([s.labels for s in splits.values()])
+    highest, lowest = (int(every.max()), int(every.min())) if len(every) else (-1, -1)
+    if highest > 100_000:
+        raise DataError(f"'{path}' has the label {highest}, which can't be a class number.")
+    if lowest == 1 < highest and (names is None or highest == len(names)):
+        raise DataError(
+            f"The labels in '{path}' begin at 1 (1 to {highest}), and kzoo counts classes from 0: "
+            "subtract 1 from all of them."
+        )
+    return DataSet(str(path), names or tuple(str(i) for i in range(highest + 1)), splits, skipped)
+
+
+def _roles(arrays, path):
+    """{(part, "images" or "labels"): key} of what the names of arrays say; "all" for no part."""
+    found = {}
+    for key in sorted(arrays):
+        words = re.split(r"[_\s.-]+", key.lower())
+        parts = [part_of(w) for w in words if part_of(w)]
+        kinds = ["images" if w in IMAGES else "labels" for w in words if w in IMAGES | LABELS]
+        if len(kinds) != 1 or len(parts) > 1 or len(parts) + 1 != len(words):
+            continue
+        role = (parts[0] if parts else "all"), kinds[0]
+        if role in found:
+            raise DataError(f"'{path}' holds {found[role]} and {key}, which mean the same: keep one of them.")
+        found[role] = key
+    return found
+
+
+def _class_names(arrays, path):
+    """The names of classes that the file holds, or None."""
+    keys = [k for k in CLASSES if k in arrays]
+    if not keys:
+        return None
+    names = [_text(c) for c in arrays[keys[0]].ravel()]
+    twice = [n for n, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"'{path}' has the class {', '.join(map(repr, twice[:3]))} more than once in {keys[0]}.")
+    unique = class_names(names, path)
+    return tuple(unique[n] for n in names)
+
+
+def _by_text(labels, names, path):
+    """(names of the classes, {part: numbers}) of labels that are texts."""
+    texts = {}
+    for part, values in labels.items():
+        if values.dtype.kind not in "US":
+            raise DataError(f"'{path}' has labels that are text in one part and {values.dtype} in {part}.")
+        texts[part] = [_text(v).strip() for v in values.ravel()]
+    every = {t for rows in texts.values() for t in rows}
+    missing = [t for t in every if is_missing(t)]
+    if missing:
+        raise DataError(f"'{path}' has images without a label ({missing[0]!r}): leave these out of the arrays.")
+    unique = class_names(every | {*(names or ())}, path)
+    order = names or tuple(sorted(set(unique.values())))
+    unknown = sorted(set(unique.values()) - {*order})
+    if unknown:
+        raise DataError(f"'{path}' has the label {unknown[0]!r}, which is not among its classes.")
+    number = {c: i for i, c in enumerate(order)}
+    return order, {part: np.array([number[unique[t]] for t in rows], "int64") for part, rows in texts.items()}
+
+
+def _text(value):
+    """A name from text, bytes (UTF-8, else Windows-1252) or a number."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value.decode("cp1252", "backslashreplace")
+    return str(value)
 
 
 def read_idx(path: str | os.PathLike) -> np.ndarray:

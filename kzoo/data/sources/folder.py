@@ -1,18 +1,28 @@
-"""A folder of class folders, or of train/, validation/ and test/ folders with class folders in them."""
+"""A folder of class folders, or of train/, validation/ and test/ folders with class folders in them.
+
+The rules (`kzoo/data/README.md` has them for users):
+
+- Clutter of systems (`kzoo.data.guards.is_clutter`) does not exist.
+- A folder is a part if its name is one of `kzoo.data.dataset.PARTS`, or has one of them among its words, as seg_train
+  and test-images have, and class folders in it. Of the two the plain name wins.
+- A folder with one folder in it that holds folders itself is a wrapper and looked through.
+- Pictures outside class folders, and those of folders beside the parts, are listed as skipped.
+- What could be read in two ways is refused.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
 from pathlib import Path
 
 import numpy as np
 
-from kzoo.data.dataset import PARTS, DataSet, Split
-from kzoo.data.guards import fault
+from kzoo.data.dataset import DataSet, Split, part_of
+from kzoo.data.guards import fault, is_picture, shown
+from kzoo.data.labels import class_names
+from kzoo.data.listing import contents, files_below
 from kzoo.errors import DataError
-
-IGNORED = {"Thumbs.db", "desktop.ini"}
 
 
 def matches(source: str) -> bool:
@@ -23,7 +33,8 @@ def matches(source: str) -> bool:
 def read(source: str | os.PathLike) -> DataSet:
     """Read a folder of class folders, or of train/, validation/ and test/ folders with class folders in them.
 
-    Only headers are checked; files that can't be images are `skipped` with the reason.
+    Only headers are checked; files that can't be images are `skipped` with the reason. So are pictures outside class
+    folders and in folders beside the parts, and the second name of a file that has two in one part.
 
     Args:
         source: The folder.
@@ -32,71 +43,168 @@ def read(source: str | os.PathLike) -> DataSet:
         A DataSet of paths, with the part "all", or with those that its folders name. ids are relative to the folder.
 
     Raises:
-        DataError: The folder has no class folders, can't be read, or has two folders for one part.
+        DataError: The folder has no class folders, can't be read, has two folders for one part, could be read in
+            two ways, or has classes whose names differ in case or white space only.
     """
     root = Path(source)
-    parts = _parts(root)
-    classes = sorted({c.name for d in parts.values() for c in _subfolders(d)})
+    layout = _Layout(root)
+    names = class_names({c.name for folder in layout.parts.values() for c in contents(folder)[0]}, root)
+    classes = sorted(set(names.values()))
     if not classes:
         raise DataError(f"'{root}' has no class folders: put the images of each class into a folder of its own.")
-    skipped, splits, seen = [], {}, set()
+    number = {c: i for i, c in enumerate(classes)}
+    skipped, splits = [], {}
+
+    def relative(path):
+        return os.path.relpath(path, root)
 
     def lost(e):
-        return skipped.append((os.path.relpath(e.filename, root), f"can't be read ({e.strerror})"))
+        skipped.append((relative(e.filename), f"can't be read ({e.strerror})"))
 
-    for part, folder in parts.items():
-        paths, labels = [], []
-        for label, name in enumerate(classes):
-            for path in files_below(folder / name, seen, lost):
+    for part, folder in layout.parts.items():
+        found, seen, twice = {}, {}, []
+        for c in sorted(contents(folder)[0], key=_by_class(names)):
+            again, label = [], number[names[c.name]]
+            for path in files_below(c, seen, lost, again):
                 reason = fault(path)
                 if reason:
-                    skipped.append((str(path.relative_to(root)), reason))
+                    skipped.append((relative(path), reason))
                 else:
-                    paths.append(str(path))
-                    labels.append(label)
-        splits[part] = Split(paths, np.array(labels, "int64"), [str(Path(p).relative_to(root)) for p in paths])
+                    found[path] = label
+            twice += [(path, first, label) for path, first in again]
+        for path, first, label in twice:
+            other = "" if found.get(first, label) == label else ", which has another label"
+            skipped.append((relative(path), f"is the same file as {shown(relative(first))}{other}"))
+        if not found and part not in ("all", "train"):
+            if not layout.loose_below(folder):
+                skipped.append((relative(folder), f"holds no usable picture, so there is no {part} part"))
+            continue
+        paths = [str(path) for path in found]
+        splits[part] = Split(paths, np.array(list(found.values()), "int64"), [relative(p) for p in paths])
+    skipped += [(relative(path), reason) for path, reason in layout.unused]
     return DataSet(str(root), tuple(classes), splits, skipped)
 
 
-def _parts(root):
-    """{part: folder}: train/, val/, test/ if it has such, else {"all": root}. A class may be called train, too."""
-    inside = _subfolders(root)
-    named = [d for d in inside if d.name.lower() in PARTS]
-    train = [d for d in named if PARTS[d.name.lower()] == "train"]
-    if not train or (len(named) < len(inside) and not any(map(_subfolders, train))):
-        return {"all": root}
-    parts = {}
-    for d in named:
-        other = parts.setdefault(PARTS[d.name.lower()], d)
-        if other is not d:
-            raise DataError(f"'{root}' has {other.name}/ and {d.name}/, which mean the same part: keep one of them.")
-    return parts
+def _by_class(names):
+    return lambda folder: (names[folder.name], os.fsencode(folder))
 
 
-def _subfolders(folder):
-    try:
-        return sorted((Path(e.path) for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(".")), key=str)
-    except OSError as e:
-        raise DataError(f"The folder '{folder}' can't be read ({e.strerror}).") from e
+class _Layout:
+    """Where the parts of a folder are.
 
-
-def files_below(folder: Path, seen: set[str], lost: Callable[[OSError], object] | None = None) -> list[Path]:
-    """List the files below a folder in order of name. Links to folders are not followed.
-
-    Args:
-        folder: Where to begin. Hidden files and folders and IGNORED are left out.
-        seen: Real paths of files that were listed before; each file is listed once and added here.
-        lost: Called with the OSError of each folder that can't be read.
+    Attributes:
+        parts: {part: the folder with its class folders}; "all" for an undivided folder.
+        unused: (path, reason) of pictures that belong to no class folder of a part.
     """
-    found = []
-    for where, folders, names in os.walk(folder, onerror=lost, followlinks=False):
-        folders[:] = sorted(d for d in folders if not d.startswith("."))
-        for name in names:
-            if name.startswith(".") or name in IGNORED:
-                continue
-            path = Path(where, name)
-            real = os.path.realpath(path)
-            if real not in seen:
-                seen.add(real)
-                found.append(path)
-    return sorted(found, key=lambda p: os.fsencode(p))
+
+    def __init__(self, root):
+        self.root, self.unused = root, []
+        base, named, others = self._find(root)
+        if named is None:
+            self.parts = {"all": base}
+            self._refuse_parts_in_classes(base)
+            self._loose(base)
+            return
+        self._loose(base)
+        for folder in others:
+            reason = f"lies in {folder.name}/, which is none of the parts {', '.join(d.name for d in named.values())}"
+            self.unused += [(path, reason) for path in files_below(folder) if is_picture(path)]
+        self.parts, known = {}, set()
+        for part in sorted(named, key=["train", "val", "test"].index):
+            self.parts[part] = self._look_through(named[part], known)
+            self._loose(self.parts[part])
+            if part == "train":
+                known = {d.name for d in contents(self.parts[part])[0]}
+
+    def loose_below(self, folder):
+        """Whether pictures of this part are among the unused."""
+        return any(path.is_relative_to(folder) for path, _ in self.unused)
+
+    def _loose(self, folder):
+        self.unused += [(path, "lies outside the class folders") for path in contents(folder)[1] if is_picture(path)]
+
+    def _find(self, base):
+        """(the folder with the parts, {part: folder}, the folders beside them), or (the one with classes, None, [])."""
+        seen = set()
+        while True:
+            named, others = self._named(base)
+            if named:
+                return base, named, others
+            inside = contents(base)[0]
+            seen.add(os.path.realpath(base))
+            if len(inside) != 1 or not contents(inside[0])[0] or os.path.realpath(inside[0]) in seen:
+                return base, None, []
+            self._loose(base)
+            base = inside[0]
+
+    def _look_through(self, folder, known):
+        """The folder with the class folders of a part: behind wrappers. known: names of the classes of training."""
+        seen = set()
+        while True:
+            inside = contents(folder)[0]
+            seen.add(os.path.realpath(folder))
+            if len(inside) != 1 or inside[0].name in known or os.path.realpath(inside[0]) in seen:
+                return folder
+            if not contents(inside[0])[0] and inside[0].name.lower() != folder.name.lower():
+                return folder
+            self._loose(folder)
+            folder = inside[0]
+
+    def _named(self, base):
+        """({part: folder}, the folders beside them); ({}, []) if `base` holds classes or a wrapper."""
+        inside = contents(base)[0]
+        plain = [d for d in inside if part_of(d.name)]
+        parts = self._one_each(base, [(part_of(d.name), d) for d in plain])
+        worded = [(p, d) for d in inside if d not in plain and (p := _part_in(d.name)) and contents(d)[0]]
+        more = self._one_each(base, [(p, d) for p, d in worded if p not in parts])
+        others = [d for d in inside if d not in parts.values() and d not in more.values()]
+        if not parts and ("train" not in more or (len(more) == 1 and others)):
+            return {}, []
+        deep = [d for d in parts.values() if contents(d)[0]]  # those with class folders
+        if not deep and not more and others:  # classes, of which one has the name of a part
+            odd = [d for p, d in parts.items() if d.name.lower() not in ("train", "training", "valid")]
+            if odd:
+                self._ambiguous(base, odd[0], others)
+            return {}, []
+        parts = {**parts, **more}
+        pictured = [d for d in others if any(map(is_picture, files_below(d)))]
+        # Beside one part alone, or beside none to train on, other folders with pictures are as likely classes.
+        if pictured and (len(parts) == 1 or "train" not in parts):
+            self._ambiguous(base, next(iter(parts.values())), pictured)
+        return parts, others
+
+    def _one_each(self, base, named):
+        parts = {}
+        for part, folder in named:
+            other = parts.setdefault(part, folder)
+            if other is not folder:
+                raise DataError(
+                    f"'{base}' has {shown(other.name)}/ and {shown(folder.name)}/, which mean the same part: "
+                    "keep one of them."
+                )
+        return parts
+
+    def _ambiguous(self, base, folder, others):
+        listed = ", ".join(f"{shown(d.name)}/" for d in others[:3]) + (", ..." if len(others) > 3 else "")
+        part = {"train": "training", "val": "validation", "test": "test"}[part_of(folder.name) or _part_in(folder.name)]
+        raise DataError(
+            f"'{base}' has {shown(folder.name)}/ beside {listed}, which can be read in two ways. If "
+            f"{shown(folder.name)} is the {part} part, put the class folders of each part into train/, val/ or test/ "
+            f"and move what is left elsewhere; if it is a class, rename it."
+        )
+
+    def _refuse_parts_in_classes(self, base):
+        for folder in contents(base)[0]:
+            inside = [d.name for d in contents(folder)[0]]
+            if len({part_of(n) for n in inside} - {None}) > 1:
+                raise DataError(
+                    f"'{folder}' holds {', '.join(f'{shown(n)}/' for n in inside if part_of(n))}, so it would be a "
+                    f"class with parts in it. If it is a data set, give '{folder}' as the data; if it is a class, "
+                    f"make folders like train/{shown(folder.name)}."
+                )
+
+
+def _part_in(name):
+    """The part that one of the words of a folder's name means, such as seg_train's; None if none or several do."""
+    found = {part_of(word) for word in re.split(r"[\s_.-]+", name)} - {None}
+    return found.pop() if len(found) == 1 else None

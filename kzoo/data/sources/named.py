@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kzoo.data.dataset import PARTS, DataSet, Split
+from kzoo.data.dataset import DataSet, Split, part_of
+from kzoo.data.guards import is_clutter
+from kzoo.data.labels import class_names
 from kzoo.data.sources import NAMED, arrays, tfds
 from kzoo.errors import DataError
 from kzoo.files import data_folders
@@ -98,14 +100,28 @@ def _cifar_binary(path):
 
 def _tar(path):
     """A .tar.gz of <part>/<class>/<name>.jpg."""
-    found = dict(_members(path, lambda pieces: len(pieces) == 3 and pieces[0] in PARTS))
-    classes = tuple(sorted({c for _, c, _ in found}))
+    skipped = []
+
+    def wanted(pieces):
+        if any(map(is_clutter, pieces)):
+            return False
+        if len(pieces) == 3 and part_of(pieces[0]):
+            return True
+        skipped.append(("/".join(pieces), "is not of the form PART/CLASS/NAME, with a part such as train or test"))
+        return False
+
+    found = dict(_members(path, wanted))
+    names = class_names({c for _, c, _ in found}, path)
+    classes = tuple(sorted(set(names.values())))
     splits = {}
-    for part in dict.fromkeys(p for p, _, _ in found):
-        keys = sorted(k for k in found if k[0] == part)
-        labels = np.array([classes.index(k[1]) for k in keys], "int64")
-        splits[PARTS[part]] = Split([found[k] for k in keys], labels, ["/".join(k) for k in keys])
-    return DataSet(str(path), classes, splits)
+    for folder in dict.fromkeys(p for p, _, _ in found):
+        part = part_of(folder)
+        if part in splits:
+            raise DataError(f"'{path}' has {folder}/ and another folder that means the same part: keep one of them.")
+        keys = sorted(k for k in found if k[0] == folder)
+        labels = np.array([classes.index(names[k[1]]) for k in keys], "int64")
+        splits[part] = Split([found[k] for k in keys], labels, ["/".join(k) for k in keys])
+    return DataSet(str(path), classes, splits, skipped)
 
 
 def _members(path, wanted):
@@ -114,7 +130,7 @@ def _members(path, wanted):
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
-                pieces = tuple(member.name.strip("./").split("/"))
+                pieces = tuple(member.name.removeprefix("./").strip("/").split("/"))
                 if not member.isfile() or not wanted(pieces):
                     continue
                 total += member.size

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 
-from kzoo.data.dataset import PARTS, DataSet, Split
+from kzoo.data.dataset import DataSet, Split, part_of
 from kzoo.errors import DataError
 from kzoo.files import data_folders
 
@@ -21,8 +22,20 @@ def matches(source: str) -> bool:
 
 
 def read(source: str) -> DataSet:
-    """Read the data set that "tfds:NAME" names, see `read_prepared`."""
-    return read_prepared(source.removeprefix("tfds:"))
+    """Read the data set that "tfds:NAME" names, see `read_prepared`. NAME may have a configuration and a version.
+
+    Raises:
+        DataError: The name asks for a slice, or is none.
+    """
+    name = source.removeprefix("tfds:")
+    if "[" in name or "+" in name:
+        raise DataError(
+            f"'{source}' asks for a slice, and kzoo reads whole sets: give tfds:{name.split('[')[0].split('+')[0]}, "
+            "or take the slice in Python and give kzoo a DataSet."
+        )
+    if not re.fullmatch(r"[A-Za-z0-9]\w*(/[A-Za-z0-9_.*-]+){0,2}(:[0-9.*]+)?", name):
+        raise DataError(f"'{source}' names no set: write tfds:NAME, tfds:NAME/CONFIG or tfds:NAME/VERSION.")
+    return read_prepared(name)
 
 
 def _need_network(name, seconds=5):
@@ -49,7 +62,8 @@ def read_prepared(name: str) -> DataSet:
         name: As `tfds.builder` takes it.
 
     Returns:
-        A DataSet of encoded images, with the splits that TensorFlow Datasets has under a name that kzoo knows.
+        A DataSet of encoded images, with the splits that TensorFlow Datasets has under a name that kzoo knows; others
+        are `skipped`. A label without names has the classes "0", "1", ...
 
     Raises:
         DataError: It has other features, or can't be had.
@@ -72,15 +86,30 @@ def read_prepared(name: str) -> DataSet:
         if not builder.data_path.exists():
             _need_network(name)
             builder.download_and_prepare()
+        dtype = str(getattr(features["label"], "np_dtype", None) or getattr(features["label"], "dtype", "int64"))
+        shape = tuple(getattr(features["label"], "shape", None) or ())
+        if "int" not in dtype or shape:
+            raise DataError(
+                f"tfds:{name} has labels of the kind {dtype} {shape}; kzoo needs one whole number an image."
+            )
         encoded = {"image": tfds.decode.SkipDecoding()}
-        parts = {PARTS[p]: builder.as_dataset(split=p, decoders=encoded) for p in builder.info.splits if p in PARTS}
+        parts, skipped = {}, []
+        for split in builder.info.splits:
+            part = part_of(split)
+            if part is None:
+                skipped.append((split, f"is none of the parts train, validation, test{_size_of(builder, split)}"))
+            elif part in parts:
+                raise DataError(f"tfds:{name} has the splits {parts[part]} and {split}, which mean the same part.")
+            else:
+                parts[part] = split
         if "train" not in parts:
             raise DataError(f"tfds:{name} has no split named train, only {', '.join(builder.info.splits)}.")
         splits = {}
-        for part, rows in parts.items():
-            rows = list(rows.as_numpy_iterator())
+        for part, split in parts.items():
+            rows = list(builder.as_dataset(split=split, decoders=encoded).as_numpy_iterator())
             labels = np.array([row["label"] for row in rows], "int64")
             splits[part] = Split([row["image"] for row in rows], labels, [f"{part}/{i}" for i in range(len(rows))])
+        classes = _classes(features["label"], splits)
     except DataError:
         raise
     except Exception as e:  # tensorflow_datasets raises its own many kinds, and those of what it downloads with
@@ -88,4 +117,18 @@ def read_prepared(name: str) -> DataSet:
         raise DataError(
             f"'{name}' is in none of $KZOO_DATA and the Keras cache, and TensorFlow Datasets can't load it ({reason})."
         ) from e
-    return DataSet(name, tuple(features["label"].names), splits)
+    return DataSet(name, classes, splits, skipped)
+
+
+def _size_of(builder, split):
+    count = getattr(builder.info.splits[split], "num_examples", None)
+    return f" ({count:,} images are not used)" if count else ""
+
+
+def _classes(feature, splits):
+    """The names of a label's classes; of a plain number "0", "1", ... up to what it declares, or to the highest."""
+    names = getattr(feature, "names", None)
+    if names:
+        return tuple(map(str, names))
+    highest = max(int(s.labels.max(initial=-1)) for s in splits.values())
+    return tuple(map(str, range(getattr(feature, "num_classes", None) or highest + 1)))

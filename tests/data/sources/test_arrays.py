@@ -32,15 +32,93 @@ def test_bad_arrays(tmp_path):
     x, y = np.zeros((6, 4, 4, 3), "uint8"), np.array([0, 1, 2] * 2)
     fails(npz(images=x, labels=y - 1), "there is a -1 in all")
     fails(npz(images=x, labels=y, classes=np.array(["p", "q"])), "labels are 0 to 1, but there is a 2")
-    fails(npz(images=x, labels=y.astype(float)), "must be whole numbers")
+    fails(npz(images=x, labels=y + 0.5), "must be whole numbers")
+    fails(npz(images=x, labels=np.where(y == 1, np.nan, y)), "must be whole numbers")
     fails(npz(images=x, labels=y[:5]), "6 images but 5 labels")
     fails(npz(images=x[0, 0, 0], labels=y), "must be an array (N, H, W)")
     fails(npz(images=x + np.nan, labels=y), "must lie in 0..255")
     fails(npz(images=np.full((6, 4, 4), 0.5), labels=y), "multiply them by 255")
-    fails(npz(pictures=x), "must hold x_train and y_train")
+    fails(npz(photographs=x), "must hold x_train and y_train")
+    fails(npz(images=x), "must hold x_train and y_train")
+    fails(
+        npz(images=x, labels=y + 1), "begin at 1 (1 to 3), and kzoo counts classes from 0: subtract 1 from all of them"
+    )
+    fails(npz(images=x, labels=y + 1, classes=np.array(list("abc"))), "subtract 1 from all of them")
+    fails(npz(images=x, labels=y, classes=np.array(["a", "b", "a"])), "has the class 'a' more than once in classes")
+    fails(npz(images=x, labels=y, classes=np.array(["ab", "b", "AB "])), "differ only in case and white space")
+    fails(npz(images=x.transpose(0, 3, 1, 2).repeat(4, 3).repeat(4, 2), labels=y), "transpose to (6, 16, 16, 3)")
+    fails(npz(images=x, labels=np.full((6, 3), 0.33)), "are not one-hot (a single 1 in each row)")
+    fails(npz(images=x, labels=np.array(["a", "nan", "b"] * 2)), "has images without a label ('nan')")
+    fails(
+        npz(images=x, labels=np.array(["a", "A?", "b"] * 2), classes=np.array(["a", "b"])), "'A?', which is not among"
+    )
+    fails(npz(images=x, labels=y, x_train=x, y_train=y), "holds images and x_train: the first is undivided")
+    fails(npz(x_train=x, train_images=x, y_train=y), "holds train_images and x_train, which mean the same")
+    fails(npz(images=x, labels=y, is_valid=y > 1), "says in is_valid which part an image belongs to")
     fails(npz(images=x, labels=np.array(list("abcabc"), object)), "pickled objects")
     (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04 and then nothing")
     fails(tmp_path / "junk.npz", "not a readable .npz")
+
+
+def load(tmp_path, **arrays):
+    np.savez(tmp_path / "x.npz", **arrays)
+    return load_data(tmp_path / "x.npz", val_fraction=0, test_fraction=0)
+
+
+Y = np.arange(6) % 3
+
+
+@pytest.mark.parametrize(
+    "labels, classes",
+    [
+        (np.eye(3)[Y], "012"),
+        (np.eye(3, dtype=bool)[Y], "012"),
+        (Y.astype("float32"), "012"),
+        (Y[:, None].astype("uint8"), "012"),
+        (np.array(["a", "b", "c"])[Y], "abc"),
+        (np.array(["caf\u00e9", "b", "c"])[[1, 0, 2] * 2], ("b", "caf\u00e9", "c")),
+        (np.array([b"a", b"b", b"c"])[Y], "abc"),
+    ],
+)
+def test_labels_in_every_common_form(tmp_path, labels, classes):
+    data = load(tmp_path, images=np.zeros((6, 4, 4), "uint8"), labels=labels)
+    assert data.classes == tuple(sorted(classes)) and not data.skipped
+    expected = Y if "caf\u00e9" not in classes else np.array([0, 2, 1] * 2)
+    assert data.splits["train"].labels.tolist() == expected.tolist()
+    assert data.splits["train"].labels.dtype == np.int64
+
+
+def test_booleans_classes_as_bytes_and_black_floats(tmp_path):
+    x = np.zeros((6, 4, 4), "float32")
+    data = load(tmp_path, x=x, y=Y > 0, class_names=np.array(["caf\u00e9".encode(), "d\u00e9j\u00e0".encode("cp1252")]))
+    assert data.classes == ("caf\u00e9", "d\u00e9j\u00e0") and data.splits["train"].labels.tolist() == [0, 1, 1] * 2
+    assert data.splits["train"].images.dtype == np.uint8 and not data.splits["train"].images.any()
+    data = load(tmp_path, X=x, y=np.array(list("bab" * 2)), classes=np.array(["b", "a"]))
+    assert data.classes == ("b", "a") and data.splits["train"].labels.tolist() == [0, 1, 0] * 2, "in the order given"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train_images train_labels", "val_images val_labels", "test_images test_labels"),
+        ("X_train Y_train", "X_valid y_valid", "X_holdout y_holdout"),
+        ("images_training labels_training", "images_dev labels_dev", "images_testing labels_testing"),
+    ],
+)
+def test_parts_of_arrays_under_other_names_and_what_is_not_used(tmp_path, names):
+    arrays = {}
+    for n, pair in zip((6, 3, 9), names, strict=True):
+        x, y = pair.split()
+        arrays[x], arrays[y] = np.zeros((n, 4, 4), "uint8"), np.arange(n) % 3
+    data = load(tmp_path, **arrays, notes=np.arange(6))
+    assert {k: len(s) for k, s in data.splits.items()} == {"train": 6, "val": 3, "test": 9} and not data.skipped
+    del arrays[names[2].split()[1]]
+    data = load(tmp_path, **arrays, x_extra=np.zeros((2, 4, 4), "uint8"))
+    assert {k: len(s) for k, s in data.splits.items()} == {"train": 6, "val": 3}
+    assert data.skipped == [
+        (names[2].split()[0], "holds 9 images without labels"),
+        ("x_extra", "is an array (2, 4, 4) under a name that kzoo does not read"),
+    ]
 
 
 def test_an_npz_that_declares_more_than_it_holds_is_refused(tmp_path):

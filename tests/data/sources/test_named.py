@@ -28,7 +28,7 @@ def test_cifar10_from_its_archive(tmp_path, monkeypatch):
 
     (tmp_path / "cifar10").mkdir()
     with tarfile.open(tmp_path / "cifar10" / "cifar10_jpg.tar.gz", "w:gz") as archive:
-        for part, n in (("train", 10), ("test", 2)):
+        for part, n in (("Training", 10), ("holdout", 2)):
             for name in ("cat", "dog"):
                 for i in range(n):
                     buffer = io.BytesIO()
@@ -36,12 +36,13 @@ def test_cifar10_from_its_archive(tmp_path, monkeypatch):
                     info = tarfile.TarInfo(f"{part}/{name}/{i}.jpg")
                     info.size = len(buffer.getvalue())
                     archive.addfile(info, io.BytesIO(buffer.getvalue()))
-        evil = tarfile.TarInfo("../../evil.jpg")
-        archive.addfile(evil)
+        for name in ("../../evil.jpg", "./Testing/cat/._0.jpg", "__MACOSX/train/cat/0.jpg", "extra/cat/0.jpg"):
+            archive.addfile(tarfile.TarInfo(name))
     monkeypatch.setenv("KZOO_DATA", str(tmp_path))
     data = load_data("cifar10")
     assert {k: len(v) for k, v in data.splits.items()} == {"train": 18, "val": 2, "test": 4}
     assert not (tmp_path.parent / "evil.jpg").exists() and data.classes == ("cat", "dog")
+    assert [name for name, _ in data.skipped] == ["extra/cat/0.jpg"]
 
 
 def test_cifar10_from_its_own_binary_version(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from support.photos import fails, photos, picture, table
 
 from kzoo.data.loading import load_data
@@ -53,7 +54,7 @@ def test_rows_of_a_table_that_can_not_be_used_are_skipped_with_the_reason(tmp_pa
 
 
 def test_files_that_are_no_tables(tmp_path):
-    fails(table(tmp_path, "file,class\na.png,x\n"), "must name the columns path and label")
+    fails(table(tmp_path, "foto,klasse,art\na.png,x,y\n"), "must name the columns path and label (and perhaps split)")
     fails(table(tmp_path, b""), "it has none")
     fails(table(tmp_path, b"\xff\xfe\0p\0a"), "must name the columns")
     fails(table(tmp_path, "path,label\n"), "has no usable row: it is empty")
@@ -70,3 +71,108 @@ def test_names_in_a_table_need_not_be_utf_8(tmp_path):
         table(tmp_path, b"path,label\na/\xe9.png,a\na/001.png,a\nb/000.png,b\n"), val_fraction=0, test_fraction=0
     )
     assert data.splits["train"].ids[0] == "a/\udce9.png" and not data.skipped
+
+
+def rows(line, header="path,label\n", n=6):
+    """A line for each of n pictures of a class: line(path, class, number)."""
+    return header + "".join(line(f"{c}/{i:03}.png", c, i) + "\n" for c in "ab" for i in range(n))
+
+
+def whole(path):
+    return load_data(path, val_fraction=0, test_fraction=0)
+
+
+@pytest.mark.parametrize(
+    "name, encoding, text",
+    [
+        ("t.csv", "utf-8", rows(lambda p, c, i: f"{p},{c}", "filename,class\n")),
+        ("t.csv", "utf-8", rows(lambda p, c, i: f"{p},{c}", "Image Path,Label\n")),
+        ("t.csv", "utf-8", rows(lambda p, c, i: f"{p},{c}", "image,label\n")),
+        ("t.csv", "utf-8", rows(lambda p, c, i: f"{i},{p},{c},9", "id,file,target,width\n")),
+        ("t.csv", "utf-8", rows(lambda p, c, i: f"{p},{c}", "name,label\n")),
+        ("t.csv", "utf-8", rows(lambda p, c, i: f"{p},{c},{c * 2}", "path,label,category\n")),
+        ("t.csv", "utf-8", rows(lambda p, c, i: f"{p},{c}", "")),
+        ("t.csv", "utf-8", rows(lambda p, c, i: f"{c};{p}", "")),
+        ("t.tsv", "utf-8", rows(lambda p, c, i: f"{p}\t{c}", "path\tlabel\n")),
+        ("T.TSV", "utf-16", rows(lambda p, c, i: f"{p}\t{c}", "path\tlabel\n")),
+        ("t.csv", "utf-8", rows(lambda p, c, i: p.replace("/", "\\") + f",{c}")),
+    ],
+)
+def test_common_shapes_of_tables(tmp_path, name, encoding, text):
+    data = whole(table(photos(tmp_path, {"a": 6, "b": 6}), text, encoding, name))
+    assert data.classes == ("a", "b") and not data.skipped
+    assert data.splits["train"].ids == [f"{c}/{i:03}.png" for c in "ab" for i in range(6)]
+    assert data.splits["train"].labels.tolist() == [0] * 6 + [1] * 6
+
+
+@pytest.mark.parametrize(
+    "column, value, sizes",
+    [
+        ("is_valid", lambda i: i > 3, {"train": 8, "val": 4}),
+        ("is_test", lambda i: int(i == 0), {"train": 10, "test": 2}),
+        ("Set", lambda i: ("Training", "Testing")[i % 2], {"train": 6, "test": 6}),
+        ("subset", lambda i: ("train", "dev", "holdout")[i % 3], {"train": 4, "val": 4, "test": 4}),
+        ("phase", lambda i: ("train", "eval")[i % 2], {"train": 6, "val": 6}),
+        ("fold", lambda i: ("train", "test")[i % 2], {"train": 6, "test": 6}),
+    ],
+)
+def test_a_column_that_says_the_part_is_read(tmp_path, column, value, sizes):
+    text = rows(lambda p, c, i: f"{p},{c},{value(i)}", f"path,label,{column}\n")
+    data = load_data(table(photos(tmp_path, {"a": 6, "b": 6}), text), val_fraction=0)
+    assert {k: len(s) for k, s in data.splits.items()} == sizes and not data.skipped
+
+
+def test_tables_that_could_be_read_in_two_ways_are_refused(tmp_path):
+    photos(tmp_path, {"a": 6, "b": 6})
+
+    def refused(header, line, message):
+        fails(table(tmp_path, rows(line, header + "\n")), message)
+
+    refused(
+        "path,label,fold", lambda p, c, i: f"{p},{c},{i}", "has the column fold, which seems to say the part and holds"
+    )
+    refused("path,label,is_train", lambda p, c, i: f"{p},{c},{i > 3}", "is_train, which does not say whether")
+    refused(
+        "path,label,split,is_valid", lambda p, c, i: f"{p},{c},train,{i > 3}", "columns split and is_valid, which both"
+    )
+    refused("file,class,target", lambda p, c, i: f"{p},{c},{c}", "has the columns class and target: call the one")
+    refused("path,label", lambda p, c, i: f"{p},{('Red', 'red')[i % 2]}", "has the classes 'Red' and 'red'")
+    refused("path,label", lambda p, c, i: f"{p},{('1', '1.0', '2')[i % 3]}", "has the classes '1' and '1.0'")
+    refused("id,label", lambda p, c, i: f"{p[:-4]},{c}", "is its name '000' without the suffix, such as .jpg?")
+    fails(table(tmp_path, rows(lambda p, c, i: f"{p},{c}"), "utf-16-le"), "looks like UTF-16 without a byte order mark")
+    fails(
+        table(tmp_path, rows(lambda p, c, i: f"{p},{c}\udc9d", n=2).encode("utf-8", "surrogateescape")), "Windows-1252"
+    )
+
+
+def test_rows_without_a_label_are_named(tmp_path):
+    labels = ("nan", "N/A", "", "<NA>")
+    text = rows(lambda p, c, i: f"{p},{labels[i] if i < 4 else c}")
+    data = whole(table(photos(tmp_path, {"a": 6, "b": 6}), text))
+    assert data.classes == ("a", "b") and len(data.splits["train"]) == 4 and len(data.skipped) == 8
+    assert data.skipped[:3] == [
+        ("row 2 (a/000.png)", "has the label 'nan', which means that it has none"),
+        ("row 3 (a/001.png)", "has the label 'N/A', which means that it has none"),
+        ("row 4 (a/002.png)", "has no label"),
+    ]
+
+
+def test_windows_1252_is_read_with_a_note(tmp_path, capsys):
+    photos(tmp_path, {"a": 2, "b": 2})
+    os.rename(tmp_path / "a" / "000.png", tmp_path / "a" / "\u00e9.png")
+    text = "path,label\na/\u00e9.png,cerise \u00e9\na/001.png,cerise \u00e9\nb/000.png,b\nb/001.png,b\n"
+    data = whole(table(tmp_path, text, "cp1252"))
+    assert data.classes == ("b", "cerise \u00e9") and not data.skipped
+    assert data.splits["train"].ids[0] == "a/\u00e9.png"
+    assert "is not UTF-8; its labels are read as Windows-1252 (cp1252)" in capsys.readouterr().err
+
+
+def test_a_file_in_two_parts_is_used_in_both_and_named(tmp_path, capsys):
+    photos(tmp_path, {"a": 6, "b": 6})
+    os.link(tmp_path / "a" / "000.png", tmp_path / "a" / "x.png")
+    text = rows(lambda p, c, i: f"{p},{c},train" + (f"\n{p},{c},test" if i < 2 else ""), "path,label,split\n")
+    data = load_data(table(tmp_path, text + "a/x.png,a,train\n"), val_fraction=0)
+    assert {k: len(s) for k, s in data.splits.items()} == {"train": 12, "test": 4}
+    assert data.splits["test"].ids == [f"test:{c}/00{i}.png" for c in "ab" for i in range(2)]
+    assert data.skipped == [("row 18 (a/x.png)", "duplicate of row 2")]
+    assert "4 files are in train and in test (a/000.png and test:a/000.png)" in capsys.readouterr().err

@@ -1,8 +1,11 @@
 """TensorFlow Datasets without a network."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from support.photos import PLAIN
+from support.photos import PLAIN, fails
 
 from kzoo.data.batches import decode_split
 from kzoo.data.loading import load_data
@@ -18,3 +21,55 @@ def test_tfds_without_a_network(shared):
     assert not bad and ready.images.shape == (50, 28, 28, 1)
     x = {im.tobytes() for im in b.splits["test"].images}
     assert all(im.tobytes() in x for im in ready.images), "the same digits, in another order"
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """A stand-in for tensorflow_datasets with one prepared set; a function of its label and its splits."""
+    (tmp_path / "birds").mkdir()
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    asked = []
+
+    def builder(name, **options):
+        asked.append(name)
+        return fake
+
+    fake = SimpleNamespace(data_path=tmp_path)
+    module = SimpleNamespace(builder=builder, decode=SimpleNamespace(SkipDecoding=object))
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
+
+    def prepare(label, **splits):
+        def as_dataset(split, decoders):
+            rows = [{"image": bytes([i]), "label": i % 3} for i in range(splits[split])]
+            return SimpleNamespace(as_numpy_iterator=lambda: iter(rows))
+
+        counts = {k: SimpleNamespace(num_examples=n) for k, n in splits.items()}
+        fake.info = SimpleNamespace(features={"image": None, "label": label}, splits=counts)
+        fake.as_dataset = as_dataset
+        return asked
+
+    return prepare
+
+
+def test_a_label_without_names_parts_under_other_names_and_versions(prepared):
+    asked = prepared(SimpleNamespace(dtype="int64", shape=()), Training=9, dev=3, holdout=6, unlabelled=1000)
+    data = load_data("tfds:birds/3.0.1")
+    assert asked == ["birds/3.0.1"] and data.classes == ("0", "1", "2")
+    assert {k: len(s) for k, s in data.splits.items()} == {"train": 9, "val": 3, "test": 6}
+    assert data.skipped == [("unlabelled", "is none of the parts train, validation, test (1,000 images are not used)")]
+    prepared(SimpleNamespace(dtype="int64", shape=(), num_classes=3, names=None), train=9)
+    assert load_data("tfds:birds").classes == ("0", "1", "2")
+    prepared(SimpleNamespace(dtype="int64", shape=(), num_classes=3, names=["a", "b", "c"]), train=9)
+    assert load_data("tfds:birds").classes == ("a", "b", "c")
+
+
+def test_slices_and_what_is_no_set_are_refused_in_one_line(prepared, kzoo_command):
+    prepared(SimpleNamespace(dtype="int64", shape=()), train=9, valid=3, dev=3)
+    fails("tfds:birds", "has the splits valid and dev, which mean the same part")
+    code, out, err = kzoo_command("data", "check", "tfds:birds[:10%]")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "'tfds:birds[:10%]' asks for a slice, and kzoo reads whole sets: give tfds:birds, or" in err
+    for name in ("tfds:", "tfds:a b", "tfds:../x"):
+        fails(name, "names no set: write tfds:NAME")
+    prepared(SimpleNamespace(dtype="float32", shape=(4,)), train=9)
+    fails("tfds:birds", "has labels of the kind float32 (4,)")

@@ -1,0 +1,93 @@
+"""Names of classes: one spelling for each class, and what is no label."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterable
+
+from kzoo.data.guards import shown
+from kzoo.errors import DataError
+
+# What pandas reads as a missing value. "none" and "na" in lower case are names like any other.
+MISSING = {
+    *("", "nan", "NaN", "-nan", "-NaN", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NA", "NULL", "null", "None"),
+    *("NAN", "Nan", "Null", "NaT", "-1.#IND", "1.#IND", "-1.#QNAN", "1.#QNAN"),
+}
+
+
+def is_missing(label: str) -> bool:
+    """Return whether a text stands for a missing label: empty, or written as programs write a missing value.
+
+    Example:
+        >>> is_missing("N/A"), is_missing("nan"), is_missing("none")
+        (True, True, False)
+    """
+    return label.strip() in MISSING
+
+
+def class_names(labels: Iterable[str], where: str | os.PathLike) -> dict[str, str]:
+    """Give each label the name of its class: normalised to Unicode's composed form (NFC), which looks the same.
+
+    Bytes that are no UTF-8 (as Python keeps them in names of folders) are read as Windows-1252, else escaped, so that
+    every name can be written and drawn.
+
+    Args:
+        labels: Names of folders or texts of a column.
+        where: The data set, for the message.
+
+    Returns:
+        {label: name of its class}.
+
+    Raises:
+        DataError: Two names differ in case or white space only, or are the same number ("1" and "1.0"). Single
+            letters may differ in case, because data sets of characters have both.
+
+    Example:
+        >>> len(set(class_names(["cafe\\u0301", "caf\\u00e9"], "photos").values()))
+        1
+    """
+    found = {label: unicodedata.normalize("NFC", _text(label)) for label in labels}
+    seen = {}
+    for name in sorted(set(found.values())):
+        other = seen.setdefault(_key(name), name)
+        if other != name:
+            raise DataError(
+                f"'{shown(where)}' has the classes {other!r} and {name!r}, which differ only in "
+                f"{_difference(other, name)}: give them one name if they are the same class, else names that "
+                "differ in more."
+            )
+    return found
+
+
+def _text(label):
+    try:
+        label.encode()
+        return label
+    except UnicodeEncodeError:
+        raw = os.fsencode(label)
+    try:
+        return raw.decode("cp1252")
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "backslashreplace")
+
+
+def _key(name):
+    """What two spellings of one class have in common."""
+    text = " ".join(name.split())
+    return _number(text) or (text if len(text) == 1 else unicodedata.normalize("NFC", text.casefold()))
+
+
+def _number(text):
+    """A whole number as digits, however it is written; None for anything else."""
+    try:
+        number = float(text) if "_" not in text else None
+    except ValueError:
+        return None
+    return f"{number:.0f}" if number is not None and number.is_integer() else None
+
+
+def _difference(a, b):
+    if _number(a.strip()):
+        return "how the number is written"
+    return "white space" if a.split() == b.split() else "case" if len(a) == len(b) else "case and white space"
