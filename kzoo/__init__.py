@@ -4,6 +4,7 @@ The names below load what they need when they are first used; importing kzoo imp
 """
 
 import sys
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
@@ -11,6 +12,43 @@ try:
     __version__ = version("kzoo")
 except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0+unknown"
+
+
+class _RegisterLayers:
+    """Finds Keras as the other finders do, and registers kzoo's layers with it once it is imported.
+
+    So `import kzoo, keras` is enough for `keras.models.load_model` on the model of a run or an export.
+    """
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "keras":
+            return None
+        others = (f for f in sys.meta_path if f is not self and hasattr(f, "find_spec"))
+        spec = next((s for f in others if (s := f.find_spec(name, path, target)) is not None), None)
+        execute = getattr(spec and spec.loader, "exec_module", None)
+        if execute is not None:
+
+            def execute_and_register(module):
+                execute(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                _register_layers()
+
+            spec.loader.exec_module = execute_and_register
+        return spec
+
+
+def _register_layers():
+    """Import the modules whose layers register themselves with Keras."""
+    with suppress(ImportError):  # a Keras that is too old: kzoo says so when it is used, importing Keras still works
+        import_module("kzoo.layers")
+        import_module("kzoo.models")
+
+
+if "keras" in sys.modules:
+    _register_layers()
+else:
+    sys.meta_path.insert(0, _RegisterLayers())
 
 _HOME = {
     "KzooError": "kzoo.errors",

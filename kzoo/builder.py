@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -20,27 +21,47 @@ if TYPE_CHECKING:
     import os
 
 
+# The data format and floatx are Keras' for all threads: the first to come in keeps them, the last to go restores them.
+_lock = threading.Lock()
+_inside, _kept = 0, ("channels_last", "float32")
+
+
 @contextmanager
-def computing_in(precision: str) -> Iterator[None]:
-    """Make layers that compute in a precision. Their variables stay float32.
+def computing_in(precision: str = "float32") -> Iterator[None]:
+    """Make layers as kzoo means them, whatever keras.json and the global settings of Keras say.
+
+    Inside, `image_data_format` is channels_last, `floatx` is float32 and the dtype policy is that of the precision.
+    Layers keep what they were made with, so a network computes the same under any global setting afterwards.
 
     Args:
-        precision: "float32", "bfloat16" or "float16".
+        precision: "float32", "bfloat16" or "float16"; variables stay float32.
 
     Returns:
-        A context manager; the global dtype policy is restored at its end.
+        A context manager, also a decorator; the global settings are restored at its end.
 
     Raises:
         UnknownName: Another precision.
     """
+    global _inside, _kept
     if precision not in POLICIES:
         raise unknown("precision", precision, POLICIES, f"It is one of {', '.join(POLICIES)}.")
-    before = keras.config.dtype_policy()
+    policy = keras.config.dtype_policy()  # of this thread
+    with _lock:
+        if not _inside:
+            _kept = keras.config.image_data_format(), keras.config.floatx()
+            keras.config.set_image_data_format("channels_last")
+            keras.config.set_floatx("float32")
+        _inside += 1
     keras.config.set_dtype_policy(POLICIES[precision])
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(policy)
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                keras.config.set_image_data_format(_kept[0])
+                keras.config.set_floatx(_kept[1])
 
 
 def architecture(row: ModelSpec) -> Callable[..., keras.KerasTensor | list[keras.KerasTensor]]:
@@ -98,8 +119,8 @@ def build(
         num_classes: "published" for the number in the catalog; None stops at the features in front of the classifier.
         input_shape: (height, width, channels), as published by default.
         preprocessing: A `kzoo.Preprocessing`; by default that of the weights, else the row's.
-        precision: "float32", "bfloat16" or "float16" for the arithmetic (variables stay float32); None takes the global
-            Keras policy.
+        precision: "float32", "bfloat16" or "float16" for the arithmetic (variables stay float32); None is "float32".
+            Keras' global settings (dtype policy, floatx, image_data_format) change nothing.
         seed: Of the initial weights (it sets Keras' global seed); None keeps Keras' state.
         weights: None for initial values, a tag of the row ("imagenet"), a path to a file, or a `kzoo.Weights`. They
             load strictly: all of them, or a WeightsError and no model. Only if num_classes is given and the weights
@@ -148,7 +169,7 @@ def build(
 
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    with computing_in(precision or _current()):
+    with computing_in(precision or "float32"):
         inputs = keras.Input(shape, dtype="float32", name="image")
         x = Preprocess(prep.channel_order, prep.scale, prep.offset, name="preprocessing")(inputs)
         try:
@@ -160,7 +181,7 @@ def build(
                 raise _too_small(row, shape) from e
             reason = str(e).strip().splitlines()[0]
             raise KzooError(f"{row.name} can't be built with input shape {shape} and {config}: {reason}") from e
-    model = keras.Model(inputs, outputs, name=row.name)
+        model = keras.Model(inputs, outputs, name=row.name)
     if any(0 in tensor.shape for layer in model.layers for tensor in keras.tree.flatten(layer.output)):
         raise _too_small(row, shape)  # Keras before 3.13 pools to an empty tensor silently
     if weights is not None:
@@ -173,8 +194,3 @@ def _too_small(row, shape):
         f"{row.name} can't be built for the input shape {shape}: a feature map inside it would be empty. "
         f"Published is {row.input_shape}; give a larger input_shape."
     )
-
-
-def _current():
-    policy = keras.config.dtype_policy().name
-    return {v: k for k, v in POLICIES.items()}.get(policy, "float32")

@@ -178,7 +178,14 @@ class GroupedConv2D(keras.layers.Conv2D):
 
     def call(self, x):
         def convolve(x, w):
-            return ops.conv(x, w, strides=self.strides, padding=self.padding, dilation_rate=self.dilation_rate)
+            return ops.conv(
+                x,
+                w,
+                strides=self.strides,
+                padding=self.padding,
+                data_format="channels_last",  # else what the global setting says when it is called
+                dilation_rate=self.dilation_rate,
+            )
 
         xs = ops.split(x, self.groups, axis=-1)
         ws = ops.split(ops.convert_to_tensor(self.kernel), self.groups, axis=-1)

@@ -308,6 +308,8 @@ def read_model(file: str | os.PathLike) -> keras.Model:
     """
     import keras
 
+    from kzoo.builder import computing_in
+
     if not Path(file).is_file():
         raise RunError(f"There is no {file}.")
     try:
@@ -317,7 +319,8 @@ def read_model(file: str | os.PathLike) -> keras.Model:
                 digest = _digest(weights).hexdigest()
         if digest != recorded:
             raise RunError(f"{file} is corrupt: the hash of its weights is not the one recorded in it.")
-        model = keras.saving.load_model(file, compile=False, safe_mode=True)
+        with computing_in():
+            model = keras.saving.load_model(file, compile=False, safe_mode=True)
     except RunError:
         raise
     except Exception as e:  # zipfile, json, h5py and Keras each have their own ways to fail on a broken file

@@ -1,5 +1,8 @@
 """Batch norm by the fused kernel against Keras' own layer; the layers that only old papers have."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -206,3 +209,27 @@ def test_grouped_convolution_is_one_convolution_for_each_tower():
         group = f // 3
         window = padded[0, r : r + 3, c : c + 3, 2 * group : 2 * group + 2]
         np.testing.assert_allclose(y[0, r, c, f], (window * kernel[..., f]).sum() + 1, rtol=1e-4)
+
+
+# --- Models in a fresh process ---------------------------------------------------------------------------
+
+
+def test_importing_kzoo_is_enough_to_load_a_model(tmp_path):
+    """Neither name is used: importing kzoo registers the layers, those of the models, too, when Keras is imported."""
+    kzoo.build("resnet20", depth=8, seed=1).save(tmp_path / "a.keras")
+    code = (
+        "import sys, kzoo; assert 'keras' not in sys.modules and 'kzoo.layers' not in sys.modules; import keras; "
+        "print(keras.models.load_model('a.keras').name, sum('RegisterLayers' in str(f) for f in sys.meta_path))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["resnet20", "0"], done.stderr[-400:]
+
+
+def test_looking_for_keras_does_not_import_it():
+    """What asks whether Keras is installed gets the same answer, and the layers are registered all the same."""
+    code = (
+        "import sys, importlib.util as u, kzoo; print(u.find_spec('keras').name, u.find_spec('nothing_of_the_kind'), "
+        "'keras' in sys.modules, sum('RegisterLayers' in str(f) for f in sys.meta_path))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["keras", "None", "False", "1"]

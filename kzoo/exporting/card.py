@@ -177,6 +177,16 @@ def markdown(card: Mapping[str, Any]) -> str:
             "pixels (`prepared`) and `logits` to compare with.",
             "",
         ]
+    if "keras" in card["formats"]:
+        lines += [
+            "model.keras with Keras (kzoo brings the layers that it registers):",
+            "",
+            "```python",
+            "import kzoo, keras",
+            'model = keras.models.load_model("DIR/model.keras")',
+            "```",
+            "",
+        ]
     lines += ["## Formats", "", table(card), ""]
     if measured:
         lines += [

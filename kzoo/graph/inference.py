@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from kzoo.builder import computing_in
 from kzoo.errors import KzooError, unknown
 from kzoo.graph.walk import calls
 from kzoo.hardware import POLICIES, auto_precision
@@ -75,6 +76,7 @@ def _frozen(model):
     return lambda x: step(tf.cast(x, "float32")).numpy()
 
 
+@computing_in()
 def inference_form(model: keras.Model, precision: str | None = None) -> keras.Model:
     """Copy a functional model for inference: the same input and main output, with fewer layers.
 

@@ -35,7 +35,7 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
-from kzoo.builder import build
+from kzoo.builder import build, computing_in
 from kzoo.catalog import ModelSpec
 from kzoo.errors import KzooError
 from kzoo.graph import receptive_field
@@ -458,16 +458,16 @@ def without_values(make: Callable[[], T]) -> T:
     """Build a model whose variables have shapes but no values: nothing is drawn, nothing is allocated.
 
     Args:
-        make: Builds the model. It runs in a thread of its own, under the caller's dtype policy.
+        make: Builds the model. It runs in a thread of its own, not under the caller's dtype policy: `kzoo.build` says
+            the precision, and copies of layers bring theirs.
 
     Returns:
         What `make` returns.
     """
-    policy, state = keras.config.dtype_policy(), random.getstate()
+    state = random.getstate()
 
     def run():
-        keras.config.set_dtype_policy(policy)
-        with keras.StatelessScope(initialize_variables=False):
+        with computing_in(), keras.StatelessScope(initialize_variables=False):
             return make()
 
     # In a thread of its own: Keras remembers for each thread which variables still need their values, and would

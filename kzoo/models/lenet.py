@@ -70,7 +70,8 @@ class Subsampling(layers.Layer):
         self.bias = self.add_weight(shape=(c,), initializer="zeros", name="bias")
 
     def call(self, x):
-        return 4 * ops.average_pool(x, 2, 2, padding="valid") * self.coefficient + self.bias
+        pooled = ops.average_pool(x, 2, 2, padding="valid", data_format="channels_last")
+        return 4 * pooled * self.coefficient + self.bias
 
     def compute_output_shape(self, input_shape):
         b, h, w, c = input_shape
@@ -109,7 +110,8 @@ class TableConv2D(layers.Layer):
 
     def call(self, x):
         dense = ops.matmul(self.kernel, ops.cast(self.spread, self.compute_dtype))
-        return ops.conv(x, ops.reshape(dense, (5, 5, 6, len(TABLE))), padding="valid") + self.bias
+        kernel = ops.reshape(dense, (5, 5, 6, len(TABLE)))
+        return ops.conv(x, kernel, padding="valid", data_format="channels_last") + self.bias
 
     def compute_output_shape(self, input_shape):
         b, h, w, _ = input_shape

@@ -75,7 +75,7 @@ class ZeroPaddingShortcut(layers.Layer):
 
     def call(self, x):
         if self.stride > 1:  # x[:, ::stride, ::stride], whose gradient takes TensorFlow several times as long
-            x = keras.ops.average_pool(x, 1, strides=self.stride)
+            x = keras.ops.average_pool(x, 1, strides=self.stride, data_format="channels_last")
         return keras.ops.pad(x, [[0, 0], [0, 0], [0, 0], [0, self.filters - x.shape[-1]]])
 
     def compute_output_shape(self, input_shape):

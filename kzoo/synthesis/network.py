@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kzoo.builder import build
+from kzoo.builder import build, computing_in
 from kzoo.catalog import Weights, spec
 from kzoo.errors import KzooError, WeightsError, unknown
 from kzoo.graph.ledger import ledger, without_values
@@ -200,6 +200,7 @@ def cut_network(
     return FeatureNetwork(model, content, style, *geometry(part, layers))
 
 
+@computing_in()
 def resizable(part: keras.Model, pooling: str, padding: str, seed: int) -> keras.Model:
     """A copy of a model that takes pictures of any size, with values, its pooling and padding replaced."""
 

@@ -283,7 +283,9 @@ class StyleObjective:
             return None
         at = {s[1:3]: None for s in self.compiled.shapes(*shape[1:3]).values()}
         for size in at:
-            at[size] = ops.convert_to_numpy(ops.image.resize(guide[None].astype("float32"), size, antialias=True))
+            at[size] = ops.convert_to_numpy(
+                ops.image.resize(guide[None].astype("float32"), size, antialias=True, data_format="channels_last")
+            )
         return {n: at[s[1:3]] for n, s in self.compiled.shapes(*shape[1:3]).items()}
 
     def _positions(self, guides, shape, used=True):

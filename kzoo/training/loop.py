@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from kzoo import runs
-from kzoo.builder import build, check_options
+from kzoo.builder import build, check_options, computing_in
 from kzoo.builder import options as network_options
 from kzoo.catalog import ModelSpec, Preprocessing, spec
 from kzoo.checks import changed
@@ -175,7 +175,7 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
                 f"computing in {precision}: {why}."
             )
         splits = _read(dataset, task, shape, row.preprocessing, strict=options.strict, folder=folder, quiet=quiet)
-        with interruptible() as interrupted:
+        with interruptible() as interrupted, computing_in():  # losses and metrics follow Keras' global settings
             _fit(network, task, splits, settings, recipe, folder=folder, interrupted=interrupted, quiet=quiet)
     return runs.load_run(folder)
 

@@ -17,7 +17,13 @@ def test_the_folder_holds_what_it_says(exported):
     assert (out / "labels.txt").read_text("utf-8").splitlines() == list(CLASSES)
     assert card["preprocessing_sha256"] == PREP.fingerprint(SHAPE) and card["classes"] == list(CLASSES)
     text = (out / "card.md").read_text("utf-8")
-    for word in ("ant, bee, käfer", "Licences", "limits", "Preprocessing: " + PREP.fingerprint(SHAPE)):
+    for word in (
+        "ant, bee, käfer",
+        "Licences",
+        "limits",
+        "Preprocessing: " + PREP.fingerprint(SHAPE),
+        "import kzoo, keras\n",
+    ):
         assert word in text
     data, arrays = golden.load(out / "golden.npz")
     assert len(data) == 8 and arrays["logits"].shape == (8, 4)
