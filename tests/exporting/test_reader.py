@@ -23,7 +23,7 @@ def test_a_changed_export_is_not_loaded(exported, tmp_path, kzoo_command, fault)
     if fault == "crop":
         card["preprocessing"]["crop"] = 1.0
         (folder / "card.json").write_text(json.dumps(card))
-        want = "not that of its fingerprint"
+        want = "does not match its fingerprint"
     elif fault == "graph":
         data = bytearray((folder / "saved_model.pb").read_bytes())
         data[len(data) // 2] ^= 1
