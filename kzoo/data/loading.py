@@ -134,6 +134,10 @@ def _check(data):
     empty = [c for c, n in zip(data.classes, counts, strict=True) if not n]
     if empty:
         reason = f" ({report_skipped(data.skipped)})" if data.skipped else ""
+        for c in empty[:5]:
+            elsewhere = [p for p, s in data.splits.items() if p != first and data.classes.index(c) in s.labels]
+            if elsewhere:
+                reason = f" ({c!r} is only in {' and '.join(elsewhere)}.){reason}"
         raise DataError(
             f"'{data.name}' has no usable image of class {', '.join(map(repr, empty[:5]))} to train on: "
             f"add some, or remove the class.{reason}"
