@@ -112,3 +112,23 @@ def test_a_run_of_another_kind_is_refused_in_one_line(old):
 def test_a_keras_file_loads_where_kzoos_layers_are_registered(old):
     model = keras.saving.load_model("run/model.keras", compile=False, safe_mode=True)
     assert model.output_shape == (None, 3)
+
+
+def test_a_run_that_was_divided_by_the_rules_of_0_1_0_keeps_its_parts(tmp_path, monkeypatch, capsys):
+    """0.1.0 let equal copies fall into different parts; its config.json knows no rules of division."""
+    x = np.random.default_rng(0).integers(0, 256, (40, 8, 8)).astype("uint8")
+    np.savez(tmp_path / "x.npz", images=np.concatenate([x, x]), labels=np.r_[np.arange(40) % 2, np.arange(40) % 2])
+    monkeypatch.setattr("kzoo.training.loop.DIVISION", 1)
+    run = kzoo.train("mnist_softmax", tmp_path / "x.npz", epochs=1, out=tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    config = runs.read_json(tmp_path / "run" / "config.json")
+    assert config.pop("division") == 1
+    runs.write_json(tmp_path / "run" / "config.json", config)
+    assert kzoo.load_data(tmp_path / "x.npz").fingerprint() != config["fingerprint"], "else this test says nothing"
+    capsys.readouterr()
+    kzoo.train(None, None, out=tmp_path / "run", resume=True, quiet=True)
+    assert kzoo.evaluate(tmp_path / "run", split="test", quiet=True).images == 16
+    assert "has changed" not in capsys.readouterr().err
+    new = kzoo.train("mnist_softmax", tmp_path / "x.npz", epochs=1, out=tmp_path / "new", quiet=True)
+    assert new.config["division"] == 2
+    assert new.config["fingerprint"] == kzoo.load_data(tmp_path / "x.npz").fingerprint() != run.config["fingerprint"]

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
-from kzoo.data.dataset import DataSet
+from kzoo.data.dataset import DataSet, Split
 from kzoo.errors import DataError
-from kzoo.files import escaped
+from kzoo.files import escaped, sha256
+
+# The rules of division, which a run records. 1: equal copies are kept together only where the images were scanned, as
+# in kzoo 0.1.0. 2: always.
+DIVISION = 2
 
 
-def divide(data: DataSet, val_fraction: float, test_fraction: float, seed: int) -> DataSet:
+def divide(data: DataSet, val_fraction: float, test_fraction: float, seed: int, *, division: int = DIVISION) -> DataSet:
     """Make the splits that are missing. Every class keeps at least one training image.
 
-    If the images were scanned (`data.scan`), a group of duplicates goes to one part as a whole. A group whose images
-    have several labels stays in training, because its labels can't measure anything. A part may therefore get fewer
-    images of a class than its fraction: if a group is too large for it, or if the class is a single group.
+    A group of duplicates goes to one part as a whole: near ones, too, if the images were scanned (`data.scan`), else
+    those with equal contents. A group whose images have several labels stays in training, because its labels can't
+    measure anything. A part may therefore get fewer images of a class than its fraction: if a group is too large for
+    it, or if the class is a single group.
 
     Args:
         data: The data set; its `splits` and `drawn` are changed. A split named "all" is divided into three parts, a
@@ -25,6 +32,7 @@ def divide(data: DataSet, val_fraction: float, test_fraction: float, seed: int) 
         val_fraction: Share of all images that go to validation, in [0, 1).
         test_fraction: Share of all images that go to the test part, in [0, 1).
         seed: Of the random choice.
+        division: By which rules, see `DIVISION`; 1 for a run of kzoo 0.1.0.
 
     Returns:
         `data`.
@@ -32,11 +40,17 @@ def divide(data: DataSet, val_fraction: float, test_fraction: float, seed: int) 
     Raises:
         DataError: The two fractions leave nothing to train on.
     """
+    if division not in (1, DIVISION):
+        raise DataError(f"This kzoo knows the rules of division 1 and {DIVISION}, not {division}: update kzoo.")
     rng = np.random.default_rng(seed)
     splits = dict(data.splits)
+    grouped = data.scan
+    draws = test_fraction + val_fraction if "all" in splits else val_fraction if "val" not in splits else 0
+    if grouped is None and division > 1 and draws:
+        grouped = _Copies(splits["all" if "all" in splits else "train"])
 
     def drawn_from(split, fraction):
-        groups = None if data.scan is None else data.scan.groups_of(split.ids)
+        groups = None if grouped is None else grouped.groups_of(split.ids)
         return _stratified(split, fraction, rng, groups)
 
     if "all" in splits:
@@ -53,6 +67,57 @@ def divide(data: DataSet, val_fraction: float, test_fraction: float, seed: int) 
         data.drawn = ("train", "val")
     data.splits = {name: splits[name] for name in ("train", "val", "test") if name in splits and len(splits[name])}
     return data
+
+
+class _Copies:
+    """Which images of a split have equal contents: a `kzoo.data.dataset.Groups` without decoding."""
+
+    def __init__(self, split):
+        self.number = dict(zip(split.ids, copies(split), strict=True))
+
+    def groups_of(self, ids):
+        return np.array([self.number[id] for id in ids], int)
+
+
+def copies(split: Split) -> np.ndarray:
+    """Group images with equal contents. Of files only those are read whose size another one has.
+
+    Args:
+        split: Arrays, paths or encoded bytes.
+
+    Returns:
+        int (N,), for each image the position of the first one that is equal.
+
+    Example:
+        >>> copies(Split([b"x", b"y", b"x"], np.zeros(3, int), ["0", "1", "2"]))
+        array([0, 1, 0])
+    """
+    sizes = [_size(image) for image in split.images] if split.files else [0] * len(split)
+    common = Counter(sizes)
+    first = {}
+    keys = (
+        (size, _digest(image)) if size is not None and common[size] > 1 else (None, i)
+        for i, (size, image) in enumerate(zip(sizes, split.images, strict=True))
+    )
+    return np.array([first.setdefault(key, i) for i, key in enumerate(keys)], int)
+
+
+def _size(image):
+    """The length of a file or of bytes; None if it can't be told, which is equal to nothing."""
+    try:
+        return len(image) if isinstance(image, bytes) else os.path.getsize(image)
+    except OSError:
+        return None
+
+
+def _digest(image):
+    """A hash of an array's row, of bytes or of a file; what can't be read is equal to nothing."""
+    try:
+        if isinstance(image, (str, os.PathLike)):
+            return bytes.fromhex(sha256(image))
+        return hashlib.sha256(image if isinstance(image, bytes) else image.tobytes()).digest()
+    except OSError:
+        return os.urandom(32)
 
 
 def _stratified(split, fraction, rng, groups=None):

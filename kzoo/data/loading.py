@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from kzoo.data.dataset import DataSet, report_skipped
-from kzoo.data.divide import divide
+from kzoo.data.divide import DIVISION, divide
 from kzoo.data.guards import shown
 from kzoo.data.listing import identity
 from kzoo.data.scan import drop_undecodable
@@ -27,6 +27,7 @@ def load_data(
     strict: bool = False,
     group_duplicates: bool = False,
     bar: Silent | None = None,
+    division: int = DIVISION,
 ) -> DataSet:
     """Find and divide a data set.
 
@@ -43,7 +44,9 @@ def load_data(
         strict: Refuse a source with unusable files instead of leaving those out.
         group_duplicates: Decode each image first (`kzoo.data.scan`), leave out those that can't be decoded, and keep
             duplicates and near duplicates in one part wherever kzoo divides. A division by the source itself is kept.
+            Without it, equal files and arrays are kept together all the same.
         bar: A `kzoo.progress` on which to show that.
+        division: By which rules kzoo divides, see `kzoo.data.divide.DIVISION`. A run's config.json records them.
 
     Returns:
         A DataSet. What was not used of the source is in its `skipped`, with the reason.
@@ -68,7 +71,14 @@ def load_data(
         raise DataError(report_skipped(data.skipped) + " (--strict)")
     _check(data)
     _note_shared_files(data)
-    return divide(data, val_fraction, test_fraction, seed)
+    divide(data, val_fraction, test_fraction, seed, division=division)
+    for part, fraction in (("val", val_fraction), ("test", test_fraction)):
+        if part in data.drawn and fraction and part not in data.splits:
+            say(
+                f"Note: '{name}' has no {part} part: there are too few images that are no copies of others with "
+                "another label."
+            )
+    return data
 
 
 def _read(source) -> DataSet:
@@ -124,6 +134,10 @@ def _check(data):
     empty = [c for c, n in zip(data.classes, counts, strict=True) if not n]
     if empty:
         reason = f" ({report_skipped(data.skipped)})" if data.skipped else ""
+        for c in empty[:5]:
+            elsewhere = [p for p, s in data.splits.items() if p != first and data.classes.index(c) in s.labels]
+            if elsewhere:
+                reason = f" ({c!r} is only in {' and '.join(elsewhere)}.){reason}"
         raise DataError(
             f"'{data.name}' has no usable image of class {', '.join(map(repr, empty[:5]))} to train on: "
             f"add some, or remove the class.{reason}"

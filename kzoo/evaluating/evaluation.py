@@ -82,7 +82,11 @@ def _data_of(run, data):
     own = data is None or os.fspath(data) == config["data"]
     data = config["data"] if data is None else os.fspath(data)
     dataset = load_data(
-        data, seed=config["seed"], val_fraction=config["val_fraction"], test_fraction=config["test_fraction"]
+        data,
+        seed=config["seed"],
+        val_fraction=config["val_fraction"],
+        test_fraction=config["test_fraction"],
+        division=config.get("division", 1),
     )
     same = dataset.fingerprint() == config["fingerprint"]
     if own and not same:

@@ -18,6 +18,7 @@ from kzoo.checks import changed
 from kzoo.data.augment import augmentation
 from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import DataSet, report_skipped
+from kzoo.data.divide import DIVISION
 from kzoo.data.loading import load_data
 from kzoo.errors import RunError
 from kzoo.graph.ledger import ledger
@@ -139,7 +140,10 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         config = {"aux": True, **config}
     task = find(row.task)
     recipe = find_recipe(options.recipe or row.recipe).changed(**options.changes())
-    dataset = data if isinstance(data, DataSet) else _load("digits" if data is None else os.fspath(data), options)
+    division = before.get("division", 1) if before else DIVISION  # a run is continued with its own parts
+    dataset = data
+    if not isinstance(data, DataSet):
+        dataset = _load("digits" if data is None else os.fspath(data), options, division)
     if options.patience is not None and "val" not in dataset.splits:
         raise RunError("patience waits for a better validation metric, and there is no validation part.")
     shape = tuple(options.input_shape or row.input_shape)
@@ -150,6 +154,7 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         options,
         recipe,
         dataset=dataset,
+        division=division,
         network=network,
         precision=precision,
         shape=shape,
@@ -197,9 +202,10 @@ def _options_of(before):
     return {**{n: before[n] for n in names}, "input_shape": tuple(before["input_shape"])}
 
 
-def _load(name, options):
+def _load(name, options, division):
     return load_data(
         name,
+        division=division,
         seed=options.seed,
         strict=options.strict,
         val_fraction=options.val_fraction,
@@ -224,7 +230,7 @@ def _network(row, options, outputs, shape, config):
     return network, precision, why
 
 
-def _settings(row, config, options, recipe, *, dataset, network, precision, shape):
+def _settings(row, config, options, recipe, *, dataset, division, network, precision, shape):
     """config.json."""
     layer = network.get_layer("preprocessing")
     trained = Preprocessing(
@@ -246,6 +252,7 @@ def _settings(row, config, options, recipe, *, dataset, network, precision, shap
         "patience": options.patience,
         "val_fraction": options.val_fraction,
         "test_fraction": options.test_fraction,
+        "division": division,
         "strict": options.strict,
         "backend": keras.backend.backend(),
         "hardware": describe(),

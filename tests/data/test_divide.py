@@ -1,10 +1,15 @@
 """The division into train, validation and test."""
 
+import os
+
 import numpy as np
 from PIL import Image
 from support.photos import fails, parts_of, photos, picture
 
+from kzoo.data import divide
+from kzoo.data.dataset import Split
 from kzoo.data.loading import load_data
+from kzoo.files import sha256
 
 
 def test_digits_are_divided_evenly_and_the_same_every_time():
@@ -44,7 +49,7 @@ def test_duplicates_stay_in_one_part(tmp_path):
         assert (abs(counts - share * 36) <= 3).all(), counts
     assert data.fingerprint() == load_data(tmp_path, group_duplicates=True, val_fraction=0.2, seed=3).fingerprint()
     apart = parts_of(load_data(tmp_path, val_fraction=0.2, seed=3))
-    assert any(apart[f"a/{i:02}.jpg"] != apart[f"a/{i:02}-copy.jpg"] for i in range(12)), "else this test says nothing"
+    assert any(apart[f"a/{i:02}.jpg"] != apart[f"a/{i:02}-small.png"] for i in range(12)), "else this test says nothing"
 
 
 def test_without_duplicates_group_duplicates_changes_nothing(tmp_path):
@@ -73,3 +78,49 @@ def test_contradictory_duplicates_stay_in_training_and_undecodable_files_stay_ou
     assert data.skipped == [("a/000.jpg", "is truncated (the file ends before the picture)")]
     assert "a/000.jpg" not in parts_of(data)
     fails(tmp_path / "p", "1 unusable file: a/000.jpg is truncated", group_duplicates=True, strict=True)
+
+
+def test_equal_copies_stay_together_wherever_kzoo_divides_as_the_check_describes_it(tmp_path):
+    """Files that are copied, and rows of arrays; `kzoo train` and `kzoo data check` divide them alike."""
+    photos(tmp_path / "p", {"a": 20, "b": 20})
+    for path in sorted((tmp_path / "p").rglob("*.png")):
+        (path.parent / f"{path.stem}-copy.png").write_bytes(path.read_bytes())
+    os.rename(tmp_path / "p" / "b" / "000-copy.png", tmp_path / "p" / "a" / "wrong.png")
+    x = np.random.default_rng(0).integers(0, 256, (40, 5, 5, 3)).astype("uint8")
+    np.savez(tmp_path / "a.npz", images=np.concatenate([x, x]), labels=np.r_[np.arange(40) % 2, np.arange(40) % 2])
+    np.savez(tmp_path / "b.npz", x_train=np.concatenate([x, x]), y_train=np.r_[np.arange(40) % 2, np.arange(40) % 2])
+    for seed in range(3):
+        data = load_data(tmp_path / "p", seed=seed, val_fraction=0.2)
+        where = parts_of(data)
+        for name in "ab":
+            for i in range(1, 20):
+                assert where[f"{name}/{i:03}.png"] == where[f"{name}/{i:03}-copy.png"]
+        assert where["b/000.png"] == where["a/wrong.png"] == "train", "one of the labels is wrong, so neither measures"
+        assert set(where.values()) == {"train", "val", "test"} and len(where) == 80
+        checked = load_data(tmp_path / "p", seed=seed, val_fraction=0.2, group_duplicates=True)
+        assert checked.fingerprint() == data.fingerprint()
+        for file, part in (("a.npz", "all"), ("b.npz", "train")):
+            where = parts_of(load_data(tmp_path / file, seed=seed, val_fraction=0.3))
+            assert all(where[f"{part}/{i}"] == where[f"{part}/{i + 40}"] for i in range(40))
+            assert len(set(where.values())) == (3 if part == "all" else 2)
+        apart = parts_of(load_data(tmp_path / "p", seed=seed, val_fraction=0.2, division=1))
+        assert any(apart[f"a/{i:03}.png"] != apart[f"a/{i:03}-copy.png"] for i in range(20)), "the rules of 0.1.0"
+    fails(tmp_path / "p", "knows the rules of division 1 and 2, not 3", division=3)
+
+
+def test_only_files_of_one_size_are_read_to_find_copies(tmp_path, monkeypatch):
+    names = {"1": b"one", "2": b"two", "3": b"three", "4": b"one"}
+    for name, content in names.items():
+        (tmp_path / name).write_bytes(content)
+    read = []
+    monkeypatch.setattr(divide, "sha256", lambda path: read.append(path) or sha256(path))
+    paths = [str(tmp_path / n) for n in (*names, "gone", "gone")]
+    assert divide.copies(Split(paths, np.zeros(6, int), list("123456"))).tolist() == [0, 1, 2, 0, 4, 5]
+    assert read == [paths[0], paths[1], paths[3]]
+
+
+def test_a_part_that_copies_leave_empty_is_named(tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", images=np.zeros((30, 5, 5), "uint8"), labels=np.arange(30) % 3)
+    assert set(load_data(tmp_path / "a.npz").splits) == {"train"}
+    said = capsys.readouterr().err
+    assert "has no val part: there are too few images that are no copies of others" in said and "no test part" in said

@@ -16,10 +16,11 @@ def picture(seed=0, size=(12, 9)):
 
 
 def photos(root, counts, suffix=".png"):
-    for name, n in counts.items():
+    """A folder for each class with so many pictures, of which no two in a class or in two classes are alike."""
+    for k, (name, n) in enumerate(counts.items()):
         (root / name).mkdir(parents=True)
         for i in range(n):
-            picture(i).save(root / name / f"{i:03}{suffix}")
+            picture(1000 * k + i).save(root / name / f"{i:03}{suffix}")
     return root
 
 

@@ -88,7 +88,7 @@ def read_prepared(name: str) -> DataSet:
             builder.download_and_prepare()
         dtype = str(getattr(features["label"], "np_dtype", None) or getattr(features["label"], "dtype", "int64"))
         shape = tuple(getattr(features["label"], "shape", None) or ())
-        if "int" not in dtype or shape:
+        if not ("int" in dtype or "bool" in dtype) or shape:
             raise DataError(
                 f"tfds:{name} has labels of the kind {dtype} {shape}; kzoo needs one whole number an image."
             )

@@ -15,7 +15,7 @@ from kzoo.errors import DataError
 
 
 def test_npz_and_its_classes(tmp_path):
-    x = np.zeros((30, 5, 5), "uint8")
+    x = np.random.default_rng(0).integers(0, 256, (30, 5, 5)).astype("uint8")
     y = np.arange(30) % 3
     np.savez(tmp_path / "a.npz", images=x, labels=y, classes=np.array(["x", "y", "z"]))
     data = load_data(tmp_path / "a.npz")

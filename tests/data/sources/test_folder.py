@@ -157,8 +157,11 @@ def test_a_part_without_pictures_or_without_a_class_is_named(tmp_path):
     from kzoo.data.passport import check_data
 
     assert "No image in test: b." in check_data(tmp_path).warnings
+    photos(tmp_path / "test", {"unknown": 2})
+    fails(tmp_path, "no usable image of class 'unknown' to train on")
+    fails(tmp_path, "('unknown' is only in test.)")
     photos(tmp_path / "train", {"empty": 0})
-    fails(tmp_path, "no usable image of class 'empty' to train on")
+    fails(tmp_path, "no usable image of class 'empty', 'unknown' to train on")
 
 
 def test_what_can_be_read_in_two_ways_is_refused_with_the_choice(tmp_path):

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 
+import numpy as np
 import pytest
 from support.photos import fails, picture
 
@@ -29,10 +30,10 @@ def test_cifar10_from_its_archive(tmp_path, monkeypatch):
     (tmp_path / "cifar10").mkdir()
     with tarfile.open(tmp_path / "cifar10" / "cifar10_jpg.tar.gz", "w:gz") as archive:
         for part, n in (("Training", 10), ("holdout", 2)):
-            for name in ("cat", "dog"):
+            for k, name in enumerate(("cat", "dog")):
                 for i in range(n):
                     buffer = io.BytesIO()
-                    picture(i, (32, 32)).save(buffer, "JPEG")
+                    picture(100 * k + i, (32, 32)).save(buffer, "JPEG")
                     info = tarfile.TarInfo(f"{part}/{name}/{i}.jpg")
                     info.size = len(buffer.getvalue())
                     archive.addfile(info, io.BytesIO(buffer.getvalue()))
@@ -61,7 +62,9 @@ def test_cifar10_from_its_own_binary_version(tmp_path, monkeypatch):
     red = bytes([255]) * 1024 + bytes(2048)
     corner = bytes(1024) + bytes([0, 7]) + bytes(1022) + bytes(1024)  # green 7 in the second pixel of the first row
     records = b"".join(bytes([i]) + (red if i != 3 else corner) for i in range(10))
-    files = {f"data_batch_{i}.bin": records * 2 for i in range(1, 6)} | {"test_batch.bin": records}
+    noise = np.random.default_rng(0).integers(0, 256, (5, 20, 3073)).astype("uint8")  # no two images alike
+    noise[..., 0] = np.arange(20) % 10
+    files = {f"data_batch_{i + 1}.bin": noise[i].tobytes() for i in range(5)} | {"test_batch.bin": records}
     pack({"batches.meta.txt": b"airplane\n", **files})
     data = load_data("cifar10")
     assert {k: len(v) for k, v in data.splits.items()} == {"train": 90, "val": 10, "test": 10}
