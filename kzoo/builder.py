@@ -179,6 +179,11 @@ def build(
                 raise
             if "output size" in str(e) or "Exception encountered when calling" in str(e):  # Keras' words
                 raise _too_small(row, shape) from e
+            if None in shape and ("fully-defined" in str(e) or "should be defined" in str(e)):  # Keras' words
+                raise KzooError(
+                    f"{row.name} has dense layers behind a Flatten, whose size follows from the input's: give the "
+                    f"height and width, like {row.input_shape}; got {shape}."
+                ) from e
             reason = str(e).strip().splitlines()[0]
             raise KzooError(f"{row.name} can't be built with input shape {shape} and {config}: {reason}") from e
         model = keras.Model(inputs, outputs, name=row.name)

@@ -14,25 +14,36 @@ from keras import KerasTensor, layers
 from kzoo.layers import classifier
 from kzoo.models.inception import conv_norm
 
-conv = partial(conv_norm, scale=False)  # no gamma: the ReLU's next convolution can scale
+# A convolution and a 3x3 average pool that keeps the size, as the functions `conv` and `pool` of the modules.
+Part = Callable[..., KerasTensor]
 
 
-def pool_proj(x: KerasTensor, filters: int, *, name: str) -> KerasTensor:
-    """3x3 average pool, then a 1x1 convolution to `filters` channels, both named after the module `name`."""
-    x = layers.AveragePooling2D(3, 1, padding="same", name=f"{name}_pool")(x)
-    return conv(x, filters, 1, name=f"{name}_pool_proj")
+def average_pool(x: KerasTensor, *, name: str, count_padding: bool = False) -> KerasTensor:
+    """3x3 average pool that keeps the size.
+
+    Args:
+        x: (B, H, W, C).
+        name: Of the layer.
+        count_padding: At the border, divide by 9, counting the padding's zeros, and not by the pixels that there are.
+    """
+    if not count_padding:
+        return layers.AveragePooling2D(3, 1, padding="same", name=name)(x)
+    x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+    return layers.AveragePooling2D(3, 1, name=name)(x)
 
 
 # --- Modules: (B, H, W, C) -> channels as in the comments, on the grid sizes for 299x299 -------------------
 
 
-def module_a(x: KerasTensor, pool_filters: int, *, name: str) -> KerasTensor:
+def module_a(x: KerasTensor, pool_filters: int, *, name: str, conv: Part, pool: Part) -> KerasTensor:
     """Two 3x3 in place of one 5x5 (Figure 5); beside them the authors' code has kept one 5x5.
 
     Args:
         x: (B, 35, 35, C).
         pool_filters: Filters behind the pool.
         name: Of the result, and prefix of the branches.
+        conv: The convolution of the network.
+        pool: Its average pool.
 
     Returns:
         (B, 35, 35, 224 + pool_filters).
@@ -43,10 +54,11 @@ def module_a(x: KerasTensor, pool_filters: int, *, name: str) -> KerasTensor:
     c = conv(x, 64, 1, name=f"{name}_double3x3_reduce")
     c = conv(c, 96, 3, name=f"{name}_double3x3_1")
     c = conv(c, 96, 3, name=f"{name}_double3x3_2")
-    return layers.Concatenate(name=name)([a, b, c, pool_proj(x, pool_filters, name=name)])
+    d = conv(pool(x, name=f"{name}_pool"), pool_filters, 1, name=f"{name}_pool_proj")
+    return layers.Concatenate(name=name)([a, b, c, d])
 
 
-def reduction_a(x: KerasTensor, *, name: str) -> KerasTensor:
+def reduction_a(x: KerasTensor, *, name: str, conv: Part) -> KerasTensor:
     """Reduce 35x35x288 to 17x17x768 (Figure 10)."""
     a = conv(x, 384, 3, stride=2, padding="valid", name=f"{name}_3x3")
     b = conv(x, 64, 1, name=f"{name}_double3x3_reduce")
@@ -55,13 +67,15 @@ def reduction_a(x: KerasTensor, *, name: str) -> KerasTensor:
     return layers.Concatenate(name=name)([a, b, layers.MaxPooling2D(3, 2, name=f"{name}_pool")(x)])
 
 
-def module_b(x: KerasTensor, width: int, *, name: str) -> KerasTensor:
+def module_b(x: KerasTensor, width: int, *, name: str, conv: Part, pool: Part) -> KerasTensor:
     """1x7 and 7x1 in place of 7x7 (Figure 6, n = 7).
 
     Args:
         x: (B, 17, 17, C).
         width: Filters inside the branches.
         name: Of the result, and prefix of the branches.
+        conv: The convolution of the network.
+        pool: Its average pool.
 
     Returns:
         (B, 17, 17, 768).
@@ -75,10 +89,11 @@ def module_b(x: KerasTensor, width: int, *, name: str) -> KerasTensor:
     c = conv(c, width, (1, 7), name=f"{name}_double7x7_2")
     c = conv(c, width, (7, 1), name=f"{name}_double7x7_3")
     c = conv(c, 192, (1, 7), name=f"{name}_double7x7_4")
-    return layers.Concatenate(name=name)([a, b, c, pool_proj(x, 192, name=name)])
+    d = conv(pool(x, name=f"{name}_pool"), 192, 1, name=f"{name}_pool_proj")
+    return layers.Concatenate(name=name)([a, b, c, d])
 
 
-def reduction_b(x: KerasTensor, *, name: str) -> KerasTensor:
+def reduction_b(x: KerasTensor, *, name: str, conv: Part) -> KerasTensor:
     """Reduce 17x17x768 to 8x8x1280."""
     a = conv(x, 192, 1, name=f"{name}_3x3_reduce")
     a = conv(a, 320, 3, stride=2, padding="valid", name=f"{name}_3x3")
@@ -89,7 +104,7 @@ def reduction_b(x: KerasTensor, *, name: str) -> KerasTensor:
     return layers.Concatenate(name=name)([a, b, layers.MaxPooling2D(3, 2, name=f"{name}_pool")(x)])
 
 
-def module_c(x: KerasTensor, *, name: str) -> KerasTensor:
+def module_c(x: KerasTensor, *, name: str, conv: Part, pool: Part) -> KerasTensor:
     """1x3 and 3x1 side by side (Figure 7): 8x8 -> 8x8x2048."""
     a = conv(x, 320, 1, name=f"{name}_1x1")
     b = conv(x, 384, 1, name=f"{name}_3x3_reduce")
@@ -99,13 +114,14 @@ def module_c(x: KerasTensor, *, name: str) -> KerasTensor:
     c = conv(c, 384, 3, name=f"{name}_double3x3")
     c = [conv(c, 384, (1, 3), name=f"{name}_double3x3_left"), conv(c, 384, (3, 1), name=f"{name}_double3x3_right")]
     c = layers.Concatenate(name=f"{name}_double3x3_concat")(c)
-    return layers.Concatenate(name=name)([a, b, c, pool_proj(x, 192, name=name)])
+    d = conv(pool(x, name=f"{name}_pool"), 192, 1, name=f"{name}_pool_proj")
+    return layers.Concatenate(name=name)([a, b, c, d])
 
 
 # --- Network ---------------------------------------------------------------------------------------------
 
 
-def stem(x: KerasTensor, conv: Callable[..., KerasTensor]) -> KerasTensor:
+def stem(x: KerasTensor, conv: Part) -> KerasTensor:
     """The stem: 299x299x3 -> 35x35x192; Inception-ResNet v2 begins in the same way, with its own `conv`."""
     x = conv(x, 32, 3, stride=2, padding="valid", name="stem_1")
     x = conv(x, 32, 3, padding="valid", name="stem_2")
@@ -116,12 +132,17 @@ def stem(x: KerasTensor, conv: Callable[..., KerasTensor]) -> KerasTensor:
     return layers.MaxPooling2D(3, 2, name="stem_pool2")(x)
 
 
-def inception_v3(x: KerasTensor, *, num_classes: int | None) -> KerasTensor:
+def inception_v3(
+    x: KerasTensor, *, num_classes: int | None, count_padding: bool = False, gamma: bool = False
+) -> KerasTensor:
     """Inception v3, with the modules of the authors' code.
 
     Args:
         x: (B, H, W, 3) of at least 75x75.
         num_classes: How many logits; None stops at the features.
+        count_padding: Whether the average pools of the modules count the zeros of the padding, as in torchvision and
+            timm; the authors' code leaves them out.
+        gamma: Whether batch norm has a gamma, as in torchvision and timm; the ReLU's next convolution can scale.
 
     Returns:
         Logits (B, num_classes), or 2,048 features.
@@ -129,14 +150,16 @@ def inception_v3(x: KerasTensor, *, num_classes: int | None) -> KerasTensor:
     Reference:
         Szegedy et al. 2015, arXiv:1512.00567, Table 1.
     """
+    conv = partial(conv_norm, scale=gamma)
+    parts = {"conv": conv, "pool": partial(average_pool, count_padding=count_padding)}
     x = stem(x, conv)
-    x = module_a(x, 32, name="mixed0")
-    x = module_a(x, 64, name="mixed1")
-    x = module_a(x, 64, name="mixed2")
-    x = reduction_a(x, name="mixed3")
+    x = module_a(x, 32, name="mixed0", **parts)
+    x = module_a(x, 64, name="mixed1", **parts)
+    x = module_a(x, 64, name="mixed2", **parts)
+    x = reduction_a(x, name="mixed3", conv=conv)
     for i, width in enumerate((128, 160, 160, 192), 4):
-        x = module_b(x, width, name=f"mixed{i}")
-    x = reduction_b(x, name="mixed8")
-    x = module_c(x, name="mixed9")
-    x = module_c(x, name="mixed10")
+        x = module_b(x, width, name=f"mixed{i}", **parts)
+    x = reduction_b(x, name="mixed8", conv=conv)
+    x = module_c(x, name="mixed9", **parts)
+    x = module_c(x, name="mixed10", **parts)
     return classifier(layers.GlobalAveragePooling2D(name="avg_pool")(x), num_classes)

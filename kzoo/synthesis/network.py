@@ -16,7 +16,7 @@ from kzoo.catalog import Weights, spec
 from kzoo.errors import KzooError, WeightsError, unknown
 from kzoo.graph.ledger import ledger, without_values
 from kzoo.weights import assign, fetch, read, resolve
-from kzoo.weights.assign import best
+from kzoo.weights.assign import best, is_extra
 
 POOLING, PADDING = ("average", "max"), ("replicate", "zeros")
 
@@ -145,8 +145,11 @@ def arrays_for(model: keras.Model, source: Weights) -> dict[str, np.ndarray]:
     variables = {v.path: v for v in model.weights}
     layers = {layer.name: [v.path for v in layer.weights] for layer in model.layers if layer.weights}
     path = fetch(source)
-    _, (found, _, problems) = best(read(path), source.names, variables, layers)
-    problems += [f"unexpected: {p}, shape {a.shape}" for p, a in found.items() if p not in variables]
+    choice = best(read(path), source.names, variables, layers)
+    found = choice.found
+    for name in [n for n in found if n not in variables and is_extra(n, choice, layers)]:
+        del found[name]
+    problems = choice.problems + [f"unexpected: {p}, shape {a.shape}" for p, a in found.items() if p not in variables]
     if problems:
         raise WeightsError("\n  ".join([f"{path} does not fit {model.name}; nothing was loaded.", *problems]))
     if not found:

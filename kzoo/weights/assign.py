@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kzoo.errors import WeightsError
-from kzoo.weights.maps import MAPS, rename
+from kzoo.weights.explain import explanation
+from kzoo.weights.maps import MAPS, from_torch, prefixes, rename, unprefixed
 from kzoo.weights.read import shown
 
 if TYPE_CHECKING:
@@ -20,6 +21,15 @@ FLOATS = ("float32", "float16")  # float16 widens to float32 exactly
 
 # What other versions of Keras call a variable.
 ALIASES = {"depthwise_kernel": "kernel"}
+
+# What a classifier is called elsewhere: the last word of a layer's name that is no number (head.fc, fc.1, dense_2).
+HEAD = re.compile(
+    r"(\w+_)?(fc|head|heads|classifier|classification_head|dense|linear|logits?|output|out|top|predictions?|probs|"
+    r"softmax|cls|clf)(_layer|_head)?(_?\d+)?"
+)
+# Variables of layers. Any other array of a file (a buffer, a counter) may be of no layer of the network.
+OF_LAYERS = re.compile(r"weight|bias|kernel|gamma|beta|running_\w+|moving_\w+|\d+|\w+_kernel|\w+_bias")
+OUTSIDE = {"n_averaged", "mean", "std", "pixel_mean", "pixel_std", "image_mean", "image_std", "step", "epoch"}
 
 
 @dataclass(frozen=True)
@@ -72,24 +82,58 @@ def assign(
     """
     variables = {v.path: v for v in model.weights}
     layers = {layer.name: [v.path for v in layer.weights] for layer in model.layers if layer.weights}
-    names, (found, left_out, problems) = best(arrays, names, variables, layers)
-    notes = []
+    notes = list(getattr(arrays, "notes", ()))
+    wide = [name for name, a in arrays.items() if a.dtype == np.float64]
+    if wide:
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is listed
+            arrays = {name: a.astype("float32") if a.dtype == np.float64 else a for name, a in arrays.items()}
+        notes.append(f"{len(wide)} arrays of {source} are float64; they were rounded to float32.")
+    choice = best(arrays, names, variables, layers)
+    found, left_out, problems = choice.found, choice.left_out, choice.problems
+    if choice.prefix:
+        notes.append(f"The names of {source} begin with '{shown(choice.prefix)}', which was taken off.")
+    extra = [name for name in found if name not in variables and is_extra(name, choice, layers)]
+    if extra:
+        notes.append(f"Left out, of no layer of {model.name}: {', '.join(shown(name) for name in extra)}.")
+        left_out += extra
+        for name in extra:
+            del found[name]
 
     heads = {path for path in variables if is_classifier(path)}
+    dense = behind_flatten(model) - heads
+    fewer = dense_surplus(found, variables)
+    foreign = foreign_heads(found, {*variables, *fewer})
+    if len(foreign) == 1 and not any(is_classifier(p) for p in found):
+        taken = as_classifier(*next(iter(foreign.items())), features=features_of(model))
+        if taken:
+            name, old = next(iter(foreign)), next(iter(foreign.values()))
+            for path in old:
+                del found[path]
+            found.update(taken)
+            foreign = {}
+            notes.append(f"The classifier of {source} is its layer {shown(name)}.")
     new = set()
     if new_classifier is True or (
-        new_classifier is not False and replaced(heads, found, variables, new_classifier == "if missing")
+        new_classifier is not False
+        and replaced(heads, found, variables, new_classifier == "if missing", dense=bool(fewer))
     ):
         new = heads
+    if new and any(p not in found or found[p].shape != tuple(variables[p].shape) for p in dense):
+        new = heads | dense  # another input size, or a file that ends in front of them
     if new or not heads:
-        surplus = [p for p in found if is_classifier(p)]
+        surplus = [p for p in found if is_classifier(p) or p in new or p in fewer]
+        surplus += [p for paths in foreign.values() for p in paths]
         left_out += surplus
         for path in surplus:
             del found[path]
         if new:
-            notes.append(f"The classifier is new, not from {source}: {', '.join(sorted(new))}.")
+            more = " with the dense layers in front of it" if new > heads else ""
+            notes.append(f"The classifier is new{more}, not from {source}: {', '.join(sorted(new))}.")
+            if others := [shown(p) for p in surplus if p not in new and not is_classifier(p)]:
+                notes.append(f"Left out with the classifier of {source}: {', '.join(others)}.")
         elif surplus:
-            notes.append(f"The model has no classifier; that of {source} was left out: {', '.join(surplus)}.")
+            listed = ", ".join(shown(p) for p in surplus)
+            notes.append(f"The model has no classifier; that of {source} was left out: {listed}.")
 
     first = first_kernel(model, variables)
     if adapt_input and first in found and only_channels_differ(found[first].shape, variables[first].shape):
@@ -99,17 +143,40 @@ def assign(
 
     problems += compare(found, variables, new, first)
     if problems:
+        reason = explanation(arrays, found, model, dense=dense, heads=heads)
         count = f"{len(problems)} problem{'s' * (len(problems) > 1)}, nothing was loaded."
-        raise WeightsError("\n  ".join([f"{source} does not fit {model.name}: {count}", *problems]))
+        head = f"{source} does not fit {model.name}: {reason + ' ' if reason else ''}{count}"
+        raise WeightsError("\n  ".join([head, *problems]))
     for path in found:
         variables[path].assign(found[path].astype("float32", copy=False))
-    return Report(tuple(found), tuple(sorted(new)), tuple(left_out), names, tuple(notes))
+    return Report(tuple(found), tuple(sorted(new)), tuple(left_out), choice.names, tuple(notes))
+
+
+@dataclass
+class Choice:
+    """How the arrays of a file were placed.
+
+    Attributes:
+        names: The map of names, None for kzoo's own.
+        prefix: What was taken off the names.
+        short: The names without it.
+        found: {path: array}; a name that no row of the map matches stays as it is.
+        left_out: Names that the map leaves out.
+        problems: A sentence on each array that could not be placed.
+    """
+
+    names: str | None
+    prefix: str
+    short: list[str]
+    found: dict[str, np.ndarray]
+    left_out: list[str]
+    problems: list[str]
 
 
 def best(
     arrays: Mapping[str, np.ndarray], names: str | None, variables: Mapping[str, Any], layers: Mapping[str, list[str]]
-) -> tuple[str | None, tuple[dict[str, np.ndarray], list[str], list[str]]]:
-    """Choose the map of names that fits best: it places most arrays and leaves fewest over.
+) -> Choice:
+    """Choose the prefix and the map of names that fit best: they place most arrays and leave fewest over.
 
     Args:
         arrays: {foreign name: array}.
@@ -118,17 +185,112 @@ def best(
         layers: {layer: paths of its variables}.
 
     Returns:
-        (name of the map, what `placed` makes of the arrays by it).
+        The Choice; of equal ones that with the shortest prefix, and our own names before foreign ones.
     """
     chosen, most = None, None
-    for name in [names] if names is not None else [None, *MAPS]:
-        found, _, problems = item = placed(arrays, name, layers)
-        fit = sum(p in variables and found[p].shape == tuple(variables[p].shape) for p in found)
-        fit -= sum(p not in variables and not is_classifier(p) for p in found) + len(problems)
-        if most is None or fit > most:  # the first of equals: our own names before foreign ones
-            chosen, most = (name, item), fit
-        del found, item  # a map may copy the arrays: no more than two are kept
+    for prefix in prefixes(arrays):
+        short = unprefixed(arrays, prefix)
+        for name in [names] if names is not None else [None, *MAPS]:
+            found, left_out, problems = placed(short, name, layers)
+            fit = sum(p in variables and found[p].shape == tuple(variables[p].shape) for p in found)
+            over = sum(p not in variables and not is_classifier(p) for p in found) + len(problems)
+            if most is None or fit - over > most:
+                chosen, most = Choice(name, prefix, list(short), found, left_out, problems), fit - over
+            if fit == len(variables) and not over:
+                return chosen
+            del found  # a map may copy the arrays: no more than two are kept
     return chosen
+
+
+def is_extra(name: str, choice: Choice, layers: Collection[str]) -> bool:
+    """Return whether an array can't be a layer's: it is no variable of one, and stands beside the network.
+
+    Args:
+        name: Of an array that no variable has.
+        choice: How the others were placed.
+        layers: Names of the model's layers.
+    """
+    module, dot, variable = name.rpartition("." if "." in name else "/")
+    if OF_LAYERS.fullmatch(variable) or module in layers:
+        return False
+    if not dot:
+        return variable in OUTSIDE
+    placed_names = [n for n in choice.short if n not in choice.found]  # what became a path of the model
+    return not any(n.startswith(f"{module}.") or n.startswith(f"{module}/") for n in placed_names)
+
+
+# --- Classifiers and dense layers ------------------------------------------------------------------------
+
+
+def behind_flatten(model: keras.Model) -> set[str]:
+    """Return the paths of the variables behind a Flatten: their number depends on the size of the input."""
+    import keras
+
+    after, found = set(), set()
+    for layer in model.layers:
+        inputs = keras.tree.flatten(layer.input) if not isinstance(layer, keras.layers.InputLayer) else []
+        outputs = {id(t) for t in keras.tree.flatten(layer.output)}
+        if isinstance(layer, keras.layers.Flatten):
+            after |= outputs
+        elif any(id(t) in after for t in inputs):
+            after |= outputs
+            found |= {v.path for v in layer.weights}
+    return found
+
+
+def dense_surplus(found: Mapping[str, np.ndarray], variables: Collection[str]) -> set[str]:
+    """Return the paths of dense layers in front of a classifier (fc1, fc2) that the model does not have."""
+    return {p for p in found if p not in variables and re.fullmatch(r"fc\d+/(kernel|bias)", p)}
+
+
+def features_of(model: keras.Model) -> int | None:
+    """Return the number of features that the model's classifier takes."""
+    kernel = next((v for v in model.weights if v.path == "predictions/kernel"), None)
+    return int(kernel.shape[-2]) if kernel is not None else model.outputs[0].shape[-1]
+
+
+def foreign_heads(found: Mapping[str, np.ndarray], variables: Collection[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Collect the layers that no layer of the model is, and that are called as classifiers are elsewhere.
+
+    Args:
+        found: {path: array}.
+        variables: Paths that are none of such layers.
+
+    Returns:
+        {layer: {path: array}}. A convolution larger than 1x1 is no classifier.
+    """
+    layers = {}
+    for path, array in found.items():
+        layer, dot, _ = path.rpartition("." if "." in path else "/")
+        words = [w for w in re.split(r"[./]", layer) if not w.isdigit()]
+        small = array.ndim < 4 or max(array.shape[:2]) == 1 or max(array.shape[2:]) == 1
+        if path not in variables and dot and words and HEAD.fullmatch(words[-1]) and small and not is_classifier(path):
+            layers.setdefault(layer, {})[path] = array
+    return layers
+
+
+def as_classifier(layer: str, arrays: Mapping[str, np.ndarray], features: int | None) -> dict[str, np.ndarray] | None:
+    """Give the arrays of a foreign classifier our names, if they are those of a dense layer on the model's features.
+
+    Args:
+        layer: The foreign name.
+        arrays: {foreign path: array} of it.
+        features: What the model's classifier takes.
+
+    Returns:
+        {"predictions/kernel": array, "predictions/bias": array}, None if they do not fit.
+    """
+    torch = any(path == f"{layer}.weight" for path in arrays)
+    result = {}
+    for path, array in arrays.items():
+        variable = path[len(layer) + 1 :]
+        if torch:
+            variable, array = from_torch(variable, array, norm=False)
+        result[f"predictions/{ {'0': 'kernel', '1': 'bias'}.get(variable, variable) }"] = array
+    kernel, bias = result.get("predictions/kernel"), result.get("predictions/bias")
+    if kernel is None or kernel.ndim != 2 or kernel.shape[0] != features or len(result) != 1 + (bias is not None):
+        return None
+    return result if bias is None or bias.shape == kernel.shape[1:] else None
 
 
 def placed(
@@ -204,7 +366,12 @@ def compare(
 
 
 def replaced(
-    heads: Collection[str], found: Mapping[str, np.ndarray], variables: Mapping[str, Any], may_be_missing: bool
+    heads: Collection[str],
+    found: Mapping[str, np.ndarray],
+    variables: Mapping[str, Any],
+    may_be_missing: bool,
+    *,
+    dense: bool = False,
 ) -> bool:
     """Return whether the file's classifier is for another number of classes, or is missing and may be.
 
@@ -213,10 +380,14 @@ def replaced(
         found: {path: array}.
         variables: {path: variable} of the model.
         may_be_missing: The answer for a file without a classifier.
+        dense: Whether the file has dense layers in front of its classifier that the model has not; then the classifier
+            takes other features.
     """
     given = [p for p in heads if p in found]
     if not given:
         return may_be_missing
+    if dense and may_be_missing:
+        return True
     return all(other_classes(found[p].shape, variables[p].shape) for p in given)
 
 

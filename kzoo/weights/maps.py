@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from kzoo.catalog import Preprocessing
+from kzoo.catalog.pretrained import TORCH_INPUT
 from kzoo.errors import WeightsError
 from kzoo.weights.read import shown
 
@@ -27,10 +30,17 @@ class Names:
     Attributes:
         rows: See the top of this module; the first row that matches counts.
         variables: "keras" (layer/variable) or "torch" (layer.variable).
+        preprocessing: How the source of these names prepares pictures, for a file of unknown hash; None if files with
+            these names do not agree.
+        config: Architecture -> the keywords with which it computes what the source's network computes.
+        advice: A sentence on the preprocessing, for a source that has more than one.
     """
 
     rows: tuple[tuple, ...]
     variables: str = "keras"
+    preprocessing: Preprocessing | None = None
+    config: Mapping[str, Mapping] = field(default_factory=dict)
+    advice: str = ""
 
 
 ANY = (r"(.+)", "{1}")  # the last row of a source whose names are ours
@@ -114,7 +124,20 @@ def numbered(layers: Sequence[str]) -> tuple[tuple, ...]:
 
 CLASSIFIER = (r"fc|last_linear", "predictions")
 
-TORCH_RESNET = Names(
+
+def torch_names(rows: Iterable[tuple], preprocessing: Preprocessing = TORCH_INPUT, **more: Any) -> Names:
+    """Make the map of a network of torchvision or timm, with its preprocessing; `more` as in `Names`."""
+    return Names(tuple(rows), "torch", preprocessing, **more)
+
+
+# torchvision's own weights of GoogLeNet and Inception v3 were trained on pixels in -1..1; their networks convert what
+# is prepared as for the others (transform_input). A state_dict does not say whether its network did.
+TRANSFORMED = (
+    "Weights that were fine-tuned from torchvision's own (transform_input=True) need "
+    "preprocessing=kzoo.Preprocessing(crop=0.875)."
+)
+
+TORCH_RESNET = torch_names(
     (
         (r"(conv|bn)1", "conv1_{1}"),
         (r"layer(\d)\.(\d{1,6})\.conv(\d)", "conv{1+1}_block{2+1}_{3}_conv"),
@@ -123,7 +146,6 @@ TORCH_RESNET = Names(
         (r"layer(\d)\.(\d{1,6})\.downsample\.1", "conv{1+1}_block{2+1}_0_bn"),
         CLASSIFIER,
     ),
-    "torch",
 )
 GOOGLENET_BRANCHES = {
     "branch1": "1x1",
@@ -133,7 +155,7 @@ GOOGLENET_BRANCHES = {
     "branch3.1": "5x5",
     "branch4.1": "pool_proj",
 }
-TORCH_GOOGLENET = Names(
+TORCH_GOOGLENET = torch_names(
     (
         (r"conv1\.(conv|bn)", "conv1_7x7_{1}"),
         (r"conv2\.(conv|bn)", "conv2_3x3_reduce_{1}"),
@@ -145,7 +167,7 @@ TORCH_GOOGLENET = Names(
         (r"aux\d\..+", None),  # of the training
         CLASSIFIER,
     ),
-    "torch",
+    advice=TRANSFORMED,
 )
 
 INCEPTION_V3_STEM = {"Conv2d_1a_3x3": 1, "Conv2d_2a_3x3": 2, "Conv2d_2b_3x3": 3, "Conv2d_3b_1x1": 4, "Conv2d_4a_3x3": 5}
@@ -211,11 +233,11 @@ INCEPTION_V3_BRANCHES = {
         "branch_pool": "pool_proj",
     },
 }
-TORCH_INCEPTION_V3 = Names(
+TORCH_INCEPTION_V3 = torch_names(
     (
-        *((rf"{theirs}\.(conv|bn)", f"stem_{i}_{{1}}", "unit_gamma") for theirs, i in INCEPTION_V3_STEM.items()),
+        *((rf"{theirs}\.(conv|bn)", f"stem_{i}_{{1}}") for theirs, i in INCEPTION_V3_STEM.items()),
         *(
-            (rf"Mixed_{module}\.{branch}\.(conv|bn)", f"mixed{i}_{ours}_{{1}}", "unit_gamma")
+            (rf"Mixed_{module}\.{branch}\.(conv|bn)", f"mixed{i}_{ours}_{{1}}")
             for kind, branches in INCEPTION_V3_BRANCHES.items()
             for module, i in INCEPTION_V3_MODULES.items()
             if re.fullmatch(kind, module)
@@ -224,7 +246,9 @@ TORCH_INCEPTION_V3 = Names(
         (r"AuxLogits\..+", None),
         CLASSIFIER,
     ),
-    "torch",
+    # torch's average pools count the zeros of the padding, and its batch norm has a gamma.
+    config={"kzoo.models.inception_v3:inception_v3": {"count_padding": True, "gamma": True}},
+    advice=TRANSFORMED,
 )
 
 # timm's Inception v4 is one sequence, features.0 to features.21.
@@ -305,7 +329,7 @@ INCEPTION_V4_MODULES = (
         },
     ),
 )
-TIMM_INCEPTION_V4 = Names(
+TIMM_INCEPTION_V4 = torch_names(
     (
         *(
             (rf"features\.{re.escape(theirs)}\.(conv|bn)", f"{ours}_{{1}}")
@@ -319,7 +343,7 @@ TIMM_INCEPTION_V4 = Names(
         ),
         (r"last_linear|fc", "predictions", "without_background"),
     ),
-    "torch",
+    Preprocessing(crop=0.875, interpolation="bicubic"),
 )
 
 VGG_BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -343,7 +367,7 @@ def torch_vgg(depth: int, batch_norm: bool) -> Names:
             i += 3 if batch_norm else 2
         i += 1
     rows += [(r"classifier\.0", "fc1", "flat 7 7"), (r"classifier\.3", "fc2"), (r"classifier\.6", "predictions")]
-    return Names(tuple(rows), "torch")
+    return torch_names(rows)
 
 
 def torch_squeezenet(fires: Sequence[int]) -> Names:
@@ -352,14 +376,13 @@ def torch_squeezenet(fires: Sequence[int]) -> Names:
     Args:
         fires: The numbers in the sequence `features` that fire2 to fire9 have.
     """
-    return Names(
+    return torch_names(
         (
             (r"features\.0", "conv1"),
             *((rf"features\.{theirs}\.squeeze", f"fire{i}_squeeze1x1") for i, theirs in enumerate(fires, 2)),
             *((rf"features\.{theirs}\.(expand[13]x[13])", f"fire{i}_{{1}}") for i, theirs in enumerate(fires, 2)),
             (r"classifier\.1", "predictions"),
         ),
-        "torch",
     )
 
 
@@ -468,8 +491,6 @@ def rename(arrays: Mapping[str, np.ndarray], names: str | Names | None) -> Renam
 def split(name: str, variables: str) -> tuple[str, str]:
     """Split the name of an array into (layer, variable); `variables` as in `Names`."""
     layer, _, variable = name.rpartition("." if variables == "torch" else "/")
-    if variables == "torch" and layer.startswith("module."):  # what torch's DataParallel puts in front
-        layer = layer.removeprefix("module.")
     return layer, variable
 
 
@@ -518,6 +539,75 @@ def fill(match: re.Match, field: re.Match) -> str:
     """Return the text for {1} or {1+1} in our name."""
     text = match[int(field[1])]
     return str(int(text) + int(field[2])) if field[2] else text
+
+
+# --- Prefixes, and the map of a file by its names alone -------------------------------------------------------
+
+SHARE = 0.6  # of the names, which a prefix has in common, and which the map of a file knows
+
+
+def prefixes(names: Iterable[str]) -> list[str]:
+    """List what most of the names begin with: wrappers put their own name in front of a network's.
+
+    Args:
+        names: Foreign names of arrays.
+
+    Returns:
+        "", then longer and longer prefixes with their separator, such as "module." and "module._orig_mod.".
+
+    Example:
+        >>> prefixes(["module.model.a.weight", "module.model.b.weight", "n_averaged"])
+        ['', 'module.', 'module.model.']
+    """
+    names, found, prefix = list(names), [""], ""
+    while True:
+        counts = {}
+        for name in names:
+            if name.startswith(prefix) and (match := re.match(r"[^./]+[./]", name[len(prefix) :])):
+                counts[match[0]] = counts.get(match[0], 0) + 1
+        most = max(counts, key=counts.get, default="")
+        if not most or counts[most] < SHARE * len(names) or len(found) > 8:
+            return found
+        prefix += most
+        found.append(prefix)
+
+
+def unprefixed(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Take a prefix off the names that have it; the others stay, unless the short name is taken."""
+    if not prefix:
+        return dict(arrays)
+    inside = {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
+    outside = {name: a for name, a in arrays.items() if not name.startswith(prefix)}
+    return {**{name if name not in inside else f"../{name}": a for name, a in outside.items()}, **inside}
+
+
+def recognise(names: Iterable[str]) -> str | None:
+    """Find the map of a file by its names alone, among those that bring a preprocessing.
+
+    Args:
+        names: Foreign names of arrays.
+
+    Returns:
+        A key of MAPS: the one with the most rows that match and the fewest names that none matches. None if no map
+        knows most of the names.
+
+    Example:
+        >>> recognise(["model.layer1.0.conv1.weight", "model.layer1.0.bn1.bias", "model.fc.bias"])
+        'torch_resnet'
+    """
+    names = [name for name in names if not name.endswith("num_batches_tracked")]
+    best, most = None, (0, 0)
+    for prefix in prefixes(names):
+        short = list(unprefixed(dict.fromkeys(names), prefix))
+        for key, table in MAPS.items():
+            if table.preprocessing is None:
+                continue
+            layers = [split(name, table.variables)[0] for name in short]
+            known = [layer for layer in layers if any(re.fullmatch(row[0], layer) for row in table.rows)]
+            score = len(known) - (len(layers) - len(known)), -len(table.rows)
+            if len(known) >= SHARE * len(layers) and score > most:
+                best, most = key, score
+    return best
 
 
 # --- Axes and values -------------------------------------------------------------------------------------
@@ -590,21 +680,7 @@ def without_background(target: str, variable: str, array: np.ndarray) -> dict[st
     return {f"{target}/{variable}": array[..., 1:] if array.shape[-1] == 1001 else array}
 
 
-def unit_gamma(target: str, variable: str, array: np.ndarray) -> dict[str, np.ndarray]:
-    """Drop gamma where it is 1, for networks whose batch norm has none.
-
-    Raises:
-        ValueError: It is not 1.
-    """
-    if variable != "gamma":
-        return {f"{target}/{variable}": array}
-    if not (array == 1).all():
-        raise ValueError("this network's batch norm has no gamma, and this one is not 1")
-    return {}
-
-
 CHANGES = {
-    "unit_gamma": unit_gamma,
     "dense": dense,
     "flat": flat,
     "folded": folded,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickletools
 import re
 import struct
 import subprocess
@@ -31,6 +32,9 @@ FORMATS = {
     ".pth": "pth",
     ".pt": "pth",
     ".th": "pth",
+    ".bin": "pth",
+    ".ckpt": "pth",
+    ".pth.tar": "pth",
 }
 
 # What a file of n bytes may unpack to. Weights hardly compress; zeros do, hence the floor.
@@ -72,12 +76,31 @@ DAMAGE = (
 )
 
 
+class Arrays(dict):
+    """{name: array} of a file, and `notes`: a sentence on each thing that was chosen or left out in reading it."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray] | None = None, notes: Sequence[str] = ()) -> None:
+        super().__init__(arrays or {})
+        self.notes = tuple(notes)
+
+
+def format_of(path: str | os.PathLike) -> str | None:
+    """Return the format of a file by its suffix, None for an unknown one.
+
+    Example:
+        >>> format_of("a/best.pth.tar"), format_of("model.weights.h5"), format_of("notes.txt")
+        ('pth', 'hdf5', None)
+    """
+    name = Path(path).name.lower()
+    return next((kind for suffix, kind in FORMATS.items() if name.endswith(suffix) and name != suffix), None)
+
+
 def bound(path: str | os.PathLike) -> int:
     """Return the bytes that the arrays of a file may have, from the size of the file."""
     return max(FLOOR, RATIO * os.path.getsize(path))
 
 
-def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read(path: str | os.PathLike) -> Arrays:
     """Read all arrays of a weights file.
 
     Names are the file's; for Keras' files `<layer>/<variable>`, or `<layer>/<number>` where the file only numbers a
@@ -87,13 +110,13 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         path: A file with one of the suffixes in FORMATS.
 
     Returns:
-        {name: array}, in the file's order.
+        {name: array}, in the file's order, with `notes` on what was chosen or left out.
 
     Raises:
         WeightsError: One line with the file's name: it is missing, corrupt, unsafe or of an unknown format.
     """
     path = Path(path)
-    kind = FORMATS.get(path.suffix.lower())
+    kind = format_of(path)
     if kind is None:
         raise WeightsError(f"{path}: '{path.suffix}' is not a weights format; known are {', '.join(FORMATS)}.")
     try:
@@ -114,7 +137,30 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise WeightsError(f"{path} can't be read as {kind}: {shown(str(e).partition(chr(10))[0])}.") from e
     if not arrays:
         raise WeightsError(f"{path}: it holds no arrays.")
-    return arrays
+    return arrays if isinstance(arrays, Arrays) else Arrays(arrays)
+
+
+def names_of(path: str | os.PathLike) -> list[str]:
+    """Read the names of the arrays of a file whose format other libraries than Keras use, without the arrays.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The names; none for a format of Keras, or for a file that can't be read: `read` says why.
+    """
+    kind = format_of(path)
+    try:
+        if kind == "npz":
+            with zipfile.ZipFile(path) as z:
+                return [name.removesuffix(".npy") for name in z.namelist()[:MEMBERS]]
+        if kind == "safetensors":
+            return list(safetensors_header(path)[0])
+        if kind == "pth":
+            return list(read_pth(path, data=False))
+    except (WeightsError, *DAMAGE):
+        pass
+    return []
 
 
 def shown(text: object, length: int = 200) -> str:
@@ -126,13 +172,11 @@ def shown(text: object, length: int = 200) -> str:
 # --- Through the worker ----------------------------------------------------------------------------------
 
 
-def worker(
-    kind: str, path: str | os.PathLike, budget: int, seconds: float, limit: int
-) -> tuple[dict[str, np.ndarray], str | None]:
+def worker(kind: str, path: str | os.PathLike, *, budget: int, seconds: float, limit: int) -> tuple[Arrays, str | None]:
     """Read a file by worker.py in a process of its own.
 
     Args:
-        kind: "hdf5" or "torch".
+        kind: "hdf5", "torch", or "torch_names" for names without values.
         path: The file.
         budget: Bytes of memory that the process may use.
         seconds: Time limit.
@@ -172,7 +216,10 @@ def worker(
         data = folder / "data.bin"
         if data.stat().st_size > limit:
             raise WeightsError("the reader left more than it may; the file is corrupt or malicious.")
-        return {a["name"]: take(data, a["dtype"], a["shape"], a["offset"]) for a in index["arrays"]}, index["config"]
+        if kind == "torch_names":
+            return Arrays({a["name"]: np.empty(0) for a in index["arrays"]}), None
+        arrays = {a["name"]: take(data, a["dtype"], a["shape"], a["offset"]) for a in index["arrays"]}
+        return Arrays(arrays, index["notes"]), index["config"]
 
 
 def width(dtype: str) -> int:
@@ -229,7 +276,7 @@ def read_hdf5(path: str | os.PathLike, limit: int | None = None) -> dict[str, np
     with open(path, "rb") as f:
         if f.read(8) != b"\x89HDF\r\n\x1a\n":
             raise WeightsError("it is not an HDF5 file.")
-    arrays, config = worker("hdf5", path, 768 << 20, seconds_for(path, 30), limit or bound(path))
+    arrays, config = worker("hdf5", path, budget=768 << 20, seconds=seconds_for(path, 30), limit=limit or bound(path))
     if config is not None:
         check_config(parse_json(config))
     return arrays
@@ -444,6 +491,25 @@ TYPES = {
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Read Hugging Face's format: the length of a header, the header as JSON, then the arrays, end to end."""
+    header, start = safetensors_header(path)
+    return {
+        name: take(path, TYPES[entry["dtype"]], entry["shape"], start + entry["data_offsets"][0])
+        for name, entry in header.items()
+    }
+
+
+def safetensors_header(path: str | os.PathLike) -> tuple[dict[str, dict], int]:
+    """Read and check the header of a safetensors file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        ({name: entry}, the first byte of the arrays).
+
+    Raises:
+        WeightsError: It does not describe plain arrays that fill the file.
+    """
     size = os.path.getsize(path)
     with open(path, "rb") as f:
         start = f.read(8)
@@ -477,10 +543,7 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if end != size - 8 - length:
         raise WeightsError(f"its arrays take {end:,} bytes; the file stores {size - 8 - length:,}.")
 
-    return {
-        name: take(path, TYPES[entry["dtype"]], entry["shape"], 8 + length + entry["data_offsets"][0])
-        for name, entry in header.items()
-    }
+    return header, 8 + length
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -503,20 +566,100 @@ def parse_json(text: str | bytes) -> Any:
 # --- PyTorch ---------------------------------------------------------------------------------------------
 
 
-def read_pth(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read a PyTorch state_dict by torch's weights-only loader. Needs torch."""
+# Roots of what a state_dict is pickled from, which torch's loader judges. A network's modules are no part of it.
+PLAIN = re.compile(
+    r"(collections|numpy|builtins|__builtin__|_codecs|copy_reg|copyreg)\..*|torch\.(?!nn\.(modules|parallel)\.|optim\.).*"
+)
+
+
+def pickled_class(pickled: bytes) -> str | None:
+    """Find a class in a pickle that no state_dict holds. The opcodes are read as data, nothing is made from them.
+
+    Args:
+        pickled: The pickle; what follows it does no harm.
+
+    Returns:
+        Its name with its module, such as "torchvision.models.resnet.ResNet"; None if there is none.
+    """
+    texts = []  # the strings that the opcodes in front have pushed
+    try:
+        for opcode, argument, _ in pickletools.genops(pickled):
+            found = None
+            if opcode.name == "GLOBAL":
+                found = argument.replace(" ", ".")
+            elif opcode.name == "STACK_GLOBAL" and len(texts) > 1:
+                found = ".".join(texts[-2:])
+            if found and not PLAIN.fullmatch(found):
+                return found
+            if isinstance(argument, str) and opcode.name != "GLOBAL":
+                texts.append(argument)
+            elif opcode.name not in ("MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT"):
+                texts = []
+    except Exception:  # whatever a damaged pickle makes of the reader: torch's loader says what is wrong
+        pass
+    return None
+
+
+def read_pth(path: str | os.PathLike, *, data: bool = True) -> Arrays:
+    """Read a PyTorch state_dict, alone or in a checkpoint, by torch's weights-only loader. Needs torch.
+
+    Args:
+        path: The file.
+        data: Whether to read the values, too; without them all arrays are empty.
+    """
     from importlib.util import find_spec
 
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as z:
+            members = checked_members(z, path)
+            if any(name.split("/")[1:] == ["constants.pkl"] or name.split("/")[1:2] == ["code"] for name in members):
+                raise WeightsError(
+                    "it is a TorchScript archive (torch.jit.save), which holds a program; save the weights alone: "
+                    "torch.save(torch.jit.load(path).state_dict(), 'x.pth')."
+                )
+            # torch never compresses members; a compressed one would be unpacked inside torch's C++ code.
+            if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
+                raise WeightsError("it holds compressed members; torch.save writes none.")
+            pickles = [info for name, info in members.items() if name.split("/")[1:] == ["data.pkl"]]
+            pickled = member(z, pickles[0], HEADER) if pickles else b""
+            found = pickled_class(pickled)
+    else:
+        with open(path, "rb") as f:  # three short pickles stand in front: a number, the version, the system
+            pickled = f.read(HEADER)
+        found = next((c for part in parts_of(pickled) if (c := pickled_class(part))), None)
+    if found:
+        raise WeightsError(
+            f"it holds a pickled {shown(found)}, a Python object and not a tensor; save the weights alone: "
+            "torch.save(model.state_dict(), 'x.pth')."
+        )
     if find_spec("torch") is None:
         raise WeightsError(
             "reading PyTorch's files needs torch, which is not installed (pip install torch). Or convert it "
             "elsewhere: safetensors.torch.save_file(torch.load(path, weights_only=True), 'x.safetensors')."
         )
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as z:
-            members = checked_members(z, path)
-            # torch never compresses members; a compressed one would be unpacked inside torch's C++ code.
-            if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
-                raise WeightsError("it holds compressed members; torch.save writes none.")
-    arrays, _ = worker("torch", path, (512 << 20) + 3 * os.path.getsize(path), seconds_for(path, 120), bound(path))
+    arrays, _ = worker(
+        "torch" if data else "torch_names",
+        path,
+        budget=(512 << 20) + 3 * os.path.getsize(path),
+        seconds=seconds_for(path, 120),
+        limit=bound(path),
+    )
     return arrays
+
+
+def parts_of(data: bytes, most: int = 5) -> list[bytes]:
+    """Divide pickles that follow each other, as in torch's old format; no more than `most`, the last with the rest."""
+    parts = []
+    while data and len(parts) < most:
+        parts.append(data)
+        end = 0
+        try:
+            for opcode, _, position in pickletools.genops(data):
+                if opcode.name == "STOP":
+                    end = position + 1
+        except Exception:
+            break
+        if not end:
+            break
+        data = data[end:]
+    return parts

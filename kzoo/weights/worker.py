@@ -1,17 +1,20 @@
 """Reads one foreign file in a process of its own, with a limit on memory, and leaves plain bytes behind.
 
-Run by `kzoo.weights.read`, never imported: `python worker.py KIND FILE FOLDER LIMIT BUDGET`, KIND "hdf5" or "torch".
+Run by `kzoo.weights.read`, never imported: `python worker.py KIND FILE FOLDER LIMIT BUDGET`, KIND "hdf5", "torch", or
+"torch_names", which leaves out the arrays' bytes.
 The C library under h5py can overflow on a crafted file and torch's reader can be made to allocate anything, so neither
 runs beside the user's model. It imports the standard library, NumPy and the one library that it needs, not Keras.
 
 Leaves in FOLDER data.bin (little-endian arrays, one after the other) and index.json ({"arrays": [{name, dtype, shape,
-offset}], "config": the file's model_config or null}); for a file that it refuses error.txt, one line, and status 3.
+offset}], "config": the file's model_config or null, "notes": sentences on what was left out}); for a file that it
+refuses error.txt, one line, and status 3.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -33,7 +36,7 @@ def main(kind: str, path: str, folder: str, limit: str, budget: str) -> int:
     """Read a file and leave its arrays, or the reason why not; the arguments are those of the command line.
 
     Args:
-        kind: "hdf5" or "torch".
+        kind: "hdf5", "torch" or "torch_names".
         path: The file.
         folder: Where to write.
         limit: Bytes that all arrays may have.
@@ -45,10 +48,10 @@ def main(kind: str, path: str, folder: str, limit: str, budget: str) -> int:
     try:
         with open(os.path.join(folder, "data.bin"), "wb") as out:
             write = Writer(out, int(limit))
-            reader = {"hdf5": read_hdf5, "torch": read_torch}[kind]
-            config = reader(path, write, int(budget))
+            readers = {"hdf5": read_hdf5, "torch": read_torch, "torch_names": read_torch_names}
+            more = readers[kind](path, write, int(budget))
         with open(os.path.join(folder, "index.json"), "w") as f:
-            json.dump({"arrays": write.index, "config": config}, f)
+            json.dump({"arrays": write.index, "config": None, "notes": [], **more}, f)
     except Exception as e:
         reason = str(e) if isinstance(e, Refused) else f"{type(e).__name__}: {e}"
         with open(os.path.join(folder, "error.txt"), "w") as f:
@@ -108,7 +111,7 @@ def size(shape: Iterable[int], itemsize: int) -> int:
 # --- HDF5 ------------------------------------------------------------------------------------------------
 
 
-def read_hdf5(path: str, write: Writer, budget: int) -> str | None:
+def read_hdf5(path: str, write: Writer, budget: int) -> dict:
     """Read a Keras file in HDF5.
 
     Args:
@@ -117,7 +120,7 @@ def read_hdf5(path: str, write: Writer, budget: int) -> str | None:
         budget: As in `main`.
 
     Returns:
-        The file's model_config, or None.
+        {"config": the file's model_config, or None}.
     """
     os.environ["HDF5_PLUGIN_PATH"] = ""  # filters are native code
     import h5py
@@ -132,7 +135,7 @@ def read_hdf5(path: str, write: Writer, budget: int) -> str | None:
         else:
             numbered(h5py, f, datasets, write)
         config = texts(h5py, f, "model_config")
-    return config[0] if config else None
+    return {"config": config[0] if config else None}
 
 
 def scan(h5py: ModuleType, group: h5py.Group, prefix: str, datasets: dict[str, h5py.Dataset], depth: int = 0) -> None:
@@ -225,6 +228,8 @@ def listed(h5py: ModuleType, group: h5py.Group, name: str) -> list[str]:
 def legacy(h5py: ModuleType, root: h5py.Group, prefix: str, datasets: dict[str, h5py.Dataset], write: Writer) -> None:
     """Read a file of Keras 1 or 2: the attributes layer_names and weight_names give the order.
 
+    The variables of a model that is a layer of another (a backbone in a Sequential) get the names of their own layers.
+
     Args:
         h5py: The package.
         root: The group of the layers.
@@ -236,11 +241,14 @@ def legacy(h5py: ModuleType, root: h5py.Group, prefix: str, datasets: dict[str, 
         group = root.get(layer)
         if not isinstance(group, h5py.Group):
             raise Refused(f"it lists the layer '{layer}' and does not hold it")
-        for i, weight in enumerate(listed(h5py, group, "weight_names")):
+        weights = listed(h5py, group, "weight_names")
+        owners = ["/".join(weight.split("/")[-2:-1]) for weight in weights]
+        nested = len(set(owners)) > 1 and all(owners)
+        for i, (weight, owner) in enumerate(zip(weights, owners, strict=True)):
             path = f"{prefix}{layer}/{weight}"
             if path not in datasets:
                 raise Refused(f"it lists the array '{path}' and does not hold it")
-            copy(f"{layer}/{variable(weight, i)}", datasets[path], write)
+            copy(f"{owner if nested else layer}/{variable(weight, i)}", datasets[path], write)
 
 
 SUFFIXES = {
@@ -314,29 +322,129 @@ def copy(name: str, d: h5py.Dataset, write: Writer) -> None:
 # --- torch -----------------------------------------------------------------------------------------------
 
 
-def read_torch(path: str, write: Writer, budget: int) -> None:
-    """Read a state_dict by torch's weights-only loader; arguments as in `read_hdf5`."""
+# Where a checkpoint keeps the weights, beside the optimiser and the rest; of several the first. The averaged weights
+# (EMA) are those that such a training measures and publishes.
+STATES = (
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "weights",
+    "params",
+)
+DEPTH = 4  # dictionaries within dictionaries
+
+
+def read_torch(path: str, write: Writer, budget: int, *, data: bool = True) -> dict:
+    """Read a state_dict, alone or in a checkpoint, by torch's weights-only loader; arguments as in `read_hdf5`.
+
+    Args:
+        path: The file.
+        write: Takes the arrays.
+        budget: As in `main`.
+        data: Whether to write the bytes of the arrays.
+
+    Returns:
+        {"notes": sentences on what was chosen and left out}.
+    """
     import torch
 
     limit_memory(budget)
-    state = torch.load(path, map_location="cpu", weights_only=True)  # never without weights_only
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-            break
-    if not isinstance(state, dict) or not state:
-        raise Refused(f"it holds a {type(state).__name__}, not a state_dict (names and tensors)")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)  # never without weights_only
+    except Exception as e:
+        raise Refused(reason_of(e)) from e
+    state, notes = state_of(state, torch)
     for name, t in state.items():
-        if not isinstance(name, str) or not isinstance(t, torch.Tensor):
-            raise Refused(f"it holds {name!r}: {type(t).__name__}, not only names and tensors")
         if t.layout != torch.strided or t.is_quantized or t.device.type != "cpu" or t.is_complex():
             raise Refused(f"'{name}' is not a plain dense tensor")
         t = t.detach()  # a Parameter, which NumPy does not take
         nbytes = size(t.shape, t.element_size())
         dtype = "bfloat16" if t.dtype == torch.bfloat16 else None
         write.declare(name, dtype or t[()].flatten()[:0].numpy().dtype.newbyteorder("<").str, t.shape, nbytes)
-        t = t.contiguous()
-        write.out.write((t.view(torch.int16) if dtype else t).numpy().tobytes())
+        if data:
+            t = t.contiguous()
+            write.out.write((t.view(torch.int16) if dtype else t).numpy().tobytes())
+    return {"notes": notes}
+
+
+def read_torch_names(path: str, write: Writer, budget: int) -> dict:
+    """Read the names, types and shapes only; arguments as in `read_torch`."""
+    return read_torch(path, write, budget, data=False)
+
+
+def state_of(found: object, torch: ModuleType) -> tuple[dict, list[str]]:
+    """Find the names and tensors in what a file holds.
+
+    Args:
+        found: What torch.load gave: a state_dict, or a checkpoint with one in it.
+        torch: The package.
+
+    Returns:
+        ({name: tensor}, sentences on what was chosen and left out).
+
+    Raises:
+        Refused: There are no tensors by name.
+    """
+    where, left = [], []
+    for _ in range(DEPTH):
+        if not isinstance(found, dict) or not found:
+            raise Refused(f"it holds a {type(found).__name__}, not a state_dict (names and tensors)")
+        inner = [k for k in STATES if isinstance(found.get(k), dict) and found[k]]
+        tensors = {k: t for k, t in found.items() if isinstance(k, str) and isinstance(t, torch.Tensor)}
+        others = [k for k in found if k not in tensors]
+        if not inner and not tensors:  # a name of its own: the only entry that holds tensors
+            inner = [k for k in others if holds_tensors(found[k], torch)]
+            if len(inner) != 1:
+                kinds = ", ".join(f"{k!r}: {type(found[k]).__name__}" for k in others[:5])
+                raise Refused(f"it holds {kinds}, not a state_dict (names and tensors)")
+        if not inner:
+            left += [".".join((*where, str(k))) for k in others]
+            break
+        left += [".".join((*where, str(k))) for k in found if k != inner[0]]
+        where.append(str(inner[0]))
+        found = found[inner[0]]
+    else:
+        raise Refused(f"its dictionaries are nested deeper than {DEPTH}")
+    notes = []
+    if where:
+        notes.append(f"The weights are those under '{'.'.join(where)}' of the checkpoint")
+    if left:
+        more = f" and {len(left) - 12} more" if len(left) > 12 else ""
+        notes.append(f"Left out of the checkpoint: {', '.join(left[:12])}{more}")
+    return tensors, [ascii(note)[1:-1] + "." for note in notes]
+
+
+def holds_tensors(item: object, torch: ModuleType) -> bool:
+    """Return whether an item is a dictionary with tensors by name, or with such a dictionary in it."""
+    for _ in range(DEPTH):
+        if not isinstance(item, dict):
+            return False
+        if any(isinstance(t, torch.Tensor) and t.ndim for t in item.values()):
+            return True
+        item = next((v for k, v in item.items() if k in STATES), None)
+    return False
+
+
+def reason_of(error: Exception) -> str:
+    """Return why torch's weights-only loader refuses a file, without its advice to switch the safety off."""
+    text = str(error)
+    if match := re.search(r"Unsupported (?:global|class)\W+(?:GLOBAL )?([\w.]+)|GLOBAL ([\w.]+)", text):
+        return (
+            f"it holds a pickled {match[1] or match[2]}, a Python object and not a tensor; save the weights alone: "
+            "torch.save(model.state_dict(), 'x.pth')"
+        )
+    if match := re.search(r"Unsupported operand \d+", text):
+        return f"it is damaged, or is not what torch.save writes ({match[0]})"
+    lines = [line.strip() for line in text.split("WeightsUnpickler error:")[-1].splitlines() if line.strip()]
+    first = next((line for line in lines if not re.search("weights_only|trust|safe_globals", line)), "")
+    return f"torch's weights-only loader refuses it ({type(error).__name__}{': ' + first[:200] if first else ''})"
 
 
 if __name__ == "__main__":

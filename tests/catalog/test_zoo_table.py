@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 import kzoo
+from kzoo.catalog.fingerprints import FINGERPRINTS
 from kzoo.errors import KzooError
+from kzoo.graph.ledger import without_values
+from kzoo.weights.explain import fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,3 +46,11 @@ def test_the_manual_has_it(zoo_table):
 @pytest.mark.parametrize("name", kzoo.list_models())
 def test_no_layer_of_the_zoo_is_unknown(name):
     assert [(r.name, r.kind, r.unknown) for r in kzoo.ledger(name).rows if r.unknown] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", kzoo.list_models())
+def test_fingerprints_are_those_of_the_networks(name):
+    """By them a weights file that fits another row is found."""
+    model = without_values(lambda: kzoo.build(name))
+    assert fingerprint((v.path, v.shape) for v in model.weights) == FINGERPRINTS[name]

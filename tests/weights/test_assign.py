@@ -62,10 +62,6 @@ def nan(a, value=np.nan):
             "not finite: conv1_bn/beta holds 1 NaN or infinite values of 16",
         ),
         (lambda a: {**a, "conv1_bn/beta": nan(a["conv1_bn/beta"], -np.inf)}, "not finite: conv1_bn/beta"),
-        (
-            lambda a: {**a, "conv1_bn/beta": a["conv1_bn/beta"].astype("float64")},
-            "wrong type: conv1_bn/beta is float64, expected float32",
-        ),
         (lambda a: {**a, "conv1_bn/beta": np.ones(16, "int32")}, "wrong type: conv1_bn/beta is int32"),
         (lambda a: {**a, "conv1_bn/beta": np.ones(16, "complex64")}, "wrong type: conv1_bn/beta is complex64"),
         (lambda a: {**a, "conv1_bn/1": a["conv1_bn/beta"]}, "conv1_bn/beta: given twice"),
@@ -89,7 +85,7 @@ def test_nothing_or_all(model, arrays, change, message):
 
 
 def test_everything_is_listed(model, arrays):
-    broken = {k: v[:-1] if "kernel" in k else v.astype("float64") for k, v in arrays.items() if "mean" not in k}
+    broken = {k: v[:-1] if "kernel" in k else v.astype("int64") for k, v in arrays.items() if "mean" not in k}
     with pytest.raises(WeightsError) as e:
         assign(model, broken)
     lines = str(e.value).splitlines()
@@ -319,17 +315,6 @@ def test_flatten_order():
     x, w = rng.normal(size=(2, 3, 7, 7)), rng.normal(size=(5, 3 * 7 * 7)).astype("float32")
     kernel = rename({"classifier.0.weight": w}, "torch_vgg16").arrays["fc1/kernel"]
     np.testing.assert_allclose(x.transpose(0, 2, 3, 1).reshape(2, -1) @ kernel, x.reshape(2, -1) @ w.T, rtol=1e-5)
-
-
-def test_gamma_that_may_be_left_out():
-    names = "torch_inception_v3"
-    bn = {
-        f"Mixed_5b.branch1x1.bn.{k}": np.ones(64, "float32") for k in ("weight", "bias", "running_mean", "running_var")
-    }
-    renamed = rename(bn, names)
-    assert set(renamed.arrays) == {f"mixed0_1x1_bn/{k}" for k in ("beta", "moving_mean", "moving_variance")}
-    bn["Mixed_5b.branch1x1.bn.weight"] = bn["Mixed_5b.branch1x1.bn.weight"] * 2
-    assert "no gamma, and this one is not 1" in rename(bn, names).problems[0]
 
 
 def test_inception_v3_of_torchvision_names_every_layer():

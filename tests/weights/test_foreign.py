@@ -1,0 +1,473 @@
+"""Files that other programs wrote: prefixes, checkpoints, classifiers, nested backbones, and misfits."""
+
+import itertools
+import logging
+import pickle
+import re
+import zipfile
+from functools import cache
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+import kzoo
+from kzoo.catalog.fingerprints import FINGERPRINTS
+from kzoo.catalog.pretrained import TORCH_INPUT
+from kzoo.errors import WeightsError
+from kzoo.weights import assign, read, resolve, worker
+from kzoo.weights.explain import fingerprint
+from kzoo.weights.maps import MAPS, place, recognise
+from kzoo.weights.read import format_of, pickled_class
+
+# --- Files with torch's names, made without torch ----------------------------------------------------------
+
+# What stands for each piece of a map's patterns.
+PIECES = {
+    r"fc|last_linear": ("fc",),
+    r"last_linear|fc": ("last_linear",),
+    r"(conv|bn)": ("conv", "bn"),
+    r"(\d{1,6})": tuple("0123456"),
+    r"(\d)": tuple("1234"),
+    r"(\w\w)": ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"),
+    r"(expand[13]x[13])": ("expand1x1", "expand3x3"),
+    r"aux\d\..+": (),
+    r"AuxLogits\..+": (),
+}
+
+
+def layers_of(names):
+    """The layers that a map knows: {foreign name: our name}."""
+    found = {}
+    for pattern, target, *_ in MAPS[names].rows:
+        parts = re.split("|".join(re.escape(p) for p in PIECES), pattern)
+        pieces = re.findall("|".join(re.escape(p) for p in PIECES), pattern)
+        for chosen in itertools.product(*(PIECES[p] for p in pieces)):
+            layer = "".join(itertools.chain(*itertools.zip_longest(parts, chosen, fillvalue=""))).replace("\\", "")
+            if target is not None:
+                found[layer] = place(layer, MAPS[names].rows, {})[0]
+    return found
+
+
+def as_torch(model, names):
+    """The variables of a model under torch's names and in torch's order of axes."""
+    theirs = {ours: layer for layer, ours in layers_of(names).items()}
+    meanings = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}
+    arrays = {}
+    for v in model.weights:
+        layer, _, variable = v.path.partition("/")
+        a = np.asarray(v)
+        if layer == "fc1":  # behind a flatten of 7 x 7, which torch does channels first
+            a = a.reshape(7, 7, -1, a.shape[-1]).transpose(2, 0, 1, 3).reshape(a.shape) if a.ndim == 2 else a
+        if variable == "kernel":
+            a = a.transpose(3, 2, 0, 1) if a.ndim == 4 else a.T
+        variable = {**meanings, "moving_variance": "running_var"}.get(variable, variable)
+        arrays[f"{theirs[layer]}.{variable}"] = a
+    return arrays
+
+
+TORCH_ROWS = {
+    **{f"vgg{d}{bn}": f"torch_vgg{d}{bn}" for d in (11, 13, 16, 19) for bn in ("", "_bn")},
+    **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet50_v1_5", "resnet152_v1_5"), "torch_resnet"),
+    "googlenet_bn": "torch_googlenet",
+    "inception_v3": "torch_inception_v3",
+    "inception_v4": "timm_inception_v4",
+    "squeezenet1_0": "torch_squeezenet1_0",
+    "squeezenet1_1": "torch_squeezenet1_1",
+}
+
+
+@pytest.mark.parametrize(("name", "names"), TORCH_ROWS.items())
+def test_what_fits_a_map_brings_its_preprocessing(name, names, tmp_path):
+    """The hash of a file that was saved again is unknown; its names are those of a library, which prepares so."""
+    np.savez(tmp_path / "a.npz", **{f"module.{layer}.weight": np.ones(1) for layer in layers_of(names)})
+    found = resolve(name, tmp_path / "a.npz")
+    assert found.names == names and found.preprocessing == MAPS[names].preprocessing
+    assert (found.preprocessing == TORCH_INPUT) == (names != "timm_inception_v4")
+    assert dict(found.config) == ({"count_padding": True, "gamma": True} if name == "inception_v3" else {})
+    own = kzoo.Preprocessing(scale=2.0)
+    assert resolve(name, kzoo.Weights("mine", str(tmp_path / "a.npz"), preprocessing=own)).preprocessing == own
+
+
+SMALL = {
+    "vgg16": {"width": 2, "units": 4},
+    "resnet18": {"width": 4, "input_shape": (33, 33, 3)},
+    "resnet50_v1_5": {"width": 4, "blocks": (1, 1, 1, 1), "input_shape": (33, 33, 3)},
+    "squeezenet1_1": {"input_shape": (67, 67, 3)},
+    "googlenet_bn": {"input_shape": (64, 64, 3)},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_torch_file_builds_a_model_with_torchs_preprocessing(name, tmp_path, caplog):
+    model = kzoo.build(name, num_classes=5, seed=1, **SMALL[name])
+    np.savez(tmp_path / "a.npz", **as_torch(model, TORCH_ROWS[name]))
+    again = kzoo.build(name, num_classes=5, weights=tmp_path / "a.npz", **SMALL[name])
+    for a, b in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=a.path)
+    layer = again.get_layer("preprocessing")
+    # (255 * x - mean) / deviation, by torchvision's documentation
+    x = np.full((1, 1, 1, 3), 51, "uint8")
+    expected = (51 / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(np.asarray(layer(x)).ravel(), expected, rtol=1e-5)
+    assert "so pictures are prepared as its networks take them: RGB in 0..1, minus [0.485, 0.456, 0.406]" in caplog.text
+    assert ("transform_input=True" in caplog.text) == (name == "googlenet_bn")
+
+
+def test_an_average_pool_that_counts_the_padding():
+    """torch divides by 9 everywhere, Keras by the pixels that there are: 4 at a corner of ones, 6 at an edge."""
+    from kzoo.models.inception_v3 import average_pool
+
+    x = np.ones((1, 3, 4, 1), "float32")
+    given = keras.Input((3, 4, 1))
+    counted, left_out = (
+        np.asarray(keras.Model(given, average_pool(given, name="p", count_padding=c))(x))[0, :, :, 0]
+        for c in (True, False)
+    )
+    edge, corner = 6 / 9, 4 / 9
+    rows = [[corner, edge, edge, corner], [edge, 1, 1, edge], [corner, edge, edge, corner]]
+    np.testing.assert_allclose(counted, rows, rtol=1e-6)
+    np.testing.assert_allclose(left_out, np.ones((3, 4)), rtol=1e-6)
+
+
+# --- Prefixes, buffers, types ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """A narrow resnet18 and its arrays under torch's names."""
+    model = built(7, seed=3)
+    return model, as_torch(model, "torch_resnet")
+
+
+def built(num_classes, **options):
+    options = {"width": 4, "blocks": (1, 1, 1, 1), "input_shape": (33, 33, 3), **options}
+    return kzoo.build("resnet18", num_classes=num_classes, **options)
+
+
+@cache
+def kept(num_classes):
+    return built(num_classes)
+
+
+def fresh(num_classes=7):
+    """The network of `resnet`, all its variables 9; built once."""
+    model = kept(num_classes)
+    for v in model.weights:
+        v.assign(np.full(v.shape, 9, "float32"))
+    return model
+
+
+def same(a, b, but=()):
+    for v, w in zip(a.weights, b.weights, strict=True):
+        if not v.path.startswith(but or "nothing"):
+            np.testing.assert_array_equal(v, w, err_msg=v.path)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "module.",
+        "model.",
+        "_orig_mod.",
+        "module._orig_mod.",
+        "module.module.",
+        "backbone.",
+        "encoder_q.",
+        "resnet.",
+        "a/b/",
+    ],
+)
+def test_a_common_prefix_is_taken_off_and_said(resnet, prefix):
+    model, arrays = resnet
+    other = fresh()
+    counters = {"n_averaged": np.int64(3), f"{prefix}bn1.num_batches_tracked": np.int64(3)}
+    report = assign(other, {**{prefix + k: v for k, v in arrays.items()}, **counters})
+    same(model, other)
+    assert any(f"begin with '{prefix}', which was taken off" in note for note in report.notes)
+    assert set(report.left_out) == {"n_averaged", "bn1.num_batches_tracked"}
+
+
+def test_a_classifier_beside_the_prefix(resnet):
+    model, arrays = resnet
+    other = fresh()
+    report = assign(other, {k if k.startswith("fc.") else f"backbone.{k}": v for k, v in arrays.items()})
+    same(model, other)
+    assert not report.new
+
+
+def test_buffers_are_left_out_and_named_if_they_can_be_of_no_layer(resnet):
+    model, arrays = resnet
+    other = fresh()
+    report = assign(other, {**arrays, "normalize.mean": np.zeros(3, "float32"), "mean": np.zeros(3, "float32")})
+    same(model, other)
+    assert "Left out, of no layer of resnet18: normalize.mean, mean." in report.notes
+    for name in ("layer1.0.scale", "layer1.scale", "criterion.weight", "scale"):
+        with pytest.raises(WeightsError, match=rf"unexpected: {name}"):
+            assign(fresh(), {**arrays, name: np.zeros(3, "float32")})
+
+
+def test_float64_is_rounded_and_said(resnet):
+    model, arrays = resnet
+    other = fresh()
+    report = assign(other, {k: v.astype("float64") for k, v in arrays.items()})
+    same(model, other)
+    assert f"{len(arrays)} arrays of the file are float64; they were rounded to float32." in report.notes
+    with pytest.raises(WeightsError, match="not finite: conv1_bn/beta holds 4 NaN or infinite"):
+        assign(fresh(), {**arrays, "bn1.bias": np.full(4, 1e300)})
+
+
+# --- Classifiers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["head.fc", "fc.1", "classifier.1", "dense", "linear", "last_linear", "module.head"])
+def test_a_classifier_of_another_name(resnet, name):
+    model, arrays = resnet
+    renamed = {k.replace("fc.", f"{name}.", 1) if k.startswith("fc.") else k: v for k, v in arrays.items()}
+    other = fresh()
+    report = assign(other, renamed)
+    same(model, other)
+    assert name == "last_linear" or f"The classifier of the file is its layer {name}." in report.notes
+    for num_classes in (3, None):
+        other = fresh(num_classes)
+        report = assign(other, renamed)
+        assert set(report.new) == {v.path for v in other.weights if v.path.startswith("predictions")}
+    with pytest.raises(
+        WeightsError, match="its classifier is for 7 classes, the model's for 3: num_classes=7 takes it"
+    ):
+        assign(fresh(3), renamed, new_classifier=False)
+
+
+def test_a_layer_that_is_no_classifier_is_not_taken_for_one(resnet):
+    _, arrays = resnet
+    renamed = {k.replace("fc.", "projector.") if k.startswith("fc.") else k: v for k, v in arrays.items()}
+    with pytest.raises(WeightsError, match=r"unexpected: projector\.weight"):
+        assign(fresh(), renamed)
+    two = {**arrays, "head.0.weight": np.ones((32, 32), "float32"), "head.2.weight": np.ones((7, 32), "float32")}
+    two = {k: v for k, v in two.items() if not k.startswith("fc.")}
+    with pytest.raises(WeightsError, match=r"unexpected: head\.2\.weight"):
+        assign(fresh(), two)
+    assert len(assign(fresh(), two, new_classifier=True).left_out) == 2
+
+
+# --- Dense layers behind a flatten ------------------------------------------------------------------------
+
+
+def test_convolutional_bases(tmp_path, caplog):
+    full = kzoo.build("vgg_cifar10", hidden=2, units=8, seed=1)
+    arrays = {v.path: np.asarray(v) for v in full.weights}
+    np.savez(tmp_path / "full.npz", **arrays)
+    np.savez(tmp_path / "notop.npz", **{k: a for k, a in arrays.items() if not k.startswith(("fc", "pred"))})
+
+    def build(file, **options):
+        caplog.clear()
+        return kzoo.build("vgg_cifar10", weights=tmp_path / file, **{"units": 8, "hidden": 2, **options})
+
+    dense = ("fc", "predictions")
+    other = build("full.npz", num_classes=5, input_shape=(64, 64, 3), new_classifier=True)
+    same_base(full, other)
+    assert "The classifier is new with the dense layers in front of it" in caplog.text and "fc2/kernel" in caplog.text
+    same_base(full, build("notop.npz", num_classes=5))
+    assert "The classifier is new with the dense layers in front of it" in caplog.text
+    features = build("full.npz", hidden=0, num_classes=None)
+    same_base(full, features)
+    assert "was left out: fc1/kernel, fc1/bias, fc2/kernel, fc2/bias, predictions/kernel" in caplog.text
+    same_base(full, build("full.npz", hidden=0, num_classes=5))
+    assert "Left out with the classifier of" in caplog.text and "fc2/bias" in caplog.text
+    same(full, build("full.npz", num_classes=5), but=("predictions",))  # the dense layers fit
+    assert not any(v.path.startswith(dense) for v in features.weights)
+    with pytest.raises(WeightsError, match="Its convolutions fit, but fc1 takes 128 features, the model's takes 512"):
+        build("full.npz", num_classes=None, input_shape=(64, 64, 3))
+    with pytest.raises(WeightsError, match="Its convolutions fit, but it ends in front of fc1"):
+        build("notop.npz", num_classes=None)
+    with pytest.raises(kzoo.KzooError, match=r"dense layers behind a Flatten.*give the height and width"):
+        kzoo.build("vgg_cifar10", hidden=2, input_shape=(None, None, 3))
+
+
+def same_base(a, b):
+    same(SimpleNamespace(weights=base_of(a)), SimpleNamespace(weights=base_of(b)))
+
+
+def base_of(model):
+    return [v for v in model.weights if not v.path.startswith(("fc", "predictions"))]
+
+
+# --- A backbone that is a layer of another model ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras", "weights.h5"])
+@pytest.mark.parametrize("kind", ["sequential", "functional"])
+def test_nested_backbones(kind, suffix, tmp_path):
+    base = kzoo.build("resnet20", depth=8, num_classes=None, seed=1)
+    x = keras.Input((32, 32, 3))
+    if kind == "sequential":
+        model = keras.Sequential([x, base, keras.layers.Dropout(0.2), keras.layers.Dense(3)])
+    else:
+        model = keras.Model(x, keras.layers.Dense(3, name="predictions")(base(x)))
+    path = tmp_path / f"a.{suffix}"
+    model.save_weights(path) if "weights" in suffix else model.save(path)
+    other = kzoo.build("resnet20", depth=8, num_classes=3, weights=path)
+    for v in base.weights:
+        np.testing.assert_array_equal(v, next(w for w in other.weights if w.path == v.path))
+    for a, b in zip(model.layers[-1].weights, other.get_layer("predictions").weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    new = kzoo.build("resnet20", depth=8, num_classes=7, new_classifier=True, weights=path)
+    np.testing.assert_array_equal(new.get_layer("conv1_conv").kernel, base.get_layer("conv1_conv").kernel)
+
+
+# --- Checkpoints and refusals of torch's files, without torch -------------------------------------------------
+
+
+class Tensor:
+    ndim = 2
+
+
+TORCH = SimpleNamespace(Tensor=Tensor)
+STATE = {"a.weight": Tensor(), "a.bias": Tensor()}
+
+
+@pytest.mark.parametrize(
+    "key", ["state_dict", "state_dict_ema", "model_ema", "net", "weights", "model_state", "model", "my"]
+)
+def test_the_weights_of_a_checkpoint(key):
+    state, notes = worker.state_of({"epoch": 3, key: STATE, "optimizer": {"state": {}}, "best": Tensor()}, TORCH)
+    if key == "my":  # with a tensor beside it only a known name is looked into
+        assert list(state) == ["best"] and "my" in notes[0]
+        state, notes = worker.state_of({"epoch": 3, key: STATE}, TORCH)
+    assert state == STATE
+    assert notes[0] == f"The weights are those under '{key}' of the checkpoint."
+    assert "epoch" in notes[1]
+
+
+def test_a_state_dict_with_other_things_beside_it():
+    assert worker.state_of({**STATE, "epoch": 3, "optimizer": {}}, TORCH) == (
+        STATE,
+        ["Left out of the checkpoint: epoch, optimizer."],
+    )
+    nested, notes = worker.state_of({"net": {"state_dict": STATE}}, TORCH)
+    assert nested == STATE and notes == ["The weights are those under 'net.state_dict' of the checkpoint."]
+    both, notes = worker.state_of({"model": {}, "state_dict": STATE, "model_ema": {"b": Tensor()}}, TORCH)
+    assert list(both) == ["b"] and "'model_ema'" in notes[0] and "state_dict" in notes[1]
+    with pytest.raises(worker.Refused, match="'gen': dict, 'disc': dict, not a state_dict"):
+        worker.state_of({"gen": STATE, "disc": STATE}, TORCH)
+    with pytest.raises(worker.Refused, match="it holds a list, not a state_dict"):
+        worker.state_of([1], TORCH)
+
+
+def test_of_torchs_message_only_the_reason_is_passed_on():
+    advice = (
+        "Weights only load failed. Re-running `torch.load` with `weights_only` set to `False` will likely succeed, if "
+        "you trust the source.\n\tWeightsUnpickler error: "
+    )
+    for text, reason in (
+        (
+            advice + "Unsupported global: GLOBAL my.Net was not an allowed global by default. Please use",
+            "a pickled my.Net",
+        ),
+        (advice + "\n\nUnsupported operand 60\n\nCheck the documentation of torch.load", "Unsupported operand 60"),
+        (advice.partition("\n")[0], "torch's weights-only loader refuses it (RuntimeError)"),
+        ("unexpected EOF", "refuses it (RuntimeError: unexpected EOF)"),
+    ):
+        found = worker.reason_of(RuntimeError(text))
+        assert reason in found and not re.search("weights_only|False|trust", found), found
+
+
+class Net:
+    """Stands for a network whose class is pickled."""
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickled_module_is_named(protocol, tmp_path):
+    assert pickled_class(pickle.dumps({"a": Net()}, protocol)) == f"{__name__}.Net"
+    assert pickled_class(pickle.dumps({"a": [1, "b"]}, protocol)) is None
+    with zipfile.ZipFile(tmp_path / "a.pth.tar", "w") as z:
+        z.writestr("a/data.pkl", pickle.dumps(Net(), protocol))
+    (tmp_path / "legacy.ckpt").write_bytes(pickle.dumps(119547037146038801333356, 2) + pickle.dumps(Net(), protocol))
+    for name in ("a.pth.tar", "legacy.ckpt"):
+        with pytest.raises(WeightsError, match=rf"holds a pickled {__name__}\.Net, a Python object.*state_dict\(\)"):
+            read(tmp_path / name)
+
+
+def test_a_torchscript_archive_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as z:
+        z.writestr("a/code/__torch__.py", "x")
+        z.writestr("a/constants.pkl", b"")
+    with pytest.raises(WeightsError, match=r"TorchScript archive.*state_dict"):
+        read(tmp_path / "a.pt")
+
+
+def test_suffixes():
+    names = ("a.pth", "a.pt", "pytorch_model.bin", "epoch=3.ckpt", "best.PTH.TAR")
+    assert [format_of(name) for name in names] == ["pth"] * 5
+    assert format_of("a.tar") is None and format_of(".npz") is None
+
+
+# --- What a misfit is explained by ----------------------------------------------------------------------------
+
+
+def test_every_row_has_its_fingerprint():
+    assert set(FINGERPRINTS) == set(kzoo.list_models())
+    for name in ("mnist_cnn", "lenet5", "resnet20", "squeezenet1_1", "vgg_cifar10"):  # the others: test_zoo_table.py
+        model = kzoo.build(name)
+        assert fingerprint((v.path, v.shape) for v in model.weights) == FINGERPRINTS[name], name
+
+
+def first_line_of(model, arrays):
+    with pytest.raises(WeightsError) as e:
+        assign(model, arrays, source="x.npz")
+    lines = str(e.value).splitlines()
+    assert len(lines) > 1 and "nothing was loaded" in lines[0]
+    return lines[0]
+
+
+def test_another_row_that_fits_is_named():
+    small = kzoo.build("mnist_softmax")
+    other = kzoo.build("squeezenet1_0", num_classes=7, seed=1)
+    arrays = {f"model.{k}": v for k, v in as_torch(other, "torch_squeezenet1_0").items()}
+    for model in (small, kzoo.build("squeezenet1_1")):
+        line = first_line_of(model, arrays)
+        assert (
+            f"x.npz does not fit {model.name}: It fits squeezenet1_0: kzoo.build('squeezenet1_0', weights=...)." in line
+        )
+
+
+def test_families_that_are_missing_are_named(resnet):
+    one = np.ones(3, "float32")
+    model, arrays = resnet
+    for names, family in (
+        (
+            {"features.0.weight": np.ones((64, 3, 11, 11), "float32")},
+            "It looks like the AlexNet of 2014 with one tower",
+        ),
+        (
+            {"model.features.denseblock1.denselayer1.norm1.weight": one},
+            "It looks like DenseNet, which kzoo does not have",
+        ),
+        ({"cls_token": one, "blocks.0.attn.qkv.weight": one}, "It looks like a vision transformer"),
+        ({"layer1.0.conv2.weight": np.ones((128, 4, 3, 3), "float32")}, "It looks like ResNeXt"),
+        ({"something.weight": one}, "It holds none of the layers of this network"),
+        (
+            {f"{p}.{k}": v for p in ("gen", "ema") for k, v in arrays.items()},
+            "It holds several networks, under 'gen.', 'ema.'",
+        ),
+    ):
+        assert family in first_line_of(model, names)
+    wider = built(7, width=5)
+    assert "the layers of this network with other widths" in first_line_of(wider, arrays)
+    headless = {k: v for k, v in arrays.items() if not k.startswith("fc.")}
+    assert "Its layers fit, and it has no classifier: new_classifier=True" in first_line_of(model, headless)
+
+
+def test_recognise_needs_most_of_the_names():
+    assert recognise(["conv1.weight", "a.weight", "b.weight", "c.weight"]) is None
+    assert recognise(["conv1/kernel", "conv1/bias"]) is None
+    assert recognise([]) is None
+
+
+def test_notes_are_logged(tmp_path, caplog, resnet):
+    _, arrays = resnet
+    np.savez(tmp_path / "a.npz", **{f"model.{k}": v for k, v in arrays.items()})
+    with caplog.at_level(logging.WARNING, "kzoo"):
+        built(7, weights=tmp_path / "a.npz")
+    assert "resnet18: The names of" in caplog.text and "begin with 'model.'" in caplog.text
