@@ -22,7 +22,7 @@ def identity(path: str | os.PathLike) -> tuple | str:
     return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
 
 
-def contents(folder: str | os.PathLike) -> tuple[list[Path], list[Path]]:
+def contents(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
     """List a folder without clutter.
 
     Returns:
@@ -43,7 +43,7 @@ def contents(folder: str | os.PathLike) -> tuple[list[Path], list[Path]]:
 
 
 def files_below(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     seen: dict | None = None,
     lost: Callable[[OSError], object] | None = None,
     again: list[tuple[Path, Path]] | None = None,

@@ -80,7 +80,7 @@ def named_by_arrays(row: ModelSpec, weights: Weights) -> Weights:
     if names is None and not weights.file.startswith(shipped.PREFIX) and not is_address(weights.file):
         path = Path(weights.file).expanduser()
         names = recognise(names_of(path)) if path.is_file() else None
-    table = MAPS.get(names)
+    table = MAPS.get(names or "")
     if table is None:
         return weights
     return replace(
@@ -160,7 +160,7 @@ def preprocessing_note(model: keras.Model, names: str | None) -> str | None:
     """
     from kzoo.layers import Preprocess
 
-    table = MAPS.get(names)
+    table = MAPS.get(names or "")
     layer = next((layer for layer in model.layers if isinstance(layer, Preprocess)), None)
     if table is None or table.preprocessing is None or layer is None:
         return None
