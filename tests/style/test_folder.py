@@ -62,7 +62,7 @@ def test_ctrl_c_between_two_pictures_ends_a_folder(files, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(pictures, "write_picture", write)
-    with pytest.raises(Interrupted, match="--resume goes on") as e:
+    with pytest.raises(Interrupted, match="--resume continues") as e:
         stylize_folder(
             files / "two",
             files / "style.png",

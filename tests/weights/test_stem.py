@@ -160,4 +160,4 @@ def test_verify(capsys, tmp_path):
 def test_verify_one_size_only(capsys, tmp_path):
     kzoo.build("mnist_softmax").save_weights(tmp_path / "a.weights.h5")
     code, out, err = run(capsys, "weights", "verify", "mnist_softmax", str(tmp_path / "a.weights.h5"))
-    assert code == 0 and "28x28x1" in out and "takes these weights at 28x28 only" in err
+    assert code == 0 and "28x28x1" in out and "fit mnist_softmax at 28x28 only" in err
