@@ -97,7 +97,7 @@ class _Store:
         if size <= MEMORY:
             self.out = np.empty((most, *shape), np.uint8)
         elif size <= min(DISK, shutil.disk_usage(tempfile.gettempdir()).free // 2):
-            self.file = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as the array
+            self.file = tempfile.TemporaryFile()  # noqa: SIM115, closed once it is mapped
 
     def add(self, image):
         if self.out is not None:
@@ -112,8 +112,9 @@ class _Store:
 
     def array(self):
         if self.file:
-            self.file.flush()
-            return np.memmap(self.file, np.uint8, "r", shape=(self.n, *self.shape))
+            with self.file:  # the map keeps the file, which has no name, for as long as it lives
+                self.file.flush()
+                return np.memmap(self.file, np.uint8, "r", shape=(self.n, *self.shape))
         return None if self.out is None else self.out[: self.n]
 
 

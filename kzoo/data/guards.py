@@ -75,7 +75,7 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in CLUTTER
 
 
-def is_picture(path: str | os.PathLike) -> bool:
+def is_picture(path: str | os.PathLike[str]) -> bool:
     """Return whether a file is meant to be a picture: by its suffix, else by its header."""
     return os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES or fault(path) is None
 

@@ -94,6 +94,8 @@ def class_numbers(values: np.typing.ArrayLike, name: str) -> np.ndarray:
             f"Labels in '{name}' have the shape {values.shape} and are not one-hot (a single 1 in each row): "
             "kzoo needs one class an image."
         )
+    if values.size and numeric and not np.iscomplexobj(values) and np.abs(values.astype("float64")).max() > 2**31:
+        raise DataError(f"'{name}' has the label {values.max():g}, which can't be a class number.")
     if values.dtype == bool or (
         np.issubdtype(values.dtype, np.floating) and (values == np.round(values)).all() and np.isfinite(values).all()
     ):

@@ -24,6 +24,12 @@ from kzoo.data.labels import class_names
 from kzoo.data.listing import contents, files_below
 from kzoo.errors import DataError
 
+# Names of folders that are rather a wrapper than a class, if there are folders in them.
+WRAPPER = re.compile(
+    r"(cv|k?folds?|splits?|parts?|sets?|subsets?|batch|batches|versions?|v)[\s_.-]*\w{1,3}"
+    r"|images?|imgs?|data|labels?|masks?|annotations?|pictures|photos|raw|original|resized|augmented|gt"
+)
+
 
 def matches(source: str) -> bool:
     """Return whether this kind reads the source: an existing folder."""
@@ -103,6 +109,7 @@ class _Layout:
         if named is None:
             self.parts = {"all": base}
             self._refuse_parts_in_classes(base)
+            self._refuse_wrappers_as_classes(base)
             self._loose(base)
             return
         self._loose(base)
@@ -202,6 +209,21 @@ class _Layout:
                     f"class with parts in it. If it is a data set, give '{folder}' as the data; if it is a class, "
                     f"make folders like train/{shown(folder.name)}."
                 )
+
+    def _refuse_wrappers_as_classes(self, base):
+        """fold1/ and fold2/, or images/ and masks/, with the same folders in each are no classes."""
+        outer = contents(base)[0]
+        if len(outer) < 2 or not all(WRAPPER.fullmatch(d.name.lower()) for d in outer):
+            return
+        inside = [{c.name for c in contents(d)[0]} for d in outer]
+        common = sorted(set.intersection(*inside))
+        if len(common) > 1:
+            both = ", ".join(f"{shown(n)}/" for n in common[:3])
+            raise DataError(
+                f"'{base}' holds {shown(outer[0].name)}/, {shown(outer[1].name)}/{', ...' if outer[2:] else ''} with "
+                f"the same folders ({both}) in each, so they would be the classes. Rename them to train, val and test "
+                f"if they are parts, or give one of them as the data, such as '{outer[0]}'."
+            )
 
 
 def _part_in(name):

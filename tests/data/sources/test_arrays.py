@@ -39,6 +39,8 @@ def test_bad_arrays(tmp_path):
     fails(npz(images=x + np.nan, labels=y), "must lie in 0..255")
     fails(npz(images=np.full((6, 4, 4), 0.5), labels=y), "multiply them by 255")
     fails(npz(photographs=x), "must hold x_train and y_train")
+    fails(npz(images=x, labels=np.where(y == 1, 1e300, y)), "has the label 1e+300, which can't be a class number")
+    fails(npz(images=x, labels=np.where(y == 1, np.uint64(2**63), y.astype("uint64"))), "can't be a class number")
     fails(npz(images=x), "must hold x_train and y_train")
     fails(
         npz(images=x, labels=y + 1), "begin at 1 (1 to 3), and kzoo counts classes from 0: subtract 1 from all of them"
