@@ -77,6 +77,8 @@ def rows_of(arrays: Mapping[str, np.ndarray]) -> list[str]:
             except WeightsError:
                 continue
             hashes.add(fingerprint((p, a.shape) for p, a in found.items()))
+            if names and MAPS[names].config:  # an option of the architecture, which the row as published has not
+                hashes.add(fingerprint((p, a.shape) for p, a in found.items() if not p.endswith("/gamma")))
     return [name for name in list_models() if FINGERPRINTS.get(name) in hashes]
 
 
@@ -111,7 +113,11 @@ def explanation(
         return head_sentence(found, variables, misfits)
     if misfits <= {*heads, *dense} and not unexpected:
         return size_sentence(found, variables, model, [p for p in variables if p in misfits and p in dense])
-    rows = [name for name in rows_of(arrays) if name != model.name]
+    rows = rows_of(arrays)
+    if model.name in rows:
+        return (
+            f"It fits the options that kzoo.build('{model.name}', weights=...) sets; this model was built with others."
+        )
     if rows:
         return f"It fits {' and '.join(rows)}: kzoo.build('{rows[0]}', weights=...)."
     text = "\n".join(f"{name} {tuple(int(n) for n in a.shape)}" for name, a in arrays.items())
@@ -184,5 +190,6 @@ def networks_in(arrays: Iterable[str]) -> list[str]:
         if match:  # of several levels: the variables of two layers are no networks
             inside.setdefault(start + match[1], set()).add(match[2])
     largest = max(inside.values(), key=len, default=set())
-    same = [prefix for prefix, names in inside.items() if len(names) > 1 and len(names & largest) > 0.8 * len(largest)]
+    enough = max(2, 0.3 * sum(name.startswith(start) for name in arrays))  # stages of one network are smaller
+    same = [p for p, names in inside.items() if len(names) >= enough and len(names & largest) > 0.8 * len(largest)]
     return same if len(same) > 1 else []

@@ -453,6 +453,8 @@ def test_families_that_are_missing_are_named(resnet):
         ),
     ):
         assert family in first_line_of(model, names)
+    gammas = {f"{layer}.weight": np.ones(3, "float32") for layer in layers_of("torch_inception_v3")}
+    assert "several networks" not in first_line_of(model, gammas)
     wider = built(7, width=5)
     assert "the layers of this network with other widths" in first_line_of(wider, arrays)
     headless = {k: v for k, v in arrays.items() if not k.startswith("fc.")}
