@@ -25,10 +25,15 @@ LACKING = (
     (r"\b(cls_token|class_token|pos_embed|encoder_layer_0)\b", "a vision transformer"),
     (r"relative_position_bias_table", "Swin Transformer"),
     (
-        r"\b_blocks\.0\._depthwise_conv|\bblock\d[a-z]_(expand|dwconv|se_reduce)|\bblocks\.0\.0\.(conv_dw|se)",
+        r"\b_blocks\.0\._depthwise_conv|\bblock\d[a-z]_(expand|dwconv|se_reduce)",
         "EfficientNet",
     ),
     (r"\bfeatures\.1\.0\.block\.0\.0\.weight", "EfficientNet or MobileNet v3"),
+    (
+        r"\bfeatures\.1\.conv\.0\.0\.weight",
+        "torchvision's MobileNet v2; it pads otherwise, and kzoo reads Keras' files of it",
+    ),
+    (r"\bblocks\.0\.0\.conv_dw", "a MobileNet or EfficientNet of timm; kzoo reads Keras' files of MobileNet v1 and v2"),
     (r"\b(layer_scale|stages\.0\.blocks\.0\.conv_dw|convnext)", "ConvNeXt"),
     (r"\btrunk_output\b", "RegNet"),
     (r"\bstage2\.0\.branch1\.", "ShuffleNet v2"),
