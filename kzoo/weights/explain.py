@@ -25,10 +25,15 @@ LACKING = (
     (r"\b(cls_token|class_token|pos_embed|encoder_layer_0)\b", "a vision transformer"),
     (r"relative_position_bias_table", "Swin Transformer"),
     (
-        r"\b_blocks\.0\._depthwise_conv|\bblock\d[a-z]_(expand|dwconv|se_reduce)|\bblocks\.0\.0\.(conv_dw|se)",
+        r"\b_blocks\.0\._depthwise_conv|\bblock\d[a-z]_(expand|dwconv|se_reduce)",
         "EfficientNet",
     ),
     (r"\bfeatures\.1\.0\.block\.0\.0\.weight", "EfficientNet or MobileNet v3"),
+    (
+        r"\bfeatures\.1\.conv\.0\.0\.weight",
+        "torchvision's MobileNet v2; it pads otherwise, and kzoo reads Keras' files of it",
+    ),
+    (r"\bblocks\.0\.0\.conv_dw", "a MobileNet or EfficientNet of timm; kzoo reads Keras' files of MobileNet v1 and v2"),
     (r"\b(layer_scale|stages\.0\.blocks\.0\.conv_dw|convnext)", "ConvNeXt"),
     (r"\btrunk_output\b", "RegNet"),
     (r"\bstage2\.0\.branch1\.", "ShuffleNet v2"),
@@ -77,6 +82,8 @@ def rows_of(arrays: Mapping[str, np.ndarray]) -> list[str]:
             except WeightsError:
                 continue
             hashes.add(fingerprint((p, a.shape) for p, a in found.items()))
+            if names and MAPS[names].config:  # an option of the architecture, which the row as published has not
+                hashes.add(fingerprint((p, a.shape) for p, a in found.items() if not p.endswith("/gamma")))
     return [name for name in list_models() if FINGERPRINTS.get(name) in hashes]
 
 
@@ -111,7 +118,11 @@ def explanation(
         return head_sentence(found, variables, misfits)
     if misfits <= {*heads, *dense} and not unexpected:
         return size_sentence(found, variables, model, [p for p in variables if p in misfits and p in dense])
-    rows = [name for name in rows_of(arrays) if name != model.name]
+    rows = rows_of(arrays)
+    if model.name in rows:
+        return (
+            f"It fits the options that kzoo.build('{model.name}', weights=...) sets; this model was built with others."
+        )
     if rows:
         return f"It fits {' and '.join(rows)}: kzoo.build('{rows[0]}', weights=...)."
     text = "\n".join(f"{name} {tuple(int(n) for n in a.shape)}" for name, a in arrays.items())
@@ -184,5 +195,6 @@ def networks_in(arrays: Iterable[str]) -> list[str]:
         if match:  # of several levels: the variables of two layers are no networks
             inside.setdefault(start + match[1], set()).add(match[2])
     largest = max(inside.values(), key=len, default=set())
-    same = [prefix for prefix, names in inside.items() if len(names) > 1 and len(names & largest) > 0.8 * len(largest)]
+    enough = max(2, 0.3 * sum(name.startswith(start) for name in arrays))  # stages of one network are smaller
+    same = [p for p, names in inside.items() if len(names) >= enough and len(names & largest) > 0.8 * len(largest)]
     return same if len(same) > 1 else []

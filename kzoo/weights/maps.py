@@ -543,7 +543,8 @@ def fill(match: re.Match, field: re.Match) -> str:
 
 # --- Prefixes, and the map of a file by its names alone -------------------------------------------------------
 
-SHARE = 0.6  # of the names, which a prefix has in common, and which the map of a file knows
+SHARE = 0.6  # of the names that have a prefix in common
+KNOWN = 0.7  # of the names that a map must know; a classifier may have other ones
 
 
 def prefixes(names: Iterable[str]) -> list[str]:
@@ -605,7 +606,7 @@ def recognise(names: Iterable[str]) -> str | None:
             layers = [split(name, table.variables)[0] for name in short]
             known = [layer for layer in layers if any(re.fullmatch(row[0], layer) for row in table.rows)]
             score = len(known) - (len(layers) - len(known)), -len(table.rows)
-            if len(known) >= SHARE * len(layers) and score > most:
+            if len(known) >= KNOWN * len(layers) and score > most:
                 best, most = key, score
     return best
 

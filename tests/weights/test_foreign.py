@@ -446,6 +446,8 @@ def test_families_that_are_missing_are_named(resnet):
         ),
         ({"cls_token": one, "blocks.0.attn.qkv.weight": one}, "It looks like a vision transformer"),
         ({"layer1.0.conv2.weight": np.ones((128, 4, 3, 3), "float32")}, "It looks like ResNeXt"),
+        ({"features.1.conv.0.0.weight": one}, "It looks like torchvision's MobileNet v2; it pads otherwise"),
+        ({"blocks.0.0.conv_dw.weight": one}, "It looks like a MobileNet or EfficientNet of timm;"),
         ({"something.weight": one}, "It holds none of the layers of this network"),
         (
             {f"{p}.{k}": v for p in ("gen", "ema") for k, v in arrays.items()},
@@ -453,6 +455,11 @@ def test_families_that_are_missing_are_named(resnet):
         ),
     ):
         assert family in first_line_of(model, names)
+    plain = kzoo.build("squeezenet1_1")
+    line = first_line_of(kzoo.build("squeezenet1_1", stem=(64, 5)), as_torch(plain, "torch_squeezenet1_1"))
+    assert "It fits the options that kzoo.build('squeezenet1_1', weights=...) sets; this model was built with" in line
+    gammas = {f"{layer}.weight": np.ones(3, "float32") for layer in layers_of("torch_inception_v3")}
+    assert "several networks" not in first_line_of(model, gammas)
     wider = built(7, width=5)
     assert "the layers of this network with other widths" in first_line_of(wider, arrays)
     headless = {k: v for k, v in arrays.items() if not k.startswith("fc.")}

@@ -236,7 +236,7 @@ def test_pickles_are_never_run(tmp_path):
         refused(path)
         assert not canary.exists(), path
     with open(files[0], "rb") as f:  # the canary sings where a pickle is run
-        pickle.load(f)
+        pickle.load(f).close()
     assert canary.exists()
 
 
