@@ -48,6 +48,23 @@ def unknown(kind: str, name: object, known: Iterable[str], hint: str) -> Unknown
     return UnknownName(f"Unknown {kind} '{name}'.{guess} {hint}")
 
 
+def printable(text: object, keep: str = "") -> str:
+    """Escape what a terminal or a log would obey, not show: control characters, undecodable bytes, hidden characters.
+
+    Args:
+        text: From a file's name, a label, a message of another library.
+        keep: Characters that stay as they are, such as a line break.
+
+    Example:
+        >>> printable("käfer\\x1b[31m")
+        'käfer\\\\x1b[31m'
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
 def first_line(error: BaseException, most: int = 200) -> str:
     """Return the first line of a library's error message, or the error's type if it has none.
 

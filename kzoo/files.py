@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import os
 import re
 import secrets
@@ -284,6 +285,20 @@ def data_folders() -> list[Path]:
     """Return the folders besides the caches where named data sets may be: $KZOO_DATA, if it is a folder."""
     found = os.environ.get("KZOO_DATA")
     return [Path(found)] if found and os.path.isdir(found) else []
+
+
+def finite(data: Any) -> Any:
+    """Return data for JSON, which has no NaN and no infinity, with None in their places.
+
+    Example:
+        >>> finite({"a": [1.0, float("nan")], "b": float("inf")})
+        {'a': [1.0, None], 'b': None}
+    """
+    if isinstance(data, dict):
+        return {k: finite(v) for k, v in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [finite(v) for v in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def escaped(text: object) -> str:

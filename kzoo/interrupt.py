@@ -17,6 +17,16 @@ class Interrupted(RunError):
     """Work was stopped by Ctrl-C or SIGTERM. `exit_code` is 128 + the signal's number."""
 
 
+def in_session() -> bool:
+    """Return whether Python goes on when this work ends: in a notebook's kernel, in IPython, or at Python's prompt."""
+    return hasattr(sys, "ps1") or bool({"ipykernel", "google.colab"} & sys.modules.keys()) or _ipython() is not None
+
+
+def _ipython():
+    module = sys.modules.get("IPython")
+    return module.get_ipython() if module is not None and hasattr(module, "get_ipython") else None
+
+
 _received = []  # a list of signals for each interruptible() that is active
 
 
@@ -25,6 +35,8 @@ def interruptible(
     kept: str = "the finished epochs are kept, and --resume continues from there",
 ) -> Iterator[Callable[[], bool]]:
     """Turn the first SIGINT or SIGTERM into a flag that a loop checks; the second one ends the process at once.
+
+    In a notebook or at Python's prompt the second one raises KeyboardInterrupt, because the session is to go on.
 
     Within another `interruptible` the flag is the outer one's: a signal that comes too late for an inner loop stops the
     outer one.
@@ -43,6 +55,8 @@ def interruptible(
 
     def handler(number, frame):
         if received:
+            if in_session():
+                raise KeyboardInterrupt
             if sys.stderr.isatty():
                 os.write(2, b"\x1b[?25h\n")  # a live bar hides the cursor
             os._exit(128 + number)

@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from kzoo.errors import printable
+
 
 def say(text: str) -> None:
-    """Print a message for the user to stderr; stdout is for data."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a message for the user to stderr; stdout is for data. Control characters are escaped, but line breaks."""
+    print(printable(text, keep="\n"), file=sys.stderr, flush=True)
 
 
 class Silent:
@@ -91,7 +93,7 @@ class Live(Silent):
 
     def done(self, text: str | None = None) -> None:
         if text:
-            self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self.progress.console.print(printable(text, keep="\n"), highlight=False, markup=False, soft_wrap=True)
 
 
 class Lines(Silent):

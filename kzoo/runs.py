@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from kzoo.catalog import Preprocessing, spec
 from kzoo.errors import RunError, first_line
-from kzoo.files import LEFT, hold_lock, write_atomically
+from kzoo.files import LEFT, escaped, finite, hold_lock, write_atomically
 
 if TYPE_CHECKING:
     import keras
@@ -116,13 +116,13 @@ class Run:
 
 
 def write_json(path: str | os.PathLike, data: Any) -> None:
-    """Write data as indented JSON, completely or not at all.
+    """Write data as indented JSON, completely or not at all; NaN and infinities become null.
 
     Raises:
         KzooError: The system refuses.
     """
     with write_atomically(path, "w", errors="backslashreplace") as f:
-        json.dump(data, f, indent=2, ensure_ascii=False)
+        json.dump(finite(data), f, indent=2, ensure_ascii=False)
         f.write("\n")
 
 
@@ -133,7 +133,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         RunError: It is missing, can't be read, or holds something else.
     """
     try:
-        data = json.loads(Path(path).read_text("utf-8"))
+        data = finite(json.loads(Path(path).read_text("utf-8")))
     except FileNotFoundError:
         raise RunError(f"{Path(path).parent} is not a kzoo run: it has no {Path(path).name}.") from None
     except (OSError, ValueError, RecursionError) as e:
@@ -289,6 +289,9 @@ def load_run(path: str | os.PathLike) -> Run:
     config = read_json(path / CONFIG)
     if not {"model", "classes", "input_shape", "preprocessing"} <= config.keys():
         raise RunError(f"{path} is not a kzoo run: its {CONFIG} was not written by kzoo.")
+    wrong = [name for name, fits in FIELDS.items() if not fits(config[name])]
+    if wrong:
+        raise RunError(f"{path / CONFIG} is damaged: {', '.join(wrong)} can't be read.")
     row = spec(config["model"])
     import_module(row.architecture.partition(":")[0])  # its layers register themselves with Keras
     import_module("kzoo.layers")
@@ -297,7 +300,42 @@ def load_run(path: str | os.PathLike) -> Run:
         raise RunError(f"{path} has no {MODEL}: no epoch was finished. Continue with kzoo train --resume --out {path}.")
     run = Run(path, config, read_model(file))
     _check_preprocessing(run)
+    _check_classes(run)
     return run
+
+
+def _texts(values):
+    return isinstance(values, list) and all(isinstance(v, str) for v in values)
+
+
+# What config.json must hold: name -> whether a value can be one.
+FIELDS = {
+    "model": lambda v: isinstance(v, str),
+    "classes": _texts,
+    "input_shape": lambda v: isinstance(v, list) and len(v) == 3 and all(type(n) is int and n > 0 for n in v),
+    "preprocessing": lambda v: isinstance(v, dict),
+}
+
+
+def _check_classes(run):
+    """RunError if the names of the classes in config.json are not those of labels.txt, or not as many as outputs."""
+    output = run.model.output_shape
+    found = (output[0] if isinstance(output, list) else output)[-1]
+    if run.classes and found != run.task.outputs(run.classes):
+        raise RunError(
+            f"{run.path / CONFIG} names {len(run.classes)} classes, but {MODEL} has {found} outputs: {CONFIG} was "
+            "changed."
+        )
+    try:
+        text = (run.path / LABELS).read_text("utf-8", "replace")
+    except FileNotFoundError:  # nothing to compare with
+        return
+    except OSError as e:
+        raise RunError(f"{run.path / LABELS} can't be read ({e.strerror or e}).") from e
+    if text.splitlines() != "".join(f"{escaped(name)}\n" for name in run.classes).splitlines():
+        raise RunError(
+            f"The names of the classes in {run.path / CONFIG} and in {LABELS} do not agree: one of them was changed."
+        )
 
 
 def read_model(file: str | os.PathLike) -> keras.Model:

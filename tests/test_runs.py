@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 
 import pytest
 from support.training import history_of
@@ -94,3 +95,41 @@ def test_a_flipped_bit_is_noticed(trained, tmp_path, name):
     (run / name).write_bytes(raw)
     with pytest.raises(RunError, match=r"damaged|can.t be read"):
         kzoo.load_run(run) if name == "model.keras" else runs.load_checkpoint(run / name)
+
+
+CLASS_CHANGES = {
+    "another order": (lambda config: config.update(classes=config["classes"][::-1]), "labels.txt do not agree"),
+    "cut short": (lambda config: config.update(classes=config["classes"][:-1]), "9 classes, but model.keras has 10"),
+    "a dict for a name": (lambda config: config.update(classes=[{}, *config["classes"][1:]]), "classes can't be read"),
+    "a dict": (lambda config: config.update(classes={}), "classes can't be read"),
+    "a shape of NaN": (lambda config: config.update(input_shape=[float("nan"), 28, 1]), "input_shape can't be read"),
+    "a model in a list": (lambda config: config.update(model=["lenet5"]), "model can't be read"),
+    "no preprocessing": (lambda config: config.update(preprocessing=None), "preprocessing can't be read"),
+    "NaN": (lambda config: config["preprocessing"].update(scale=float("nan")), "preprocessing in"),
+}
+
+
+@pytest.mark.parametrize("what", CLASS_CHANGES)
+def test_config_labels_and_network_agree_or_one_line_says_what_does_not(trained, tmp_path, what):
+    change, said = CLASS_CHANGES[what]
+    folder = shutil.copytree(trained, tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError) as caught:
+        kzoo.load_run(folder)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_labels_that_were_changed_are_noticed(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "labels.txt").write_text("\n".join("0123456798") + "\n")
+    with pytest.raises(RunError, match="do not agree"):
+        kzoo.load_run(folder)
+    (folder / "labels.txt").unlink()  # nothing to compare with
+    assert len(kzoo.load_run(folder).classes) == 10
+
+
+def test_json_is_written_without_nan(tmp_path):
+    runs.write_json(tmp_path / "a.json", {"loss": float("nan"), "all": [1.5, float("-inf")]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": None, "all": [1.5, None]}

@@ -12,7 +12,7 @@ from importlib import import_module
 import click
 
 from kzoo import runs
-from kzoo.errors import KzooError
+from kzoo.errors import KzooError, printable
 
 # Verb -> help text. The file kzoo/cli/<verb>.py has the click command as `command`.
 VERBS = {
@@ -91,7 +91,7 @@ def main(args: Sequence[str] | None = None, prog_name: str = "kzoo") -> None:
     try:
         group.main(args=args, prog_name=prog_name, standalone_mode=False)
     except KzooError as e:
-        click.echo(f"Error: {e}", err=True)
+        click.echo(f"Error: {printable(e)}", err=True)
         sys.exit(getattr(e, "exit_code", 1))
     except click.ClickException as e:
         e.show()

@@ -39,7 +39,8 @@ option = option_of(ExportOptions)
 def command(model, out, force, quiet, **options):
     """Write RUN or MODEL as a SavedModel that takes encoded images, with labels, card and golden images.
 
-    Each format runs the golden images in a new process; nothing is written if its results differ from the model's.
+    Each format runs the golden images in a new process. One whose results differ from the model's is left out and
+    named; the exit code is then 1.
     """
     options = given(options)
     ExportOptions(**options)

@@ -9,11 +9,15 @@ from typing import Any
 
 import click
 
+from kzoo.files import finite
 from kzoo.hardware import load_keras
 
-__all__ = ["as_json", "given", "load_keras", "option_of", "print_json", "seconds", "shape"]
+__all__ = ["as_json", "given", "load_keras", "option_of", "print_json", "seconds", "shape", "trust"]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+trust = click.option(
+    "--trust", is_flag=True, help="Load an export with any operations: only if you trust the author of the file."
+)
 
 
 def shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int, int] | None:
@@ -79,16 +83,12 @@ def print_json(data: Any) -> None:
 
 
 def json_text(data: Any) -> str:
-    """Data as JSON that can be encoded in UTF-8: bytes of file names that are not UTF-8 are escaped."""
-    text = json_library.dumps(_finite(data), indent=2, ensure_ascii=False)
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Data as JSON that can be printed: unprintable characters in its texts are escaped as JSON does."""
+    return json_printable(json_library.dumps(finite(data), indent=2, ensure_ascii=False))
 
 
-def _finite(x):
-    if isinstance(x, dict):
-        return {k: _finite(v) for k, v in x.items()}
-    if isinstance(x, (list, tuple)):
-        return [_finite(v) for v in x]
-    if isinstance(x, float) and (x != x or x in (float("inf"), float("-inf"))):
-        return None
-    return x
+def json_printable(text: str) -> str:
+    """JSON with its unprintable characters, which stand in texts only, as \\uXXXX."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json_library.dumps(c)[1:-1] for c in text)

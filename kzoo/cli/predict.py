@@ -6,8 +6,9 @@ import sys
 
 import click
 
-from kzoo.cli.options import as_json, load_keras
-from kzoo.errors import DataError
+from kzoo.cli.options import as_json, json_printable, load_keras, trust
+from kzoo.errors import DataError, printable
+from kzoo.files import finite
 
 
 @click.command("predict", epilog="Example: kzoo predict saved_models/mnist photo.jpg folder/ --csv > seen.csv")
@@ -16,10 +17,11 @@ from kzoo.errors import DataError
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="The number of classes to show.")
 @click.option("--weights", help="For a model of the catalog: a tag or a file; the first published set by default.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images computed at once.")
+@trust
 @as_json
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: image, error, class_1, probability_1, ..., abstain.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def command(*, model, images, top, weights, batch_size, as_json, as_csv, quiet):
+def command(*, model, images, top, weights, batch_size, trust, as_json, as_csv, quiet):
     """Classify IMAGES, which are files or folders, with MODEL: a run, an export, or a name of the catalog.
 
     Unreadable images are reported and the others are classified; the exit code is then 1.
@@ -31,7 +33,7 @@ def command(*, model, images, top, weights, batch_size, as_json, as_csv, quiet):
     from kzoo.evaluating.prediction import predict
     from kzoo.progress import progress
 
-    model = load_model(model, weights)
+    model = load_model(model, weights, trust=trust)
     write = _Json() if as_json else _Csv(model.task, top) if as_csv else _Text(model.task)
     bad = total = 0
     with progress(quiet=quiet or (len(images) < 2 and sys.stdout.isatty())) as bar:
@@ -64,9 +66,9 @@ class _Text:
 
         name = shown(result["image"])
         if "error" in result:
-            click.echo(f"{name}: {result['error']}", err=True)
+            click.echo(f"{name}: {printable(result['error'])}", err=True)
         else:
-            click.echo(f"{name}: {self.task.row_text(result)}")
+            click.echo(f"{name}: {printable(self.task.row_text(result))}")
 
     def end(self):
         pass
@@ -79,26 +81,20 @@ class _Json:
         self.between = "[\n"
 
     def row(self, result):
-        # json.dumps can write every name but those that are not Unicode, which are escaped here.
-        result = {**result, "image": _written(result["image"])}
-        for answer in result.get("top", ()):
-            answer["class"] = _written(answer["class"])
-        click.echo(self.between + "  " + json.dumps(result, ensure_ascii=False), nl=False)
+        text = json_printable(json.dumps(finite(result), ensure_ascii=False))
+        click.echo(f"{self.between}  {text}", nl=False)
         self.between = ",\n"
 
     def end(self):
         click.echo("[]" if self.between == "[\n" else "\n]")
 
 
-def _written(name):
-    """A name that can be written: it is escaped if it is not Unicode."""
-    from kzoo.data.guards import shown
-
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return shown(name)
-    return name
+def cell(value):
+    """A cell of CSV: unprintable characters escaped, and an apostrophe before what a spreadsheet would compute."""
+    if not isinstance(value, str):
+        return value
+    value = printable(value)
+    return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
 
 
 class _Csv:
@@ -109,8 +105,8 @@ class _Csv:
         self.file.writerow(["image", "error", *task.columns(top)])
 
     def row(self, result):
-        cells = [_written(c) if isinstance(c, str) else c for c in self.task.cells(result, self.top)]
-        self.file.writerow([_written(result["image"]), result.get("error", ""), *cells])
+        cells = [result["image"], result.get("error", ""), *self.task.cells(result, self.top)]
+        self.file.writerow([cell(c) for c in cells])
 
     def end(self):
         sys.stdout.flush()

@@ -2,7 +2,8 @@
 
 import click
 
-from kzoo.cli.options import load_keras
+from kzoo.cli.options import load_keras, trust
+from kzoo.errors import printable
 
 
 @click.command("serve", epilog="Example: kzoo serve saved_models/mnist --port 8501")
@@ -25,7 +26,15 @@ from kzoo.cli.options import load_keras
     show_default=True,
     help="Seconds to send a request, and to wait for an answer.",
 )
-def command(folder, *, host, port, name, max_body, max_pixels, queue, batch, timeout):
+@click.option(
+    "--allow-host",
+    "allow_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A further name that the Host header may have, such as a proxy's; repeat it for several.",
+)
+@trust
+def command(folder, *, host, port, allow_hosts, name, max_body, max_pixels, queue, batch, timeout, trust):
     """Serve the export DIR: TensorFlow Serving's REST paths, and a page at / to drop an image on.
 
     After SIGTERM or Ctrl-C no new images are taken; those that wait are answered, then the server stops.
@@ -39,8 +48,11 @@ def command(folder, *, host, port, name, max_body, max_pixels, queue, batch, tim
 
     def ready(host, port):
         at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        click.echo(f"Serving {folder} at {at} ({at}/v1/models/{name or card['name']}:predict). Ctrl-C stops.", err=True)
+        where = f"{at}/v1/models/{name or card['name']}:predict"
+        click.echo(printable(f"Serving {folder} at {at} ({where}). Ctrl-C stops."), err=True)
 
     limits = Limits(body=max_body << 20, pixels=max_pixels * 10**6, queue=queue, batch=batch, timeout=timeout)
-    served = serve(folder, host=host, port=port, name=name, limits=limits, ready=ready)
+    served = serve(
+        folder, host=host, port=port, name=name, limits=limits, allow_hosts=allow_hosts, trust=trust, ready=ready
+    )
     click.echo(f"Stopped after {served['images']:,} images in {served['batches']:,} batches.", err=True)

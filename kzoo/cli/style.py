@@ -146,7 +146,7 @@ def command(content, styles, *, out, like, budget, save_every, resume, from_last
     settings = Settings()
     if like:
         found = read_record(like)
-        settings = Settings.of(found["settings"])
+        settings = Settings.recorded(found["settings"], given)
         if "weights" in given and model_of(Settings.model, settings.weights) == settings.model:
             given.setdefault("model", Settings.model)  # the model that it names came with its weights
         if budget:

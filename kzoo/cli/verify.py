@@ -4,13 +4,15 @@ import sys
 
 import click
 
-from kzoo.cli.options import as_json, load_keras, print_json
+from kzoo.cli.options import as_json, load_keras, print_json, trust
+from kzoo.errors import printable
 
 
 @click.command("verify", epilog="Example: kzoo verify saved_models/mnist")
 @click.argument("folder", metavar="DIR")
+@trust
 @as_json
-def command(folder, as_json):
+def command(folder, trust, as_json):
     """Check files, preprocessing and every format of the export DIR on its golden images.
 
     The exit code is 1 if anything differs from when it was written.
@@ -21,13 +23,13 @@ def command(folder, as_json):
     load_keras()
     from kzoo.exporting.check import verify
 
-    report = verify(folder, raises=False)
+    report = verify(folder, raises=False, trust=trust)
     if as_json:
         print_json(report)
     else:
         for check in report["checks"]:
             mark = {True: "ok", False: "FAILED", None: "-"}[check["ok"]]
-            click.echo(f"{mark:6}  {check['check']}: {check['detail']}")
+            click.echo(printable(f"{mark:6}  {check['check']}: {check['detail']}"))
     if not report["ok"]:
-        click.echo(f"Error: {folder} does not give the results it gave when it was written.", err=True)
+        click.echo(f"Error: {printable(folder)} does not give the results it gave when it was written.", err=True)
         sys.exit(1)

@@ -1,19 +1,27 @@
-"""Checks before a pixel is decoded, from headers, sizes and types, without TensorFlow."""
+"""Checks before a pixel is decoded, from headers, sizes and types, without TensorFlow.
+
+All limits of image files stand here. `fault` applies them in Python, `kzoo.data.header.refusal` inside graphs, with the
+same words; Pillow is not asked, because it warns, and Python's warning filters are shared by all threads.
+"""
 
 from __future__ import annotations
 
 import os
-import warnings
+import re
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from kzoo.errors import DataError
 
 MAX_PIXELS = 100_000_000  # more than cameras produce; 300 MB once decoded
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 MAX_FILE = 1 << 30  # bytes of one image file, which is read whole
+# Of a JPEG: each scan of a progressive one may pass over all pixels again, and an empty one takes ten bytes. Usual are
+# ten.
+MAX_SCANS = 100
+MAX_SEGMENTS = 10_000  # of a JPEG, of up to 64 KB: a large profile or depth map has hundreds
+MAX_BLOCKS = 65_536  # of a GIF up to the end of its first frame: 16 MB in blocks of 255 bytes
 # How files begin: (position, bytes).
 MAGIC = {
     "JPEG": (0, b"\xff\xd8\xff"),
@@ -22,6 +30,13 @@ MAGIC = {
     "BMP": (0, b"BM"),
     "WebP": (8, b"WEBP"),
 }
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # of a JPEG, except restart markers
+# What `fault` and `kzoo.data.header.refusal` say.
+EMPTY = "is empty"
+UNKNOWN = "is not a JPEG, PNG, GIF, BMP or WebP image"
+ANIMATED = "is an animated WebP; only still ones can be read"
+BROKEN = "has a broken header"
+SCANS = f"has more than {MAX_SCANS} scans"
 
 
 # Formats that kzoo does not read, by how files begin: (position, bytes) -> the name.
@@ -105,54 +120,26 @@ def foreign(head: bytes, name: str = "") -> str | None:
     return found[0] if found else None
 
 
-def fault(file: str | os.PathLike | BinaryIO) -> str | None:
+def fault(file: str | os.PathLike | bytes | BinaryIO) -> str | None:
     """Check a file's header. Nothing is decoded, so a small file that declares a huge picture costs nothing.
 
     Args:
-        file: A path, or a binary file object.
+        file: A path, the bytes of a file, or a binary file object.
 
     Returns:
         Why the file can't be an image for kzoo, such as "is empty"; None if nothing is wrong so far.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large images; we refuse them ourselves
-            if isinstance(file, (str, os.PathLike)):
-                size = os.path.getsize(file)
-                if size == 0:
-                    return "is empty"
-                if size > MAX_FILE:
-                    return f"has {size:,} bytes; at most {MAX_FILE:,} are accepted"
-            with Image.open(file, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    return f"declares {image.width}x{image.height} pixels; at most {MAX_PIXELS:,} are accepted"
-                if image.format == "WEBP" and getattr(image, "is_animated", False):
-                    return "is an animated WebP; only still ones can be read"
-    except UnidentifiedImageError:
-        return _unknown(file)
-    except Image.DecompressionBombError:
-        return f"declares too many pixels; at most {MAX_PIXELS:,} are accepted"
-    except OSError as e:
-        return f"can't be read ({e.strerror or e})"
-    except Exception as e:  # hostile headers raise nearly anything inside Pillow
-        return f"has a broken header ({type(e).__name__})"
-    return None
+        return _fault(_contents(file), os.fsdecode(file) if isinstance(file, (str, os.PathLike)) else "")
+    except DataError as e:
+        return str(e)
 
 
-def _unknown(file):
+def _unknown(head, name):
     """Why a file of another format can't be used."""
-    kind = None
-    try:
-        if isinstance(file, (str, os.PathLike)):
-            with open(file, "rb") as f:
-                kind = foreign(f.read(64), os.fsdecode(file))
-        else:
-            file.seek(0)
-            kind = foreign(file.read(64))
-    except (OSError, ValueError):
-        pass
+    kind = foreign(head, name)
     if kind is None:
-        return "is not a JPEG, PNG, GIF, BMP or WebP image"
+        return UNKNOWN
     article = "an" if kind in ("AVIF", "SVG") else "a"
     return (
         f"is {article} {kind} file, which kzoo does not read: convert it to JPEG or PNG, {_CONVERT.get(kind, _OTHER)}"
@@ -171,17 +158,165 @@ _CONVERT = {
 
 
 def read(path: str | os.PathLike) -> bytes:
-    """Read a file after checking its header.
+    """Read a file and check its header.
 
     Raises:
         DataError: The reason that `fault` gives.
-        OSError: The file can't be read.
     """
-    reason = fault(path)
+    data = _contents(path)
+    reason = _fault(data, os.fsdecode(path))
     if reason:
         raise DataError(reason)
-    with open(path, "rb") as f:
-        return f.read()
+    return data
+
+
+def _contents(file):
+    """The bytes of a path, a file object or bytes; DataError with the reason."""
+    if isinstance(file, bytes):
+        return file
+    try:
+        if not isinstance(file, (str, os.PathLike)):
+            file.seek(0)
+            return file.read()
+        size = os.path.getsize(file)
+        if 0 < size <= MAX_FILE:
+            with open(file, "rb") as f:
+                return f.read(MAX_FILE + 1)
+    except OSError as e:
+        raise DataError(f"can't be read ({e.strerror or e})") from e
+    raise DataError(EMPTY if size == 0 else f"has {size:,} bytes; at most {MAX_FILE:,} are accepted")
+
+
+def _fault(data, name=""):
+    """Why bytes are no image for kzoo, or None, as `kzoo.data.header.refusal` has it in a graph."""
+    if not data:
+        return EMPTY
+    if len(data) > MAX_FILE:
+        return f"has {len(data):,} bytes; at most {MAX_FILE:,} are accepted"
+    kind = kind_of(data)
+    if kind is None:
+        return _unknown(data[:64], name)
+    if kind == "WebP" and data[15:16] == b"X" and data[20:21] and data[20] // 2 % 2:
+        return ANIMATED
+    width, height, scans = _jpeg(data) if kind == "JPEG" else (*declared(data), 0)
+    if max(width, height) > MAX_PIXELS or width * height > MAX_PIXELS:
+        return f"declares {width}x{height} pixels; at most {MAX_PIXELS:,} are accepted"
+    if scans > MAX_SCANS:
+        return SCANS
+    return None if min(width, height) > 0 else BROKEN
+
+
+def kind_of(data: bytes) -> str | None:
+    """Tell the format of encoded bytes, a key of `MAGIC`, by how they begin; None for any other."""
+    return next((kind for kind, (at, magic) in MAGIC.items() if data[at : at + len(magic)] == magic), None)
+
+
+def declared(data: bytes) -> tuple[int, int]:
+    """Read the size that encoded bytes declare, as `kzoo.data.header.declared` does in a graph.
+
+    Returns:
+        (width, height); zeros for an unknown format or a broken header.
+
+    Example:
+        >>> declared(b"\\x89PNG\\r\\n\\x1a\\n" + bytes(8) + bytes([0, 0, 0, 31, 0, 0, 0, 20]))
+        (31, 20)
+    """
+    kind, head = kind_of(data), data[:32] + bytes(max(0, 32 - len(data)))
+
+    def little(at, n):
+        return int.from_bytes(head[at : at + n], "little")
+
+    def signed(x):  # a BMP of negative height is stored from top to bottom
+        return abs(x - 2**32 if x >= 2**31 else x)
+
+    if kind == "JPEG":
+        return _jpeg(data)[:2]
+    if kind == "PNG":
+        return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+    if kind == "GIF":
+        width, height = _first_frame(data)
+        return (max(little(6, 2), width), max(little(8, 2), height)) if min(width, height) > 0 else (0, 0)
+    if kind == "BMP":
+        return signed(little(18, 4)), signed(little(22, 4))
+    if kind == "WebP" and head[15:16] == b"X":
+        return little(24, 3) + 1, little(27, 3) + 1
+    if kind == "WebP" and head[15:16] == b"L":
+        return little(21, 4) % 16384 + 1, little(21, 4) // 16384 % 16384 + 1
+    return (little(26, 2) % 16384, little(28, 2) % 16384) if kind == "WebP" else (0, 0)
+
+
+def _jpeg(data):
+    """(width, height, scans) of a JPEG up to its end marker, or more scans than MAX_SCANS.
+
+    ITU-T T.81, section B.1.1: a marker is 0xFF and a byte; most are followed by a length and so many bytes, the start
+    of a scan by compressed data as well, in which 0xFF is followed by 0 or a restart marker. Data behind the end, such
+    as a phone's video, is not read.
+    """
+    at, scans, width, height = 2, 0, 0, 0
+
+    def u16(i):
+        return 256 * data[min(i, len(data) - 1)] + data[min(i + 1, len(data) - 1)]
+
+    for _ in range(MAX_SEGMENTS):
+        found = MARKER.search(data, at)
+        if not found or data[found.end() - 1] == 0xD9:
+            return width, height, scans
+        at, kind = found.end(), data[found.end() - 1]
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC) and not scans and not width:
+            height, width = u16(at + 3), u16(at + 5)
+        scans += kind == 0xDA
+        if scans > MAX_SCANS:
+            return width, height, scans
+        at += 0 if kind in (0x01, 0xD8) else u16(at)
+    return width, height, MAX_SCANS + 1
+
+
+def _first_frame(data):
+    """(width, height) of a GIF's first frame; zeros if there is none within MAX_BLOCKS. Blocks: `kzoo.data.header`."""
+
+    def at(i):
+        return data[min(i, len(data) - 1)]
+
+    def palette(flags):
+        return 6 * 2 ** (flags % 8) if flags >= 128 else 0
+
+    where, frame, turns = 13 + palette(at(10)), (0, 0), 0
+    while where < len(data) and turns < MAX_BLOCKS:
+        kind = at(where)
+        if kind not in (0x21, 0x2C):
+            break
+        if kind == 0x2C:
+            frame = (at(where + 5) + 256 * at(where + 6), at(where + 7) + 256 * at(where + 8))
+        where += 11 + palette(at(where + 9)) if kind == 0x2C else 2
+        turns += 1
+        while where < len(data) and turns < MAX_BLOCKS:
+            length, where, turns = at(where), where + at(where) + 1, turns + 1
+            if not length:
+                break
+        else:
+            break
+        if kind == 0x2C:
+            return frame if where <= len(data) else (0, 0)
+    return 0, 0
+
+
+def orientation(data: bytes) -> int:
+    """Read the EXIF orientation of a JPEG as `kzoo.data.images.orientation` does: 1..8, 1 if there is none."""
+    head = data[:65536]
+    start = head.find(b"Exif\0\0")
+    if start < 0:
+        return 1
+    tiff = head[start + 6 :] + bytes(64 * 12 + 32)
+    order = "little" if tiff[0] == 0x49 else "big"
+
+    def u16(i):
+        i = min(i, len(tiff) - 1)
+        return int.from_bytes((tiff[i : i + 2] + tiff[-1:])[:2], order)
+
+    directory = u16(4 if order == "little" else 6)
+    entries = [directory + 2 + 12 * k for k in range(min(64, u16(directory)))]
+    value = max((u16(e + 8) for e in entries if u16(e) == 0x0112), default=1)
+    return value if 1 <= value <= 8 else 1
 
 
 def shown(path: object) -> str:

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from kzoo.data.guards import MAGIC
-
-MAX_BLOCKS = 65_536  # of a GIF up to the end of its first frame: 16 MB in blocks of 255 bytes
-# Of a JPEG: each scan of a progressive one may pass over all pixels again, and an empty one takes ten bytes. Usual are
-# ten.
-MAX_SCANS = 100
-MAX_SEGMENTS = 10_000  # of a JPEG, of up to 64 KB: a large profile or depth map has hundreds
+from kzoo.data.guards import (
+    ANIMATED,
+    BROKEN,
+    EMPTY,
+    MAGIC,
+    MAX_BLOCKS,
+    MAX_FILE,
+    MAX_SCANS,
+    MAX_SEGMENTS,
+    SCANS,
+    UNKNOWN,
+)
 
 
 def refusal(data: tf.Tensor, max_pixels: int) -> tf.Tensor:
@@ -28,36 +33,27 @@ def refusal(data: tf.Tensor, max_pixels: int) -> tf.Tensor:
     Returns:
         A scalar string: why the bytes are no image for kzoo, or "" if nothing is wrong so far.
 
-    Raises:
-        tf.errors.InvalidArgumentError: A JPEG without a readable frame header.
-
     Example:
         >>> refusal(tf.constant(b"a letter"), 10**8).numpy().decode()
         'is not a JPEG, PNG, GIF, BMP or WebP image'
     """
     known = tf.reduce_any([_is(data, kind) for kind in MAGIC])
-    size = declared(data)
+    length = tf.strings.length(data)
+    size, scans = tf.cond(_is(data, "JPEG"), lambda: _jpeg(data), lambda: (_of_others(data), 0))
     # Each side by itself, too, so that the product can't overflow.
     large = (tf.reduce_max(size) > max_pixels) | (size[0] * size[1] > max_pixels)
-    scans = tf.cond(_is(data, "JPEG"), lambda: _scans(data), lambda: tf.constant(0))
     text = tf.strings.as_string(size)
     too_large = tf.strings.join(["declares ", text[0], "x", text[1], f" pixels; at most {max_pixels:,} are accepted"])
+    too_long = tf.strings.join(["has ", tf.strings.as_string(length), f" bytes; at most {MAX_FILE:,} are accepted"])
     return tf.case(
         [
-            (tf.strings.length(data) == 0, lambda: tf.constant("is empty")),
-            (~known, lambda: tf.constant("is not a JPEG, PNG, GIF, BMP or WebP image")),
-            (
-                _is(data, "WebP") & is_animated_webp(data),
-                lambda: tf.constant("is an animated WebP; only still ones can be read"),
-            ),
+            (length == 0, lambda: tf.constant(EMPTY)),
+            (length > MAX_FILE, lambda: too_long),
+            (~known, lambda: tf.constant(UNKNOWN)),
+            (_is(data, "WebP") & is_animated_webp(data), lambda: tf.constant(ANIMATED)),
             (large, lambda: too_large),
-            (
-                scans > MAX_SCANS,
-                lambda: tf.strings.join(
-                    ["has ", tf.strings.as_string(scans), f" scans; at most {MAX_SCANS} are accepted"]
-                ),
-            ),
-            (tf.reduce_min(size) < 1, lambda: tf.constant("has a broken header")),
+            (scans > MAX_SCANS, lambda: tf.constant(SCANS)),
+            (tf.reduce_min(size) < 1, lambda: tf.constant(BROKEN)),
         ],
         default=lambda: tf.constant(""),
     )
@@ -70,14 +66,14 @@ def declared(data: tf.Tensor) -> tf.Tensor:
         data: Scalar string tensor, the bytes of a file.
 
     Returns:
-        int64 (2,): width and height; zeros for an unknown format.
-
-    Raises:
-        tf.errors.InvalidArgumentError: A JPEG without a readable frame header.
+        int64 (2,): width and height; zeros for an unknown format or a broken header.
     """
+    return tf.cond(_is(data, "JPEG"), lambda: _jpeg(data)[0], lambda: _of_others(data))
+
+
+def _of_others(data):
     head = _numbers(data, 64)
     cases = [
-        (_is(data, "JPEG"), lambda: _two(tf.image.extract_jpeg_shape(data, tf.int64)[:2][::-1])),
         (_is(data, "PNG"), lambda: _two(_big(head, 16, 4), _big(head, 20, 4))),
         (_is(data, "GIF"), lambda: gif_size(data)),
         (_is(data, "BMP"), lambda: _two(_signed(_little(head, 18, 4)), _signed(_little(head, 22, 4)))),
@@ -96,13 +92,13 @@ def _cut(data, start, length):
     return tf.strings.substr(data, tf.minimum(start, tf.strings.length(data)), length)
 
 
-def _scans(data):
-    """Count the scans of a JPEG up to its end marker, or return more than MAX_SCANS.
+def _jpeg(data):
+    """(int64 (2,) width and height, scans) of a JPEG up to its end marker, or more scans than MAX_SCANS.
 
     Data behind the end, such as a phone's video, is not read.
 
-    From marker to marker, as `kzoo.data.scan` does in Python: segments have a length; in a scan's compressed data 0xFF
-    is followed by 0 or a restart marker (0xD0 to 0xD7), which are no markers here.
+    From marker to marker, as `kzoo.data.guards` does in Python: segments have a length; in a scan's compressed data
+    0xFF is followed by 0 or a restart marker (0xD0 to 0xD7), which are no markers here.
     """
     content = tf.io.decode_raw(data, tf.uint8)
     first, second = content[:-1], content[1:]
@@ -113,20 +109,26 @@ def _scans(data):
     def at(i):
         return tf.cast(content[tf.minimum(i, tf.size(content) - 1)], tf.int32)
 
-    def step(where, scans, turns, done):
+    def u16(i):
+        return 256 * at(i) + at(i + 1)
+
+    def step(where, size, scans, turns, done):
         k = tf.searchsorted(markers, [where])[0]
         marker = markers[tf.minimum(k, n - 1)]
         kind = at(marker + 1)
         done = (k >= n) | (kind == 0xD9)
-        length = tf.where((kind == 0x01) | (kind == 0xD8), 0, 256 * at(marker + 2) + at(marker + 3))
-        return marker + 2 + length, scans + tf.cast(~done & (kind == 0xDA), tf.int32), turns + 1, done
+        table = (kind == 0xC4) | (kind == 0xC8) | (kind == 0xCC)
+        frame = (kind >= 0xC0) & (kind <= 0xCF) & ~table & (scans == 0) & (size[0] == 0) & ~done
+        size = tf.where(frame, tf.stack([u16(marker + 7), u16(marker + 5)]), size)
+        length = tf.where((kind == 0x01) | (kind == 0xD8), 0, u16(marker + 2))
+        return marker + 2 + length, size, scans + tf.cast(~done & (kind == 0xDA), tf.int32), turns + 1, done
 
-    _, scans, turns, _ = tf.while_loop(
-        lambda where, scans, turns, done: ~done & (scans <= MAX_SCANS) & (turns < MAX_SEGMENTS),
+    _, size, scans, _, done = tf.while_loop(
+        lambda where, size, scans, turns, done: ~done & (scans <= MAX_SCANS) & (turns < MAX_SEGMENTS),
         step,
-        [2, 0, 0, n == 0],
+        [2, tf.zeros(2, tf.int32), 0, 0, n == 0],
     )
-    return tf.where(turns < MAX_SEGMENTS, scans, MAX_SCANS + 1)
+    return tf.cast(size, tf.int64), tf.where(done, scans, MAX_SCANS + 1)
 
 
 def _numbers(data, n):

@@ -280,6 +280,9 @@ def make_preparer(shape: tuple[int, int, int], preprocessing: Preprocessing) -> 
     )
 
     def one(data):
+        reason = fault(data)
+        if reason:
+            raise DataError(reason)
         try:
             with tf.device("CPU"):
                 return graph(data).numpy()

@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
+import struct
 import threading
-import warnings
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -23,10 +22,10 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from kzoo.data.dataset import DataSet, Split
-from kzoo.data.guards import MAGIC, fault
+from kzoo.data.guards import MARKER, fault, kind_of, orientation, read
 from kzoo.errors import DataError
 from kzoo.hardware import cores
 from kzoo.progress import Silent
@@ -34,14 +33,20 @@ from kzoo.progress import Silent
 SIDE = 16  # pixels of a side of the thumbnail
 DECODED = 64  # pixels that the shorter side keeps while an image is inspected
 PLAIN = 3.0  # standard deviation in grey levels below which a picture is too uniform to be compared
-MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # of a JPEG, except restart markers
-MAX_SCANS = 500  # of a progressive JPEG: each costs a pass over the picture, and encoders make about ten
 SUFFIXES = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
     "PNG": {".png", ".apng"},
     "GIF": {".gif"},
     "BMP": {".bmp", ".dib"},
     "WEBP": {".webp"},
+}
+# By the names of `kzoo.data.guards.MAGIC`.
+PLUGINS = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
 }
 LARGE = 16_000_000  # pixels from which on pictures are decoded one at a time: one may take some 400 MB
 _large = threading.Lock()
@@ -124,17 +129,14 @@ def scan_images(splits: dict[str, Split], bar: Silent | None = None) -> Scan:
     ids, infos = [], []
     hashes, thumbnails = np.zeros(n, np.uint64), np.zeros((n, SIDE, SIDE, 3), np.uint8)
     bar.start("reading images", n)
-    # Once, here, because threads share the filters. kzoo checks large and odd files itself.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for split in splits.values():
-            named = ((split.images[i], split.ids[i]) for i in range(len(split)))
-            for id, (found, hashed, small) in zip(split.ids, in_order(inspect_image, named), strict=True):
-                if small is not None:
-                    hashes[len(ids)], thumbnails[len(ids)] = hashed, small
-                ids.append(id)
-                infos.append(found)
-                bar.advance(1)
+    for split in splits.values():
+        named = ((split.images[i], split.ids[i]) for i in range(len(split)))
+        for id, (found, hashed, small) in zip(split.ids, in_order(inspect_image, named), strict=True):
+            if small is not None:
+                hashes[len(ids)], thumbnails[len(ids)] = hashed, small
+            ids.append(id)
+            infos.append(found)
+            bar.advance(1)
     usable = np.array([info.fault is None for info in infos], bool)
     small = np.array([min(info.width, info.height) < DECODED for info in infos], bool)
     min_correlation = np.where(small, FEW_PIXELS, CORRELATION)
@@ -253,25 +255,17 @@ def small_picture(source: str | os.PathLike | bytes | np.ndarray, side: int = DE
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, side)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return _file(source, None, side)[1]
+    return _file(source, None, side)[1]
 
 
 def _file(source, name, side=DECODED):
     """(ImageInfo, RGB image) of a path or of encoded bytes. Raises DataError with the reason."""
     encoded = isinstance(source, bytes)
-    reason = None if encoded else fault(source)
+    data = source if encoded else read(source)
+    reason = fault(data) if encoded else None
     if reason:
         raise DataError(reason)
-    data = source
-    if not encoded:
-        with open(source, "rb") as f:
-            data = f.read()
-    reason = fault(io.BytesIO(data))  # of what is decoded, because the file may have changed
-    if reason:
-        raise DataError(reason)
-    with Image.open(io.BytesIO(data)) as image:
+    with opened(data) as image:
         found = _header(image, data)
         if not encoded and name:
             found.wrong_suffix = os.path.splitext(name)[1].lower() not in SUFFIXES[found.format]
@@ -290,11 +284,39 @@ def _file(source, name, side=DECODED):
     return found, picture
 
 
+def opened(data: bytes) -> Image.Image:
+    """Open encoded bytes that `kzoo.data.guards` accepts with Pillow, without a warning.
+
+    Not by Image.open, which warns of large pictures (kzoo has its own limit) and of what cameras put behind a JPEG, and
+    calls that a format of its own, MPO. Python's warning filters are shared by all threads, so a thread can't be kept
+    from warning. A JPEG loses its EXIF, because Pillow warns of what is broken there.
+    """
+    kind = kind_of(data)
+    if kind == "JPEG":
+        data = _without_metadata(data)
+    try:
+        return PLUGINS[kind](io.BytesIO(data))
+    except (SyntaxError, IndexError, TypeError, struct.error) as e:  # what Image.open expects of them
+        raise DataError(f"has a broken header ({type(e).__name__})") from e
+
+
+def _without_metadata(data):
+    """A JPEG without its APP1 segments (EXIF, XMP) in front of the picture."""
+    pieces, at, begin = [], 2, 0
+    while (found := MARKER.search(data, at)) and data[found.end() - 1] != 0xDA:
+        at = found.end()
+        if data[at - 1] not in (0x01, 0xD8):
+            at += int.from_bytes(data[at : at + 2], "big")
+        if data[found.end() - 1] == 0xE1:
+            pieces.append(data[begin : found.start()])
+            begin = at
+    return b"".join([*pieces, data[begin:]]) if pieces else data
+
+
 def _header(image, data):
     """An ImageInfo, from what Pillow read of the header. image: open, not loaded."""
     mode, info = image.mode, image.info
-    # Many cameras add small copies behind a JPEG and an index of them, which Pillow calls a format of its own, MPO.
-    format = "JPEG" if data.startswith(MAGIC["JPEG"][1]) else image.format
+    format, exif = image.format, info.get("exif") or b""
     applies = {
         "grey": mode in ("1", "L", "LA", "I", "I;16", "I;16B"),
         "palette": mode in ("P", "PA"),
@@ -304,16 +326,12 @@ def _header(image, data):
         "16-bit": mode.startswith("I") or (format == "PNG" and data[24:25] == b"\x10"),
         "animated": format != "JPEG" and getattr(image, "is_animated", False),
     }
-    try:
-        orientation = int(image.getexif().get(0x0112, 1))
-    except Exception:  # broken EXIF is no EXIF
-        orientation = 1
     return ImageInfo(
         format,
         image.width,
         image.height,
         tuple(k for k, v in applies.items() if v),
-        orientation if 1 <= orientation <= 8 else 1,
+        orientation(data if format == "JPEG" else b"Exif\0\0" + exif.removeprefix(b"Exif\0\0")),
         hashlib.blake2b(data, digest_size=16).digest(),
     )
 
@@ -336,25 +354,21 @@ def _jpeg(data, side):
         try:
             pixels = simplejpeg.decode_jpeg(data, strict=False, **options)
         except ValueError:  # its header checks stay strict
-            with Image.open(io.BytesIO(data)) as image:
+            with opened(data) as image:
                 return _other(image, ImageInfo(), side), damage
     return _small(Image.fromarray(pixels), side), damage
 
 
 def _check_jpeg(data):
-    """DataError for a missing end marker or too many scans; data behind the end, such as a phone's video, is not read.
+    """DataError for a missing end marker; data behind the end, such as a phone's video, is not read.
 
-    ITU-T T.81, section B.1.1: a marker is 0xFF and a byte; most are followed by a length and so many bytes, the start
-    of a scan by compressed data as well, in which 0xFF is followed by 0 or a restart marker.
+    From marker to marker, as `kzoo.data.guards` counts the scans.
     """
-    at, scans = 2, 0
+    at = 2
     while found := MARKER.search(data, at):
         at, kind = found.end(), data[found.end() - 1]
         if kind == 0xD9:
             return
-        scans += kind == 0xDA
-        if scans > MAX_SCANS:
-            raise DataError(f"has more than {MAX_SCANS} scans")
         at += 0 if kind in (0x01, 0xD8) else int.from_bytes(data[at : at + 2], "big")
     # Corrupt data within a scan may look like a segment that leads past the end: then libjpeg decides.
     if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):

@@ -34,12 +34,13 @@ class LoadedModel:
     answer: Callable[[Sequence[bytes], int], list[dict]]
 
 
-def load_model(model: Any, weights: Any = None) -> LoadedModel:
+def load_model(model: Any, weights: Any = None, *, trust: bool = False) -> LoadedModel:
     """Load a run, an export, or a model of the catalog.
 
     Args:
         model: a Run or an Export, the folder of one, or a name of the catalog.
         weights: for a name: a tag or a file; the first published set by default.
+        trust: load an export with any operations, which may read and write files.
 
     Returns:
         The LoadedModel.
@@ -50,7 +51,7 @@ def load_model(model: Any, weights: Any = None) -> LoadedModel:
     """
     named = isinstance(model, (str, os.PathLike))
     if named and weights is None and is_export(model):
-        model = Export(model)
+        model = Export(model, trust)
     if isinstance(model, Export):
         return LoadedModel(model.task, model.classes, model.answer)
     if named and not os.path.isdir(model) and os.sep not in os.fspath(model):
@@ -73,7 +74,7 @@ def _of_network(model, task, classes, shape, preprocessing):
                 results.append(None)
             except DataError as e:
                 results.append({"error": str(e)})
-        answers = iter(task.answer(network(np.stack(good)), classes, top) if good else ())
+        answers = iter(task.rows(network(np.stack(good)), classes, top) if good else ())
         return [next(answers) if result is None else result for result in results]
 
     return LoadedModel(task, tuple(classes), answer)

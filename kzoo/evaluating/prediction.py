@@ -21,6 +21,7 @@ def predict(
     top: int = 5,
     batch_size: int = 32,
     weights: Any = None,
+    trust: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[dict]:
     """Classify image files. They are read batch by batch, so their number is not limited by memory.
@@ -31,6 +32,7 @@ def predict(
         top: the number of classes in an answer, at least 1.
         batch_size: the number of images that are computed at once.
         weights: for a name of the catalog: a tag or a file; the first published set by default.
+        trust: load an export with any operations, which may read and write files.
         progress: called after each batch as progress(images done, number of images).
 
     Returns:
@@ -52,7 +54,7 @@ def predict(
         raise DataError(f"top must be at least 1, got {top}.")
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     files = [f for path in paths for f in _expand(path)]
-    model = run if isinstance(run, LoadedModel) else load_model(run, weights)
+    model = run if isinstance(run, LoadedModel) else load_model(run, weights, trust=trust)
     return _predict(model, files, top, batch_size, progress)
 
 

@@ -5,20 +5,30 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kzoo.data.guards import shown
 from kzoo.errors import ExportError, KzooError, first_line
 from kzoo.exporting import formats, golden
-from kzoo.exporting.reader import check_preprocessing, load_saved_model, read_card
+from kzoo.exporting.reader import (
+    CARD,
+    LABELS,
+    check_labels,
+    check_preprocessing,
+    load_saved_model,
+    meta_graph,
+    read_card,
+)
 from kzoo.files import sha256
 from kzoo.tasks import Task, find, register
 
 
-def verify(folder: str | os.PathLike, *, raises: bool = True) -> dict[str, Any]:
+def verify(folder: str | os.PathLike, *, raises: bool = True, trust: bool = False) -> dict[str, Any]:
     """Check that an export still gives the results it gave when it was written.
 
     Four things are checked: the files are those of the card, the preprocessing matches its fingerprint, the golden
@@ -28,6 +38,7 @@ def verify(folder: str | os.PathLike, *, raises: bool = True) -> dict[str, Any]:
     Args:
         folder: what `kzoo.export` wrote.
         raises: whether failed checks raise an error.
+        trust: load a SavedModel with any operations, which may read and write files.
 
     Returns:
         {"folder", "ok", "checks": [{"check", "ok", "detail"}]}. "ok" of a check is None where a format was not checked
@@ -49,7 +60,7 @@ def verify(folder: str | os.PathLike, *, raises: bool = True) -> dict[str, Any]:
     try:
         preprocessing, shape = check_preprocessing(card, folder)
         checks.append(_check("preprocessing", True, card["preprocessing_sha256"][:12]))
-        checks += _golden(folder, card, preprocessing, shape, bad)
+        checks += _golden(folder, card, preprocessing, shape, bad, trust)
     except KzooError as e:
         checks.append(_check("preprocessing" if "preprocessing" in str(e) else "golden", False, str(e)))
     report = {"folder": str(folder), "ok": all(c["ok"] is not False for c in checks), "checks": checks}
@@ -68,6 +79,10 @@ def _files(folder, card):
     files = card.get("files")
     if not isinstance(files, dict) or not files:
         return _check("files", False, "the card lists no files", bad=bad)
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_file() and name != CARD and name not in files and not path.name.startswith("."):
+            bad[name] = "is not in the card"
     for name, facts in files.items():
         path = folder / name
         try:
@@ -77,11 +92,12 @@ def _files(folder, card):
                 bad[name] = "has changed"
         except OSError:
             bad[name] = "is missing"
-    found = "; ".join(f"{name} {what}" for name, what in bad.items())
+    found = "; ".join(f"{shown(name)} {what}" for name, what in list(bad.items())[:8])
+    found += f"; and {len(bad) - 8} more" if len(bad) > 8 else ""
     return _check("files", not bad, found or f"{len(files)} files, all as in the card", bad=bad)
 
 
-def _golden(folder, card, preprocessing, shape, bad):
+def _golden(folder, card, preprocessing, shape, bad, trust):
     from kzoo.data.images import make_preparer
 
     encoded, arrays = golden.load(folder / golden.FILE)
@@ -97,21 +113,26 @@ def _golden(folder, card, preprocessing, shape, bad):
     ]
     for variant, facts in card["formats"].items():
         if bad.keys() & set(facts["files"]):  # a corrupt file may crash its library
-            checks.append(_check(variant, False, "not run: its files differ from those in the card"))
+            checks.append(_check(variant, False, "not run: its files differ from those in the card", variant=variant))
             continue
         try:
-            checks += _variant(folder, card, variant, facts, encoded, arrays)
+            found = _variant(folder, card, variant, facts, encoded, arrays, trust=trust)
+            checks += [{**check, "variant": variant} for check in found]
         except ExportError as e:
             absent = formats.missing(variant.partition("_")[0]) == str(e)
-            checks.append(_check(variant, None if absent else False, f"not checked: {e}" if absent else str(e)))
+            checks.append(
+                _check(variant, None if absent else False, f"not checked: {e}" if absent else str(e), variant=variant)
+            )
         except Exception as e:  # a format's library may raise anything for a corrupt file
-            checks.append(_check(variant, False, f"can't be run ({type(e).__name__}: {first_line(e)})"))
+            checks.append(
+                _check(variant, False, f"can't be run ({type(e).__name__}: {first_line(e)})", variant=variant)
+            )
     return checks
 
 
-def _variant(folder, card, variant, facts, encoded, arrays):
+def _variant(folder, card, variant, facts, encoded, arrays, *, trust):
     """The checks of one format: its outputs for prepared pixels; for the SavedModel also for encoded images."""
-    loaded = load_saved_model(folder) if variant == "saved_model" else None
+    loaded = load_saved_model(folder, trust) if variant == "saved_model" else None
     task = find(card.get("task", "classification"))
     run = formats.runner(variant, folder, loaded, task.output)
     tolerance = formats.TOLERANCES.get(facts.get("precision"), 0)  # not that of the card, which may have been edited
@@ -125,18 +146,23 @@ def _variant(folder, card, variant, facts, encoded, arrays):
         good = {name: value[:-1] for name, value in values.items()}
         found.append(compare("encoded images", good[task.output], expected, tolerance, task))
         found += [_check(*check) for check in task.check_signature(good, expected, card)]
-        names = (folder / "labels.txt").read_text("utf-8").split("\n")[:-1]
-        same = names == card["classes"]
-        found.append(
-            _check(
-                "labels.txt", same, f"{len(names)} names, as in the card" if same else "the names differ from the card"
-            )
-        )
+        found.append(_labels(folder, card))
         error = values["error"][-1].decode()
         found.append(
             _check("an unreadable image", bool(error) and not any(values["error"][:-1]), error or "not marked")
         )
     return found
+
+
+def _labels(folder, card):
+    try:
+        check_labels(card, folder, meta_graph(folder / "saved_model.pb"))
+        names = (folder / LABELS).read_text("utf-8").split("\n")[:-1]
+    except (OSError, ValueError) as e:
+        return _check(LABELS, False, f"can't be read ({first_line(e)})")
+    except ExportError as e:
+        return _check(LABELS, False, str(e))
+    return _check(LABELS, True, f"{len(names)} names, as in the card and the graph")
 
 
 def compare(name: str, outputs: np.ndarray, expected: np.ndarray, tolerance: float, task: Task) -> dict[str, Any]:
@@ -163,26 +189,40 @@ def compare(name: str, outputs: np.ndarray, expected: np.ndarray, tolerance: flo
     return _check(name, not flips and moved <= tolerance, text, moved=moved, flips=flips)
 
 
-def write_outputs(folder: str | os.PathLike, pixels: str | os.PathLike, out: str | os.PathLike) -> None:
+def failed(report: dict[str, Any]) -> tuple[dict[str, list[str]], str]:
+    """({format: its failed checks} of a report of `verify`, the other failed checks as text)."""
+    formats_, others = {}, []
+    for check in report["checks"]:
+        if check["ok"] is False:
+            text = f"{check['check']}: {check['detail']}"
+            (formats_.setdefault(check["variant"], []) if "variant" in check else others).append(text)
+    return formats_, "; ".join(others)
+
+
+def write_outputs(
+    folder: str | os.PathLike, pixels: str | os.PathLike, out: str | os.PathLike, without: Collection[str] = ()
+) -> None:
     """Run every format of an export on prepared images, and write its outputs to out/VARIANT.npy.
 
     Args:
         folder: the export.
         pixels: a .npy file with uint8 images (N, H, W, C).
         out: an existing folder.
+        without: formats that are not run.
     """
     x = np.load(pixels, mmap_mode="r", allow_pickle=False)
     card = read_card(folder)
     output = find(card["task"]).output
-    for variant in card["formats"]:
-        loaded = load_saved_model(folder) if variant == "saved_model" else None
+    for variant in [v for v in card["formats"] if v not in without]:
+        loaded = load_saved_model(folder, trust=True) if variant == "saved_model" else None
         run = formats.runner(variant, Path(folder), loaded, output)
         np.save(Path(out) / f"{variant}.npy", np.concatenate([run(x[i : i + 32]) for i in range(0, len(x), 32)]))
 
 
 if __name__ == "__main__":  # run by kzoo export in a new process: FOLDER MODULE-OF-THE-TASK [PIXELS OUT]
     register(import_module(sys.argv[2]).TASK)
-    report = verify(sys.argv[1], raises=False)
-    if report["ok"] and len(sys.argv) > 3:
-        write_outputs(sys.argv[1], *sys.argv[3:5])
+    report = verify(sys.argv[1], raises=False, trust=True)  # kzoo has just written it
+    bad, broken = failed(report)
+    if not broken and len(sys.argv) > 3:
+        write_outputs(sys.argv[1], *sys.argv[3:5], without=bad)
     print("REPORT", json.dumps(report))

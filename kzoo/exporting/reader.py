@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kzoo.catalog import Preprocessing
+from kzoo.data.guards import shown
 from kzoo.errors import ExportError, first_line
-from kzoo.files import sha256
+from kzoo.exporting.operations import foreign
+from kzoo.files import finite, sha256
 from kzoo.tasks import find
 
 if TYPE_CHECKING:
     import numpy as np
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-CARD, KIND = "card.json", "kzoo_export"
+CARD, KIND, LABELS = "card.json", "kzoo_export", "labels.txt"
 MAX_CARD_BYTES = 1 << 28
-# A SavedModel is a program. Those that kzoo writes access no files, call no Python and open no connections.
-FORBIDDEN_OPS = re.compile(
-    "File|Reader|Record|TextLine|LMDB|CSV|Sql|Snapshot|Cache|Save|Restore|Checkpoint|Print|Debug|Summary|PyFunc|Rpc|"
-    "DataService|ImmutableConst|Load|VocabRemapping|TableExport|FromGraph|RegisterDataset|codeProto|UnigramCandidate|"
-    "^Abort$"
-)
-# TensorFlow writes these itself, into functions that nothing calls.
-SAVER_OPS = {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"}
 
 
 def is_export(path: str | os.PathLike) -> bool:
@@ -47,7 +41,7 @@ def read_card(folder: str | os.PathLike) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CARD_BYTES:
             raise ExportError(f"{path} is larger than any card: over {MAX_CARD_BYTES >> 20} MiB.")
-        card = json.loads(path.read_text("utf-8"))
+        card = finite(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         raise ExportError(f"{folder} is not an export: it has no {CARD}. kzoo export writes one.") from None
     except (OSError, ValueError, RecursionError) as e:
@@ -76,10 +70,13 @@ def _facts(values, key, kind):
 FIELDS = {
     "name": lambda v: isinstance(v, str),
     "classes": _texts,
-    "input_shape": lambda v: isinstance(v, list),
+    "input_shape": lambda v: isinstance(v, list) and len(v) == 3 and all(type(n) is int and n > 0 for n in v),
+    "preprocessing": lambda v: isinstance(v, dict),
     "files": lambda v: _facts(v, "sha256", str),
-    "formats": lambda v: bool(v) and _facts(v, "files", list),
-    "temperature": lambda v: isinstance(v, (int, float)) and 0 < v < float("inf"),
+    "formats": lambda v: bool(v) and _facts(v, "files", list) and all(_texts(f["files"]) for f in v.values()),
+    "temperature": lambda v: type(v) in (int, float) and v > 0,
+    "task": lambda v: v is None or isinstance(v, str),  # cards of 0.1.0 name none
+    "conformal": lambda v: v is None or isinstance(v, dict),
 }
 
 
@@ -109,56 +106,91 @@ def check_preprocessing(card: Mapping[str, Any], folder: str | os.PathLike) -> t
     return preprocessing, shape
 
 
-def load_saved_model(folder: str | os.PathLike) -> Any:
+def load_saved_model(folder: str | os.PathLike, trust: bool = False, meta: MetaGraphDef | None = None) -> Any:
     """Load a SavedModel after checking the operations of its graph.
+
+    Args:
+        folder: an export.
+        trust: load a graph with any operations, which may read and write files.
+        meta: of `meta_graph`, if the file was read already.
 
     Raises:
         ExportError: a file that can't be read, or a graph with an operation that no kzoo export has, such as one that
             reads files.
     """
     import tensorflow as tf
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     path = Path(folder) / "saved_model.pb"
-    try:
-        program = SavedModel.FromString(path.read_bytes())
-    except FileNotFoundError:
-        raise ExportError(f"{folder} has no saved_model.pb.") from None
-    except (OSError, DecodeError) as e:
-        raise ExportError(f"{path} can't be read ({e}).") from e
-    if len(program.meta_graphs) != 1 or not program.meta_graphs[0].HasField("object_graph_def"):
-        raise ExportError(f"{path} is not as TensorFlow 2 writes it.")  # other graphs would be loaded by other rules
-    bad = sorted(_forbidden(program.meta_graphs[0]))
-    del program
-    if bad:
-        raise ExportError(f"{path} was refused: its graph has operations that no kzoo export has: {', '.join(bad)}.")
+    bad = foreign(meta or meta_graph(path))
+    if bad and not trust:
+        raise ExportError(
+            f"{path} was refused: its graph has operations that no kzoo export has: {listed(bad)}. If you trust the "
+            "author of the file, --trust (trust=True) loads it."
+        )
     try:
         return tf.saved_model.load(str(folder))
     except Exception as e:  # TensorFlow may raise anything for a corrupt file
-        raise ExportError(f"{folder} can't be loaded ({first_line(e)}).") from e
+        raise ExportError(f"{folder} can't be loaded ({shown(first_line(e))}).") from e
 
 
-def _forbidden(meta):
-    """The operations of a graph (a MetaGraphDef) that no export of kzoo has."""
+def foreign_operations(path: str | os.PathLike) -> list[str]:
+    """The operations of a saved_model.pb that no kzoo export has, sorted; ExportError if it can't be read."""
+    return foreign(meta_graph(path))
 
-    def ops(nodes):
-        return {n.op for n in nodes if FORBIDDEN_OPS.search(n.op)}
 
-    functions = meta.graph_def.library.function
-    called = {c for n in meta.object_graph_def.nodes for c in n.function.concrete_functions}
-    called |= {n.bare_concrete_function.concrete_function_name for n in meta.object_graph_def.nodes}
-    called |= {
-        n.op for f in functions for n in f.node_def
-    }  # a node can call a function by having its name as its operation
-    for f in functions:
-        for value in (value for node in f.node_def for value in node.attr.values()):
-            called |= {value.func.name, *(g.name for g in value.list.func)}
-    found = ops(meta.graph_def.node)
-    for f in functions:
-        here = ops(f.node_def)
-        found |= here if f.signature.name in called else here - SAVER_OPS
-    return found
+def meta_graph(path: str | os.PathLike) -> MetaGraphDef:
+    """The graph of a saved_model.pb; ExportError if it can't be read or is not as TensorFlow 2 writes it."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    try:
+        program = SavedModel.FromString(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise ExportError(f"{Path(path).parent} has no saved_model.pb.") from None
+    except (OSError, DecodeError) as e:
+        raise ExportError(f"{path} can't be read ({shown(first_line(e))}).") from e
+    if len(program.meta_graphs) != 1 or not program.meta_graphs[0].HasField("object_graph_def"):
+        raise ExportError(f"{path} is not as TensorFlow 2 writes it.")  # other graphs would be loaded by other rules
+    return program.meta_graphs[0]
+
+
+def check_labels(card: Mapping[str, Any], folder: str | os.PathLike, meta: MetaGraphDef) -> None:
+    """Check that the class names of the card are those of the graph and of labels.txt.
+
+    Raises:
+        ExportError: they differ, or labels.txt can't be read. A missing labels.txt is accepted.
+    """
+    graph = graph_classes(meta)
+    if graph is not None and card["classes"] not in graph:
+        raise ExportError(
+            f"The class names in {folder}/{CARD} differ from those in saved_model.pb: the card was changed."
+        )
+    try:
+        text = (Path(folder) / LABELS).read_text("utf-8", "replace")
+    except FileNotFoundError:  # nothing to compare with
+        return
+    except OSError as e:
+        raise ExportError(f"{folder}/{LABELS} can't be read ({e.strerror or e}).") from e
+    if text.split("\n")[:-1] != card["classes"]:
+        raise ExportError(f"The class names in {folder}/{CARD} differ from those in {LABELS}.")
+
+
+def graph_classes(meta: MetaGraphDef) -> list[list[str]] | None:
+    """The lists of texts in a graph, one of which has the class names; None for a graph that returns no labels."""
+    import tensorflow as tf
+
+    if "labels" not in meta.signature_def["serving_default"].outputs:
+        return None
+    nodes = (n for f in meta.graph_def.library.function for n in f.node_def if n.op == "Const")
+    tensors = (n.attr["value"].tensor for n in nodes if n.attr["dtype"].type == tf.string.as_datatype_enum)
+    arrays = (tf.make_ndarray(t) for t in tensors if len(t.tensor_shape.dim) == 1)
+    return [[text.decode("utf-8", "replace") for text in array.tolist()] for array in arrays]
+
+
+def listed(operations: Sequence[str], most: int = 5) -> str:
+    """Names of operations for a message, at most `most` of them."""
+    more = f" and {len(operations) - most} more" if len(operations) > most else ""
+    return ", ".join(shown(name)[:60] for name in operations[:most]) + more
 
 
 class Export:
@@ -166,6 +198,7 @@ class Export:
 
     Args:
         folder: an export with a SavedModel.
+        trust: load a graph with any operations, which may read and write files.
 
     Attributes:
         folder: its path.
@@ -177,10 +210,10 @@ class Export:
 
     Raises:
         ExportError: a folder that is not an export, a SavedModel that differs from the one in the card, or
-            preprocessing that does not match its fingerprint.
+            preprocessing or class names that do not match.
     """
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike, trust: bool = False):
         self.folder = Path(folder)
         self.card = read_card(folder)
         self.preprocessing, self.input_shape = check_preprocessing(self.card, folder)
@@ -194,7 +227,9 @@ class Export:
                 raise ExportError(f"{folder}/saved_model.pb is corrupt: its hash is not that of the card.")
         except OSError as e:
             raise ExportError(f"{folder}/saved_model.pb can't be read ({e.strerror}).") from e
-        self.model = load_saved_model(folder)
+        meta = meta_graph(self.folder / "saved_model.pb")
+        check_labels(self.card, self.folder, meta)
+        self.model = load_saved_model(folder, trust, meta)
 
     def run(self, encoded: Sequence[bytes]) -> dict[str, np.ndarray]:
         """Run the signature serving_default.
@@ -222,10 +257,10 @@ class Export:
             {"error": reason} for an image that can't be read.
         """
         found = self.run(encoded)
-        rows = self.task.answer(found[self.task.output], self.classes, top, self.card.get("temperature", 1.0))
+        rows = self.task.rows(found[self.task.output], self.classes, top, self.card.get("temperature", 1.0))
         for i, (row, error) in enumerate(zip(rows, found["error"], strict=True)):
             if error:
                 rows[i] = {"error": error.decode("utf-8", "replace")}
-            elif "abstain" in found:
+            elif "abstain" in found and "error" not in row:
                 row["abstain"] = bool(found["abstain"][i])
         return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,8 +23,9 @@ from kzoo.errors import ExportError, KzooError, first_line
 from kzoo.exporting import card as cards
 from kzoo.exporting import formats as format_table
 from kzoo.exporting import golden, graph
+from kzoo.exporting.check import failed
 from kzoo.exporting.options import ExportOptions
-from kzoo.exporting.reader import CARD, is_export
+from kzoo.exporting.reader import CARD, LABELS, foreign_operations, is_export, listed, read_card
 from kzoo.exporting.source import Source, find_source
 from kzoo.files import sha256, write_atomically, write_folder
 from kzoo.graph.inference import predictor
@@ -34,7 +36,6 @@ from kzoo.runs import write_json
 from kzoo.tasks import Task
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
-LABELS = "labels.txt"
 MIN_CALIBRATION_IMAGES = 2000  # read for the calibration even where `measure` is smaller
 
 
@@ -56,8 +57,9 @@ def export(
 ) -> Path:
     """Write a trained classifier as a folder: encoded images in, labels and probabilities out, with card and checks.
 
-    Every format runs the golden images in a new process. If a top-1 changes, or outputs differ by more than the
-    format's tolerance, nothing is written. The folder is written under another name and then renamed, so a full disk
+    Every format runs the golden images in a new process. A format whose top-1 changes, or whose outputs differ by more
+    than its tolerance, is left out, and an ExportError names it after the others were written. If none passes, nothing
+    is written. The folder is written under another name and then renamed, so a full disk
     or a kill leaves an earlier export as it was.
 
     Args:
@@ -112,7 +114,7 @@ def export(
     out = Path(out) if out is not None else Path("saved_models") / source.name
     with write_folder(out, replace=lambda: _replaceable(out, force)) as folder:
         try:
-            return _export(source, options, out, folder, quiet)
+            bad = _export(source, options, out, folder, quiet)
         except (OSError, KzooError):
             raise
         except Exception as e:
@@ -122,6 +124,13 @@ def export(
                 raise
             # Each library reports a full disk by an exception of its own.
             raise ExportError(f"Can't write {out}: {first_line(e)}. An earlier export is unchanged.") from e
+    if bad:
+        kept = ", ".join(read_card(out)["formats"])
+        said = "; ".join(text for reasons in bad.values() for text in reasons)
+        raise ExportError(
+            f"{out} was written with {kept}, but without {', '.join(bad)}, which failed the check. {said}"
+        )
+    return out
 
 
 def _replaceable(out, force):
@@ -132,7 +141,10 @@ def _replaceable(out, force):
 
 
 def _export(source, options, out, folder, quiet):
-    """Write, check and measure the formats in `folder`, which becomes `out`."""
+    """Write, check and measure the formats in `folder`, which becomes `out`.
+
+    Returns the formats that failed the check and were left out, with the failed checks: {name: [text]}.
+    """
     log = _silence if quiet else say
     precision = auto_precision(source.model)[0] if options.precision == "auto" else options.precision
     log(f"Exporting {source.name}: {len(source.classes)} classes, {precision}, {', '.join(options.formats)}.")
@@ -159,6 +171,11 @@ def _export(source, options, out, folder, quiet):
     for name in options.formats:
         log(f"Writing {name} ...")
         written.update(format_table.write(name, folder, parts))
+    if "saved_model" in written and (foreign := foreign_operations(folder / "saved_model.pb")):
+        say(
+            f"Note: {source.name} has operations that other exports do not have ({listed(foreign)}): kzoo predict, "
+            "serve and verify load it with --trust only."
+        )
     for variant in written.values():
         variant["tolerance"] = format_table.TOLERANCES[variant["precision"]]
     golden.save(folder / golden.FILE, gold)
@@ -170,9 +187,12 @@ def _export(source, options, out, folder, quiet):
     write_json(folder / CARD, card)
     log("Checking every format on the golden images, in a new process ...")
     report, outputs = _check_in_new_process(folder, source.task, tested)
-    if not report["ok"]:
-        bad = "; ".join(f"{c['check']}: {c['detail']}" for c in report["checks"] if c["ok"] is False)
-        raise ExportError(f"{source.name} was not exported: the check in a new process failed. {bad}")
+    bad, broken = failed(report)
+    if broken or bad.keys() >= card["formats"].keys():
+        said = "; ".join([*(text for reasons in bad.values() for text in reasons), *([broken] if broken else [])])
+        raise ExportError(f"{source.name} was not exported: the check in a new process failed. {said}")
+    for variant in bad:
+        _leave_out(variant, folder, card)
     for check in report["checks"]:
         if check["check"] in card["formats"]:
             card["formats"][check["check"]]["moved"] = check.get("moved")
@@ -189,8 +209,21 @@ def _export(source, options, out, folder, quiet):
     _list_files(folder, card)
     write_json(folder / CARD, card)
     log(cards.table(card))
-    log(f"Wrote {out}. Next: kzoo verify {out}, kzoo predict {out} photo.jpg, kzoo serve {out}")
-    return out
+    if not bad:
+        log(f"Wrote {out}. Next: kzoo verify {out}, kzoo predict {out} photo.jpg, kzoo serve {out}")
+    return bad
+
+
+def _leave_out(variant, folder, card):
+    """Remove a format from an export that is being written."""
+    kept = {name for other, facts in card["formats"].items() if other != variant for name in facts["files"]}
+    names = set(card["formats"].pop(variant)["files"]) - kept
+    if variant == "saved_model":
+        names |= {"fingerprint.pb"}
+        for name in ("assets", "variables"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _silence(text):

@@ -8,19 +8,24 @@ classifies them in batches, so that no slow client blocks the model.
 from __future__ import annotations
 
 import asyncio
+import html
+import ipaddress
 import math
 import os
 import signal
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kzoo.errors import ExportError
+from kzoo.errors import ExportError, printable
 from kzoo.exporting.reader import Export
+from kzoo.files import finite
 from kzoo.serving.batcher import Batcher, Limits, Refused
-from kzoo.serving.requests import body_of, check_pixels, images_of
+from kzoo.serving.requests import body_of, check_pixels, form_image, images_of
+from kzoo.tasks.task import NOT_FINITE
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -36,7 +41,12 @@ def json_classifier(export: Export) -> Callable[[list[bytes]], list[dict]]:
     def classify(encoded):
         found = export.run(encoded)
         columns = {name: [_json_value(v) for v in values.tolist()] for name, values in found.items()}
-        return [{name: values[i] for name, values in columns.items()} for i in range(len(encoded))]
+        rows = [{name: values[i] for name, values in columns.items()} for i in range(len(encoded))]
+        for row in rows:
+            numbers = {name: finite(value) for name, value in row.items()}
+            if numbers != row:  # JSON has no NaN
+                row.update(numbers, error=row.get("error") or NOT_FINITE)
+        return rows
 
     return classify
 
@@ -47,6 +57,89 @@ def _json_value(value):
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
+def hosts_of(host: str) -> set[str]:
+    """The names by which a server that listens on an address may be called; "*" for any address, but no name.
+
+    A web page of an attacker can have its own name lead to this machine (DNS rebinding), and then read answers as if
+    they were its own; the request carries that name.
+    """
+    local = {"localhost", "127.0.0.1", "::1"}
+    if host in ("0.0.0.0", "::", ""):
+        return {"*", *local, socket.gethostname().lower(), socket.getfqdn().lower()}
+    address = _address(host)
+    return {host.lower(), *(local if host == "localhost" or (address and address.is_loopback) else ())}
+
+
+def _address(text):
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def host_name(header: str) -> str:
+    """The name in a Host header, without the port and brackets.
+
+    Example:
+        >>> host_name("[::1]:8501"), host_name("Localhost:80")
+        ('::1', 'localhost')
+    """
+    name = header.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0]
+
+
+def refusal(scope: dict, hosts: set[str], allowed: Collection[str] = ()) -> tuple[int, str] | None:
+    """(status, reason) for a request that is not to be read, by its headers; else None.
+
+    Refused are another Host than those that the server listens on, a POST from a page of another origin, and a body of
+    two lengths, which a proxy in front might read as two requests.
+
+    Args:
+        scope: of an ASGI request.
+        hosts: of `hosts_of`.
+        allowed: further names, of the server and of origins.
+    """
+    found: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    if "transfer-encoding" in found and "content-length" in found:
+        return 400, "The request has a Content-Length and a Transfer-Encoding; it must have one."
+    host = (found.get("host") or [""])[0]
+    name = host_name(host)
+    if (
+        scope["path"] != "/healthz"
+        and host
+        and name not in {*hosts, *allowed}
+        and not ("*" in hosts and _address(name))
+    ):
+        return 403, f"This server does not answer for the host {name[:80]!r}: start it with --allow-host {name[:80]}."
+    if scope["method"] not in ("GET", "HEAD"):
+        origin = (found.get("origin") or [""])[0].strip().lower()
+        site = (found.get("sec-fetch-site") or [""])[0].strip().lower()
+        at = origin.partition("://")[2]
+        foreign = at != host.strip().lower() if origin else site in ("cross-site", "same-site")
+        if foreign and not (at and host_name(at) in allowed):
+            return 403, "A page of another origin may not post to this server."
+    return None
+
+
+def guarded(application: Callable, hosts: set[str], allowed: Collection[str] = ()) -> Callable:
+    """An ASGI application that answers what `refusal` refuses, and gives the rest to another one."""
+    from starlette.responses import JSONResponse
+
+    async def guard(scope, receive, send):
+        refused = refusal(scope, hosts, allowed) if scope["type"] == "http" else None
+        if refused:
+            status, reason = refused
+            await JSONResponse({"error": reason}, status, headers={"Connection": "close"})(scope, receive, send)
+        else:
+            await application(scope, receive, send)
+
+    return guard
+
+
 class Server:
     """The routes of the HTTP server, and what they share.
 
@@ -55,9 +148,18 @@ class Server:
         name: of the model, in the paths.
         card: the export's card.
         limits: what the server accepts.
+        allow_hosts: names that the Host header may have, besides those of the address.
     """
 
-    def __init__(self, classify: Callable[[list[bytes]], list[dict]], name: str, card: dict, limits: Limits):
+    def __init__(
+        self,
+        classify: Callable[[list[bytes]], list[dict]],
+        name: str,
+        card: dict,
+        limits: Limits,
+        allow_hosts: Sequence[str] = (),
+    ):
+        self.allow_hosts = {host_name(name) if name.count(":") < 2 else name.lower() for name in allow_hosts}
         self.name, self.card, self.limits = name, card, limits
         self.classify, self.batcher = classify, None
         self.ready = False  # also False once the server was told to stop: load balancers ask before they send more
@@ -139,6 +241,8 @@ class Server:
             body = await body_of(request, self)
             images, columns = await asyncio.to_thread(images_of, body, self.limits)
             rows = await self._answers(images)
+            if len(rows) == 1 and rows[0].get("error"):  # of several, the others are answered
+                raise Refused(422, f"The image {rows[0]['error']}.")
             if columns:
                 return {"outputs": {name: [row[name] for row in rows] for name in rows[0]}}
             return {"predictions": rows}
@@ -146,10 +250,10 @@ class Server:
         return await self._answered(request, work)
 
     async def one(self, request: Request) -> Response:
-        """POST /classify, for the page: the body is an image; 422 if it can't be read."""
+        """POST /classify: the body is an image, or a form with one; 422 if it can't be read."""
 
         async def work():
-            data = await body_of(request, self)
+            data = form_image(await body_of(request, self), request.headers.get("content-type", ""))
             row = (await self._answers([data]))[0]
             if row["error"]:
                 raise Refused(422, f"The image {row['error']}.")
@@ -199,7 +303,8 @@ class Server:
 
         inline = "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
         policy = f"default-src 'none'; {inline}; connect-src 'self'; img-src blob:"
-        return HTMLResponse(PAGE.read_text("utf-8"), headers={"Content-Security-Policy": policy})
+        text = PAGE.read_text("utf-8").replace("{{name}}", html.escape(printable(self.name)))
+        return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
 
 def serve(
@@ -209,6 +314,8 @@ def serve(
     port: int = 8501,
     name: str | None = None,
     limits: Limits | None = None,
+    allow_hosts: Sequence[str] = (),
+    trust: bool = False,
     ready: Callable[[str, int], Any] | None = None,
 ) -> dict:
     """Serve an export over HTTP until SIGTERM or Ctrl-C, then answer what is waiting and return.
@@ -219,6 +326,9 @@ def serve(
         port: 0 chooses a free one.
         name: of the model in the paths; None: the export's.
         limits: what is accepted; None: the defaults of `Limits`.
+        allow_hosts: further names that the Host header may have, such as that of a proxy; the address that is listened
+            on, and localhost for this machine's own, always may.
+        trust: run a graph of any operations, also such as kzoo writes none of.
         ready: called with (host, port) once requests are accepted.
 
     Returns:
@@ -232,10 +342,11 @@ def serve(
         import uvicorn  # noqa: F401
     except ImportError as e:
         raise ExportError(f"Serving needs {e.name}: pip install 'kzoo[serve]'.") from e
-    export = Export(folder)
+    export = Export(folder, trust)
     classify = json_classifier(export)
     classify([b""])  # compiles
-    return run(Server(classify, name or export.card["name"], export.card, limits or Limits()), host, port, ready)
+    server = Server(classify, name or export.card["name"], export.card, limits or Limits(), allow_hosts)
+    return run(server, host, port, ready)
 
 
 def _protocol(limits):
@@ -288,7 +399,6 @@ def run(server: Server, host: str, port: int, ready: Callable[[str, int], Any] |
     Raises:
         ExportError: the port is taken.
     """
-    import socket
     import threading
 
     import uvicorn
@@ -329,7 +439,7 @@ def run(server: Server, host: str, port: int, ready: Callable[[str, int], Any] |
                     signal.signal(s, handler)
 
     config = uvicorn.Config(
-        server.application(),
+        guarded(server.application(), hosts_of(host), server.allow_hosts),
         http=_protocol(limits),
         ws="none",
         log_level="warning",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from kzoo.errors import first_line
 from kzoo.progress import say
 
 
@@ -108,7 +109,7 @@ class Batcher:
                     if not future.done():
                         future.set_result(row)
             except Exception as e:
-                say(f"Error: a batch of {len(batch)} failed ({type(e).__name__}: {str(e)[:200]}).")
+                say(f"Error: a batch of {len(batch)} failed ({type(e).__name__}: {first_line(e)}).")
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(Refused(500, "The model failed on this batch."))

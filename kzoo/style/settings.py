@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from kzoo.catalog import spec
+from kzoo.catalog.pretrained import OFFLINE_STYLE
 from kzoo.checks import check_count, check_precision, check_seed
+from kzoo.data.guards import shown
 from kzoo.errors import KzooError, unknown
 from kzoo.style import colour
 from kzoo.synthesis import pictures
@@ -17,6 +19,15 @@ from kzoo.synthesis.network import PADDING, POOLING
 from kzoo.synthesis.objective import BALANCES
 from kzoo.synthesis.optimise import OPTIMISERS
 
+# The most that the record of a picture may ask for.
+RECORDED = {
+    "evaluations": 20_000,
+    "size": 8192,
+    "size times style_scale": 16384,
+    "seed": 2**31 - 1,
+    "number of masks": 64,
+}
+STYLE_TAGS = (OFFLINE_STYLE[1],)  # kzoo's own weights, also where the model is VGG-19
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -145,6 +156,41 @@ class Settings:
             return cls(**values)
         except (TypeError, ValueError, OverflowError) as e:
             raise KzooError(f"These settings can't be used: {e}.") from e
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any], given: Collection[str] = ()) -> Settings:
+        """Make settings from the record in a picture, which may come from anyone.
+
+        Args:
+            values: as in `of`.
+            given: names of the options that the user gives, and that count in place of the record's.
+
+        Raises:
+            KzooError: as `of`; also weights that are a path or an address, and numbers that would take hours or all
+                memory.
+        """
+        settings = cls.of(values)
+        tags = {"auto", "random", *(w.tag for w in spec(settings.model).weights), *STYLE_TAGS}
+        if settings.weights not in tags and "weights" not in given:
+            raise KzooError(
+                f"The picture names the weights '{shown(settings.weights)[:80]}', a file or an address, which is not "
+                "opened because a picture says so: give them by --weights if you mean them."
+            )
+        counts = settings.evaluations if isinstance(settings.evaluations, tuple) else (settings.evaluations,)
+        given = {*given}
+        for name, value in (
+            ("evaluations", sum(counts)),
+            ("size", settings.size),
+            ("size times style_scale", settings.size * settings.style_scale),
+            ("seed", settings.seed),
+            ("number of masks", len(settings.masks)),
+        ):
+            if value > RECORDED[name] and not given & {*name.split()}:
+                raise KzooError(
+                    f"The picture asks for {name} {str(value)[:24]}; at most {RECORDED[name]:,} are taken. "
+                    "Give the option yourself if you mean it."
+                )
+        return settings
 
     def sides(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The longer sides of the sizes that a content picture is optimised at, coarse to fine.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kzoo.files import write_atomically
+from kzoo.files import finite, write_atomically
 
 if TYPE_CHECKING:
     import keras
@@ -49,8 +49,11 @@ class Evaluation:
     def write(self, folder: str | Path) -> None:
         """Write the results into a folder as JSON; a subclass may also write plots."""
         with write_atomically(Path(folder) / self.files()[0], "w", errors="backslashreplace") as f:
-            json.dump(self.to_dict(), f, indent=2, ensure_ascii=False)
+            json.dump(finite(self.to_dict()), f, indent=2, ensure_ascii=False)
             f.write("\n")
+
+
+NOT_FINITE = "makes the network compute NaN or infinity, so there is no answer"
 
 
 def zero_where_bad(x: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
@@ -154,6 +157,12 @@ class Task:
             A dict of JSON values for each image.
         """
         raise NotImplementedError
+
+    def rows(self, outputs: np.ndarray, classes: Sequence[str], top: int, temperature: float = 1.0) -> list[dict]:
+        """`answer` for outputs as they come: where one is NaN or infinite, {"error": reason} stands for the answer."""
+        good = np.isfinite(outputs).reshape(len(outputs), -1).all(1)
+        answers = iter(self.answer(outputs[good], classes, top, temperature) if good.any() else ())
+        return [next(answers) if fine else {"error": NOT_FINITE} for fine in good]
 
     def row_text(self, row: Mapping[str, Any]) -> str:
         """An answer as text for a terminal."""

@@ -48,6 +48,20 @@ def test_other_weights_than_those_of_like_bring_their_model(files, kzoo_command,
     assert pictures.read_record("b.png")["settings"]["model"] == "vgg19"
 
 
+def test_weights_that_a_picture_names_are_not_opened(files, kzoo_command, monkeypatch):
+    from kzoo.weights import fetch
+
+    monkeypatch.chdir(files)
+    monkeypatch.setattr(fetch, "download", lambda *args, **options: pytest.fail("fetched"), raising=False)
+    settings = {"weights": "http://127.0.0.1:9/w.npz", "evaluations": 1, "size": 40}
+    pictures.write_picture(
+        "evil.png", CONTENT, {"content": "content.png", "styles": ["style.png"], "settings": settings}
+    )
+    code, _, err = kzoo_command("style", "--like", "evil.png", "--out", "x.png")
+    assert code == 1 and "give them by --weights" in err and err.count("\n") == 1
+    assert not (files / "x.png").exists()
+
+
 def test_command_errors(files, kzoo_command, monkeypatch):
     monkeypatch.chdir(files)
     assert kzoo_command("style")[0] == 2

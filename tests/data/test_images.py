@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -83,8 +84,10 @@ def test_webp_with_alpha_lies_on_white_and_an_animation_is_refused():
     np.testing.assert_array_equal(got[10:], COLOUR[10:])
     moving = encoded(Image.fromarray(COLOUR), "WEBP", save_all=True, append_images=[Image.fromarray(255 - COLOUR)])
     assert "animated WebP" in images.fault(io.BytesIO(moving))
-    with pytest.raises(DataError, match="can't be decoded"):  # past the header check, as in an exported graph
+    with pytest.raises(DataError, match="animated WebP"):
         images.make_preparer((8, 8, 3), Preprocessing())(moving)
+    with pytest.raises(tf.errors.InvalidArgumentError):  # past the header check
+        images.decode(moving)
 
 
 def test_transparent_pixels_lie_on_white():

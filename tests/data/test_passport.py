@@ -189,7 +189,7 @@ def test_hostile_names_and_pictures(tmp_path, kzoo_command):
     assert "\x1b" not in text and text.isascii() and max(map(len, text.splitlines())) <= 80
     assert {f["reason"] for f in p.unreadable} == {
         "is not a JPEG, PNG, GIF, BMP or WebP image",
-        "has more than 500 scans",
+        "has more than 100 scans",
     }
     assert "Few training images" in text
     code, out, _ = kzoo_command("data", "check", tmp_path, "--json")

@@ -55,6 +55,33 @@ def test_an_export_is_not_overwritten_unless_forced(exported, model, tmp_path, m
     assert same() and not list(tmp_path.glob(".tmp*"))
 
 
+def test_one_format_that_fails_does_not_lose_the_others(model, tmp_path, monkeypatch, kzoo_command):
+    real = write.format_table.write
+
+    def damaged(name, folder, parts):
+        found = real(name, folder, parts)
+        if name == "keras":
+            (folder / "model.keras").write_bytes(b"no model")
+        return found
+
+    monkeypatch.setattr(write.format_table, "write", damaged)
+    out = tmp_path / "out"
+    with pytest.raises(
+        ExportError, match=r"out was written with saved_model, but without keras, which failed"
+    ) as caught:
+        kzoo.export(model, ("saved_model", "keras"), out, quiet=True)
+    assert "\n" not in str(caught.value)
+    assert kzoo.verify(out)["ok"] and not (out / "model.keras").exists()
+    card = json.loads((out / "card.json").read_text())
+    assert (
+        list(card["formats"]) == ["saved_model"]
+        and "keras" not in (out / "card.md").read_text().partition("## Numbers")[0]
+    )
+    with pytest.raises(ExportError, match="was not exported: the check in a new process failed"):
+        kzoo.export(model, ("keras",), tmp_path / "none", quiet=True)
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_full_disk_leaves_the_old_export(exported, model, tmp_path, monkeypatch):
     out = changed(exported, tmp_path)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}

@@ -1,6 +1,7 @@
 """The server and its faults: bad bodies, slow clients, full queues, bombs, SIGTERM; the page in a browser."""
 
 import base64
+import gzip
 import http.client
 import json
 import os
@@ -207,11 +208,129 @@ def test_tensorflow_servings_paths_in_rows_and_columns(served):
         ({"instances": [{"b64": ""}] * 9}, 413, "at most 8"),
         ("x" * 300_000, 413, "at most 200,000"),
         ({"instances": [{"b64": ""}], "signature_name": "features"}, 400, "serving_default"),
+        ({"instances": [b64(b"no")]}, 422, "The image is no image."),
+        ({"inputs": {"image": b64(b"no")}}, 422, "The image is no image."),
     ],
 )
 def test_bad_bodies_get_4xx_and_a_reason(served, body, status, reason):
     found = ask(served[1], body=body)
     assert found[0] == status and reason in found[1]["error"] and "Traceback" not in str(found)
+
+
+def test_a_host_that_the_server_does_not_listen_on_is_refused(served):
+    """A page whose own name was made to lead here (DNS rebinding) sends that name."""
+    model, port, _ = served
+    before = len(model.sizes)
+    for host in ("evil.example", "evil.example:80", "localhost.evil.example", "[::2]", "10.0.0.1", "127.0.0.1.evil"):
+        for path, body in (("/", None), ("/v1/models/toy", None), ("/classify", png())):
+            status, found = ask(port, path, body, headers={"Host": host})
+            assert status == 403 and "--allow-host" in found["error"]
+        assert ask(port, "/healthz", headers={"Host": host}) == (200, "ok")  # a load balancer's question
+    assert len(model.sizes) == before
+    for host in (f"localhost:{port}", "LOCALHOST", f"127.0.0.1:{port}", f"[::1]:{port}"):
+        assert ask(port, "/v1/models/toy", headers={"Host": host})[0] == 200
+
+
+def test_a_page_of_another_origin_may_not_post(served):
+    model, port, _ = served
+    before = len(model.sizes)
+    here = {"Host": f"127.0.0.1:{port}"}
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": f"http://127.0.0.1:{port + 1}"},
+        {"Origin": f"http://localhost:{port}"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ):
+        for path, body in (("/classify", png()), ("/v1/models/toy:predict", {"instances": [b64(png())]})):
+            status, found = ask(port, path, body, headers={**here, **headers})
+            assert status == 403 and "another origin" in found["error"]
+    assert len(model.sizes) == before
+    own = {**here, "Origin": f"http://127.0.0.1:{port}", "Sec-Fetch-Site": "same-origin"}
+    assert ask(port, "/classify", png(), headers=own)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "called", "good"),
+    [
+        ("127.0.0.1", "localhost", True),
+        ("127.0.0.1", "192.168.0.4", False),
+        ("192.168.0.4", "192.168.0.4", True),
+        ("192.168.0.4", "localhost", False),
+        ("0.0.0.0", "192.168.0.4", True),
+        ("::", "[fe80::1]:8501", True),
+        ("0.0.0.0", "evil.example", False),
+        ("0.0.0.0", "proxy.example", True),
+    ],
+)
+def test_by_which_names_a_server_may_be_called(host, called, good):
+    scope = {"path": "/", "method": "GET", "headers": [(b"host", called.encode())]}
+    assert (app.refusal(scope, app.hosts_of(host), {"proxy.example"}) is None) == good
+
+
+def test_an_allowed_host_may_post_from_its_own_pages():
+    def post(origin):
+        headers = [(b"host", b"127.0.0.1:8501"), (b"origin", origin)]  # as a proxy passes it on
+        return app.refusal(
+            {"path": "/", "method": "POST", "headers": headers}, app.hosts_of("127.0.0.1"), {"a.example"}
+        )
+
+    assert post(b"https://a.example") is None and post(b"https://b.example")[0] == 403
+    assert app.Server(None, "x", {}, LIMITS, ["A.example:443", "::7"]).allow_hosts == {"a.example", "::7"}
+
+
+def test_images_as_curl_sends_them(served):
+    _, port, _ = served
+    image = png()
+    raw_body = {"Content-Type": "application/x-www-form-urlencoded"}  # curl --data-binary @photo.png
+    assert ask(port, "/classify", image, headers=raw_body)[1]["labels"][0] == str(len(image))
+    form = b'--xyz\r\nContent-Disposition: form-data; name="image"; filename="photo.png"\r\n'
+    form += b"Content-Type: image/png\r\n\r\n"
+    field = b'--xyz\r\nContent-Disposition: form-data; name="note"\r\n\r\nhello\r\n'
+    kind = {"Content-Type": 'multipart/form-data; boundary="xyz"'}
+    for body in (form + image + b"\r\n--xyz--\r\n", field + form + image + b"\r\n--xyz--\r\n"):
+        status, found = ask(port, "/classify", body, headers=kind)
+        assert status == 200 and found["labels"][0] == str(len(image))
+    for body in (b"", field + b"--xyz--\r\n", 2 * (form + image + b"\r\n") + b"--xyz--\r\n", b"x" * 500):
+        status, found = ask(port, "/classify", body, headers=kind)
+        assert status == 400 and "curl -F" in found["error"]
+    assert ask(port, "/classify", image, headers={"Content-Type": "multipart/form-data"})[0] == 400
+
+
+def test_gzip_bodies_are_inflated_within_the_limit(served):
+    _, port, _ = served
+    text = json.dumps({"instances": [b64(png())], "signature_name": ""}).encode()
+    for zipped in (gzip.compress(text), gzip.compress(text[:30]) + gzip.compress(text[30:])):
+        status, found = ask(port, body=zipped, headers={"Content-Encoding": "gzip"})
+        assert status == 200 and found["predictions"][0]["labels"][0] == str(len(png()))
+    bomb = gzip.compress(b" " * 50_000_000)
+    assert len(bomb) < LIMITS.body
+    for body, status in ((bomb, 413), (text, 400), (gzip.compress(text)[:-9], 400), (b"", 400)):
+        assert ask(port, body=body, headers={"Content-Encoding": "gzip"})[0] == status
+    assert ask(port, body=text, headers={"Content-Encoding": "br"})[0] == 415
+
+
+def test_answers_are_json_whatever_the_network_computes():
+    class Nan:
+        def run(self, encoded):
+            values = {"logits": np.array([[np.nan, 1.0], [np.inf, 1.0], [2.0, 1.0]])[: len(encoded)]}
+            return {**values, "error": np.array([b"", b"", b"\x1b[31m"])[: len(encoded)]}
+
+    rows = app.json_classifier(Nan())([b"a", b"b", b"c"])
+    assert json.dumps(rows, allow_nan=False)
+    assert (
+        [r["logits"][0] for r in rows] == [None, None, 2.0] and "NaN" in rows[0]["error"] and "NaN" in rows[1]["error"]
+    )
+
+
+def test_the_page_shows_the_models_name(served):
+    _, port, server = served
+    assert '<h1 id="name">toy</h1>' in ask(port, "/")[1]
+    server.name = "<script>alert(1)</script>\x1b"
+    try:
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in ask(port, "/")[1]
+    finally:
+        server.name = "toy"
 
 
 def test_pixel_bombs_are_refused_before_they_are_decoded(served):
@@ -226,11 +345,13 @@ def test_pixel_bombs_are_refused_before_they_are_decoded(served):
 
 def test_lying_duplicate_and_chunked_lengths(impatient):
     _, port, _ = impatient
-    head = "POST /v1/models/toy:predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    head = "POST /v1/models/toy:predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     assert " 408 " in raw(
         port, (head + "Content-Length: 500\r\n\r\n{").encode()
     )  # less than it says: the slot is freed
     assert " 400 " in raw(port, (head + "Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}").encode())
+    both = "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    assert " 400 " in raw(port, (head + both).encode())
     assert " 400 " in raw(port, (head + "Content-Length: -1\r\n\r\n{}").encode())
     chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
     assert " 413 " in raw(port, (head + "Transfer-Encoding: chunked\r\n\r\n").encode() + 4 * chunk)
@@ -242,10 +363,10 @@ def test_lying_duplicate_and_chunked_lengths(impatient):
 
 def test_a_slow_client_is_hung_up_on_after_its_first_request_too(impatient):
     _, port, _ = impatient
-    good = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    good = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     assert raw(port, good + b"GET /healthz HTTP/1.1\r\nHos").count(" 200 ") == 1  # hung up, or this would time out
     with socket.create_connection(("127.0.0.1", port), timeout=0.2) as s:  # answered, but its body goes on for ever
-        s.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        s.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n")
         for _ in range(500):
             try:
                 s.sendall(b"x")

@@ -1,6 +1,7 @@
 """Bodies of requests: read within limits of size and time; their images, and how many pixels these declare."""
 
 import asyncio
+import base64
 import io
 import json
 import warnings
@@ -74,6 +75,18 @@ def test_a_body_that_does_not_arrive_is_refused():
 )
 def test_images_in_rows_and_in_columns(body, columns):
     assert images_of(json.dumps(body).encode(), LIMITS) == ([b"one", b"two"], columns)
+
+
+def test_base64_as_tensorflow_serving_takes_it():
+    data = bytes(range(256)) * 3 + b"\xff\xfe"
+    plain = base64.b64encode(data).decode()
+    for text in (plain, base64.encodebytes(data).decode(), plain + "\n", plain.rstrip("="), f" {plain} "):
+        for given in (text, text.replace("+", "-").replace("/", "_")):
+            body = {"instances": [{"b64": given}], "signature_name": ""}
+            assert images_of(json.dumps(body).encode(), LIMITS) == ([data], False)
+    for bad in ("a?b=", "A", "AAAAA", "A=AA", "\u00e4", "AA\u0000A"):
+        with pytest.raises(Refused, match="not base64"):
+            images_of(json.dumps({"instances": [{"b64": bad}]}).encode(), LIMITS)
 
 
 def test_one_image_in_columns_needs_no_list():

@@ -51,3 +51,33 @@ def test_stylenet_options_are_checked_before_any_work(options, message):
 def test_stylenet_options_survive_json():
     options = StylenetOptions(style_layers=["block1_conv1"])
     assert StylenetOptions(**json.loads(json.dumps(asdict(options)))) == options
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"weights": "https://example.com/w.h5"}, "names the weights 'https://example.com/w.h5'"),
+        ({"weights": "/etc/passwd"}, "give them by --weights"),
+        ({"weights": "../w.npz\x1b[31m"}, r"'../w.npz\\x1b\[31m'"),
+        ({"weights": "hf:someone/something"}, "not opened because a picture says so"),
+        ({"evaluations": 10**30}, r"evaluations 1\d+; at most 20,000"),
+        ({"evaluations": [15_000, 15_000]}, "evaluations 30000"),
+        ({"size": 10**6}, "size 1000000"),
+        ({"size": 4096, "style_scale": 100.0}, "size times style_scale"),
+        ({"masks": [["a.png", "-"]] * 65}, "number of masks"),
+        ({"seed": 2**40}, "seed"),
+        ({"size": float("inf")}, "size must be"),
+        ({"model": "https://example.com"}, "Unknown model"),
+    ],
+)
+def test_a_picture_names_no_file_and_no_address_and_stays_within_bounds(record, said):
+    with pytest.raises(KzooError, match=said) as caught:
+        Settings.recorded(record)
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+def test_what_the_user_gives_counts_in_place_of_the_record():
+    for tag in ("auto", "imagenet", "cifar10", "random"):
+        assert Settings.recorded({"weights": tag}).weights == tag
+    assert Settings.recorded({"weights": "mine.npz"}, {"weights"}).weights == "mine.npz"
+    assert Settings.recorded({"evaluations": 30_000}, {"evaluations"}).evaluations == 30_000
