@@ -224,5 +224,5 @@ if __name__ == "__main__":  # run by kzoo export in a new process: FOLDER MODULE
     report = verify(sys.argv[1], raises=False, trust=True)  # kzoo has just written it
     bad, broken = failed(report)
     if not broken and len(sys.argv) > 3:
-        write_outputs(sys.argv[1], *sys.argv[3:5], without=bad)
+        write_outputs(sys.argv[1], sys.argv[3], sys.argv[4], without=bad)
     print("REPORT", json.dumps(report))

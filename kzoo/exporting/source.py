@@ -146,6 +146,7 @@ def _splits(run):
             seed=config["seed"],
             val_fraction=config["val_fraction"],
             test_fraction=config["test_fraction"],
+            division=config.get("division", 1),
         )
     except (KzooError, KeyError, OSError) as e:
         say(f"Note: the data of {run.path} can't be read ({e}), so accuracy and calibration can't be measured.")
