@@ -7,7 +7,11 @@ from kzoo.cli.options import as_json, load_keras, print_json
 
 @click.command("evaluate", epilog="Example: kzoo evaluate runs/mnist")
 @click.argument("run")
-@click.option("--data", metavar="DATA", help="As in kzoo train; by default the data that RUN was trained on.")
+@click.option(
+    "--data",
+    metavar="DATA",
+    help="As in kzoo train; by default the data that RUN was trained on. Other data is not divided.",
+)
 @click.option(
     "--split",
     type=click.Choice(["train", "val", "test", "all"]),
@@ -18,7 +22,8 @@ from kzoo.cli.options import as_json, load_keras, print_json
 def command(run, data, split, batch_size, as_json):
     """Measure RUN's best model: top-1, top-5, loss, precision and recall by class, confusion matrix.
 
-    The results are also written to RUN as evaluation-SPLIT.json and confusion-SPLIT.png.
+    The results are also written to RUN as evaluation-SPLIT.json and confusion-SPLIT.png; for other data than that of
+    RUN the names of its files begin with the name of the data.
     """
     load_keras()
     from kzoo.evaluating.evaluation import evaluate

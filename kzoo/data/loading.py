@@ -62,9 +62,8 @@ def load_data(
     for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 <= value < 1:
             raise DataError(f"{name} must be in [0, 1), got {value}.")
-    name = os.fspath(source)
-    data = _read(name)
-    data.name = name
+    data = read_data(source)
+    name = data.name
     if group_duplicates:
         drop_undecodable(data, bar)
     if data.skipped and strict:
@@ -77,6 +76,32 @@ def load_data(
             say(
                 f"Note: '{name}' has no {part} part: there are too few images that are no copies of others with "
                 "another label."
+            )
+    return data
+
+
+def read_data(source: str | os.PathLike) -> DataSet:
+    """Find a data set and leave it as it is: nothing is divided, and no class needs an image.
+
+    This is for measuring on data that nothing is trained on.
+
+    Args:
+        source: As in `load_data`.
+
+    Returns:
+        A DataSet in the parts that the source has, or with the part "all".
+
+    Raises:
+        DataError: There is no such data set, it can't be read, or it could be read in two ways.
+    """
+    data = _read(os.fspath(source))
+    data.name = os.fspath(source)
+    for part, split in data.splits.items():
+        outside = split.labels[(split.labels < 0) | (split.labels >= len(data.classes))]
+        if len(outside):
+            raise DataError(
+                f"'{data.name}' has {len(data.classes)} classes, so labels are 0 to {len(data.classes) - 1}, "
+                f"but there is a {outside[0]} in {part}."
             )
     return data
 
@@ -120,13 +145,6 @@ def _note_shared_files(data):
 def _check(data):
     if len(data.classes) < 2:
         raise DataError(f"'{data.name}' has {len(data.classes)} class; a classifier needs at least two.")
-    for part, split in data.splits.items():
-        outside = split.labels[(split.labels < 0) | (split.labels >= len(data.classes))]
-        if len(outside):
-            raise DataError(
-                f"'{data.name}' has {len(data.classes)} classes, so labels are 0 to {len(data.classes) - 1}, "
-                f"but there is a {outside[0]} in {part}."
-            )
     first = "all" if "all" in data.splits else "train"
     if first not in data.splits:
         raise DataError(f"'{data.name}' has no training part, only {', '.join(data.splits)}.")

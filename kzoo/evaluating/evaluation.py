@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,8 @@ import numpy as np
 from kzoo import runs
 from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import DataSet, Split, report_skipped
-from kzoo.data.loading import load_data
+from kzoo.data.divide import divide
+from kzoo.data.loading import read_data
 from kzoo.errors import DataError, RunError
 from kzoo.graph.inference import predictor
 from kzoo.progress import progress, say
@@ -29,15 +33,17 @@ def evaluate(
 
     Args:
         run: a run folder or a Run.
-        data: what `kzoo.load_data` takes, or a DataSet; the run's own by default, split as in training. Classes are
-            matched by name.
-        split: "train", "val", "test" or "all"; by default test if there is such a part, else val, else all.
+        data: what `kzoo.load_data` takes, or a DataSet; the run's own by default, split as in training. Other data is
+            never divided: all of it is measured unless `split` names a part that it has, and it need not have every
+            class. Classes are matched by name.
+        split: "train", "val", "test" or "all"; for the run's own data by default test if there is such a part, else
+            val, else all.
         batch_size: the number of images that are computed at once.
         quiet: no progress.
 
     Returns:
         The task's Evaluation, which is also written as evaluation-SPLIT.json and, for a classifier,
-        confusion-SPLIT.png.
+        confusion-SPLIT.png; for other data as evaluation-NAME-HASH-SPLIT.json, so that each data set keeps its own.
 
     Raises:
         RunError: a folder that is not a run, or data with a class that the run was not trained on.
@@ -50,6 +56,9 @@ def evaluate(
     """
     run = run if isinstance(run, runs.Run) else runs.load_run(run)
     dataset, same = _data_of(run, data)
+    other = not same and dataset.name != run.config["data"]
+    if other and not isinstance(data, DataSet):
+        split = split or "all"
     name, part = _part(dataset, split)
     if same and (name in ("train", "all") or (name == "val" and run.refit)):
         say(
@@ -69,31 +78,51 @@ def evaluate(
         outputs = outputs_of(run, ready, batch_size, bar)
     about = {"run": str(run.path), "data": dataset.name, "split": name}
     result = run.task.evaluate(outputs, ready.labels, run.classes, **about)
+    if other:
+        result.stem = _stem(dataset, name)
     result.write(run.path)
     return result
 
 
 def _data_of(run, data):
-    """(the data set, split as in the run if it is the run's own; whether it is the run's own)."""
+    """(the data set, in the run's parts if it is the run's own and as it is otherwise; whether it is the run's own)."""
     config = run.config
     if isinstance(data, DataSet):
         return data, data.fingerprint() == config["fingerprint"]
-    # The same data at another path is recognised by its fingerprint.
-    own = data is None or os.fspath(data) == config["data"]
-    data = config["data"] if data is None else os.fspath(data)
-    dataset = load_data(
-        data,
-        seed=config["seed"],
-        val_fraction=config["val_fraction"],
-        test_fraction=config["test_fraction"],
-        division=config.get("division", 1),
-    )
-    same = dataset.fingerprint() == config["fingerprint"]
+    name = config["data"] if data is None else os.fspath(data)
+    dataset = read_data(name)
+    divided = _divided(dataset, config)
+    same = divided is not None and divided.fingerprint() == config["fingerprint"]
+    own = data is None or name == config["data"]
     if own and not same:
-        say(f"Note: {data} has changed since {run.path} was trained, so these images may include training images.")
-    if (own or same) and config.get("divided"):
-        dataset = run.divided(dataset)
-    return dataset, same
+        say(f"Note: {name} has changed since {run.path} was trained, so these images may include training images.")
+    if not own and not same:  # the same data at another path is recognised by its fingerprint
+        return dataset, False
+    if config.get("divided"):
+        return run.divided(dataset if divided is None else divided), same
+    return dataset if divided is None else divided, same
+
+
+def _divided(dataset, config):
+    """A data set divided as the run's was; None if it can't be divided."""
+    if not {"all", "train"} & dataset.splits.keys():
+        return None
+    try:
+        return divide(
+            replace(dataset, splits=dict(dataset.splits)),
+            config["val_fraction"],
+            config["test_fraction"],
+            config["seed"],
+            division=config.get("division", 1),
+        )
+    except DataError:
+        return None
+
+
+def _stem(dataset, part):
+    """How the files of an evaluation on other data than the run's are called: one set for each data set."""
+    name = re.sub(r"[^\w.-]+", "_", Path(dataset.name).name or "data", flags=re.ASCII)[:40]
+    return f"{name}-{dataset.fingerprint()[:8]}-{part}"
 
 
 def outputs_of(run: runs.Run, split: Split, batch_size: int, bar: Any) -> np.ndarray:
@@ -131,10 +160,11 @@ def _same_classes(labels, classes, run):
     """Labels numbered as in the run; RunError if the data has a class that the run was not trained on."""
     if not run.classes:
         return labels
-    foreign = [c for c in classes if c not in run.classes]
+    present = {classes[i] for i in np.unique(labels)}
+    foreign = [c for c in classes if c not in run.classes and c in present]
     if foreign:
         raise RunError(
             f"The data has the classes {', '.join(map(repr, foreign[:5]))}, which {run.path} was not trained on "
             f"(it knows {', '.join(map(repr, run.classes[:5]))}{', ...' if len(run.classes) > 5 else ''})."
         )
-    return np.array([run.classes.index(c) for c in classes])[labels]
+    return np.array([run.classes.index(c) if c in run.classes else -1 for c in classes], int)[labels]

@@ -41,7 +41,7 @@ class ClassificationEvaluation(Evaluation):
 
     def files(self) -> list[str]:
         """The names of the JSON file and of the plot of the confusion matrix."""
-        return [*super().files(), f"confusion-{self.split}.png"]
+        return [*super().files(), f"confusion-{self.stem or self.split}.png"]
 
     def write(self, folder: str | Path) -> None:
         """Write the results as JSON, and the confusion matrix as PNG."""

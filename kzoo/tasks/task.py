@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ class Evaluation:
         loss: the mean over the images.
     """
 
+    # What the files are called behind "evaluation-"; "" for the part's name. Other data than the run's has its own.
+    stem: str = field(init=False, default="", repr=False)
     run: str
     data: str
     split: str
@@ -40,11 +42,11 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in self.__dict__.items()}
-        return {**plain, "classes": list(self.classes)}
+        return {**{k: v for k, v in plain.items() if k != "stem"}, "classes": list(self.classes)}
 
     def files(self) -> list[str]:
         """The names of the files that `write` writes."""
-        return [f"evaluation-{self.split}.json"]
+        return [f"evaluation-{self.stem or self.split}.json"]
 
     def write(self, folder: str | Path) -> None:
         """Write the results into a folder as JSON; a subclass may also write plots."""

@@ -61,3 +61,35 @@ def test_evaluate_knows_the_photos_by_another_path_and_says_what_was_trained_on(
             (photos / name / f"{n}.png").rename(photos / name / f"new{n}.png")
     with pytest.raises(DataError, match=r"None of the images .* renamed\?"):
         kzoo.evaluate(folder, quiet=True)
+
+
+def test_other_data_is_measured_whole_and_keeps_files_of_its_own(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (60, 6, 6, 1)).astype("uint8"), np.arange(60) % 3
+    np.savez(tmp_path / "own.npz", images=images, labels=labels, classes=["a", "b", "c"])
+    run = kzoo.train("mnist_softmax", tmp_path / "own.npz", epochs=1, out=tmp_path / "r", quiet=True)
+    own = kzoo.evaluate(run, quiet=True)
+    assert own.split == "test" and own.images == 12 and own.files() == ["evaluation-test.json", "confusion-test.png"]
+    copy = tmp_path / "copy.npz"
+    copy.write_bytes((tmp_path / "own.npz").read_bytes())
+    assert kzoo.evaluate(run, copy, quiet=True).split == "test", "the run's own data at another path"
+    before = (tmp_path / "r" / "evaluation-test.json").read_bytes()
+
+    two = labels < 2
+    np.savez(tmp_path / "other.npz", images=255 - images[two], labels=labels[two], classes=["a", "b"])
+    other = kzoo.evaluate(run, tmp_path / "other.npz", quiet=True)
+    assert (other.split, other.images) == ("all", 40), "never divided"
+    np.savez(tmp_path / "one.npz", images=images[:8], labels=np.zeros(8, int), classes=["b"])
+    one = kzoo.evaluate(run, tmp_path / "one.npz", quiet=True)
+    assert one.images == 8 and one.per_class[1]["images"] == 8, "one class alone, in the run's numbering"
+    np.savez(tmp_path / "test.npz", x_test=images[:9], y_test=labels[:9], classes=["a", "b", "c"])
+    assert kzoo.evaluate(run, tmp_path / "test.npz", quiet=True).images == 9, "a test part alone"
+    np.savez(tmp_path / "empty.npz", images=images[:9], labels=labels[:9], classes=["a", "b", "c", "never"])
+    assert kzoo.evaluate(run, tmp_path / "empty.npz", quiet=True).images == 9, "a class without images is no matter"
+
+    names = {p.name for p in (tmp_path / "r").glob("evaluation-*.json")}
+    assert len(names) == 5 and {f for e in (own, other, one) for f in e.files() if f.endswith("json")} <= names
+    assert (tmp_path / "r" / "evaluation-test.json").read_bytes() == before and "stem" not in other.to_dict()
+    with pytest.raises(RunError, match="classes 'never', which"):
+        np.savez(tmp_path / "x.npz", images=images[:4], labels=[0, 1, 2, 3], classes=["a", "b", "c", "never"])
+        kzoo.evaluate(run, tmp_path / "x.npz", quiet=True)
