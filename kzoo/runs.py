@@ -12,7 +12,7 @@ import shlex
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -170,7 +170,7 @@ def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
 
 @contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Hold a run folder for this process, and remove what a killed process left in it.
+    """Hold a run folder for this process, and remove what a killed process left in it, or the folder if it stays empty.
 
     Args:
         folder: The run; it must exist.
@@ -196,7 +196,14 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
             for path in Path(folder).iterdir():  # left by a process that was killed
                 if LEFT.match(path.name) and path.is_file():
                     path.unlink()
-        yield
+        try:
+            yield
+        finally:
+            # An error before anything was written: an empty folder would only make the next run's name end in "-2".
+            if [p.name for p in Path(folder).iterdir()] == [LOCK]:
+                with suppress(OSError):  # an open file can't be deleted everywhere
+                    (Path(folder) / LOCK).unlink()
+                    Path(folder).rmdir()
 
 
 # The command line that is running, set by `kzoo.cli`; also that of a script in scripts/ or a step of kzoo demo.

@@ -39,7 +39,7 @@ def refusal(data: tf.Tensor, max_pixels: int) -> tf.Tensor:
     """
     known = tf.reduce_any([_is(data, kind) for kind in MAGIC])
     length = tf.strings.length(data)
-    size, scans = tf.cond(_is(data, "JPEG"), lambda: _jpeg(data), lambda: (_of_others(data), 0))
+    size, scans = tf.cond(_is(data, "JPEG"), lambda: _jpeg(data), lambda: (_of_others(data), tf.constant(0)))
     # Each side by itself, too, so that the product can't overflow.
     large = (tf.reduce_max(size) > max_pixels) | (size[0] * size[1] > max_pixels)
     text = tf.strings.as_string(size)

@@ -21,6 +21,7 @@ from kzoo.data.dataset import DataSet, Split
 from kzoo.data.divide import divide
 from kzoo.data.passport import Passport, check_data
 from kzoo.data.scan import scan_images
+from kzoo.errors import DataError
 from kzoo.files import write_atomically
 from kzoo.finetuning.features import cache_dir, hashes_of
 from kzoo.finetuning.options import FinetuneOptions
@@ -126,6 +127,7 @@ def _choose_parts(data, user, seen, options):
     test = user.get("val") if test is None else test
     val_given = val is not None
     if options.shots:
+        check_shots(train, options.shots, data.classes)
         train, val, val_given = _draw(train, options.shots, options.seed), None, False
     counts = np.bincount(train.labels, minlength=len(data.classes))
     if val is None and not options.shots and counts.min() >= MIN_PER_CLASS:
@@ -139,11 +141,31 @@ def _choose_parts(data, user, seen, options):
     return {k: v for k, v in found.items() if v is not None and len(v)}, val_given, first[member]
 
 
+def check_shots(train: Split, shots: int, classes: Sequence[str]) -> None:
+    """Check that each class has as many training photos as shall be drawn.
+
+    Args:
+        train: the training part, or what it will be drawn from.
+        shots: number of photos of each class.
+        classes: names of the classes.
+
+    Raises:
+        DataError: a class has fewer; the message names it.
+    """
+    counts = np.bincount(train.labels, minlength=len(classes))
+    least = int(counts.argmin())
+    if counts[least] < shots:
+        raise DataError(
+            f"--shots {shots} needs {shots} training photos of each class, and {classes[least]!r} has {counts[least]}: "
+            f"--shots {max(1, counts[least])}, or more photos."
+        )
+
+
 def _draw(split, shots, seed):
-    """`shots` photos of each class; all of a class that has fewer."""
+    """`shots` photos of each class."""
     rng = np.random.default_rng(seed)
     own = [np.flatnonzero(split.labels == k) for k in np.unique(split.labels)]
-    own = [rng.choice(i, min(shots, len(i)), replace=False) for i in own]
+    own = [rng.choice(i, shots, replace=False) for i in own]
     return split.take(np.sort(np.concatenate(own)))
 
 

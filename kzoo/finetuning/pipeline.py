@@ -27,13 +27,13 @@ from kzoo.checks import changed
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.guards import check_channels
 from kzoo.data.loading import load_data
-from kzoo.errors import DataError, RunError
+from kzoo.errors import DataError, RunError, unknown
 from kzoo.finetuning.audit import enforce
 from kzoo.finetuning.backbone import Backbone, FeatureExtractor, backbone, download_advice, machine
 from kzoo.finetuning.features import Cache, features
 from kzoo.finetuning.heads import Head, HeadObjective, fit_head
 from kzoo.finetuning.options import FinetuneOptions
-from kzoo.finetuning.parts import MIN_PER_CLASS, Parts, make_parts
+from kzoo.finetuning.parts import MIN_PER_CLASS, Parts, check_shots, make_parts
 from kzoo.finetuning.report import write_report
 from kzoo.finetuning.template import audit_file, fill, parameters, template
 from kzoo.hardware import backend, load_keras
@@ -173,16 +173,10 @@ class Setup:
 
         Args:
             labels: int (N,), of the training part; "balanced" weights follow from them.
-
-        Raises:
-            DataError: class_weights names a class that the data lack.
         """
         given, classes = self.options.class_weights, self.data.classes
         weights = None
         if isinstance(given, Mapping):
-            unknown = sorted(set(given) - set(classes))
-            if unknown:
-                raise DataError(f"class_weights names {unknown[0]!r}, which is no class.")
             weights = tuple(float(given.get(c, 1.0)) for c in classes)
         elif given == "balanced":
             counts = np.bincount(labels, minlength=len(classes))
@@ -291,7 +285,17 @@ def _set_up(photos, model, weights, options, clock, quiet):
     for split in data.splits.values():
         if not split.files:
             check_channels(split.images.shape[-1], base.input_shape[2])
+    if options.shots:
+        check_shots(data.splits["train"], options.shots, data.classes)
+    if isinstance(options.class_weights, Mapping):
+        for name in options.class_weights:
+            if name not in data.classes:
+                raise unknown("class", name, data.classes, f"--class-weights takes: {', '.join(data.classes[:20])}.")
     setup = Setup(base, options, data, base.cache(), FeatureExtractor(base), clock, quiet)
+    if options.unfreeze not in ("none", "auto", "all"):
+        from kzoo.finetuning.stages import selected_stages  # imports Keras
+
+        selected_stages(setup.extractor.model, options.unfreeze)
     if weights is None:
         better = download_advice(model, base.weights.top1 or 0.0)
         top1 = f", {base.weights.top1:.1f} % top-1 on ImageNet" if base.weights.top1 else ""

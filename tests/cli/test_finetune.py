@@ -1,4 +1,4 @@
-"""`kzoo finetune`: wrong options, a kill and Ctrl-C in a process of its own."""
+"""`kzoo finetune`: wrong options, found before anything is written; a kill and Ctrl-C in a process of its own."""
 
 import signal
 
@@ -13,8 +13,15 @@ from kzoo.errors import DataError, UnknownName
 def test_wrong_options_are_named(world, tmp_path, kzoo_command):
     with pytest.raises(UnknownName, match="Did you mean 'light'"):
         tune(world, tmp_path / "r", augment="ligt")
-    with pytest.raises(DataError, match="class_weights names 'green'"):
-        tune(world, tmp_path / "r", class_weights={"green": 2.0})
+    with pytest.raises(UnknownName, match=r"Unknown class 'gred'\. Did you mean 'red'"):
+        tune(world, tmp_path / "r", class_weights={"gred": 2.0})
+    with pytest.raises(DataError, match=r"needs 25 training photos of each class, and '\w+' has 24: --shots 24"):
+        tune(world, tmp_path / "r", shots=25)
+    with pytest.raises(UnknownName, match="Unknown stage 'conv9'"):
+        tune(world, tmp_path / "r", unfreeze="conv9")
+    with pytest.raises(DataError):
+        tune(world, tmp_path / "r", tmp_path / "missing")
+    assert not (tmp_path / "r").exists()
     code, _, err = kzoo_command("finetune", world / "photos", "--model", "resnet5")
     assert code == 1 and "Unknown model 'resnet5'" in err
     code, _, err = kzoo_command("finetune", world / "photos", "--model", "allcnn_c")

@@ -28,6 +28,8 @@ def answer(encoded, top):
 def photos(tmp_path, monkeypatch):
     """A folder of files with hostile names, and a model with hostile labels and messages."""
     model = LoadedModel(find("classification"), LABELS, answer)
+    # Where kzoo.predict looks for it comes first: an import while `loading` is changed would keep the change for good.
+    monkeypatch.setattr("kzoo.evaluating.prediction.load_model", lambda *args, **options: model)
     monkeypatch.setattr(loading, "load_model", lambda *args, **options: model)
     monkeypatch.setattr("kzoo.data.images.read", lambda path: b"" if "bad" in path else b"x")
     monkeypatch.chdir(tmp_path)

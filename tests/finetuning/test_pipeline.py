@@ -104,6 +104,18 @@ def test_shots_use_so_many_photos_and_no_others(world, tmp_path):
         tune(world, tmp_path / "s", shots=3, unfreeze="all")
 
 
+def test_data_that_can_not_be_used_leave_no_folder(world, tmp_path):
+    photos = draw(tmp_path / "photos", {("", "red"): 6, ("", "blue"): 6})
+    with pytest.raises(DataError, match="needs 6 training photos of each class"):
+        tune(world, tmp_path / "r", photos, shots=6)  # some of the six are the test part
+    assert not (tmp_path / "r").exists()
+    kept = tmp_path / "kept"
+    with pytest.raises(ZeroDivisionError), runs.locked(runs.new_folder(kept, "m", "d")):
+        (kept / "config.json").write_text("{}")
+        raise ZeroDivisionError
+    assert (kept / "config.json").exists()
+
+
 def test_duplicates_stay_together_and_the_test_part_is_drawn(world, tmp_path):
     photos = draw(tmp_path / "photos", {("", "red"): 20, ("", "blue"): 20})
     for i in range(10):
