@@ -233,14 +233,13 @@ def versions() -> dict[str, str]:
 
 
 def record(folder: Path, settings: Mapping[str, Any], dataset: DataSet) -> None:
-    """Write the files that a run starts with: config.json, labels.txt, splits.csv.
+    """Write the files that a run starts with: labels.txt, splits.csv, and config.json, which makes it a run, last.
 
     Args:
         folder: The run.
         settings: For config.json, JSON-able.
         dataset: A `kzoo.data.dataset.DataSet`.
     """
-    write_json(folder / CONFIG, settings)
     with write_atomically(folder / LABELS, "w", errors="backslashreplace") as f:
         f.writelines(f"{name}\n" for name in dataset.classes)
     rows = [
@@ -249,6 +248,7 @@ def record(folder: Path, settings: Mapping[str, Any], dataset: DataSet) -> None:
         for image, label in zip(split.ids, split.labels, strict=True)
     ]
     write_csv(folder / SPLITS, rows, ("split", "label", "id"))
+    write_json(folder / CONFIG, settings)
 
 
 def _plain(label):
@@ -489,7 +489,9 @@ def new_folder(out: str | os.PathLike | None, model: str, data: str) -> Path:
     out = Path(out)
     if (out / CONFIG).exists():
         raise RunError(f"{out} holds a run already: add --resume to continue it, or choose another --out.")
-    if out.exists() and (not out.is_dir() or any(p.name != LOCK and not LEFT.match(p.name) for p in out.iterdir())):
+    # What a process leaves that was killed before it wrote config.json; without its lock such files are somebody's.
+    left = {LOCK, LABELS, SPLITS} if (out / LOCK).exists() else set()
+    if out.exists() and (not out.is_dir() or any(p.name not in left and not LEFT.match(p.name) for p in out.iterdir())):
         raise RunError(f"{out} exists and is not a kzoo run: choose another --out.")
     try:
         os.makedirs(out, exist_ok=True)

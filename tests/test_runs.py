@@ -64,6 +64,11 @@ def test_what_a_kill_at_the_start_leaves_is_no_obstacle(tmp_path):
     out = tmp_path / "r"
     out.mkdir()
     (out / ".tmp-0123abcd-config.json").write_text("{")
+    for name in ("labels.txt", "splits.csv"):  # a run's are written before config.json, without which it is no run
+        (out / name).write_text("")
+    with pytest.raises(RunError, match="exists and is not a kzoo run"):  # a user's files of these names
+        runs.new_folder(out, "m", "d")
+    (out / runs.LOCK).touch()
     kzoo.train("mnist_softmax", "digits", epochs=1, quiet=True, out=out)
     assert not list(out.glob(".tmp-*"))
     (out / "splits.csv").unlink()
@@ -73,6 +78,16 @@ def test_what_a_kill_at_the_start_leaves_is_no_obstacle(tmp_path):
         (out / "config.json").write_text(text)
         with pytest.raises(RunError, match="is not a kzoo run"):
             kzoo.load_run(out)
+
+
+def test_config_json_is_written_last(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(runs, "write_csv", full)
+    with pytest.raises(OSError, match="disk full"):
+        runs.record(tmp_path, {"model": "m"}, kzoo.load_data("digits"))
+    assert [p.name for p in tmp_path.iterdir()] == ["labels.txt"]
 
 
 def test_two_processes_do_not_share_a_run(trained):
