@@ -33,6 +33,21 @@ def matched(style: np.ndarray, content: np.ndarray) -> np.ndarray:
     return np.clip(mapped, 0, 255).reshape(style.shape).astype("float32")
 
 
+def one_hue(picture: np.ndarray) -> bool:
+    """Whether a picture is grey or a tone of one hue (sepia), so that `matched` can't give it the content's colours.
+
+    Its colours lie on a line: across it they vary by less than two grey levels, as JPEG's rounding does.
+
+    Args:
+        picture: (H, W, 3) in 0..255.
+
+    Example:
+        >>> one_hue(np.arange(256).reshape(16, 16, 1).repeat(3, -1))
+        True
+    """
+    return bool(np.sqrt(max(np.linalg.eigvalsh(np.cov(picture.reshape(-1, 3).T.astype("float64")))[1], 0)) < 2)
+
+
 def moments(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean colour, and the symmetric square root of the colour covariance.
 

@@ -264,6 +264,13 @@ class StyleTransfer:
             raise KzooError(
                 "With masks each region has its own style, so style_weights have no effect: leave them out."
             )
+        if settings.preserve_color == "histogram" and not quiet:
+            hueless = [_name(s) or "The style" for s, p in zip(styles, self.styles, strict=True) if colour.one_hue(p)]
+            if hueless:
+                say(
+                    f"{hueless[0]} is grey or of one hue, so it can't be given the content's colours, and most of them "
+                    "are lost: use --preserve-color luminance."
+                )
         self.sides = settings.sides(self.content.shape)
         counts = settings.evaluations
         if isinstance(counts, tuple) and len(counts) != len(self.sides):  # as `like` has them, for another picture

@@ -22,6 +22,12 @@ def test_histogram_stands_a_flat_picture():
     np.testing.assert_allclose(colour.matched(grey, CONTENT).mean((0, 1)), CONTENT.mean((0, 1)), atol=1)
 
 
+def test_grey_and_sepia_are_one_hue():
+    grey = rng.integers(0, 256, (30, 30, 1)).repeat(3, -1)
+    assert colour.one_hue(grey) and colour.one_hue(grey * [1, 0.8, 0.6]) and colour.one_hue(np.zeros((8, 8, 3)))
+    assert not colour.one_hue(STYLE) and not colour.one_hue(CONTENT)
+
+
 def test_luminance_and_colour_come_together_again():
     grey = colour.luminance(CONTENT)
     np.testing.assert_allclose(grey[..., 0], CONTENT @ [0.299, 0.587, 0.114], rtol=1e-5)

@@ -280,6 +280,14 @@ def test_like_for_a_picture_of_another_shape(capsys):
     assert sum(result.record["settings"]["evaluations"]) >= 7 and "7 are shared out" in capsys.readouterr().err
 
 
+def test_a_grey_style_has_no_colours_to_match(capsys):
+    options = {"weights": "random", "size": 48, "evaluations": 1, "model": "vgg11", "preserve_color": "histogram"}
+    kzoo.stylize(CONTENT, STYLE[..., :1].repeat(3, -1), **options)
+    assert "The style is grey or of one hue" in capsys.readouterr().err
+    kzoo.stylize(CONTENT, STYLE, **options)
+    assert "one hue" not in capsys.readouterr().err
+
+
 def test_no_input_is_overwritten(files, kzoo_command):
     before = (files / "content.png").read_bytes()
     with pytest.raises(KzooError, match="would be overwritten"):
