@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -81,4 +82,7 @@ def command(photos, model, weights, out, resume, quiet, **options):
 
     folder = finetune_run(photos, model, given(options), weights=weights, out=out, resume=resume, quiet=quiet)
     if not quiet:
-        click.echo(f"Wrote {folder}, and {folder}/report.html. Next: kzoo predict {folder} photo.jpg", err=True)
+        click.echo(
+            f"Wrote {folder}, and {folder}/report.html. Next: kzoo predict {shlex.quote(str(folder))} photo.jpg",
+            err=True,
+        )

@@ -1,5 +1,7 @@
 """kzoo stylenet: train a network that paints one style in one pass, and paint with it."""
 
+import shlex
+
 import click
 
 from kzoo.catalog import spec
@@ -61,7 +63,7 @@ def train_command(style, **options):
     quiet = options["quiet"]
     folder = train_stylenet(style, **{k: v for k, v in options.items() if v is not None})
     if not quiet:
-        click.echo(f"Wrote {folder}. Next: kzoo stylenet apply {folder} photo.jpg", err=True)
+        click.echo(f"Wrote {folder}. Next: kzoo stylenet apply {shlex.quote(str(folder))} photo.jpg", err=True)
 
 
 @command.command("apply", epilog="Example: kzoo stylenet apply stylenets/painting photo.jpg holiday/ --out painted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from inspect import signature
 from typing import Any
@@ -88,4 +89,4 @@ def command(model, data, config, out, resume, quiet, **options):
         raise KzooError(f"--set is for options of the network, and {key} is not one of them{use}.")
     run = train_run(model, data, given(options), config, out=out, resume=resume, quiet=quiet)
     if not quiet:
-        click.echo(f"Wrote {run.path}. Next: kzoo evaluate {run.path}", err=True)
+        click.echo(f"Wrote {run.path}. Next: kzoo evaluate {shlex.quote(str(run.path))}", err=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,9 +130,29 @@ def load_saved_model(folder: str | os.PathLike, trust: bool = False, meta: MetaG
             "author of the file, --trust (trust=True) loads it."
         )
     try:
-        return tf.saved_model.load(str(folder))
+        with literal_path(folder) as path:
+            return tf.saved_model.load(path)
     except Exception as e:  # TensorFlow may raise anything for a corrupt file
         raise ExportError(f"{folder} can't be loaded ({shown(first_line(e))}).") from e
+
+
+@contextmanager
+def literal_path(folder: str | os.PathLike) -> Iterator[str]:
+    """A path to a folder without the characters that TensorFlow takes for a pattern, which finds other files or none.
+
+    Args:
+        folder: with any name.
+
+    Returns:
+        A context manager: the path itself, or that of a link to it while it lasts.
+    """
+    if not set("*?[]\\{}") & set(os.path.abspath(folder)) or os.name == "nt":
+        yield str(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="kzoo-") as there:
+        link = os.path.join(there, "export")
+        os.symlink(os.path.abspath(folder), link, target_is_directory=True)
+        yield link
 
 
 def foreign_operations(path: str | os.PathLike) -> list[str]:

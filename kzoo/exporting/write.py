@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -210,7 +211,8 @@ def _export(source, options, out, folder, quiet):
     write_json(folder / CARD, card)
     log(cards.table(card))
     if not bad:
-        log(f"Wrote {out}. Next: kzoo verify {out}, kzoo predict {out} photo.jpg, kzoo serve {out}")
+        typed = shlex.quote(str(out))
+        log(f"Wrote {out}. Next: kzoo verify {typed}, kzoo predict {typed} photo.jpg, kzoo serve {typed}")
     return bad
 
 

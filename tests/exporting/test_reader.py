@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,15 @@ from support.processes import ROOT
 import kzoo
 from kzoo.errors import ExportError
 from kzoo.exporting.reader import Export
+
+
+def test_a_folder_whose_name_is_a_pattern_to_tensorflow(exported, tmp_path, kzoo_command):
+    folder = tmp_path / "a[1]*?{b}\\" / "export[2]"
+    shutil.copytree(exported[0], folder)
+    photo = [encoded()]
+    assert Export(folder).answer(photo) == Export(exported[0]).answer(photo)
+    code, _, _ = kzoo_command("verify", folder)
+    assert code == 0
 
 
 @pytest.mark.parametrize("fault", ["crop", "graph", "card", "none"])
