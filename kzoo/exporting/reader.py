@@ -130,8 +130,8 @@ def load_saved_model(folder: str | os.PathLike, trust: bool = False, meta: MetaG
             "author of the file, --trust (trust=True) loads it."
         )
     try:
-        with literal_path(folder) as path:
-            return tf.saved_model.load(path)
+        with literal_path(folder) as plain:
+            return tf.saved_model.load(plain)
     except Exception as e:  # TensorFlow may raise anything for a corrupt file
         raise ExportError(f"{folder} can't be loaded ({shown(first_line(e))}).") from e
 
