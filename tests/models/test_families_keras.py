@@ -83,7 +83,7 @@ def check(ours, theirs, pairs, size):
         ("mobilenet_v1", "MobileNet", same_names, BOTH),
         ("mobilenet_v2", "MobileNetV2", same_names, BOTH),
         ("nasnet_mobile", "NASNetMobile", same_names, BOTH),
-        pytest.param("nasnet_large", "NASNetLarge", same_names, ((75, 67),), marks=pytest.mark.slow),
+        pytest.param("nasnet_large", "NASNetLarge", same_names, ((75, 67),), marks=deep),
     ],
 )
 def test_equals_keras_applications(ours, theirs, pair, sizes):

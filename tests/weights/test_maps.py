@@ -70,7 +70,7 @@ def from_one(name):
         ("mobilenet_v2", "MobileNetV2", 64, {"alpha": 0.35}, lambda n: "Logits" if n == "predictions" else n),
         pytest.param("nasnet_mobile", "NASNetMobile", 64, {}, None, marks=pytest.mark.slow),
         pytest.param("inception_resnet_v2", "InceptionResNetV2", 75, {}, from_one, marks=pytest.mark.slow),
-        pytest.param("resnet101", "ResNet101", 64, {}, None, marks=pytest.mark.slow),
+        pytest.param("resnet101", "ResNet101", 64, {}, None, marks=pytest.mark.deep("2026-11-26")),
         pytest.param("resnet152_v2", "ResNet152V2", 64, {}, None, marks=pytest.mark.deep("2026-11-26")),
     ],
 )
