@@ -200,8 +200,8 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
             yield
         finally:
             # An error before anything was written: an empty folder would only make the next run's name end in "-2".
-            if [p.name for p in Path(folder).iterdir()] == [LOCK]:
-                with suppress(OSError):  # an open file can't be deleted everywhere
+            with suppress(OSError):  # an open file can't be deleted everywhere; the folder may be gone
+                if os.listdir(folder) == [LOCK]:
                     (Path(folder) / LOCK).unlink()
                     Path(folder).rmdir()
 

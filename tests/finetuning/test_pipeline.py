@@ -114,6 +114,9 @@ def test_data_that_can_not_be_used_leave_no_folder(world, tmp_path):
         (kept / "config.json").write_text("{}")
         raise ZeroDivisionError
     assert (kept / "config.json").exists()
+    with pytest.raises(ZeroDivisionError), runs.locked(kept):  # that the folder is gone hides no error
+        shutil.rmtree(kept)
+        raise ZeroDivisionError
 
 
 def test_duplicates_stay_together_and_the_test_part_is_drawn(world, tmp_path):
