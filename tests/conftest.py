@@ -1,5 +1,6 @@
 """What all tests share: quiet TensorFlow, the shared data where it exists, commands in this process, small runs."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -15,6 +16,12 @@ if SHARED.is_dir():
 
 def pytest_collection_modifyitems(config, items):
     deep.deselect(config, items)
+
+
+def pytest_collection_finish(session):
+    """Collect garbage less often: building networks makes many objects that live on (a sixth of the suite's time)."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 10)
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +59,25 @@ def features_of_the_tests(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KZOO_FEATURES", str(tmp_path_factory.mktemp("features")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exports_are_checked_in_this_process():
+    """Importing TensorFlow in a new process for each export would take a sixth of the suite's time."""
+    from kzoo.exporting import check, write
+
+    original = write.run_check
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write, "run_check", lambda folder, task, *more: check.check_written(folder, *more))
+        yield original
+
+
+@pytest.fixture
+def exports_are_checked_in_a_new_process(exports_are_checked_in_this_process, monkeypatch):
+    """As for a user."""
+    from kzoo.exporting import write
+
+    monkeypatch.setattr(write, "run_check", exports_are_checked_in_this_process)
 
 
 @pytest.fixture(scope="session")

@@ -219,10 +219,26 @@ def write_outputs(
         np.save(Path(out) / f"{variant}.npy", np.concatenate([run(x[i : i + 32]) for i in range(0, len(x), 32)]))
 
 
+def check_written(
+    folder: str | os.PathLike, pixels: str | os.PathLike | None = None, out: str | os.PathLike | None = None
+) -> dict[str, Any]:
+    """Verify an export that kzoo has just written, and run its formats that pass on the tested images.
+
+    Args:
+        folder: the export.
+        pixels: a .npy file with uint8 images (N, H, W, C); None: only verify.
+        out: an existing folder for the outputs of each format.
+
+    Returns:
+        The report of `verify`.
+    """
+    report = verify(folder, raises=False, trust=True)
+    bad, broken = failed(report)
+    if not broken and pixels is not None and out is not None:
+        write_outputs(folder, pixels, out, without=bad)
+    return report
+
+
 if __name__ == "__main__":  # run by kzoo export in a new process: FOLDER MODULE-OF-THE-TASK [PIXELS OUT]
     register(import_module(sys.argv[2]).TASK)
-    report = verify(sys.argv[1], raises=False, trust=True)  # kzoo has just written it
-    bad, broken = failed(report)
-    if not broken and len(sys.argv) > 3:
-        write_outputs(sys.argv[1], sys.argv[3], sys.argv[4], without=bad)
-    print("REPORT", json.dumps(report))
+    print("REPORT", json.dumps(check_written(sys.argv[1], *sys.argv[3:5])))

@@ -369,17 +369,35 @@ def _check_in_new_process(folder, task, tested):
         if tested is not None:
             np.save(os.path.join(temporary, "pixels.npy"), tested[1].images)
             more = [os.path.join(temporary, "pixels.npy"), temporary]
-        paths = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), *sys.path]))  # sys.path: to import the task's module
-        done = subprocess.run(
-            [sys.executable, "-m", "kzoo.exporting.check", str(folder.resolve()), type(task).__module__, *more],
-            capture_output=True,
-            env={**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
-        lines = done.stdout.decode("utf-8", "replace").splitlines()
-        line = next((x for x in lines if x.startswith("REPORT ")), None)
-        if done.returncode or line is None:
-            errors = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            reason = errors[-1] if errors else "no message"
-            raise ExportError(f"The check in a new process ended with exit code {done.returncode}: {reason}")
+        report = run_check(folder.resolve(), task, *more)
         outputs = {p.stem: np.load(p, allow_pickle=False) for p in Path(temporary).glob("*.npy") if p.stem != "pixels"}
-        return json.loads(line[7:]), outputs
+        return report, outputs
+
+
+def run_check(folder: Path, task: Task, *more: str) -> dict[str, Any]:
+    """Run `kzoo.exporting.check.check_written` in a new process, which has nothing but the export.
+
+    Args:
+        folder: the export.
+        task: its module is imported there.
+        more: the other arguments of `check_written`.
+
+    Returns:
+        The report of `verify`.
+
+    Raises:
+        ExportError: the process ended without a report.
+    """
+    paths = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), *sys.path]))  # sys.path: to import the task's module
+    done = subprocess.run(
+        [sys.executable, "-m", "kzoo.exporting.check", str(folder), type(task).__module__, *more],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    line = next((x for x in lines if x.startswith("REPORT ")), None)
+    if done.returncode or line is None:
+        errors = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        reason = errors[-1] if errors else "no message"
+        raise ExportError(f"The check in a new process ended with exit code {done.returncode}: {reason}")
+    return json.loads(line[7:])

@@ -8,20 +8,12 @@ import pytest
 from support.processes import ROOT
 
 pytest.importorskip("jax")
-# Rows that have every kind of layer between them, in parts that two workers share. KZOO_DEEP=1 takes all rows.
-PARTS = [
-    [
-        "alexnet",
-        "mnist_softmax",
-        "mnist_mlp",
-        "vgg11",
-        "resnet18",
-        "inception_v3",
-        "inception_resnet_v1",
-        "googlenet_bn",
-    ],
-    ["mnist_cnn", "mnist_shift", "lenet5", "resnet50_v2", "resnet20", "mobilenet_v2", "squeezenet1_1", "nasnet_mobile"],
-]
+# Rows that have every kind of layer between them. KZOO_DEEP=1 takes all rows.
+NAMES = ["alexnet", "mnist_softmax", "mnist_cnn", "lenet5", "vgg11", "resnet20", "resnet50_v2", "inception_v3"]
+NAMES += ["mobilenet_v2", "squeezenet1_1"]
+# The same on every backend: Keras' settings (one network is enough here), what new processes find, Keras' own training.
+LEFT_OUT = ["are_fc7", "global_settings_change", "keras_json", "importing_kzoo", "trains_as_a_network"]
+FILES = ["tests/catalog/test_rows.py", "tests/test_layers.py", "tests/test_builder.py", "tests/models/test_lenet.py"]
 
 
 def on_jax(*arguments):
@@ -36,17 +28,12 @@ def on_jax(*arguments):
     return result.stdout
 
 
-@pytest.mark.parametrize("names", PARTS, ids=lambda names: names[0])
-def test_rows(names):
-    on_jax("tests/catalog/test_rows.py", "-k", " or ".join(f"[{name}]" for name in names))
-
-
-def test_layers():
-    # Keras' global settings are the same for every backend, so one network with them is enough here.
-    chosen = "not are_fc7 and (not global_settings_change or lenet5)"
-    on_jax("tests/test_layers.py", "tests/test_builder.py", "tests/models/test_lenet.py", "-k", chosen)
+def test_rows_and_layers():
+    """In one process: importing Keras and JAX takes longer than most of the tests."""
+    rows = " or ".join(f"[{name}]" for name in NAMES)
+    on_jax(*FILES, "-k", f"(test_rows and ({rows})) or (not test_rows and not {' and not '.join(LEFT_OUT)})")
 
 
 @pytest.mark.deep("2026-11-26")
 def test_every_row():
-    on_jax("tests/catalog/test_rows.py")
+    on_jax(*FILES)

@@ -27,6 +27,7 @@ def test_the_conformal_set_covers_what_it_promises():
         write.conformal_threshold(p[:10], y[:10], 0.99)
 
 
+@pytest.mark.usefixtures("exports_are_checked_in_a_new_process")
 def test_an_export_is_not_overwritten_unless_forced(exported, model, tmp_path, monkeypatch):
     out = changed(exported, tmp_path)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}

@@ -6,7 +6,7 @@ import pytest
 import kzoo
 
 
-@pytest.mark.slow
+@pytest.mark.deep("2026-11-26")
 def test_mnist_shift_is_less_sensitive_to_shifts_than_mnist_cnn(shared, tmp_path):
     if not (shared / "mnist").is_dir():
         pytest.skip("needs MNIST in the shared data")

@@ -17,6 +17,7 @@ import kzoo
 from kzoo import runs
 from kzoo.errors import RunError
 from kzoo.tasks.classification import cross_entropy
+from kzoo.training import loop
 from kzoo.training.recipes import Recipe, find_recipe
 
 
@@ -93,25 +94,34 @@ def epochs(folder):
     return len(path.read_text().splitlines()) - 1 if path.exists() else 0
 
 
-@pytest.mark.slow
-def test_killed_and_stopped_and_resumed_it_gives_the_uninterrupted_run(tmp_path):
+def test_killed_and_stopped_and_resumed_it_gives_the_uninterrupted_run(tmp_path, kzoo_command, monkeypatch):
     """After kill -9, Ctrl-C and a polite kill; the last two keep what is finished and say how to continue."""
     out = tmp_path / "stopped"
-    for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)):
+    command = ("train", "mnist_mlp", "--data", "digits", *OPTIONS, "--out", out)
+    process = started(*command)
+    wait_for(lambda: epochs(out) >= 2, process)
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -9 and 2 <= epochs(out) < 20
+    (out / ".tmp-0123abcd-checkpoint.npz").write_bytes(b"half")  # what a kill inside a write leaves
+
+    from kzoo.training.callbacks import RunKeeper
+
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         n = epochs(out) + 2
-        process = started(
-            "train", "mnist_mlp", "--data", "digits", *OPTIONS, "--out", out, *["--resume"] * out.exists()
-        )
-        wait_for(lambda n=n: epochs(out) >= n, process)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == code and n <= epochs(out) < 20
-        assert "Traceback" not in err
-        if number == signal.SIGKILL:
-            (out / ".tmp-0123abcd-checkpoint.npz").write_bytes(b"half")  # what a kill inside a write leaves
-        else:
-            assert "--resume continues" in err
-            assert len(runs.load_checkpoint(out / "checkpoint.npz")[1]["history"]) == epochs(out)
+
+        class Stopped(RunKeeper):
+            def on_train_batch_begin(self, batch, logs=None, n=n, number=number):
+                super().on_train_batch_begin(batch, logs)
+                if epochs(out) == n:  # an epoch has begun
+                    os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(loop, "RunKeeper", Stopped)
+        found, _, err = kzoo_command(*command, "--resume")
+        monkeypatch.undo()
+        assert found == code and n <= epochs(out) < 20
+        assert "Traceback" not in err and "--resume continues" in err
+        assert len(runs.load_checkpoint(out / "checkpoint.npz")[1]["history"]) == epochs(out)
     kzoo.train(out=out, resume=True, quiet=True)
     kzoo.train("mnist_mlp", "digits", **LONG, out=tmp_path / "whole", quiet=True)
     same_run(tmp_path / "whole", out)
@@ -178,7 +188,7 @@ def test_a_diverging_run_stops_with_a_clear_word(tmp_path):
     assert not (tmp_path / "r" / "model.keras").exists()
 
 
-def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(tmp_path):
+def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(tmp_path, monkeypatch):
     from kzoo.training.callbacks import RunKeeper
 
     class Poisoned(RunKeeper):
@@ -187,14 +197,9 @@ def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(tmp_path):
             if epoch == 2:
                 self.network.weights[0].assign(self.network.weights[0] * np.nan)
 
-    from kzoo.training import loop as fit
-
-    fit.RunKeeper, original = Poisoned, fit.RunKeeper
-    try:
-        with pytest.raises(RunError, match=r"in epoch 3.*last good checkpoint, after epoch 2"):
-            kzoo.train("mnist_mlp", "digits", recipe=QUICK, out=tmp_path / "r", quiet=True)
-    finally:
-        fit.RunKeeper = original
+    monkeypatch.setattr(loop, "RunKeeper", Poisoned)
+    with pytest.raises(RunError, match=r"in epoch 3.*last good checkpoint, after epoch 2"):
+        kzoo.train("mnist_mlp", "digits", recipe=QUICK, out=tmp_path / "r", quiet=True)
     arrays, state = runs.load_checkpoint(tmp_path / "r" / "checkpoint.npz")
     assert len(state["history"]) == 2 and all(np.isfinite(a).all() for a in arrays.values())
     assert all(np.isfinite(a).all() for a in weights_of(tmp_path / "r").values())

@@ -1,15 +1,16 @@
-"""Foreign files, written by foreign networks, give the same numbers here: keras.applications, PyTorch, real weights."""
+"""Foreign files, written by foreign networks, give the same numbers here: PyTorch, real weights.
+
+Those of keras.applications: tests/models/test_families_keras.py.
+"""
 
 import json
 import os
-import re
 from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
 import pytest
-from keras import applications
 
 import kzoo
 from kzoo.data.images import make_preparer
@@ -21,78 +22,6 @@ AS_IS = kzoo.Preprocessing(scale=1.0, offset=0.0)
 def agree(ours, theirs):
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     np.testing.assert_allclose(ours, theirs.reshape(ours.shape), atol=1e-4 * np.abs(theirs).max(), rtol=0)
-
-
-# --- keras.applications, in the layout of its published files ----------------------------------------------
-
-
-def randomise(model):
-    rng = np.random.default_rng(0)
-    for v in model.weights:
-        if v.name in ("gamma", "moving_variance"):
-            v.assign(rng.uniform(0.5, 1.5, v.shape))
-        elif v.name in ("beta", "bias", "moving_mean"):
-            v.assign(rng.normal(0, 0.1, v.shape))
-
-
-def publish(model, path, rename=lambda name: name):
-    """The file as Keras 2 wrote it. rename: what the published file calls a layer."""
-    with h5py.File(path, "w") as f:
-        f.attrs["layer_names"] = [rename(layer.name).encode() for layer in model.layers]
-        f.attrs["backend"], f.attrs["keras_version"] = b"tensorflow", b"2.1.6"
-        for layer in model.layers:
-            group, name = f.create_group(rename(layer.name)), rename(layer.name)
-            variables = {}
-            for v in layer.weights:
-                depthwise = isinstance(layer, keras.layers.DepthwiseConv2D) and v.name == "kernel"
-                # As TensorFlow 1 named them: a scope of its own, and the number of the output.
-                variables[f"{name}_1/{'depthwise_kernel' if depthwise else v.name}:0"] = v
-            group.attrs["weight_names"] = [n.encode() for n in variables]
-            for n, v in variables.items():
-                group[n] = np.asarray(v)
-
-
-def from_one(name):
-    """conv2d -> conv2d_1, conv2d_1 -> conv2d_2, ...: how the published Inception files count."""
-    match = re.fullmatch(r"(conv2d|batch_normalization)(?:_(\d+))?", name)
-    return f"{match[1]}_{int(match[2] or 0) + 1}" if match else name
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "size", "options", "rename"),
-    [
-        ("vgg16", "VGG16", 32, {}, None),
-        pytest.param("vgg19", "VGG19", 32, {}, None, marks=pytest.mark.deep("2026-11-26")),
-        ("resnet50", "ResNet50", 64, {}, lambda n: "probs" if n == "predictions" else n),
-        ("resnet50_v2", "ResNet50V2", 64, {}, lambda n: "probs" if n == "predictions" else n),
-        ("inception_v3", "InceptionV3", 75, {}, from_one),
-        ("mobilenet_v1", "MobileNet", 64, {"alpha": 0.25}, None),
-        ("mobilenet_v2", "MobileNetV2", 64, {"alpha": 0.35}, lambda n: "Logits" if n == "predictions" else n),
-        pytest.param("nasnet_mobile", "NASNetMobile", 64, {}, None, marks=pytest.mark.slow),
-        pytest.param("inception_resnet_v2", "InceptionResNetV2", 75, {}, from_one, marks=pytest.mark.slow),
-        pytest.param("resnet101", "ResNet101", 64, {}, None, marks=pytest.mark.deep("2026-11-26")),
-        pytest.param("resnet152_v2", "ResNet152V2", 64, {}, None, marks=pytest.mark.deep("2026-11-26")),
-    ],
-)
-def test_keras_applications(ours, theirs, size, options, rename, tmp_path):
-    shape = (size, size, 3)
-    model = getattr(applications, theirs)(
-        weights=None, input_shape=shape, classes=7, classifier_activation=None, **options
-    )
-    randomise(model)
-    publish(model, tmp_path / "a.h5", rename or (lambda name: name))
-    published = kzoo.spec(ours).weights[0]
-    row = kzoo.Weights("test", str(tmp_path / "a.h5"), names=published.names, preprocessing=AS_IS)
-    mine = kzoo.build(ours, num_classes=7, input_shape=shape, weights=row, **options)
-    x = np.random.default_rng(1).uniform(-1, 1, (2, *shape)).astype("float32")
-    agree(mine(x, training=False), model(x, training=False))
-
-    # The map is found without being named, and a file without the classifier gives the features.
-    other = kzoo.build(
-        ours, num_classes=None, input_shape=shape, weights=tmp_path / "a.h5", preprocessing=AS_IS, **options
-    )
-    features = keras.Model(mine.input, mine.get_layer("predictions").input)
-    agree(other(x, training=False), features(x, training=False))
 
 
 # --- PyTorch ---------------------------------------------------------------------------------------------
