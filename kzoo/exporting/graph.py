@@ -129,14 +129,18 @@ def module(
         return task.signature(outputs, source.classes, top=top, temperature=temperature, threshold=threshold)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image")], autograph=False)
+    def decoded(image):  # a function of its own, so that the graph has it once
+        return decode_batch(image, shape, preprocessing)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image")], autograph=False)
     def serving_default(image):
-        pixels, error = decode_batch(image, shape, preprocessing)
+        pixels, error = decoded(image)
         found = out(function(tf.cast(pixels, "float32"))["outputs"])
         return {**task.masked(found, error == ""), "error": error}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image")], autograph=False)
     def features(image):
-        pixels, error = decode_batch(image, shape, preprocessing)
+        pixels, error = decoded(image)
         found = function(tf.cast(pixels, "float32"))["features"]
         return {"features": zero_where_bad(found, error == ""), "error": error}
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from support.exports import CLASSES, PREP, SHAPE, changed
+from support.exports import CLASSES, PREP, SHAPE, saved_model_alone
 
 import kzoo
 from kzoo.errors import ExportError
@@ -37,7 +37,7 @@ def test_the_folder_holds_what_it_says(exported):
 
 
 def test_verify_finds_what_was_changed(exported, tmp_path, kzoo_command):
-    folder = changed(exported, tmp_path)
+    folder = saved_model_alone(exported, tmp_path)
     arrays = dict(np.load(folder / "golden.npz"))
     arrays["logits"] = arrays["logits"][:, ::-1]
     with open(folder / "golden.npz", "wb") as f:

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from support.exports import CLASSES, changed, encoded
+from support.exports import CLASSES, encoded, saved_model_alone
 from support.processes import ROOT
 
 import kzoo
@@ -28,7 +28,7 @@ def test_a_folder_whose_name_is_a_pattern_to_tensorflow(exported, tmp_path, kzoo
 
 @pytest.mark.parametrize("fault", ["crop", "graph", "card", "none"])
 def test_a_changed_export_is_not_loaded(exported, tmp_path, kzoo_command, fault):
-    folder = changed(exported, tmp_path)
+    folder = saved_model_alone(exported, tmp_path)
     card = json.loads((folder / "card.json").read_text())
     if fault == "crop":
         card["preprocessing"]["crop"] = 1.0
@@ -103,7 +103,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_card_labels_and_graph_agree_or_one_line_says_what_does_not(exported, tmp_path, kzoo_command, what):
-    folder = changed(exported, tmp_path)
+    folder = saved_model_alone(exported, tmp_path)
     card = json.loads((folder / "card.json").read_text())
     CHANGES[what](card, folder)
     (folder / "card.json").write_text(json.dumps(card))
@@ -116,7 +116,7 @@ def test_card_labels_and_graph_agree_or_one_line_says_what_does_not(exported, tm
 
 
 def test_what_a_card_does_not_list_fails_verify(exported, tmp_path):
-    folder = changed(exported, tmp_path)
+    folder = saved_model_alone(exported, tmp_path)
     (folder / "more.py").write_text("print(1)")
     card = json.loads((folder / "card.json").read_text())
     del card["files"]["labels.txt"]

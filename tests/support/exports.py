@@ -1,6 +1,8 @@
 """A small export and encoded images for it."""
 
 import io
+import json
+import shutil
 
 import numpy as np
 from PIL import Image
@@ -39,7 +41,17 @@ def png(pixels):
 
 def changed(exported, tmp_path):
     """A copy of the export to damage."""
-    import shutil
-
     shutil.copytree(exported[0], tmp_path / "copy")
     return tmp_path / "copy"
+
+
+def saved_model_alone(exported, tmp_path):
+    """A copy to damage that has no other format, which would be loaded and run by every verify."""
+    folder = changed(exported, tmp_path)
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    for name in [name for name in card["formats"] if name != "saved_model"]:
+        for file in card["formats"].pop(name)["files"]:
+            (folder / file).unlink(missing_ok=True)
+            card["files"].pop(file, None)
+    (folder / "card.json").write_text(json.dumps(card), "utf-8")
+    return folder
