@@ -45,7 +45,7 @@ def test_pixels_and_logits_are_those_of_training_on_odd_sizes_and_kinds(model, s
             data.append(buffer.getvalue())
         else:
             data.append(encoded(**options))
-    want = np.stack([prepare()(d) for d in data])
+    want = np.stack(list(map(prepare(), data)))
     pixels, errors = graph.decode_batch(tf.constant(data), SHAPE, PREP)
     assert not any(errors.numpy())
     np.testing.assert_array_equal(pixels, want)
