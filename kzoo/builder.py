@@ -13,6 +13,7 @@ import keras
 
 from kzoo import weights as pretrained
 from kzoo.catalog import ModelSpec, Preprocessing, Weights, spec
+from kzoo.catalog.imports import import_named, located
 from kzoo.errors import KzooError, unknown
 from kzoo.hardware import POLICIES
 from kzoo.layers import Preprocess
@@ -72,9 +73,14 @@ def architecture(row: ModelSpec) -> Callable[..., keras.KerasTensor | list[keras
     """
     module, _, function = row.architecture.partition(":")
     try:
-        return getattr(import_module(module), function)
-    except (ImportError, AttributeError) as e:
-        raise KzooError(f"Model '{row.name}' names '{row.architecture}', which can't be loaded: {e}.") from e
+        return getattr(import_module(module) if _ours(row) else import_named(module), function)
+    except (KzooError, ImportError, AttributeError) as e:
+        raise KzooError(f"Model '{row.name}' names '{row.architecture}', which can't be loaded: {e}") from e
+
+
+def _ours(row):
+    """Whether a row's architecture is kzoo's own, so that an error in it is a bug of kzoo's."""
+    return row.architecture.startswith("kzoo.")
 
 
 def options(row: ModelSpec) -> dict[str, Any]:
@@ -174,9 +180,12 @@ def build(
         x = Preprocess(prep.channel_order, prep.scale, prep.offset, name="preprocessing")(inputs)
         try:
             outputs = architecture(row)(x, num_classes=num_classes, **{**row.config, **config})
-        except (ValueError, TypeError) as e:
-            if isinstance(e, TypeError) and not config:  # not a user's value, but a bug
-                raise
+        except Exception as e:
+            if not isinstance(e, (ValueError, TypeError)) or (isinstance(e, TypeError) and not config):
+                if _ours(row) or isinstance(e, KzooError):  # not a user's value, but a bug
+                    raise
+                with located(row.architecture):
+                    raise
             if "output size" in str(e) or "Exception encountered when calling" in str(e):  # Keras' words
                 raise _too_small(row, shape) from e
             if None in shape and ("fully-defined" in str(e) or "should be defined" in str(e)):  # Keras' words

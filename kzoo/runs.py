@@ -19,9 +19,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kzoo.catalog import Preprocessing, spec
+from kzoo.catalog import Preprocessing, imports_of, list_models, spec
 from kzoo.errors import RunError, first_line
-from kzoo.files import LEFT, escaped, finite, hold_lock, write_atomically
+from kzoo.files import LEFT, escaped, finite, hold_lock, sha256, write_atomically
+from kzoo.progress import say
 
 if TYPE_CHECKING:
     import keras
@@ -299,16 +300,80 @@ def load_run(path: str | os.PathLike) -> Run:
     wrong = [name for name, fits in FIELDS.items() if not fits(config[name])]
     if wrong:
         raise RunError(f"{path / CONFIG} is damaged: {', '.join(wrong)} can't be read.")
+    check_imports(config, path)
     row = spec(config["model"])
     import_module(row.architecture.partition(":")[0])  # its layers register themselves with Keras
     import_module("kzoo.layers")
     file = path / MODEL
     if not file.is_file():
-        raise RunError(f"{path} has no {MODEL}: no epoch was finished. Continue with kzoo train --resume --out {path}.")
+        verb = "finetune" if "finetune" in config else "train"
+        typed = shlex.quote(str(path))
+        raise RunError(
+            f"{path} has no {MODEL}: no epoch was finished. Continue with kzoo {verb} --resume --out {typed}."
+        )
     run = Run(path, config, read_model(file))
     _check_preprocessing(run)
     _check_classes(run)
     return run
+
+
+MAX_CODE_BYTES = 1 << 24  # of a Python file that is hashed
+
+
+def check_imports(config: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Check that a run's network is registered here by what registered it there.
+
+    A run may come from elsewhere, so the code that its config.json names is never run, but named to the user.
+
+    Args:
+        config: the run's; without "imports" (before 0.2) nothing is known.
+        path: of the run, for messages.
+
+    Raises:
+        RunError: what registered the network is not imported, or something else has replaced it.
+    """
+    recorded, name = config.get("imports"), config["model"]
+    if recorded is None:
+        return
+    if not isinstance(recorded, list) or not all(
+        isinstance(r, dict) and isinstance(r.get("module"), str) and all(isinstance(v, str) for v in r.values())
+        for r in recorded
+    ):
+        raise RunError(f"{Path(path) / CONFIG} is damaged: imports can't be read.")
+    here = imports_of(name) if isinstance(name, str) and name in list_models() else []
+    if recorded and not here:
+        first = recorded[0]
+        file = first.get("file")
+        what = first["module"] if "." in first["module"] or not file else file
+        if what == "__main__":
+            raise RunError(
+                f"The network of {path}, {name}, was registered in a notebook or at Python's prompt: write that into a "
+                "file and pass --import FILE, or register it before this call."
+            )
+        said = "" if what != file or _has_hash(first) else " (a file that has changed since, or is gone)"
+        raise RunError(
+            f"The network of {path}, {name}, was registered by {what}{said}: if you trust that code, pass --import "
+            f"{shlex.quote(what)}, or import it in Python before this call."
+        )
+    if here and not recorded:
+        what = here[0].get("file", here[0]["module"])
+        raise RunError(
+            f"{path} was trained with kzoo's own {name}, which {what} has replaced in this process: leave that import "
+            "out."
+        )
+    hashes = {r.get("sha256") for r in here}
+    for r in recorded:
+        if r.get("sha256") not in hashes:
+            say(f"Note: {r.get('file', r['module'])}, which the network of {path} comes from, has changed since.")
+
+
+def _has_hash(recorded):
+    """Whether a recorded file is there as it was."""
+    file = Path(recorded["file"])
+    try:
+        return file.is_file() and file.stat().st_size <= MAX_CODE_BYTES and sha256(file) == recorded.get("sha256")
+    except (OSError, ValueError):
+        return False
 
 
 def _texts(values):

@@ -61,6 +61,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("KZOO_FEATURES", str(tmp_path / "features"))
     monkeypatch.setattr(registry, "ROWS", dict(registry.ROWS))
+    monkeypatch.setattr(registry, "REGISTERED_BY", dict(registry.REGISTERED_BY))
     monkeypatch.setattr(tasks, "REGISTERED", dict(tasks.REGISTERED))
     return tmp_path
 
@@ -149,7 +150,8 @@ def parse(line):
 
 
 @parametrize(PAGES)
-def test_command_lines_parse(page):
+def test_command_lines_parse(page, monkeypatch):
+    monkeypatch.setattr("kzoo.cli.options.load_imports", list)  # the files of --import are not there
     for number, block in blocks(page, "sh"):
         for i, line in enumerate(block.splitlines()):
             for part in line.split("&&"):

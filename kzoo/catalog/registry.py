@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from fnmatch import fnmatchcase
+from typing import Any
 
+from kzoo.catalog.imports import load_installed
 from kzoo.catalog.model_spec import ModelSpec
 from kzoo.errors import KzooError, unknown
+from kzoo.files import sha256
 
 ROWS: dict[str, ModelSpec] = {}  # by name; `register` adds to it
+REGISTERED_BY: dict[str, str] = {}  # name of a row -> the module that registered it
 
 
 def register(row: ModelSpec, *, replace: bool = False) -> ModelSpec:
-    """Add a row to the catalog; its name then works in every function and command of this process.
+    """Add a row to the catalog; its name then works in every function of this process.
+
+    Commands find it with --import, in $KZOO_IMPORT, or as an entry point of an installed package.
 
     Args:
         row: The row.
@@ -36,11 +44,31 @@ def register(row: ModelSpec, *, replace: bool = False) -> ModelSpec:
     if row.name in ROWS and not replace:
         raise KzooError(f"A model named '{row.name}' is registered already; pass replace=True to replace it.")
     ROWS[row.name] = row
+    REGISTERED_BY[row.name] = sys._getframe(1).f_globals.get("__name__", "")
     return row
 
 
+def imports_of(name: str) -> list[dict[str, Any]]:
+    """Return the modules from elsewhere that a network needs, for the record; [] for kzoo's own.
+
+    Args:
+        name: of a row.
+
+    Returns:
+        {"module": its name, "file": its path, "sha256": of that file} for the module that registered the row, and for
+        the one with its architecture; the latter two only where there is a file.
+    """
+    found = []
+    for module in dict.fromkeys([REGISTERED_BY.get(name, ""), ROWS[name].architecture.partition(":")[0]]):
+        if module and module.partition(".")[0] != "kzoo":
+            file = getattr(sys.modules.get(module), "__file__", None)
+            known = {"file": os.path.abspath(file), "sha256": sha256(file)} if file and os.path.isfile(file) else {}
+            found.append({"module": module, **known})
+    return found
+
+
 def list_models(pattern: str = "*") -> list[str]:
-    """List the models whose names match a pattern, in the catalog's order.
+    """List the models whose names match a pattern, in the catalog's order, those of installed packages included.
 
     Args:
         pattern: A shell pattern.
@@ -49,6 +77,7 @@ def list_models(pattern: str = "*") -> list[str]:
         >>> list_models("vgg1*")
         ['vgg11', 'vgg13', 'vgg16', 'vgg19', 'vgg11_bn', 'vgg13_bn', 'vgg16_bn', 'vgg19_bn']
     """
+    load_installed()
     return [name for name in ROWS if fnmatchcase(name, pattern)]
 
 
@@ -68,5 +97,7 @@ def spec(name: str | ModelSpec) -> ModelSpec:
     if isinstance(name, ModelSpec):
         return name
     if name not in ROWS:
-        raise unknown("model", name, ROWS, "kzoo list shows all.")
+        load_installed()
+    if name not in ROWS:
+        raise unknown("model", name, ROWS, "kzoo list shows all; --import my.py adds your own.")
     return ROWS[name]

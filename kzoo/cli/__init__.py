@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 
 import click
@@ -35,6 +36,17 @@ VERBS = {
 }
 
 
+@cache
+def verb(name: str) -> click.Command:
+    """Import a command; it and its subcommands get the option --import."""
+    from kzoo.cli.options import own_networks
+
+    command = import_module(f"kzoo.cli.{name}").command
+    for each in command.commands.values() if isinstance(command, click.Group) else [command]:
+        own_networks(each)
+    return command
+
+
 class Verbs(click.Group):
     """A group whose commands are imported when they are used."""
 
@@ -50,7 +62,7 @@ class Verbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx, name):
-        return import_module(f"kzoo.cli.{name}").command if name in VERBS else None
+        return verb(name) if name in VERBS else None
 
     def resolve_command(self, ctx, args):
         if args and args[0] not in VERBS:

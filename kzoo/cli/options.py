@@ -9,14 +9,33 @@ from typing import Any
 
 import click
 
+from kzoo.catalog.imports import load_imports, named_in_environment
 from kzoo.files import finite
 from kzoo.hardware import load_keras
 
-__all__ = ["as_json", "given", "load_keras", "option_of", "print_json", "seconds", "shape", "trust"]
+__all__ = ["as_json", "given", "load_keras", "option_of", "own_networks", "print_json", "seconds", "shape", "trust"]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 trust = click.option(
     "--trust", is_flag=True, help="Load an export with any operations: only if you trust the author of the file."
+)
+
+
+def _import(ctx, param, values):
+    names = [*named_in_environment(), *values]
+    if names:
+        load_keras()  # quietly: what registers networks nearly always imports it
+        load_imports(names)
+
+
+own_networks = click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    metavar="FILE|MODULE",
+    expose_value=False,
+    callback=_import,
+    help="Python code that registers networks of yours; may be repeated. Also: $KZOO_IMPORT.",
 )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from kzoo import runs
-from kzoo.catalog import ModelSpec, Weights, spec
+from kzoo.catalog import ModelSpec, Weights, imports_of, spec
 from kzoo.checks import changed
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.guards import check_channels
@@ -251,6 +251,7 @@ def _resumed(out):
     before = runs.read_json(Path(out) / runs.CONFIG)
     if "finetune" not in before:
         raise RunError(f"{out} is not a kzoo finetune run: kzoo train --resume --out {out} continues it.")
+    runs.check_imports(before, out)
     return before
 
 
@@ -310,6 +311,7 @@ def _settings(setup):
     base, options = setup.base, setup.options
     return {
         "model": base.name,
+        "imports": imports_of(base.name),
         "task": "classification",
         "options": {k: _plain(v) for k, v in base.config.items()},
         "classes": list(setup.data.classes),

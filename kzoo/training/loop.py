@@ -13,7 +13,7 @@ import keras
 from kzoo import runs
 from kzoo.builder import build, check_options, computing_in
 from kzoo.builder import options as network_options
-from kzoo.catalog import ModelSpec, Preprocessing, spec
+from kzoo.catalog import ModelSpec, Preprocessing, imports_of, spec
 from kzoo.checks import changed
 from kzoo.data.augment import augmentation
 from kzoo.data.batches import batches, decode_split
@@ -192,6 +192,7 @@ def resumed(out) -> dict:
     before = runs.read_json(Path(out) / runs.CONFIG)
     if not {*RESUME_KEYS, "data"} <= before.keys():
         raise RunError(f"{out} is not a kzoo train run, so kzoo train can't continue it.")
+    runs.check_imports(before, out)
     before["recipe"] = find_recipe(before["recipe"]).to_dict()  # with the fields that were added since
     return before
 
@@ -238,6 +239,7 @@ def _settings(row, config, options, recipe, *, dataset, division, network, preci
     )
     return {
         "model": row.name,
+        "imports": imports_of(row.name),
         "task": row.task,
         "options": config,
         "classes": list(dataset.classes),
