@@ -48,7 +48,7 @@ def interruptible(
         A context manager that gives a function: whether a signal has arrived. The loop raises `Interrupted` to stop.
 
     Raises:
-        Interrupted: In place of the loop's own, with a message and `exit_code`.
+        Interrupted: In place of the loop's own, with a message and `exit_code`. The loop's own message replaces `kept`.
     """
     main = threading.current_thread() is threading.main_thread()
     received = _received[-1] if main and _received else []
@@ -71,7 +71,7 @@ def interruptible(
     except Interrupted as e:
         if hasattr(e, "exit_code"):  # already set where the work was stopped
             raise
-        error = Interrupted(f"Stopped before the end; {kept}.")
+        error = Interrupted(f"Stopped before the end; {str(e) or kept}.")
         error.exit_code = 128 + received[0]
         raise error from None
     finally:

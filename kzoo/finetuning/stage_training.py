@@ -274,14 +274,14 @@ class StageKeeper(keras.callbacks.Callback):
             raise Interrupted("")
         if self.plan.deadline is not None and time.monotonic() > self.plan.deadline:
             self.model.stop_training = True
-            self.late = True
+            self.incomplete = (batch + 1) * self.plan.batch < self.images
         self.bar.advance(min(self.plan.batch, self.images - batch * self.plan.batch), loss=logs["loss"])
 
-    late = False
+    incomplete = False
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.late and self.rows:
-            return  # an incomplete epoch is not recorded
+        if self.incomplete:  # it counts nowhere, be it the first: its weights have not seen all images
+            return
         row = {
             "phase": self.store.names[self.number],
             "epoch": epoch + 1,

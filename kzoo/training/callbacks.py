@@ -123,7 +123,8 @@ class RunKeeper(keras.callbacks.Callback):
         """Stop after an interruption or a loss that is not finite; advance the progress bar."""
         self._check(logs["loss"], "training", len(self.history) + 1)
         if self.interrupted():
-            raise Interrupted("")  # `interruptible`, which knows the signal, writes the message
+            # `interruptible`, which knows the signal, writes the message.
+            raise Interrupted("" if self.history else "no epoch was finished, and --resume starts again")
         done = min((batch + 1) * self.recipe.batch_size, self.images)  # several batches for each call
         self.bar.advance(done - self.images_done, **{k: logs[k] for k in ("loss", *self.task.metrics)})
         self.images_done = done

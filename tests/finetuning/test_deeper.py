@@ -11,7 +11,9 @@ from support.tuning import Killed, finetune_folder, same, tune
 
 import kzoo
 from kzoo import runs
-from kzoo.finetuning import checkpoint, deeper
+from kzoo.finetuning import checkpoint, deeper, stage_training
+from kzoo.finetuning.options import FinetuneOptions
+from kzoo.finetuning.stage_training import StageKeeper, StagePlan
 from kzoo.tasks.classification import TASK
 
 
@@ -60,6 +62,64 @@ def test_a_budget_that_is_too_short_for_deeper_layers(world, head_only, tmp_path
     monkeypatch.setattr(deeper, "_deadline", lambda clock: clock.began)  # over when the first stage begins
     folder = tune(world, tmp_path / "r", budget=3600.0)
     assert "budget left no time" in json.loads((folder / "metrics.json").read_text())["outcome"]
+
+
+class Recorded:
+    """Stands for the network, its optimizer, the checkpoint and the bar of a stage."""
+
+    names, trainable_variables, variables, learning_rate = ("4x4",), (), (), 0.1
+
+    def __init__(self):
+        self.optimizer, self.saved = self, 0
+
+    def start(self, *args):
+        pass
+
+    advance = done = start
+
+    def save_stage(self, **state):
+        self.saved += 1
+
+
+@pytest.mark.parametrize(("late_at", "finished"), [(0, 0), (1, 0), (2, 1), (4, 1), (9, 2)])
+def test_an_epoch_that_the_deadline_cuts_short_counts_nowhere(late_at, finished):
+    """Two epochs of 3 steps (38 photos by 16); the deadline passes in a step of them. Be it in the first epoch."""
+    parts, plan = Recorded(), StagePlan(FinetuneOptions(), None, ("a", "b"), (4, 4, 3), None, deadline=float("inf"))
+    more = {"number": 0, "epochs": 2, "store": parts, "bar": parts, "before": {}, "images": 38}
+    keeper = StageKeeper(parts, parts, plan, interrupted=lambda: False, **more)
+    assert keeper.restore(None) == 0
+    keeper.set_model(parts)
+    parts.stop_training = False
+    for step in range(6):
+        if step % 3 == 0:
+            keeper.on_epoch_begin(step // 3)
+        plan.deadline = 0.0 if step >= late_at else float("inf")
+        if not parts.stop_training:
+            keeper.on_train_batch_end(step % 3, {"loss": 1.0})
+        if step % 3 == 2 or parts.stop_training:
+            keeper.on_epoch_end(step // 3, {"loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": 0.5})
+            if parts.stop_training:
+                break
+    assert len(keeper.rows) == parts.saved == finished
+
+
+@pytest.mark.deep("2026-11-26")
+def test_a_stage_of_an_incomplete_epoch_only_is_left_out(world, head_only, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage_training, "_measured", lambda *args: (0.0, 0.0))
+    monkeypatch.setattr(deeper, "_deadline", lambda clock: clock.began + 3600)
+    original = StageKeeper.on_train_batch_end
+
+    def late(self, batch, logs=None):
+        self.plan.deadline = 0.0
+        original(self, batch, logs)
+
+    monkeypatch.setattr(StageKeeper, "on_train_batch_end", late)
+    folder = tune(world, tmp_path / "r", budget=3600.0, unfreeze="4x4", epochs=1)
+    assert [row["phase"] for row in runs.read_csv(folder / "history.csv")] == ["head"]
+    assert "budget left no time for 4x4" in json.loads((folder / "metrics.json").read_text())["outcome"]
+    a, b = weights_of(head_only), weights_of(folder)
+    for path in a:
+        np.testing.assert_array_equal(a[path], b[path])
 
 
 @pytest.mark.parametrize("method", ["save_stage", pytest.param("finish_stage", marks=pytest.mark.deep("2026-11-26"))])

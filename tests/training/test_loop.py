@@ -16,8 +16,10 @@ from support.training import QUICK, history_of, same_run, weights_of
 import kzoo
 from kzoo import runs
 from kzoo.errors import RunError
+from kzoo.interrupt import Interrupted
 from kzoo.tasks.classification import cross_entropy
 from kzoo.training import loop
+from kzoo.training.callbacks import RunKeeper
 from kzoo.training.recipes import Recipe, find_recipe
 
 
@@ -105,8 +107,6 @@ def test_killed_and_stopped_and_resumed_it_gives_the_uninterrupted_run(tmp_path,
     assert process.returncode == -9 and 2 <= epochs(out) < 20
     (out / ".tmp-0123abcd-checkpoint.npz").write_bytes(b"half")  # what a kill inside a write leaves
 
-    from kzoo.training.callbacks import RunKeeper
-
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         n = epochs(out) + 2
 
@@ -125,6 +125,26 @@ def test_killed_and_stopped_and_resumed_it_gives_the_uninterrupted_run(tmp_path,
     kzoo.train(out=out, resume=True, quiet=True)
     kzoo.train("mnist_mlp", "digits", **LONG, out=tmp_path / "whole", quiet=True)
     same_run(tmp_path / "whole", out)
+
+
+def test_an_epoch_that_was_stopped_in_the_middle_counts_nowhere(trained, tmp_path, monkeypatch):
+    """Be it the first."""
+    out, original = tmp_path / "r", RunKeeper.on_train_batch_end
+
+    def stop(self, batch, logs=None):
+        signal.raise_signal(signal.SIGINT)
+        original(self, batch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunKeeper, "on_train_batch_end", stop)
+        with pytest.raises(Interrupted, match="no epoch was finished, and --resume starts again") as e:
+            kzoo.train("mnist_mlp", "digits", recipe=QUICK, out=out, quiet=True)
+    assert e.value.exit_code == 130 and epochs(out) == 0
+    assert not any((out / name).exists() for name in ("metrics.json", "model.keras", "checkpoint.npz"))
+    with pytest.raises(RunError, match=r"no epoch was finished\. Continue with kzoo train --resume"):
+        kzoo.evaluate(out)
+    kzoo.train(out=out, resume=True, quiet=True)
+    same_run(trained, out)
 
 
 @pytest.mark.slow
@@ -189,7 +209,6 @@ def test_a_diverging_run_stops_with_a_clear_word(tmp_path):
 
 
 def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(tmp_path, monkeypatch):
-    from kzoo.training.callbacks import RunKeeper
 
     class Poisoned(RunKeeper):
         def on_epoch_begin(self, epoch, logs=None):
