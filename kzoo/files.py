@@ -19,8 +19,8 @@ from kzoo.errors import KzooError
 LEFT = re.compile(r"\.tmp-[0-9a-f]{8}-")  # names of temporary files that a killed process may leave
 
 
-def _temporary(path):
-    """Where something is written before it is renamed to `path`."""
+def temporary_name(path: Path) -> Path:
+    """Return where something is written before it is renamed to `path`, or goes before it is deleted."""
     return path.parent / f".tmp-{secrets.token_hex(4)}-{path.name}"
 
 
@@ -65,7 +65,7 @@ def write_atomically(path: str | os.PathLike, mode: str = "wb", **options: Any) 
         return
     path = Path(os.path.realpath(path))
     # Beside the target: a rename is atomic only within one file system.
-    temporary = _temporary(path)
+    temporary = temporary_name(path)
     try:
         with open(temporary, mode.replace("w", "x"), **options) as f:
             yield f
@@ -96,7 +96,7 @@ def check_writable(path: str | os.PathLike) -> None:
         kzoo.errors.KzooError: Can't write /dev/null/x: Not a directory.
     """
     path = Path(path)
-    probe = _temporary(path)
+    probe = temporary_name(path)
     try:
         probe.touch(exist_ok=False)
         probe.unlink()
@@ -146,7 +146,7 @@ def write_folder(path: str | os.PathLike, replace: Callable[[], object] | None =
         'whole'
     """
     path = Path(path)
-    temporary = _temporary(path)
+    temporary = temporary_name(path)
 
     def allowed():
         if path.is_symlink() or (path.exists() and not path.is_dir()):
@@ -249,13 +249,14 @@ def sha256(path: str | os.PathLike) -> str:
 
 
 @contextmanager
-def hold_lock(path: str | os.PathLike, on_busy: Callable[[], object]) -> Iterator[bool]:
+def hold_lock(path: str | os.PathLike, on_busy: Callable[[], object], *, shared: bool = False) -> Iterator[bool]:
     """Hold a file's lock for this process while the block runs. The system releases the lock of a process that dies.
 
     Args:
         path: The lock file, made if it does not exist; it stays.
         on_busy: Called with no arguments if another process holds the lock. What it raises passes through, so that a
             caller can refuse; if it returns, this waits until the other process releases the lock.
+        shared: Whether others may hold it, too, if theirs is shared as well.
 
     Returns:
         A context manager that gives whether there is a lock: False where the system has no `flock` (Windows).
@@ -273,11 +274,12 @@ def hold_lock(path: str | os.PathLike, on_busy: Callable[[], object]) -> Iterato
         except ImportError:
             yield False
             return
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(f, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             on_busy()
-            fcntl.flock(f, fcntl.LOCK_EX)
+            fcntl.flock(f, kind)
         yield True
 
 

@@ -1,4 +1,5 @@
-"""What kzoo 0.1.0 left: its runs load, resume, evaluate and predict as they did, its exports verify, its cache is used.
+"""What kzoo 0.1.0 left: its runs load, resume, evaluate and predict as they did, its exports verify, its cache is
+computed anew.
 
 fixtures/kzoo-0.1.0.zip was made by 0.1.0 on 48 of scikit-learn's digits: `run` and `interrupted` (mnist_cnn of 2 and 4
 filters; the second was stopped after one of two epochs), `finetuned` (lenet5's shipped weights, a new head), `exported`
@@ -84,13 +85,14 @@ def test_a_fine_tuned_run_has_the_parts_that_later_ones_have(old):
     assert finetune_run(None, None, {}, out="finetuned", resume=True, quiet=True) == Path("finetuned")
 
 
-def test_a_fine_tuning_that_was_killed_is_resumed_with_its_cache(old, monkeypatch):
+def test_a_fine_tuning_that_was_killed_is_resumed(old, monkeypatch):
     monkeypatch.setenv("KZOO_FEATURES", str(old / "features"))
     before = weights("finetuned")
     (old / "finetuned" / "metrics.json").unlink()  # written last
     finetune_run(None, None, {}, out="finetuned", resume=True, quiet=True)
     metrics = json.loads((old / "finetuned" / "metrics.json").read_text())
-    assert metrics["features_computed"] == 0, "the features of 0.1.0 are used"
+    # Those of 0.1.0 are not found: nothing says of which code, Keras and TensorFlow they are.
+    assert metrics["features_computed"] == 48
     for path, value in weights("finetuned").items():
         np.testing.assert_allclose(value, before[path], atol=1e-5, err_msg=path)
 

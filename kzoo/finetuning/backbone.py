@@ -10,17 +10,21 @@ import hashlib
 import json
 import logging
 import os
+import re
+import secrets
+import sys
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kzoo.catalog import ModelSpec, Preprocessing, Weights, list_models, spec
+from kzoo.catalog import RULES, ModelSpec, Preprocessing, Weights, list_models, spec
 from kzoo.catalog.pretrained import OFFLINE_BACKBONE, RECOGNISED, recognised_shape
 from kzoo.catalog.shipped import path_of
 from kzoo.errors import KzooError, RunError
@@ -67,7 +71,10 @@ class Backbone:
         return self.row.name
 
     def key(self) -> dict[str, Any]:
-        """Return all that the features depend on besides the images; it names the backbone's feature cache."""
+        """Return all that the features depend on besides the images; it names the backbone's feature cache.
+
+        Not covered: modules outside the folder of a user's architecture that it imports.
+        """
         return {
             "model": self.name,
             "architecture": self.row.architecture,
@@ -77,6 +84,9 @@ class Backbone:
             "preprocessing": self.preprocessing.to_dict(),
             "precision": self.precision,
             "backend": backend(),
+            "code": code_of(self.row.architecture.partition(":")[0]),
+            "rules": RULES,
+            "versions": {name: package(name) for name in ("keras", "tensorflow", backend())},
         }
 
     def cache(self) -> Cache:
@@ -239,11 +249,45 @@ def machine() -> dict[str, str]:
 
 
 def package(name: str) -> str | None:
-    """Return the version of an installed package, None if it is missing."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    """Return the version of an installed package, None if it is missing. TensorFlow may be there as tensorflow-cpu."""
+    for known in (name, f"{name}-cpu"):
+        with suppress(PackageNotFoundError):
+            return version(known)
+    return None
+
+
+def code_of(module: str) -> str:
+    """Hash the source of an architecture: its module, the modules beside it that it names, and kzoo's layers.
+
+    The source is read, not imported, so that Keras need not be. A module beside it counts if its name occurs as a word
+    in the source, which holds for every way to import it; modules that these name count likewise.
+
+    Args:
+        module: its name.
+
+    Returns:
+        Hex digits. Where there is no source file, as in a notebook, they are never the same again: what is cached then
+        is found by nobody.
+    """
+    house = Path(__file__).parents[1]
+    if module.startswith("kzoo."):
+        path = house.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    else:
+        found: Any = sys.modules.get(module)
+        with suppress(ImportError, ValueError):  # there is none, as whoever builds the network will say
+            found = found or find_spec(module)
+        path = Path(getattr(found, "__file__", None) or getattr(found, "origin", None) or "")
+    if path.suffix != ".py" or not path.is_file():
+        return secrets.token_hex(32)
+    beside = {p.stem: p for p in path.parent.glob("*.py")}
+    sources, todo = {}, [path.stem]
+    while todo:
+        name = todo.pop()
+        if name not in sources:
+            sources[name] = beside[name].read_text("utf-8", "replace")
+            todo += beside.keys() & set(re.findall(r"\w+", sources[name]))
+    sources["kzoo.layers"] = (house / "layers.py").read_text("utf-8")
+    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
 
 
 # --- with Keras ------------------------------------------------------------------------------------------

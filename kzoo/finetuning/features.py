@@ -1,10 +1,12 @@
 """The feature cache: a frozen backbone's features of each image on disk, by content. No Keras, no TensorFlow in here.
 
-A cache folder belongs to one backbone. Its name is a hash of the backbone's weights, architecture, options,
-preprocessing, input shape and precision, and of VERSION. In the folder an image's features are found by the SHA-256 of
+A cache folder belongs to one backbone. Its name is a hash of the backbone's weights, architecture and its source code,
+options, preprocessing, input shape and precision, of the versions of the pixel rules, Keras and its backend, and of
+VERSION. In the folder an image's features are found by the SHA-256 of
 its bytes. So neither the path nor the data set matters, identical files share one entry, and of ten new photos in a
 large set only ten are computed. Entries are stored in segments. A segment is a file that is written once, completely or
-not at all, and ends with a hash of its bytes. Two processes at worst do the same work twice.
+not at all, and ends with a hash of its bytes. Two processes at worst do the same work twice. While a process uses a
+cache it holds a shared lock on the file of its name and ".lock", so that no other process deletes the folder.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import shutil
 import struct
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ import numpy as np
 
 from kzoo.data.scan import in_order
 from kzoo.errors import DataError, KzooError
-from kzoo.files import write_atomically
+from kzoo.files import LEFT, hold_lock, temporary_name, write_atomically
 
 VERSION = 2  # of the values: raise it when decoding, resizing or the inference form changes
 MAGIC = b"kzoofeat"
@@ -86,7 +89,7 @@ class Features:
 
 
 class Cache:
-    """The features of one backbone on disk.
+    """The features of one backbone on disk. No process deletes them as long as this object is alive.
 
     Args:
         key: a JSON-able dict of all that the features depend on.
@@ -121,8 +124,13 @@ class Cache:
         self._open(text)
 
     def _open(self, text):
+        stack = ExitStack()
+        weakref.finalize(self, stack.close)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(parents=True, exist_ok=True)
+            with suppress(OSError):  # a file system without locks
+                stack.enter_context(hold_lock(_lock(self.folder), on_busy=_wait, shared=True))
+            self.folder.mkdir(exist_ok=True)
             if not (self.folder / "key.json").exists():
                 with write_atomically(self.folder / "key.json", "w") as f:
                     f.write(text)
@@ -246,8 +254,24 @@ def read_segment(path: str | os.PathLike) -> tuple[int, list[bytes], np.ndarray]
     return view, [names[32 * i : 32 * i + 32] for i in range(n)], rows
 
 
+def _lock(folder):
+    """The file whose lock says that a cache is in use. It lies outside the folder and stays when that is deleted."""
+    return folder.with_name(f"{folder.name}.lock")
+
+
+def _wait():
+    """Another process is deleting this cache, which takes a moment: it is made again afterwards."""
+
+
+def _in_use():
+    raise BlockingIOError
+
+
 def prune(root: str | os.PathLike, keep: Path, max_bytes: int | None = None) -> None:
-    """Delete the least recently used caches until all together are small enough.
+    """Delete the least recently used caches until all together are small enough, except for those in use.
+
+    Several processes may do so at once: each deletes a cache only while it alone holds its lock, and what another has
+    deleted meanwhile is no error. The folder is renamed first, so that a kill leaves no cache with half of its files.
 
     Args:
         root: the folder of all caches.
@@ -258,16 +282,41 @@ def prune(root: str | os.PathLike, keep: Path, max_bytes: int | None = None) -> 
     found = []
     for folder in Path(root).iterdir():
         with suppress(OSError):
-            if (folder / "key.json").is_file():
-                size = sum(e.stat().st_size for e in os.scandir(folder) if e.is_file())
-                found.append(((folder / "key.json").stat().st_mtime, size, folder))
+            if LEFT.match(folder.name) and folder.is_dir():  # left by a process that was killed, or is deleting it
+                shutil.rmtree(folder, ignore_errors=True)
+            elif (folder / "key.json").is_file():
+                found.append(((folder / "key.json").stat().st_mtime, _bytes(folder), folder))
     total = sum(size for _, size, _ in found)
     for _, size, folder in sorted(found, key=lambda item: item[0]):
         if total <= max_bytes:
             break
-        if folder != keep:
-            shutil.rmtree(folder, ignore_errors=True)
+        if folder != keep and _deleted(folder):
             total -= size
+
+
+def _deleted(folder):
+    """Delete a cache unless another process uses it; whether it is gone."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold_lock(_lock(folder), on_busy=_in_use))
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # a file system without locks: nobody can say who uses it
+        gone = temporary_name(folder)
+        with suppress(OSError):  # another process was faster, or may delete what this one may not
+            os.replace(folder, gone)
+            shutil.rmtree(gone, ignore_errors=True)
+    return not folder.exists()
+
+
+def _bytes(folder):
+    """The size of a folder's files; one that vanishes meanwhile counts nothing."""
+    total = 0
+    for path in folder.iterdir():
+        with suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
 # --- images by content -------------------------------------------------------------------------------------

@@ -162,8 +162,8 @@ def test_a_cache_of_many_files_holds_none_open(tmp_path):
     c = cache(tmp_path)
     for i in range(40):
         c.add(0, [bytes([i]) * 32, bytes([i, 0]) * 16], np.full((2, 3), i, "float32"))
+    again = cache(tmp_path)  # holds one: its lock
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
-    again = cache(tmp_path)
     found = module.gather(again, 0, [bytes([i]) * 32 for i in (7, 39, 7, 0)])
     np.testing.assert_array_equal(found[:, 1], [7, 39, 7, 0])
     assert before == (len(os.listdir("/proc/self/fd")) if before else 0)
@@ -252,15 +252,68 @@ def test_two_at_once_do_the_same_work_at_worst(photos, tmp_path):
 
 
 def test_the_oldest_cache_goes_first(photos, tmp_path):
-    old, new = cache(tmp_path, n=1), cache(tmp_path, n=2)
-    for c in (old, new):
-        features(photos, c, Fake())
-    os.utime(old.folder / "key.json", (1, 1))
-    size = sum(p.stat().st_size for p in new.folder.iterdir())
-    prune(tmp_path / "cache", new.folder, size)
-    assert not old.folder.exists() and len(cache(tmp_path, n=2).index) == 10
-    prune(tmp_path / "cache", new.folder, 0)
-    assert new.folder.exists(), "never the one in use"
+    for n in (1, 2):
+        features(photos, cache(tmp_path, n=n), Fake())
+    old, new = (cache(tmp_path, n=n).folder for n in (1, 2))
+    os.utime(old / "key.json", (1, 1))
+    size = sum(p.stat().st_size for p in new.iterdir())
+    (tmp_path / "cache" / ".tmp-00000000-left").mkdir()  # of a process that was killed while it deleted
+    prune(tmp_path / "cache", new, size)
+    assert not old.exists() and len(cache(tmp_path, n=2).index) == 10
+    prune(tmp_path / "cache", new, 0)
+    assert new.exists(), "never the one in use"
+    assert not list((tmp_path / "cache").glob(".tmp-*"))
+
+
+def test_a_cache_that_another_process_uses_is_not_deleted(tmp_path):
+    pytest.importorskip("fcntl")
+    code = f"""
+import sys
+sys.path[:0] = [{str(ROOT)!r}]
+import numpy as np
+from kzoo.finetuning.features import Cache
+c = Cache({{"model": "fake", "n": 1}}, {str(tmp_path / "cache")!r})
+print(c.folder, flush=True)
+sys.stdin.readline()
+c.add(0, [b"1" * 32], np.ones((1, 3), "float32"))
+print(c.find(0, b"1" * 32).tolist(), flush=True)
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with other:
+        folder = Path(other.stdout.readline().strip())
+        for _ in range(2):  # two processes prune
+            prune(tmp_path / "cache", tmp_path / "none", 0)
+        assert folder.is_dir()
+        out, _ = other.communicate("go on\n")
+    assert out.strip() == "[1.0, 1.0, 1.0]" and other.returncode == 0
+    prune(tmp_path / "cache", tmp_path / "none", 0)
+    assert not folder.exists()
+    again = cache(tmp_path, n=1)
+    assert again.folder == folder and not again.index
+
+
+def test_two_that_fill_and_prune_at_once_do_not_disturb_each_other(tmp_path):
+    pytest.importorskip("fcntl")
+    faults = []
+
+    def work(mine):
+        try:
+            for i in range(30):
+                c = cache(tmp_path, n=(i + mine) % 3)
+                name = bytes([mine, i]) * 16
+                c.add(0, [name], np.full((1, 3), i, "float32"))
+                prune(c.root, c.folder, 0)
+                np.testing.assert_array_equal(module.gather(c, 0, [name]), np.full((1, 3), i, "float32"))
+                del c
+        except BaseException as e:
+            faults.append(repr(e))
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(2)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert faults == []
 
 
 def test_the_limit_is_read_from_the_environment(monkeypatch):
@@ -290,6 +343,7 @@ def test_arrays_and_encoded_bytes_are_images_too(tmp_path):
 
 def test_nothing_here_imports_keras():
     heavy = "{'keras', 'tensorflow', 'sklearn'} & set(sys.modules)"
-    code = f"import sys; import kzoo.finetuning.pipeline; print(sorted({heavy}))"
+    use = "import sys; import kzoo.finetuning.pipeline; from kzoo.finetuning.backbone import code_of"
+    code = f"{use}; code_of('kzoo.models.resnet'); print(sorted({heavy}))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert out.strip() == "[]"
