@@ -68,7 +68,7 @@ def exports_are_checked_in_this_process():
 
     original = write.run_check
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "run_check", lambda folder, task, *more: check.check_written(folder, *more))
+        patch.setattr(write, "run_check", lambda folder, modules, *more: check.check_written(folder, *more))
         yield original
 
 

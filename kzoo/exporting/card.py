@@ -89,7 +89,7 @@ def initial_card(
     import kzoo
 
     return {
-        "kzoo_export": 1,
+        "kzoo_export": 2,
         "name": source.name,
         "task": source.task.name,
         "input_shape": list(source.shape),

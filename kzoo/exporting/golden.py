@@ -14,7 +14,7 @@ from kzoo.errors import DataError, ExportError
 from kzoo.exporting.source import Source, candidates
 from kzoo.files import write_atomically
 
-MAX_IMAGES = 8
+MAX_IMAGES = 8  # of each kind: certain, and near a decision
 MAX_FILE_BYTES = 1 << 28
 FILE = "golden.npz"
 
@@ -47,9 +47,11 @@ def reference(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def choose(source: Source, run: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
-    """Choose the golden images: up to 8 candidates with the most certain predictions, one predicted class at a time.
+    """Choose the golden images: up to 8 candidates with the most certain predictions, and the 8 least certain others.
 
-    The prediction for an image near a decision boundary could change by rounding alone, so certain ones are chosen.
+    The certain ones are of one predicted class at a time; each must get the same answer for ever. Rounding alone may
+    change the answer for an image near a decision boundary, so of those only the outputs are compared. They are there
+    because they use other features: an image whose class is plain may not show damage to a part that it does not use.
 
     Args:
         source: the network and its data.
@@ -57,7 +59,7 @@ def choose(source: Source, run: Callable[[np.ndarray], np.ndarray]) -> dict[str,
 
     Returns:
         Arrays for golden.npz: "names", "bytes" (the encoded images, joined), their "lengths", "labels" (-1: unknown),
-        "prepared" (N, H, W, C) and "logits" (N, ...), the outputs.
+        "near" (bool: near a decision), "prepared" (N, H, W, C) and "logits" (N, ...), the outputs.
 
     Raises:
         ExportError: no candidate can be decoded, or outputs are not finite.
@@ -79,13 +81,17 @@ def choose(source: Source, run: Callable[[np.ndarray], np.ndarray]) -> dict[str,
     for i in np.argsort(-margin, kind="stable"):
         group_sizes[groups[i]] = group_sizes.get(groups[i], 0) + 1
         ranked.append((group_sizes[groups[i]], i))
-    chosen = [i for _, i in sorted(ranked, key=lambda pair: pair[0])[:MAX_IMAGES]]
+    order = [i for _, i in sorted(ranked, key=lambda pair: pair[0])]
+    certain, others = order[:MAX_IMAGES], order[MAX_IMAGES:]
+    near = sorted(others, key=lambda i: margin[i])[:MAX_IMAGES]
+    chosen = certain + near
     files = [found[i][1] for i in chosen]
     return {
         "names": np.array([found[i][0].encode("utf-8", "backslashreplace").decode() for i in chosen]),
         "bytes": np.frombuffer(b"".join(files), np.uint8),
         "lengths": np.array([len(f) for f in files], "int64"),
         "labels": np.array([found[i][2] for i in chosen], "int64"),
+        "near": np.array([False] * len(certain) + [True] * len(near)),
         "prepared": np.stack([found[i][3] for i in chosen]),
         "logits": values[chosen],
     }
@@ -104,7 +110,7 @@ def load(path: str | os.PathLike) -> tuple[list[bytes], dict[str, np.ndarray]]:
         path: the file.
 
     Returns:
-        (the encoded images, the arrays of `choose`).
+        (the encoded images, the arrays of `choose`; before format 2 of the card no image was "near").
 
     Raises:
         ExportError: a file that can't be read or whose arrays don't fit together.
@@ -113,9 +119,12 @@ def load(path: str | os.PathLike) -> tuple[list[bytes], dict[str, np.ndarray]]:
         golden = load_arrays(path, MAX_FILE_BYTES)
         lengths = golden["lengths"]
         n = len(lengths)
+        golden.setdefault("near", np.zeros(n, bool))
         if golden["logits"].ndim < 2 or golden["prepared"].ndim != 4 or n < 1:
             raise ValueError("wrong shapes")
-        if {len(golden[k]) for k in ("names", "labels", "prepared", "logits")} != {n} or lengths.min() < 0:
+        if golden["near"].dtype != bool or golden["near"].ndim != 1:
+            raise ValueError("near is not a list of yes and no")
+        if {len(golden[k]) for k in ("names", "labels", "near", "prepared", "logits")} != {n} or lengths.min() < 0:
             raise ValueError("wrong lengths")
         if int(lengths.sum()) != len(golden["bytes"]):
             raise ValueError("wrong lengths")

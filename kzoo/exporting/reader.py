@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 CARD, KIND, LABELS = "card.json", "kzoo_export", "labels.txt"
+FORMATS = (1, 2)  # of cards: 1 was 0.1.0's, without golden images near a decision and with one tolerance a precision
 MAX_CARD_BYTES = 1 << 28
 
 
@@ -50,8 +51,9 @@ def read_card(folder: str | os.PathLike) -> dict[str, Any]:
         raise ExportError(f"{path} can't be read ({e}).") from e
     if not isinstance(card, dict) or not isinstance(card.get(KIND), int):
         raise ExportError(f"{path} is not the card of a kzoo export.")
-    if card[KIND] != 1:
-        raise ExportError(f"{path} was written by a later kzoo (format {card[KIND]}; this one knows 1).")
+    if card[KIND] not in FORMATS:
+        known = " and ".join(map(str, FORMATS))
+        raise ExportError(f"{path} was written by a later kzoo (format {card[KIND]}; this one knows {known}).")
     wrong = [name for name, fits in FIELDS.items() if not fits(card.get(name))]
     if wrong:
         raise ExportError(f"{path} is corrupt: {', '.join(wrong)} can't be read.")
@@ -69,13 +71,18 @@ def _facts(values, key, kind):
     return isinstance(values, dict) and all(map(fits, values.values()))
 
 
+def _format(facts):
+    moved = facts.get("moved")  # cards of 0.1.0 may hold none
+    return _texts(facts["files"]) and (moved is None or (type(moved) in (int, float) and moved >= 0))
+
+
 FIELDS = {
     "name": lambda v: isinstance(v, str),
     "classes": _texts,
     "input_shape": lambda v: isinstance(v, list) and len(v) == 3 and all(type(n) is int and n > 0 for n in v),
     "preprocessing": lambda v: isinstance(v, dict),
     "files": lambda v: _facts(v, "sha256", str),
-    "formats": lambda v: bool(v) and _facts(v, "files", list) and all(_texts(f["files"]) for f in v.values()),
+    "formats": lambda v: bool(v) and _facts(v, "files", list) and all(map(_format, v.values())),
     "temperature": lambda v: type(v) in (int, float) and v > 0,
     "task": lambda v: v is None or isinstance(v, str),  # cards of 0.1.0 name none
     "conformal": lambda v: v is None or isinstance(v, dict),

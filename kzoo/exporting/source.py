@@ -280,14 +280,16 @@ def drawings(channels: int) -> list[tuple[str, bytes, None]]:
 
     pictures = []
     if channels == 1:
-        for digit in range(10):
-            picture = Image.new("L", (41 + digit, 37))
-            ImageDraw.Draw(picture).text((14, 2), str(digit), 255, ImageFont.load_default(26), stroke_width=1)
-            pictures.append((f"a drawn {digit}", picture))
+        for name, at, stroke in (("a drawn", (14, 2), 1), ("a thin", (9, 5), 0)):
+            for digit in range(10):
+                picture = Image.new("L", (41 + digit, 37))
+                ImageDraw.Draw(picture).text(at, str(digit), 255, ImageFont.load_default(26), stroke_width=stroke)
+                pictures.append((f"{name} {digit}", picture))
     else:
         for name in PAINTINGS:
             whole = painting(name, side=300)
             pieces = [(0, 0, 300, 300), (0, 0, 131, 77), (50, 99, 290, 220), (201, 13, 300, 299), (99, 101, 233, 298)]
+            pieces += [(10, 210, 90, 295), (150, 20, 215, 88), (131, 150, 180, 201)]
             pictures += [(f"{name}, piece {k + 1}", whole.crop(box)) for k, box in enumerate(pieces)]
     return [(name, encoded(np.atleast_3d(np.asarray(picture))), None) for name, picture in pictures]
 
@@ -304,7 +306,9 @@ def photographs() -> list[tuple[str, bytes, None]]:
         found.append((name, data, None))
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
-            for k, box in enumerate([(0, 0, 301, 211), (width - 257, 13, width, height), (99, 101, 333, 398)]):
+            boxes = [(0, 0, 301, 211), (width - 257, 13, width, height), (99, 101, 333, 398)]
+            boxes += [(350, 20, 449, 111), (20, 300, 130, 390), (220, 150, 300, 260), (430, 230, 500, 300)]
+            for k, box in enumerate(boxes):
                 buffer = io.BytesIO()
                 image.crop(box).save(buffer, "PNG")
                 found.append((f"{name}, piece {k + 1}", buffer.getvalue(), None))

@@ -178,7 +178,7 @@ def _export(source, options, out, folder, quiet):
             "serve and verify load it with --trust only."
         )
     for variant in written.values():
-        variant["tolerance"] = format_table.TOLERANCES[variant["precision"]]
+        variant["tolerance"] = format_table.tolerance(variant["precision"])
     golden.save(folder / golden.FILE, gold)
     with write_atomically(folder / LABELS, "w", errors="backslashreplace") as f:
         f.writelines(f"{name}\n" for name in source.classes)
@@ -187,16 +187,17 @@ def _export(source, options, out, folder, quiet):
     _list_files(folder, card)
     write_json(folder / CARD, card)
     log("Checking every format on the golden images, in a new process ...")
-    report, outputs = _check_in_new_process(folder, source.task, tested)
+    report, outputs = _check_in_new_process(folder, source, tested)
     bad, broken = failed(report)
     if broken or bad.keys() >= card["formats"].keys():
         said = "; ".join([*(text for reasons in bad.values() for text in reasons), *([broken] if broken else [])])
         raise ExportError(f"{source.name} was not exported: the check in a new process failed. {said}")
     for variant in bad:
         _leave_out(variant, folder, card)
-    for check in report["checks"]:
-        if check["check"] in card["formats"]:
-            card["formats"][check["check"]]["moved"] = check.get("moved")
+    for variant, facts in card["formats"].items():
+        own = [c["moved"] for c in report["checks"] if c.get("variant") == variant and "moved" in c]
+        facts["moved"] = max(own, default=None)
+        facts["tolerance"] = format_table.tolerance(facts["precision"], facts["moved"])
     if tested is not None:
         name, split = tested
         original = reference(split.images)
@@ -362,24 +363,31 @@ def conformal_threshold(probabilities: np.ndarray, labels: np.ndarray, level: fl
     return {"level": level, "threshold": float(scores[rank - 1]), "images": n}
 
 
-def _check_in_new_process(folder, task, tested):
+def _modules(source):
+    """The modules that a new process must import: the task's, and those of layers not of Keras or kzoo."""
+    layers = {type(layer).__module__ for layer in source.model.layers}
+    own = sorted(name for name in layers if name.partition(".")[0] not in ("keras", "kzoo", "__main__"))
+    return ",".join([type(source.task).__module__, *own])
+
+
+def _check_in_new_process(folder, source, tested):
     """Run `kzoo.exporting.check` in a new process: (the report of verify, {variant: outputs for the tested images})."""
     with tempfile.TemporaryDirectory() as temporary:
         more = []
         if tested is not None:
             np.save(os.path.join(temporary, "pixels.npy"), tested[1].images)
             more = [os.path.join(temporary, "pixels.npy"), temporary]
-        report = run_check(folder.resolve(), task, *more)
+        report = run_check(folder.resolve(), _modules(source), *more)
         outputs = {p.stem: np.load(p, allow_pickle=False) for p in Path(temporary).glob("*.npy") if p.stem != "pixels"}
         return report, outputs
 
 
-def run_check(folder: Path, task: Task, *more: str) -> dict[str, Any]:
+def run_check(folder: Path, modules: str, *more: str) -> dict[str, Any]:
     """Run `kzoo.exporting.check.check_written` in a new process, which has nothing but the export.
 
     Args:
         folder: the export.
-        task: its module is imported there.
+        modules: of the task and of its layers, with commas between them, which are imported there.
         more: the other arguments of `check_written`.
 
     Returns:
@@ -388,9 +396,9 @@ def run_check(folder: Path, task: Task, *more: str) -> dict[str, Any]:
     Raises:
         ExportError: the process ended without a report.
     """
-    paths = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), *sys.path]))  # sys.path: to import the task's module
+    paths = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), *sys.path]))  # sys.path: to import these modules
     done = subprocess.run(
-        [sys.executable, "-m", "kzoo.exporting.check", str(folder), type(task).__module__, *more],
+        [sys.executable, "-m", "kzoo.exporting.check", str(folder), modules, *more],
         capture_output=True,
         env={**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
