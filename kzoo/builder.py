@@ -109,7 +109,7 @@ def build(
     name: str | ModelSpec,
     *,
     num_classes: int | str | None = "published",
-    input_shape: tuple[int | None, int | None, int] | None = None,
+    input_shape: tuple[int | None, ...] | None = None,
     preprocessing: Preprocessing | None = None,
     precision: str | None = None,
     seed: int | None = None,
@@ -123,7 +123,8 @@ def build(
     Args:
         name: A name of `kzoo.list_models()`, or a ModelSpec.
         num_classes: "published" for the number in the catalog; None stops at the features in front of the classifier.
-        input_shape: (height, width, channels), as published by default.
+        input_shape: (height, width, channels), as published by default; (frames, height, width, channels) for a
+            network that takes clips (c3d).
         preprocessing: A `kzoo.Preprocessing`; by default that of the weights, else the row's.
         precision: "float32", "bfloat16" or "float16" for the arithmetic (variables stay float32); None is "float32".
             Keras' global settings (dtype policy, floatx, image_data_format) change nothing.
@@ -162,11 +163,16 @@ def build(
     if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
         raise KzooError(f"num_classes must be a positive integer or None, got {num_classes!r}.")
     shape = row.input_shape if input_shape is None else tuple(input_shape)
-    if len(shape) != 3 or not all(n is None or (isinstance(n, int) and n > 0) for n in shape) or shape[2] is None:
-        raise KzooError(f"input_shape must be (height, width, channels), like {row.input_shape}; got {input_shape!r}.")
+    if (
+        len(shape) != len(row.input_shape)
+        or not all(n is None or (isinstance(n, int) and n > 0) for n in shape)
+        or shape[-1] is None
+    ):
+        axes = ("frames", "height", "width", "channels")[-len(row.input_shape) :]
+        raise KzooError(f"input_shape must be ({', '.join(axes)}), like {row.input_shape}; got {input_shape!r}.")
     prep = preprocessing or (weights and weights.preprocessing) or row.preprocessing
     per_channel = {len(v) for v in (prep.scale, prep.offset) if isinstance(v, tuple)}
-    if per_channel - {shape[2]}:
+    if per_channel - {shape[-1]}:
         # Means for three colours don't apply to another number of channels: take their average.
         def mean(v):
             return sum(v) / len(v) if isinstance(v, tuple) else v

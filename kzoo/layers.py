@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 from keras import KerasTensor, ops
+
+from kzoo.errors import unknown
 
 _register = keras.saving.register_keras_serializable(package="kzoo")
 
@@ -193,6 +196,189 @@ class GroupedConv2D(keras.layers.Conv2D):
         if self.use_bias:
             y = y + self.bias
         return self.activation(y)
+
+
+@_register
+class LocallyConnected2D(keras.layers.Layer):
+    """A convolution without shared weights: each output position has a kernel and a bias of its own.
+
+    It has the variables of Keras 2's layer of this name: kernel (rows * columns, kh * kw * C, filters) and bias (rows,
+    columns, filters). It is computed as one product for each position, on slices of the input: kh + kw of them.
+
+    Args:
+        filters: Channels of the output.
+        kernel_size: Height and width of the kernels, or one number for both.
+        strides: Likewise.
+        activation: As for keras.layers.Conv2D.
+        use_bias: Whether there is a bias.
+        kernel_initializer: As for keras.layers.Conv2D. It draws all kernels as one of the shape (kh * kw * C, rows *
+            columns * filters), so that the fan-in is that of a unit.
+        bias_initializer: As for keras.layers.Conv2D.
+        **kwargs: For keras.layers.Layer.
+
+    Input: (B, H, W, C) of a fixed size. Output: (B, rows, columns, filters), without padding.
+
+    Example:
+        >>> layer = LocallyConnected2D(4, 3)
+        >>> tuple(layer(ops.ones((1, 7, 6, 2))).shape), layer.count_params()
+        ((1, 5, 4, 4), 1520)
+
+    Reference:
+        Taigman et al. 2014, section 3.2.
+    """
+
+    padding = "valid"  # for kzoo.ledger, with kernel_size and strides
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        strides: int | tuple[int, int] = 1,
+        *,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "he_normal",
+        bias_initializer: Any = "zeros",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters, self.use_bias = filters, use_bias
+        self.kernel_size = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
+        self.strides = (strides,) * 2 if isinstance(strides, int) else tuple(strides)
+        self.activation = keras.activations.get(activation)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+
+    def build(self, input_shape):
+        _, rows, columns, filters = self.compute_output_shape(input_shape)
+        if rows is None or columns is None:
+            raise ValueError(f"The height and width in front of {self.name} should be defined; got {input_shape}.")
+        positions, fan_in = rows * columns, math.prod(self.kernel_size) * input_shape[-1]
+
+        def drawn(shape, dtype=None):
+            values = self.kernel_initializer((fan_in, positions * filters), dtype=dtype)
+            return ops.transpose(ops.reshape(values, (fan_in, positions, filters)), (1, 0, 2))
+
+        self.kernel = self.add_weight(shape=(positions, fan_in, filters), initializer=drawn, name="kernel")
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(shape=(rows, columns, filters), initializer=self.bias_initializer, name="bias")
+
+    def call(self, x):
+        _, rows, columns, filters = self.compute_output_shape(x.shape)
+        (kh, kw), (down, right), channels = self.kernel_size, self.strides, x.shape[-1]
+        # (B, rows, W, kh, C), then (B, rows, columns, kh, kw, C): what each position sees.
+        x = ops.stack([x[:, i : i + down * (rows - 1) + 1 : down] for i in range(kh)], axis=3)
+        x = ops.stack([x[:, :, j : j + right * (columns - 1) + 1 : right] for j in range(kw)], axis=4)
+        x = ops.reshape(x, (-1, rows * columns, kh * kw * channels))
+        y = ops.reshape(ops.einsum("bpk,pkf->bpf", x, self.kernel), (-1, rows, columns, filters))
+        return self.activation(y if self.bias is None else y + self.bias)
+
+    def compute_output_shape(self, input_shape):
+        b, *sides, _ = input_shape
+        sizes = zip(sides, self.kernel_size, self.strides, strict=True)
+        rows, columns = (n if n is None else (n - k) // s + 1 for n, k, s in sizes)
+        if min(rows or 1, columns or 1) < 1 or 0 in (rows, columns):
+            raise ValueError(f"The output size of {self.name} would be empty for the input {input_shape}.")
+        return (b, rows, columns, self.filters)
+
+    def multiply_adds(self, input_shape: tuple, output_shape: tuple) -> int:
+        """Count for `kzoo.ledger`: each number of each kernel, once."""
+        return math.prod(output_shape[1:]) * math.prod(self.kernel_size) * input_shape[-1]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "activation": keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+        }
+
+
+@_register
+class Maxout(keras.layers.Layer):
+    """The largest of every `pieces` neighbouring channels.
+
+    Args:
+        pieces: How many affine functions of the layer in front make one unit.
+        **kwargs: For keras.layers.Layer.
+
+    Input: (B, ..., C * pieces). Output: (B, ..., C).
+
+    Example:
+        >>> ops.convert_to_numpy(Maxout()(ops.array([[3.0, 1.0, -2.0, -1.0]])))
+        array([[ 3., -1.]], dtype=float32)
+
+    Reference:
+        Goodfellow et al. 2013, arXiv:1302.4389, section 3.
+    """
+
+    kernel_size = 1  # for kzoo.ledger: an output depends on its own position only
+
+    def __init__(self, pieces: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pieces = pieces
+
+    def call(self, x):
+        return ops.max(ops.reshape(x, (-1, *x.shape[1:-1], x.shape[-1] // self.pieces, self.pieces)), axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], input_shape[-1] // self.pieces)
+
+    def get_config(self):
+        return {**super().get_config(), "pieces": self.pieces}
+
+
+ACTIVATIONS = ("relu", "leaky_relu", "prelu", "tanh", "sigmoid", "maxout")
+
+
+def activated(
+    x: KerasTensor, kind: type, units: int, *args: Any, activation: str, name: str, **kwargs: Any
+) -> KerasTensor:
+    """A convolution or dense layer with one of the lecture's activations.
+
+    Kernels start after He et al. 2015 (arXiv:1502.01852), those in front of tanh and sigmoid after Glorot and Bengio
+    2010.
+
+    Args:
+        x: (B, H, W, C), or (B, D) for a dense layer.
+        kind: keras.layers.Conv2D or keras.layers.Dense.
+        units: Channels of the result.
+        *args: For the layer.
+        activation: "relu", "tanh" or "sigmoid", inside the layer; or in a layer of its own, NAME_act: "leaky_relu",
+            max(0.1 x, x); "prelu", with a trained slope for each channel, from 0.25; "maxout", the maximum of two
+            affine functions, which takes twice the parameters.
+        name: Of the layer.
+        **kwargs: For the layer.
+
+    Returns:
+        The layer's output behind the activation.
+
+    Raises:
+        UnknownName: Another activation.
+    """
+    if activation not in ACTIVATIONS:
+        raise unknown("activation", activation, ACTIVATIONS, f"It is one of {', '.join(ACTIVATIONS)}.")
+    inside = activation in ("relu", "tanh", "sigmoid")
+    x = kind(
+        units * (2 if activation == "maxout" else 1),
+        *args,
+        activation=activation if inside else None,
+        kernel_initializer="glorot_uniform" if activation in ("tanh", "sigmoid") else "he_normal",
+        name=name,
+        **kwargs,
+    )(x)
+    if activation == "leaky_relu":
+        return keras.layers.LeakyReLU(0.1, name=f"{name}_act")(x)
+    if activation == "prelu":
+        shared = list(range(1, len(x.shape) - 1)) or None
+        slope = keras.initializers.Constant(0.25)
+        return keras.layers.PReLU(slope, shared_axes=shared, name=f"{name}_act")(x)
+    return x if inside else Maxout(name=f"{name}_act")(x)
 
 
 def pool_3x3_s2(x: KerasTensor, *, name: str) -> KerasTensor:

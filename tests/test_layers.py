@@ -211,6 +211,59 @@ def test_grouped_convolution_is_one_convolution_for_each_tower():
         np.testing.assert_allclose(y[0, r, c, f], (window * kernel[..., f]).sum() + 1, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("shape", "kernel", "strides"), [((7, 6, 3), 3, 1), ((9, 8, 2), (3, 2), (2, 3)), ((5, 4, 1), (5, 4), 1)]
+)
+def test_locally_connected_has_a_kernel_for_each_position(shape, kernel, strides, tmp_path):
+    from kzoo.layers import LocallyConnected2D
+
+    layer = LocallyConnected2D(4, kernel, strides, activation="tanh", bias_initializer="random_normal", name="local")
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, layer(inputs))
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+    weights, bias = (np.asarray(v, "float64") for v in layer.weights)
+    (kh, kw), (sh, sw), (rows, columns, _) = layer.kernel_size, layer.strides, bias.shape
+    want = np.zeros((2, rows, columns, 4))
+    for b in range(2):
+        for r in range(rows):
+            for c in range(columns):
+                for f in range(4):
+                    total = bias[r, c, f]
+                    for i in range(kh):
+                        for j in range(kw):
+                            for k in range(shape[2]):
+                                at = (i * kw + j) * shape[2] + k
+                                total += x[b, r * sh + i, c * sw + j, k] * weights[r * columns + c, at, f]
+                    want[b, r, c, f] = np.tanh(total)
+    assert model.output_shape == layer.compute_output_shape((None, *shape)) == (None, rows, columns, 4)
+    np.testing.assert_allclose(model(x), want, rtol=1e-4, atol=1e-5)
+    assert kzoo.ledger(model)["local"].multiply_adds == rows * columns * kh * kw * shape[2] * 4 == weights.size
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras", safe_mode=True)
+    np.testing.assert_array_equal(again(x), model(x))
+
+
+def test_locally_connected_starts_with_the_fan_in_of_a_unit():
+    from kzoo.layers import LocallyConnected2D
+
+    layer = LocallyConnected2D(8, 3, kernel_initializer="he_normal")
+    layer.build((None, 22, 22, 10))
+    np.testing.assert_allclose(np.std(layer.kernel), (2 / 90) ** 0.5, rtol=0.01)
+    with pytest.raises(ValueError, match="should be defined"):
+        LocallyConnected2D(8, 3).build((None, None, 22, 10))
+    with pytest.raises(ValueError, match="output size"):
+        LocallyConnected2D(8, 3).build((None, 2, 22, 10))
+
+
+def test_maxout_is_the_largest_of_neighbouring_channels():
+    from kzoo.layers import Maxout
+
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 12)).astype("float32")
+    want = np.max([x[..., i::3] for i in range(3)], 0)
+    np.testing.assert_array_equal(Maxout(3)(x), want)
+    assert Maxout(3).compute_output_shape((None, 3, 4, 12)) == (None, 3, 4, 4)
+
+
 # --- Models in a fresh process ---------------------------------------------------------------------------
 
 

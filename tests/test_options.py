@@ -209,6 +209,7 @@ WRONG = [
     ("train", {"epochs": 0}, "--epochs 0", "epochs must be a whole number of at least 1, got 0."),
     ("train", {"batch_size": 0}, "--batch-size 0", "batch_size must be a whole number of at least 1, got 0."),
     ("train", {"learning_rate": -1.0}, "--learning-rate -1", "learning_rate must be positive, got -1.0."),
+    ("train", {"loss": "hing"}, "--loss hing", "Unknown loss 'hing'. Did you mean 'hinge'?"),
     ("train", {"patience": 0}, "--patience 0", "patience must be a whole number of at least 1, got 0."),
     ("train", {"seed": -1}, "--seed -1", "seed must be a whole number from 0 to 2147483647, got -1."),
     ("train", {"recipe": "moderm"}, "--recipe moderm", "Unknown recipe 'moderm'. Did you mean 'modern'?"),

@@ -2,7 +2,7 @@
 
 from kzoo.catalog import rows  # noqa: F401  registers every row
 from kzoo.catalog.model_spec import RULES, ModelSpec, Paper, Preprocessing, Weights, agrees, printed
-from kzoo.catalog.registry import imports_of, list_models, register, spec
+from kzoo.catalog.registry import image_spec, imports_of, list_models, register, spec
 
 __all__ = [
     "RULES",
@@ -11,6 +11,7 @@ __all__ = [
     "Preprocessing",
     "Weights",
     "agrees",
+    "image_spec",
     "imports_of",
     "list_models",
     "printed",

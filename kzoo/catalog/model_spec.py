@@ -154,7 +154,7 @@ class ModelSpec:
     Attributes:
         name: A lower-case identifier.
         architecture: "module:function"; the function takes an image tensor and keywords and returns logits.
-        input_shape: (height, width, channels) as published.
+        input_shape: (height, width, channels) as published; (frames, height, width, channels) of a network for clips.
         num_classes: As published.
         paper: Where it comes from.
         config: Keywords of the architecture.
@@ -172,7 +172,7 @@ class ModelSpec:
 
     name: str
     architecture: str
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     num_classes: int
     paper: Paper
     config: Mapping = field(default_factory=dict)

@@ -101,3 +101,28 @@ def spec(name: str | ModelSpec) -> ModelSpec:
     if name not in ROWS:
         raise unknown("model", name, ROWS, "kzoo list shows all; --import my.py adds your own.")
     return ROWS[name]
+
+
+def image_spec(name: str | ModelSpec) -> ModelSpec:
+    """Return the row of a model that takes pictures, for all that reads pictures.
+
+    Args:
+        name: As in `spec`.
+
+    Raises:
+        UnknownName: There is no such model.
+        KzooError: It takes clips.
+
+    Example:
+        >>> image_spec("c3d")
+        Traceback (most recent call last):
+            ...
+        kzoo.errors.KzooError: kzoo trains, predicts and exports still images; c3d takes clips of 16 frames: ...
+    """
+    row = spec(name)
+    if len(row.input_shape) != 3:
+        raise KzooError(
+            f"kzoo trains, predicts and exports still images; {row.name} takes clips of {row.input_shape[0]} frames: "
+            f"build it with kzoo.build('{row.name}') and train it with Keras."
+        )
+    return row

@@ -11,6 +11,8 @@ from kzoo.catalog.registry import register, spec
 # --- MNIST: the lecture's first networks -----------------------------------------------------------------
 
 _ZERO_TO_ONE = Preprocessing(scale=1 / 255, offset=0.0)
+# CIFAR's mean colour and its deviation over the training images.
+_CIFAR = Preprocessing(scale=(1 / 63.0, 1 / 62.1, 1 / 66.7), offset=(-125.3 / 63.0, -123.0 / 62.1, -113.9 / 66.7))
 _TUTORIAL = Paper("Deep MNIST for Experts (TensorFlow tutorial)", "Abadi et al.", 2015)
 
 register(
@@ -67,7 +69,9 @@ register(
     )
 )
 
-# --- LeNet-5, AlexNet, VGG -------------------------------------------------------------------------------
+# --- LeNet-5, AlexNet, ZFNet, VGG ------------------------------------------------------------------------
+
+_ALEXNET = Paper("ImageNet Classification with Deep Convolutional Neural Networks", "Krizhevsky et al.", 2012)
 
 register(
     ModelSpec(
@@ -93,7 +97,7 @@ register(
         "kzoo.models.alexnet:alexnet",
         (227, 227, 3),
         1000,
-        paper=Paper("ImageNet Classification with Deep Convolutional Neural Networks", "Krizhevsky et al.", 2012),
+        paper=_ALEXNET,
         params=60_965_224,
         preprocessing=Preprocessing(crop=227 / 256, scale=1.0, offset=(-123.68, -116.779, -103.939)),
         recipe="alexnet",
@@ -101,6 +105,44 @@ register(
             "Input 227x227: the paper says 224, its layer sizes need 227.",
             "The mean colour is subtracted, not the mean image.",
             "Dropout scales by 1/(1-p) in training instead of by 1-p in testing: the same expectation.",
+        ),
+    )
+)
+
+register(
+    ModelSpec(
+        "figure1_cifar",
+        "kzoo.models.alexnet:figure1_cifar",
+        (32, 32, 3),
+        10,
+        config={"filters": (32, 32, 64)},
+        paper=_ALEXNET,
+        preprocessing=_CIFAR,
+        recipe="figure1",
+        deviations=(
+            "Figure 1 says 'a four-layer convolutional network' and prints no sizes: three 5x5 convolutions (32, 32, "
+            "64), each with a 3x3 max pool at stride 2, and a dense layer are kzoo's choice.",
+            "activation='tanh' gives the other curve; its kernels start after Glorot and Bengio.",
+        ),
+    )
+)
+register(
+    ModelSpec(
+        "zfnet",
+        "kzoo.models.zfnet:zfnet",
+        (224, 224, 3),
+        1000,
+        paper=Paper("Visualizing and Understanding Convolutional Networks", "Zeiler and Fergus", 2013, "1311.2901"),
+        params=62_357_608,  # by hand from Figure 3, which prints no total
+        preprocessing=Preprocessing(crop=0.875, scale=1.0, offset=(-123.68, -116.779, -103.939)),
+        recipe="alexnet",
+        deviations=(
+            "'Contrast normalized across feature maps' (Figure 3, no formula) is AlexNet's local response "
+            "normalisation with its constants, behind the pool as the figure has it.",
+            "A border of 1 around the picture and pools that round up: the sizes of Figure 3 need them.",
+            "The mean colour is subtracted, not the mean image.",
+            "Kernels start from a Gaussian of deviation 0.01: the paper says 'initialized to 10^-2'.",
+            "Filters of an RMS above 0.1 are not renormalised in training.",
         ),
     )
 )
@@ -141,8 +183,6 @@ _TORCH = Preprocessing(
 )
 _CAFFE = Preprocessing(crop=0.875, channel_order="bgr", scale=1.0, offset=(-103.939, -116.779, -123.68))
 _TF = Preprocessing(crop=0.875)
-# CIFAR's mean colour and its deviation over the training images.
-_CIFAR = Preprocessing(scale=(1 / 63.0, 1 / 62.1, 1 / 66.7), offset=(-125.3 / 63.0, -123.0 / 62.1, -113.9 / 66.7))
 
 # torchvision's networks with batch norm: its exact counts.
 for _name, _blocks, _params, _multiply_adds in (
@@ -438,6 +478,66 @@ register(
         deviations=(
             "The mean colour is subtracted and divided by its deviation; the paper whitens the images.",
             "He initialisation; the paper does not name one.",
+        ),
+    )
+)
+
+register(
+    ModelSpec(
+        "nin",
+        "kzoo.models.nin:nin",
+        (32, 32, 3),
+        10,
+        paper=Paper("Network In Network", "Lin et al.", 2013, "1312.4400"),
+        params=966_986,  # by hand from the authors' configuration for CIFAR-10
+        preprocessing=_CIFAR,
+        deviations=(
+            "The sizes are those of the authors' release for CIFAR-10; the paper prints none.",
+            "The mean colour is subtracted and divided by its deviation; the paper normalises contrast and whitens.",
+            "He initialisation; the paper names none.",
+        ),
+    )
+)
+
+# --- Faces, clips ----------------------------------------------------------------------------------------
+
+register(
+    ModelSpec(
+        "deepface",
+        "kzoo.models.deepface:deepface",
+        (152, 152, 3),
+        4030,
+        paper=Paper(
+            "DeepFace: Closing the Gap to Human-Level Performance in Face Verification", "Taigman et al.", 2014
+        ),
+        params="120M",
+        preprocessing=_ZERO_TO_ONE,
+        recipe="alexnet",
+        deviations=(
+            "The printed layers and 4,030 identities give 118,923,774 parameters; the paper says 'more than 120 "
+            "million'.",
+            "The faces come as they are: the 3D alignment in front of the network is not part of it.",
+            "The paper does not print the rate of F7's dropout (0.5 here), nor how pixels are scaled (0 to 1 here).",
+            "Without the normalisation of the descriptor to 0..1 and to length 1, which verification adds to F7.",
+        ),
+    )
+)
+register(
+    ModelSpec(
+        "c3d",
+        "kzoo.models.c3d:c3d",
+        (16, 112, 112, 3),
+        101,
+        paper=Paper(
+            "Learning Spatiotemporal Features with 3D Convolutional Networks", "Tran et al.", 2014, "1412.0767"
+        ),
+        params=78_409_573,  # by hand from Figure 3 with the 101 classes of UCF101
+        deviations=(
+            "For UCF101's 101 classes, as in the authors' release; the paper's Sports-1M has 487.",
+            "The last pool rounds 7 up to 4, as in the authors' Caffe.",
+            "Pixels are scaled to -1..1; the authors subtract the mean clip.",
+            "Initialised as in the authors' release; the paper names nothing.",
+            "It takes clips, which kzoo builds, counts and saves, and does not read, train on or predict.",
         ),
     )
 )

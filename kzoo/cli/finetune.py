@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kzoo.catalog import spec
+from kzoo.catalog import image_spec
 from kzoo.checks import MAX_SEED, PRECISIONS
 from kzoo.cli.options import given, option_of, seconds, shape
 from kzoo.data.sources import accepted
@@ -76,7 +76,7 @@ def command(photos, model, weights, out, resume, quiet, **options):
     if photos is None and not resume:
         raise click.UsageError("Missing argument 'PHOTOS'.")
     if model is not None:
-        spec(model)  # before Keras is imported: a wrong name is refused at once
+        image_spec(model)  # before Keras is imported: a wrong name is refused at once
     FinetuneOptions(**given(options))
     from kzoo.finetuning.pipeline import finetune_run
 

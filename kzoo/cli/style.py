@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from kzoo.catalog import spec
+from kzoo.catalog import image_spec
 from kzoo.cli.options import as_json, load_keras, print_json, seconds
 from kzoo.errors import DataError, KzooError
 
@@ -134,7 +134,7 @@ def command(content, styles, *, out, like, budget, save_every, resume, from_last
     if not like and not styles:
         raise click.UsageError("Give a CONTENT and at least one STYLE picture.")
     if options["model"]:
-        spec(options["model"])  # before Keras is imported: a wrong name answers at once
+        image_spec(options["model"])  # before Keras is imported: a wrong name answers at once
     load_keras()
     from kzoo.style import Settings
     from kzoo.style.folder import stylize_folder

@@ -4,7 +4,7 @@ import shlex
 
 import click
 
-from kzoo.catalog import spec
+from kzoo.catalog import image_spec
 from kzoo.cli.options import load_keras
 from kzoo.cli.style import comma_separated
 from kzoo.errors import DataError
@@ -56,7 +56,7 @@ def train_command(style, **options):
     Ctrl-C keeps the training so far; the same command with --resume continues.
     """
     if options["model"]:
-        spec(options["model"])  # before Keras is imported: a wrong name answers at once
+        image_spec(options["model"])  # before Keras is imported: a wrong name answers at once
     load_keras()
     from kzoo.style.stylenet import train_stylenet
 

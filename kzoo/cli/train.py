@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from kzoo.catalog import spec
+from kzoo.catalog import image_spec
 from kzoo.checks import MAX_SEED, PRECISIONS
 from kzoo.cli.options import given, load_keras, option_of, shape
 from kzoo.data.sources import accepted
@@ -48,6 +48,9 @@ def _number(text):
 @option("epochs", type=click.IntRange(1), help="Number of epochs; that of the recipe by default.")
 @option("batch_size", type=click.IntRange(1), help="Images in a batch; as in the recipe by default.")
 @option("learning_rate", type=float, help="Learning rate; that of the recipe by default.")
+@option(
+    "loss", metavar="LOSS", help="cross_entropy (the default for classes), hinge or mse; that of the recipe by default."
+)
 @option("patience", type=click.IntRange(1), help="Early stopping: epochs to wait for a better validation accuracy.")
 @option("seed", type=click.IntRange(0, MAX_SEED), help="Of initial weights, order of images, augmentation and dropout.")
 @option("precision", type=click.Choice(PRECISIONS), help="auto: the fastest on this machine.")
@@ -79,7 +82,7 @@ def command(model, data, config, out, resume, quiet, **options):
     if model is None and not resume:
         raise click.UsageError("Missing argument 'MODEL': kzoo list shows all.")
     if model is not None:
-        spec(model)  # before Keras is imported: a wrong name is refused at once
+        image_spec(model)  # before Keras is imported: a wrong name is refused at once
     TrainOptions(**given(options))
     load_keras()
     from kzoo.training.loop import train, train_run

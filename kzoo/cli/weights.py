@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kzoo.catalog import list_models, spec
+from kzoo.catalog import image_spec, list_models, spec
 from kzoo.cli.options import as_json, load_keras, print_json
 from kzoo.errors import UnknownName
 
@@ -74,7 +74,7 @@ def verify_command(model, weights, features, seed, as_json):
     The images have the published size, and one pixel more, so that even and odd sizes are tested. Compare the numbers
     between machines or between files.
     """
-    row = spec(model)
+    row = image_spec(model)
     load_keras()
     from keras import ops
 

@@ -295,11 +295,13 @@ def make_preparer(shape: tuple[int, int, int], preprocessing: Preprocessing) -> 
 
 
 def check_shape(shape: tuple[int | None, int | None, int]) -> None:
-    """Check that encoded images can feed a model of this input shape: fixed sizes, 1 or 3 channels.
+    """Check that encoded images can feed a model of this input shape: height, width, 1 or 3 channels, fixed sizes.
 
     Raises:
         DataError: They can't.
     """
+    if len(shape) != 3:
+        raise DataError(f"kzoo reads still images, of (height, width, channels); the model takes {shape}.")
     if shape[2] not in (1, 3):
         raise DataError(
             f"Images have 1 or 3 channels, the model takes {shape[2]}: give the data as an .npz of that shape."

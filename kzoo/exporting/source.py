@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from kzoo import runs
-from kzoo.catalog import Preprocessing, shipped, spec
+from kzoo.catalog import Preprocessing, image_spec, shipped, spec
 from kzoo.catalog.pretrained import recognised_shape
 from kzoo.data.dataset import Split
 from kzoo.data.images import check_shape, read
@@ -167,7 +167,7 @@ def _splits(run):
 def _of_name(name, weights, classes):
     from kzoo.builder import build
 
-    row = spec(name)
+    row = image_spec(name)
     if weights is None:
         if not row.weights:
             raise ExportError(f"No weights are published for {name}: give weights, a file, or export a run.")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kzoo.catalog import RULES, ModelSpec, Preprocessing, Weights, list_models, spec
+from kzoo.catalog import RULES, ModelSpec, Preprocessing, Weights, image_spec, list_models, spec
 from kzoo.catalog.pretrained import OFFLINE_BACKBONE, RECOGNISED, recognised_shape
 from kzoo.catalog.shipped import path_of
 from kzoo.errors import KzooError, RunError
@@ -126,6 +126,8 @@ def backbone(
         UnknownName: there is no such model.
         WeightsError: the weights can't be fetched.
     """
+    if model is not None:
+        image_spec(model)
     if weights is None:
         from kzoo.weights import matches
 

@@ -18,13 +18,21 @@ from kzoo.layers import GroupedConv2D, Preprocess
 # Layers that a scale and an offset can be folded into: the variable to scale, and its axes of output channels.
 KERNELS = {
     layers.Conv2D: ("kernel", (3,)),
+    layers.Conv3D: ("kernel", (4,)),
     GroupedConv2D: ("kernel", (3,)),
     layers.Dense: ("kernel", (1,)),
     layers.SeparableConv2D: ("pointwise_kernel", (3,)),
     layers.DepthwiseConv2D: ("kernel", (2, 3)),
 }
 # Layers that return their input at inference.
-IDENTITIES = (layers.Identity, layers.Dropout, layers.SpatialDropout2D, layers.GaussianDropout, layers.GaussianNoise)
+IDENTITIES = (
+    layers.Identity,
+    layers.Dropout,
+    layers.SpatialDropout2D,
+    layers.SpatialDropout3D,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+)
 
 
 def predictor(model: keras.Model, precision: str | None = None) -> Callable[[np.ndarray], np.ndarray]:
@@ -183,12 +191,12 @@ def _entrance(nodes):
     while node and np.all(entrance.scale):
         behind = [n for n in nodes if any(t is node.outputs[0] for t in n.input_tensors)]
         node = behind[0] if len(behind) == 1 else None
-        if node and type(node.operation) is layers.Conv2D:
+        if node and type(node.operation) in (layers.Conv2D, layers.Conv3D):
             layer = node.operation
             once = sum(n.operation is layer for n in nodes) == 1
             plain = once and layer.groups == 1 and layer.data_format == "channels_last"
             return (entrance, layer) if plain else (None, None)
-        if node and not isinstance(node.operation, layers.ZeroPadding2D):  # zeros stay zeros
+        if node and not isinstance(node.operation, (layers.ZeroPadding2D, layers.ZeroPadding3D)):  # zeros stay zeros
             node = None
     return None, None
 
@@ -246,7 +254,7 @@ def fold(
     if preprocessing:
         kernel = kernel * np.reshape(preprocessing.scale, (-1, 1))
         if preprocessing.channel_order == "bgr":
-            kernel = kernel[:, :, ::-1]
+            kernel = kernel[..., ::-1, :]
     for other in behind:
         scale, offset = (np.broadcast_to(v, channels) for v in _affine(other))
         kernel, bias = kernel * scale.reshape(shape), bias * scale + offset

@@ -9,6 +9,8 @@ Importing the package imports all families, so that Keras knows their layers whe
 from kzoo.models import (  # noqa: F401
     alexnet,
     allcnn,
+    c3d,
+    deepface,
     inception,
     inception_resnet,
     inception_v3,
@@ -17,9 +19,11 @@ from kzoo.models import (  # noqa: F401
     mnist,
     mobilenet,
     nasnet,
+    nin,
     resnet,
     squeezenet,
     stylenet,
     vgg,
     wide_resnet,
+    zfnet,
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from keras import KerasTensor, initializers, layers
 
-from kzoo.layers import GroupedConv2D, LocalResponseNormalization, classifier
+from kzoo.layers import GroupedConv2D, LocalResponseNormalization, activated, classifier
 
 
 def normal() -> initializers.Initializer:
@@ -83,3 +85,29 @@ def alexnet(x: KerasTensor, *, num_classes: int | None, dropout: float = 0.5) ->
         )(x)
         x = layers.Dropout(dropout, name="drop" + name)(x)
     return classifier(x, num_classes, kernel_initializer=normal())
+
+
+def figure1_cifar(
+    x: KerasTensor, *, num_classes: int | None, filters: Sequence[int], activation: str = "relu"
+) -> KerasTensor:
+    """The four-layer network for CIFAR-10 of figure 1, which learns six times as fast with ReLUs as with tanh.
+
+    Its layers are not printed. Here they are three 5x5 convolutions, each with its activation and a 3x3 max pool at
+    stride 2, and a dense layer, without dropout: 32-16-8-4 pixels for CIFAR-10.
+
+    Args:
+        x: (B, 32, 32, 3).
+        num_classes: How many logits; None stops at the last pool, as a vector.
+        filters: Of each convolution.
+        activation: One of `kzoo.layers.ACTIVATIONS`.
+
+    Returns:
+        Logits (B, num_classes), or 1,024 features.
+
+    Reference:
+        Krizhevsky et al. 2012, section 3.1, Figure 1.
+    """
+    for i, f in enumerate(filters, 1):
+        x = activated(x, layers.Conv2D, f, 5, padding="same", activation=activation, name=f"conv{i}")
+        x = layers.MaxPooling2D(3, 2, padding="same", name=f"pool{i}")(x)
+    return classifier(layers.Flatten(name="flatten")(x), num_classes)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from kzoo.catalog import spec
+from kzoo.catalog import image_spec, spec
 from kzoo.catalog.pretrained import OFFLINE_STYLE
 from kzoo.checks import check_count, check_precision, check_seed
 from kzoo.data.guards import shown
@@ -276,7 +276,7 @@ class StylenetOptions:
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         _check_layers(self)
-        spec(self.model)
+        image_spec(self.model)
 
 
 def _is_number(value):

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from kzoo.builder import build, computing_in
-from kzoo.catalog import Weights, spec
+from kzoo.catalog import Weights, image_spec
 from kzoo.errors import KzooError, WeightsError, unknown
 from kzoo.graph.ledger import ledger, without_values
 from kzoo.weights import assign, fetch, read, resolve
@@ -119,7 +119,7 @@ def catalog_model(name: str, weights: str, *, precision: str = "float32") -> Cat
         KzooError: the model does not take colour pictures.
         WeightsError: the weights can't be had, or have arrays that the model does not.
     """
-    row = spec(name)
+    row = image_spec(name)
     if row.input_shape[2] != 3:
         raise KzooError(f"{row.name} takes pictures with {row.input_shape[2]} channel(s); style transfer needs colour.")
     if weights == "random":

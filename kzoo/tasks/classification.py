@@ -58,7 +58,7 @@ class ClassificationEvaluation(Evaluation):
         top5 = f", top-5 {self.top5:.2%}" if self.top5 is not None else ""
         lines = [
             f"{self.run} on {self.data} ({self.split}, {self.images:,} images): "
-            f"top-1 {self.top1:.2%}{top5}, loss {self.loss:.4f}",
+            f"top-1 {self.top1:.2%}{top5}, cross-entropy {self.loss:.4f}",
             "",
             f"{'class':{width}}  precision  recall      F1  images",
         ]
@@ -101,6 +101,67 @@ def cross_entropy(recipe: Any = None) -> Callable:
     return with_rubbish
 
 
+def hinge(recipe: Any = None) -> Callable:
+    """The multi-class SVM loss of one-hot targets and logits s: the sum over j != y of max(0, s_j - s_y + 1).
+
+    Args:
+        recipe: a `kzoo.training.recipes.Recipe`, which must not smooth labels or have a rubbish class.
+
+    Returns:
+        A loss: (targets (B, C), logits (B, C)) to (B,).
+
+    Raises:
+        RunError: the recipe does.
+
+    Example:
+        >>> scores = [[3.2, 5.1, -1.7], [1.3, 4.9, 2.0], [2.2, 2.5, -3.1]]
+        >>> [round(float(x), 4) for x in hinge()(np.eye(3, dtype="float32"), np.array(scores, "float32"))]
+        [2.9, 0.0, 12.9]
+
+    Reference:
+        Weston and Watkins 1999; CS231n, lecture 3.
+    """
+    from keras import ops
+
+    _needs_one_hot("hinge", recipe)
+
+    def loss(y, z):
+        own = ops.sum(y * z, -1, keepdims=True)
+        return ops.sum((1 - y) * ops.maximum(z - own + 1, 0), -1)
+
+    return loss
+
+
+def mse(recipe: Any = None) -> Callable:
+    """The mean squared error of the softmax of logits and one-hot targets.
+
+    It is here to be compared: where the softmax is certain of the wrong class its gradient vanishes, and that of
+    cross-entropy does not.
+
+    Args:
+        recipe: as for `hinge`.
+
+    Returns:
+        A loss: (targets (B, C), logits (B, C)) to (B,).
+
+    Raises:
+        RunError: as for `hinge`.
+    """
+    from keras import ops
+
+    _needs_one_hot("mse", recipe)
+    return lambda y, z: ops.mean(ops.square(ops.softmax(z) - y), -1)
+
+
+def _needs_one_hot(loss, recipe):
+    if recipe and (recipe.label_smoothing or recipe.rubbish is not None):
+        what = "a rubbish class" if recipe.rubbish is not None else f"labels smoothed by {recipe.label_smoothing:g}"
+        raise RunError(
+            f"The loss {loss} takes one class for each image, and the recipe {recipe.name} has {what}: choose a recipe "
+            "without, such as lecture_cnn or alexnet."
+        )
+
+
 def accuracy(y: keras.KerasTensor, z: keras.KerasTensor) -> keras.KerasTensor:
     """1 where the largest of the logits z (B, C) is that of the target in y (B, C), else 0: (B,)."""
     import keras
@@ -113,7 +174,11 @@ class Classification(Task):
 
     name = "classification"
     output = "logits"
-    losses = {"cross_entropy": cross_entropy}  # noqa: RUF012  never changed
+    losses = {"cross_entropy": cross_entropy, "hinge": hinge, "mse": mse}  # noqa: RUF012  never changed
+    about_losses = {  # noqa: RUF012
+        "hinge": "Its logits are margins, and their softmax is no estimate of a probability until kzoo export fits a "
+        "temperature on the validation images.",
+    }
     metrics = {"accuracy": accuracy}  # noqa: RUF012
     calibrated = True
     headline_name = "Top-1 [95 %]"

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kzoo.errors import unknown
 from kzoo.files import finite, write_atomically
 
 if TYPE_CHECKING:
@@ -80,7 +82,8 @@ class Task:
         name: used in rows of the catalog, in config.json and in cards.
         output: the key of the network's unchanged outputs among the outputs of an export.
         losses: name -> a function of a Recipe that returns a loss: (targets, outputs) to (B,) or (). The first one is
-            used.
+            the default.
+        about_losses: name of a loss -> a sentence that training prints if that loss is asked for.
         metrics: name -> a function (targets, outputs) to (B, ...), whose mean is shown in training. The first one and
             the loss select the best epoch.
         higher_is_better: whether a higher value of the first metric is better.
@@ -92,6 +95,7 @@ class Task:
     name: str
     output: str = "outputs"
     losses: Mapping[str, Callable]
+    about_losses: Mapping[str, str] = MappingProxyType({})
     metrics: Mapping[str, Callable]
     higher_is_better: bool = True
     calibrated: bool = False
@@ -99,6 +103,21 @@ class Task:
     example: str = 'print(out["outputs"][0], out["error"][0])'
 
     # --- training ---
+
+    def loss(self, recipe: Any = None) -> Callable:
+        """The loss of a recipe: (targets, outputs) to (B,) or ().
+
+        Args:
+            recipe: a `kzoo.training.recipes.Recipe`; None takes the task's first loss.
+
+        Raises:
+            UnknownName: the task has no loss of that name.
+            RunError: the loss does not go together with the rest of the recipe.
+        """
+        name = (recipe and recipe.loss) or next(iter(self.losses))
+        if name not in self.losses:
+            raise unknown("loss", name, self.losses, f"{self.name} has: {', '.join(self.losses)}.")
+        return self.losses[name](recipe)
 
     def outputs(self, classes: Sequence[str]) -> int:
         """The number of outputs of a network: the `num_classes` of `kzoo.build`."""

@@ -13,7 +13,7 @@ import keras
 from kzoo import runs
 from kzoo.builder import build, check_options, computing_in
 from kzoo.builder import options as network_options
-from kzoo.catalog import ModelSpec, Preprocessing, imports_of, spec
+from kzoo.catalog import ModelSpec, Preprocessing, image_spec, imports_of, spec
 from kzoo.checks import changed
 from kzoo.data.augment import augmentation
 from kzoo.data.batches import batches, decode_split
@@ -58,6 +58,7 @@ def train(
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
+    loss: str | None = None,
     patience: int | None = None,
     seed: int = 0,
     precision: str = "auto",
@@ -77,6 +78,7 @@ def train(
         data: what `kzoo.load_data` takes, or a DataSet; "digits" by default.
         recipe: a name of `kzoo.training.recipes.RECIPES` or a Recipe; the model's own by default.
         epochs, batch_size, learning_rate: in place of the recipe's.
+        loss: in place of the recipe's: for classes "cross_entropy" (the default), "hinge" or "mse".
         patience: stop after so many epochs without a better validation metric; None never stops early.
         seed: of the initial weights, the order of the images, augmentation and dropout. The same seed gives the same
             numbers on the same machine.
@@ -110,6 +112,7 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        loss=loss,
         patience=patience,
         seed=seed,
         precision=precision,
@@ -133,13 +136,16 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
     elif model is None:
         raise RunError("Which model to train is missing; kzoo list shows all.")
     options = TrainOptions(**given)
-    row = spec(spec(model).name)  # a ModelSpec must be registered, too: evaluate and export look it up
+    row = image_spec(spec(model).name)  # a ModelSpec must be registered, too: evaluate and export look it up
     known = network_options(row)
     check_options(row, config)
+    if before and row.name == before["model"]:  # with the options that were added since
+        before["options"] = {**known, **before["options"]}
     if "aux" in known:
         config = {"aux": True, **config}
     task = find(row.task)
     recipe = find_recipe(options.recipe or row.recipe).changed(**options.changes())
+    task.loss(recipe)  # a name or a recipe that does not fit is refused before the data is read
     division = before.get("division", 1) if before else DIVISION  # a run is continued with its own parts
     dataset = data
     if not isinstance(data, DataSet):
@@ -179,6 +185,8 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
                 f"Recipe {recipe.name}, {recipe.epochs} epoch{plural} of batches of {recipe.batch_size}; "
                 f"computing in {precision}: {why}."
             )
+            if recipe.loss:
+                say(f"Loss {recipe.loss}. {task.about_losses.get(recipe.loss, '')}".rstrip())
         splits = _read(dataset, task, shape, row.preprocessing, strict=options.strict, folder=folder, quiet=quiet)
         with interruptible() as interrupted, computing_in():  # losses and metrics follow Keras' global settings
             _fit(network, task, splits, settings, recipe, folder=folder, interrupted=interrupted, quiet=quiet)
@@ -305,7 +313,7 @@ def training_model(
     heads = network(x)
     several = isinstance(heads, (list, tuple))
     model = keras.Model(inputs, keras.ops.stack(heads, axis=1) if several else heads)
-    loss = next(iter(task.losses.values()))(recipe)
+    loss = task.loss(recipe)
 
     def weighted_loss(y, z):
         weights = loss_weights or (1.0,) * z.shape[1]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kzoo.checks import check_count, check_input_shape, check_precision, check_seed
-from kzoo.errors import KzooError
+from kzoo.errors import KzooError, unknown
 from kzoo.training.recipes import Recipe, find_recipe
 
 
@@ -17,6 +17,7 @@ class TrainOptions:
     Attributes:
         recipe: a name of `RECIPES` or a Recipe; None takes the model's own.
         epochs, batch_size, learning_rate: in place of the recipe's.
+        loss: likewise; a name among the losses of the model's task.
         patience: stop after so many epochs without a better validation metric; None never stops early.
         seed: of the initial weights, the order of the images, augmentation and dropout.
         precision: "float32", "bfloat16", "float16", or "auto" for what this machine is fast in.
@@ -30,6 +31,7 @@ class TrainOptions:
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
+    loss: str | None = None
     patience: int | None = None
     seed: int = 0
     precision: str = "auto"
@@ -41,6 +43,8 @@ class TrainOptions:
     def __post_init__(self):
         recipe = find_recipe(self.recipe) if self.recipe is not None else Recipe("the model's own", "")
         recipe.changed(**self.changes())
+        if self.loss is not None:
+            check_loss(self.loss)
         check_count("patience", self.patience, 1)
         check_seed(self.seed)
         check_precision(self.precision)
@@ -52,4 +56,13 @@ class TrainOptions:
 
     def changes(self) -> dict[str, Any]:
         """What is changed in the recipe."""
-        return {"epochs": self.epochs, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
+        return {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate", "loss")}
+
+
+def check_loss(name: str) -> None:
+    """Raise an UnknownName unless a task has a loss of that name."""
+    from kzoo.tasks import REGISTERED, TASKS, find  # imports NumPy
+
+    known = dict.fromkeys(loss for task in (*TASKS, *REGISTERED) for loss in find(task).losses)
+    if name not in known:
+        raise unknown("loss", name, known, f"It is one of {', '.join(known)}.")

@@ -28,6 +28,7 @@ class Recipe:
         warmup: epochs of linear growth to the learning rate at the start ("cosine" only).
         batch_size: images in a batch.
         epochs: their number.
+        loss: a name among the losses of the model's task; None takes the task's first ("cross_entropy" for classes).
         label_smoothing: in [0, 1).
         augment: (name, amount) pairs of `kzoo.data.augment`.
         alternate_flip: mirror each image in every other epoch, in place of "flip", which mirrors at random.
@@ -51,6 +52,7 @@ class Recipe:
     warmup: float = 0.0
     batch_size: int = 128
     epochs: int = 10
+    loss: str | None = None
     label_smoothing: float = 0.0
     augment: tuple[tuple[str, float], ...] = ()
     alternate_flip: bool = False
@@ -123,6 +125,14 @@ RECIPES = {
             augment=(("flip", 0.5), ("shift", 0.06)),
             notes="Random crops are shifts of the resized picture; no PCA colour noise. The paper divides the rate "
             "by 10 by hand when the validation error stops improving; here after 5 such epochs.",
+        ),
+        Recipe(
+            "figure1",
+            "Krizhevsky et al. 2012, figure 1: plain SGD with momentum, no regularisation",
+            optimizer="sgd",
+            learning_rate=0.01,
+            epochs=20,
+            notes="The paper chose the rate for each activation and prints neither.",
         ),
         Recipe(
             "modern",

@@ -124,6 +124,24 @@ def test_preprocessing_goes_into_the_first_convolution(name, order, scale, offse
     assert error(predictor(model)(x), logits_of(model, x)) < 1e-5
 
 
+def test_three_dimensions():
+    """Behind the preprocessing, through padding and dropout of whole maps, as in two."""
+
+    def clips(x):
+        x = kzoo.layers.Preprocess("bgr", (0.1, 0.2, 0.3), (1.0, -2.0, 3.0), name="preprocessing")(x)
+        x = layers.Conv3D(4, 3, strides=2, name="conv")(layers.ZeroPadding3D(1)(x))
+        x = layers.SpatialDropout3D(0.5)(layers.ReLU()(BatchNormalization()(x)))
+        return layers.Dense(2)(layers.Flatten()(layers.MaxPooling3D(2)(x)))
+
+    model = by_hand(clips, (5, 7, 6, 3))
+    form = inference_form(model)
+    assert norms(form) == 0 and not [l for l in form.layers if isinstance(l, layers.SpatialDropout3D)]
+    layer = form.get_layer("preprocessing")
+    assert (layer.channel_order, layer.scale) == ("rgb", 1.0)
+    x = pictures(model)
+    assert error(predictor(model)(x), logits_of(model, x)) < 1e-5
+
+
 def test_preprocessing_stays_if_several_layers_use_it():
     def two(x):
         x = kzoo.layers.Preprocess("bgr", 0.5, 1.0, name="preprocessing")(x)

@@ -15,7 +15,7 @@ from keras import layers, ops
 import kzoo
 from kzoo.cli import group
 from kzoo.errors import KzooError
-from kzoo.layers import GroupedConv2D
+from kzoo.layers import GroupedConv2D, LocallyConnected2D
 from kzoo.models.lenet import TableConv2D
 
 AS_IS = kzoo.Preprocessing(scale=1.0, offset=0.0)
@@ -109,9 +109,66 @@ def test_multiply_adds_of_the_papers():
     assert connections("F6") == 10_164
 
 
+def test_multiply_adds_and_sizes_of_c3d_by_hand():
+    """Figure 3, a clip of 16 frames of 112x112: frames * height * width * filters * 27 * channels."""
+    table = kzoo.ledger("c3d")
+    want = {
+        "conv1a": 16 * 112 * 112 * 64 * 27 * 3,
+        "conv2a": 16 * 56 * 56 * 128 * 27 * 64,
+        "conv3a": 8 * 28 * 28 * 256 * 27 * 128,
+        "conv3b": 8 * 28 * 28 * 256 * 27 * 256,
+        "conv4a": 4 * 14 * 14 * 512 * 27 * 256,
+        "conv4b": 4 * 14 * 14 * 512 * 27 * 512,
+        "conv5a": 2 * 7 * 7 * 512 * 27 * 512,
+        "conv5b": 2 * 7 * 7 * 512 * 27 * 512,
+        "fc6": 8192 * 4096,
+        "fc7": 4096 * 4096,
+        "predictions": 4096 * 101,
+    }
+    assert {name: table[name].multiply_adds for name in want} == want
+    assert table.totals.multiply_adds == sum(want.values()) == 38_547_378_176
+    pools = [table[f"pool{i}"].output for i in range(1, 6)]
+    assert pools == [(16, 56, 56, 64), (8, 28, 28, 128), (4, 14, 14, 256), (2, 7, 7, 512), (1, 4, 4, 512)]
+    # Frames, rows, columns: 3, then + 1 row in pool1, + 2 for each convolution at the stride before it, ...
+    assert table["conv1a"].receptive_field.size == (3, 3, 3)
+    assert table["pool1"].receptive_field.size == (3, 4, 4)
+    assert table["conv2a"].receptive_field.size == (5, 8, 8)
+    assert table["pool2"].receptive_field.size == (6, 10, 10)
+    assert (table["conv3b"].receptive_field.size, table["conv3b"].receptive_field.stride) == ((14, 26, 26), (2, 4, 4))
+
+
+def test_sizes_of_zfnet_nin_and_deepface_are_the_printed_ones():
+    found = {name: kzoo.ledger(name) for name in ("zfnet", "nin", "deepface")}
+    assert [found["zfnet"][n].output[0] for n in ("conv1", "pool1", "conv2", "pool2", "conv5", "pool5")] == [
+        *(110, 55, 26, 13, 13, 6)
+    ]
+    assert [found["nin"][n].output[0] for n in ("conv1", "pool1", "pool2", "predictions")] == [32, 16, 8, 8]
+    assert [found["deepface"][n].output[0] for n in ("C1", "M2", "C3", "L4", "L5", "L6")] == [142, 71, 63, 55, 25, 21]
+    assert found["zfnet"].totals.multiply_adds == sum(
+        (
+            110**2 * 96 * 49 * 3,
+            26**2 * 256 * 25 * 96,
+            13**2 * 384 * 9 * (256 + 384),
+            13**2 * 256 * 9 * 384,
+            4096 * (36 * 256 + 4096 + 1000),
+        )
+    )
+    assert found["nin"].totals.multiply_adds == sum(
+        (
+            32**2 * (75 * 192 + 192 * 160 + 160 * 96),
+            16**2 * (25 * 96 * 192 + 2 * 192**2),
+            8**2 * (9 * 192**2 + 192**2 + 192 * 10),
+        )
+    )
+    local = 55**2 * 81 * 256 + 25**2 * 49 * 256 + 21**2 * 25 * 256
+    dense = 21**2 * 16 * 4096 + 4096 * 4030
+    assert found["deepface"].totals.multiply_adds == 142**2 * 121 * 96 + 63**2 * 81 * 512 + local + dense
+
+
 @pytest.mark.parametrize(
     "layer, shape",
     [
+        (LocallyConnected2D(4, (3, 2), (2, 1)), (9, 8, 3)),
         (layers.Conv2D(4, (3, 2), strides=(2, 1)), (9, 8, 3)),
         (layers.Conv2D(4, 3, dilation_rate=2), (9, 8, 3)),
         (GroupedConv2D(6, 3, groups=2), (7, 8, 4)),
@@ -158,30 +215,35 @@ def make_positive(model, seed=0):
         v.assign(values * (v.name not in ("bias", "beta", "moving_mean")))
 
 
-def seen_rows_and_columns(model, output):
+def seen_along_each_axis(model, output):
     """For each axis of a layer's output, what pixels each unit sees: lists of (first, last) or None, measured.
 
-    One image for each row and each column of the picture, which is lit in it: a unit sees it if it answers.
+    One image for each row and each column of the picture (and each frame), which is lit in it: a unit sees it if it
+    answers.
     """
-    h, w, c = model.input_shape[1:]
-    images = np.zeros((1 + h + w, h, w, c), "float32")
-    for i in range(h):
-        images[1 + i, i] = 1
-    for j in range(w):
-        images[1 + h + j, :, j] = 1
+    sizes = model.input_shape[1:-1]
+    images = np.zeros((1 + sum(sizes), *model.input_shape[1:]), "float32")
+    at = np.cumsum([1, *sizes])
+    for axis, size in enumerate(sizes):
+        for i in range(size):
+            np.moveaxis(images[at[axis] + i], axis, 0)[i] = 1
     y = ops.convert_to_numpy(keras.Model(model.input, output)(images))
-    y = y.reshape(y.shape if y.ndim == 4 else (len(y), 1, 1, -1))
-    answers = np.abs(y - y[:1]).sum(-1)[1:] > 0
+    y = y.reshape(y.shape if y.ndim == images.ndim else (len(y), *[1] * len(sizes), -1))
+    answers = np.abs(y - y[:1]).sum(-1) > 0
 
     def ends(seen):
         return [(int(s.argmax()), len(s) - 1 - int(s[::-1].argmax())) if s.any() else None for s in seen.T]
 
-    return ends(answers[:h].any(2)), ends(answers[h:].any(1))
+    found = []
+    for axis, size in enumerate(sizes):
+        others = tuple(1 + a for a in range(len(sizes)) if a != axis)
+        found.append(ends(answers[at[axis] : at[axis] + size].any(others)))
+    return found
 
 
 def check_receptive_field(model, row, output, exact_border=True):
     field = row.receptive_field
-    for axis, measured in zip(field.axes, seen_rows_and_columns(model, output), strict=True):
+    for axis, measured in zip(field.axes, seen_along_each_axis(model, output), strict=True):
         assert len(measured) == axis.units
         cut_short = False
         for i, pixels in enumerate(measured):
@@ -204,15 +266,19 @@ def check_receptive_field(model, row, output, exact_border=True):
         ("lenet5", (28, 28, 1), {}),
         ("alexnet", (67, 99, 3), {}),
         ("vgg11", (64, 96, 3), {"width": 2, "units": 4}),
+        ("deepface", (74, 80, 3), {"width": 1, "units": 2}),
+        ("c3d", (16, 18, 21, 3), {"width": 1, "units": 2}),
     ],
 )
 def test_receptive_field_of_the_catalog(name, shape, config):
     model = kzoo.build(name, input_shape=shape, num_classes=3, preprocessing=AS_IS, **config)
     make_positive(model)
     table = kzoo.ledger(model)
+    exact = name in ("vgg11", "lenet5", "c3d")
+    parts = ("conv", "pool", "C1", "S2", "M2", "C3", "S4", "L4", "C5", "L5", "L6", "flatten")
     for layer in model.layers:
-        if any(s in layer.name for s in ("conv", "pool", "C1", "S2", "C3", "S4", "C5", "flatten")):
-            check_receptive_field(model, table[layer.name], layer.output, exact_border=name in ("vgg11", "lenet5"))
+        if any(part in layer.name for part in parts):
+            check_receptive_field(model, table[layer.name], layer.output, exact_border=exact)
 
 
 def test_receptive_field_is_where_the_gradient_is():

@@ -23,6 +23,17 @@ SIZES = {
     "squeezenet1_0": (107, 89),
     "squeezenet1_1": (107, 89),
     "alexnet": (131, 99),
+    "zfnet": (101, 87),
+    "nin": (32, 48),
+    "deepface": (80, 72),
+    "c3d": (16, 21, 26),
+}
+# What makes them narrow, for kzoo.build; write() below has the same sizes.
+OPTIONS = {
+    "zfnet": {"width": 12, "units": 16},
+    "nin": {"width": 12},
+    "deepface": {"width": 4, "units": 16},
+    "c3d": {"width": 4, "units": 16},
 }
 
 
@@ -63,8 +74,13 @@ def write():
         "squeezenet1_0": m.SqueezeNet("1_0", 7),
         "squeezenet1_1": m.SqueezeNet("1_1", 7),
         "alexnet": m.AlexNet((3, 2), 7),
+        "zfnet": m.ZFNet(12, (2, 2), 16, 7),
+        "nin": m.NetworkInNetwork(12, 7),
+        "deepface": m.DeepFace(4, (80, 72), 16, 7),
+        "c3d": m.C3D(4, (1, 1), 16, 7),
     }
     found = {"torch": torch.__version__}
+    kinds = (torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.BatchNorm2d, torch.nn.Linear, m.LocallyConnected)
     for ours, network in networks.items():
         network.eval()
         state = {k: v for k, v in network.state_dict().items() if v.is_floating_point()}
@@ -72,7 +88,7 @@ def write():
             array.copy_(torch.from_numpy(drawn(name, tuple(array.shape))))
         layers = {}
         for name, module in network.named_modules():
-            if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d | torch.nn.Linear):
+            if isinstance(module, kinds):
 
                 def keep(module, inputs, output, name=name, layers=layers):
                     layers[name] = summary(name, np.moveaxis(output.detach().numpy(), 1, -1))

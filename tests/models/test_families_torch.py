@@ -157,3 +157,18 @@ def test_squeezenet(version, size):
 def test_alexnet_towers(size, pool5):
     model = kzoo.build("alexnet", num_classes=7, input_shape=(*size, 3), preprocessing=AS_IS)
     print(check(model, torch_models.AlexNet(pool5, 7), lambda module: module, flat={"fc6": (256, *pool5)}))
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("zfnet", lambda: torch_models.ZFNet(96, (6, 6), 4096, 1000)),
+        ("nin", lambda: torch_models.NetworkInNetwork(192, 10)),
+        ("deepface", lambda: torch_models.DeepFace(16, (152, 152), 4096, 4030)),
+        ("c3d", lambda: torch_models.C3D(64, (4, 4), 4096, 101)),
+    ],
+)
+def test_published_sizes_have_as_many_parameters(name, network):
+    with torch.device("meta"):  # shapes only
+        theirs = network()
+    assert sum(p.numel() for p in theirs.parameters()) == kzoo.ledger(name).totals.params

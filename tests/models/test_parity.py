@@ -9,6 +9,7 @@ import pytest
 
 import kzoo
 from kzoo.catalog.rows import wrn
+from kzoo.layers import LocallyConnected2D
 from kzoo.weights.maps import rename
 
 AS_IS = kzoo.Preprocessing(scale=1.0, offset=0.0)
@@ -21,7 +22,13 @@ MAPS = {
     "squeezenet1_0": "torch_squeezenet1_0",
     "squeezenet1_1": "torch_squeezenet1_1",
 }
-FLAT = {"fc6": (256, 3, 2)}  # AlexNet's dense layer behind a Flatten, whose values torch orders by channel first
+# Dense layers behind a Flatten, whose values torch orders by channel first.
+FLAT = {
+    ("alexnet", "fc6"): (256, 3, 2),
+    ("zfnet", "fc6"): (32, 2, 2),
+    ("deepface", "F7"): (4, 3, 1),
+    ("c3d", "fc6"): (32, 1, 1),
+}
 
 
 def place(name, module):
@@ -41,10 +48,13 @@ def fill(model, name, arrays):
             values = [arrays[f"{module}.{n}"] for n in ("weight", "bias", "running_mean", "running_var")]
         else:
             kernel = arrays[f"{module}.weight"]
-            if layer.name in FLAT and kernel.ndim == 2:
-                kernel = np.moveaxis(kernel.reshape(-1, *FLAT[layer.name]), 1, 3).reshape(kernel.shape)
-            values = [kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T]
-            values += [arrays[f"{module}.bias"]] if f"{module}.bias" in arrays else []
+            bias = [arrays[f"{module}.bias"]] if f"{module}.bias" in arrays else []
+            if (name, layer.name) in FLAT:
+                kernel = np.moveaxis(kernel.reshape(-1, *FLAT[name, layer.name]), 1, 3).reshape(kernel.shape)
+            if isinstance(layer, LocallyConnected2D):
+                values = [np.moveaxis(kernel, (1, 2), (4, 3)).reshape(layer.kernel.shape), np.moveaxis(bias[0], 0, -1)]
+            else:
+                values = [np.moveaxis(kernel, (0, 1), (-1, -2)), *bias]
         layer.set_weights(values)
 
 
@@ -52,7 +62,7 @@ def fill(model, name, arrays):
 def test_equals_pytorch(name, tmp_path):
     expected, size = EXPECTED[name], parity.SIZES[name]
     arrays = {key: parity.drawn(key, shape) for key, shape in expected["arrays"].items()}
-    options = {"num_classes": 7, "input_shape": (*size, 3), "preprocessing": AS_IS}
+    options = {"num_classes": 7, "input_shape": (*size, 3), "preprocessing": AS_IS, **parity.OPTIONS.get(name, {})}
     if name in MAPS:  # as a published file is read
         np.savez(tmp_path / "a.npz", **arrays)
         row = kzoo.Weights("test", str(tmp_path / "a.npz"), names=MAPS[name], preprocessing=AS_IS)

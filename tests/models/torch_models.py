@@ -364,3 +364,119 @@ class AlexNet(nn.Module):
         x = F.relu(self.conv5(F.relu(self.conv4(F.relu(self.conv3(x))))))
         x = F.max_pool2d(x, 3, 2).flatten(1)
         return self.predictions(F.relu(self.fc7(F.relu(self.fc6(x)))))
+
+
+# --- ZFNet, network in network, DeepFace, C3D, with the names of our layers -----------------------------------
+
+
+class ZFNet(nn.Module):
+    """size: the height and width of pool5."""
+
+    def __init__(self, width, size, units, num_classes):
+        super().__init__()
+        a, b, c = (n * width // 96 for n in (96, 256, 384))
+        self.conv1 = nn.Conv2d(3, a, 7, 2, padding=1)
+        self.conv2 = nn.Conv2d(a, b, 5, 2)
+        self.conv3 = nn.Conv2d(b, c, 3, padding=1)
+        self.conv4 = nn.Conv2d(c, c, 3, padding=1)
+        self.conv5 = nn.Conv2d(c, b, 3, padding=1)
+        self.fc6, self.fc7 = nn.Linear(b * size[0] * size[1], units), nn.Linear(units, units)
+        self.predictions = nn.Linear(units, num_classes)
+
+    def forward(self, x):
+        def pool(x):
+            return F.max_pool2d(x, 3, 2, ceil_mode=True)
+
+        def norm(x):
+            return F.local_response_norm(x, 5, alpha=5e-4, beta=0.75, k=2.0)
+
+        x = norm(pool(F.relu(self.conv1(x))))
+        x = norm(pool(F.relu(self.conv2(x))))
+        x = F.relu(self.conv5(F.relu(self.conv4(F.relu(self.conv3(x))))))
+        return self.predictions(F.relu(self.fc7(F.relu(self.fc6(pool(x).flatten(1))))))
+
+
+class NetworkInNetwork(nn.Module):
+    def __init__(self, width, num_classes):
+        super().__init__()
+        self.order = []
+        channels = 3
+        for name, filters, size in (
+            ("conv1", width, 5),
+            ("cccp1", width * 160 // 192, 1),
+            ("cccp2", width * 96 // 192, 1),
+            ("conv2", width, 5),
+            ("cccp3", width, 1),
+            ("cccp4", width, 1),
+            ("conv3", width, 3),
+            ("cccp5", width, 1),
+            ("predictions", num_classes, 1),
+        ):
+            self.add_module(name, nn.Conv2d(channels, filters, size, padding=size // 2))
+            self.order.append(name)
+            channels = filters
+
+    def forward(self, x):
+        for name in self.order:
+            x = F.relu(getattr(self, name)(x))
+            if name == "cccp2":
+                x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+            if name == "cccp4":
+                x = F.avg_pool2d(x, 3, 2, ceil_mode=True)
+        return x.mean((2, 3))
+
+
+class LocallyConnected(nn.Module):
+    """size: the height and width of the input; weight (positions, filters, channels, height, width)."""
+
+    def __init__(self, channels, filters, kernel, stride, size):
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+        self.size = tuple((n - kernel) // stride + 1 for n in size)
+        self.weight = nn.Parameter(torch.zeros(self.size[0] * self.size[1], filters, channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(filters, *self.size))
+
+    def forward(self, x):
+        patches = F.unfold(x, self.kernel, stride=self.stride)  # (B, channels * kernel^2, positions)
+        y = torch.einsum("bkp,pfk->bfp", patches, self.weight.flatten(2))
+        return y.unflatten(2, self.size) + self.bias
+
+
+class DeepFace(nn.Module):
+    def __init__(self, width, size, units, num_classes):
+        super().__init__()
+        self.C1, self.C3 = nn.Conv2d(3, 2 * width, 11), nn.Conv2d(2 * width, width, 9)
+        size = [-(-(n - 10 - 3) // 2) + 1 - 8 for n in size]
+        self.L4 = LocallyConnected(width, width, 9, 1, size)
+        self.L5 = LocallyConnected(width, width, 7, 2, self.L4.size)
+        self.L6 = LocallyConnected(width, width, 5, 1, self.L5.size)
+        self.F7 = nn.Linear(width * self.L6.size[0] * self.L6.size[1], units)
+        self.predictions = nn.Linear(units, num_classes)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.C1(x)), 3, 2, ceil_mode=True)
+        for layer in (self.C3, self.L4, self.L5, self.L6):
+            x = F.relu(layer(x))
+        return self.predictions(F.relu(self.F7(x.flatten(1))))
+
+
+class C3D(nn.Module):
+    """size: the height and width of pool5, of one frame."""
+
+    def __init__(self, width, size, units, num_classes):
+        super().__init__()
+        channels, self.stages = 3, []
+        for stage, (names, filters) in enumerate((("a", 1), ("a", 2), ("ab", 4), ("ab", 8), ("ab", 8)), 1):
+            self.stages.append([f"conv{stage}{letter}" for letter in names])
+            for name in self.stages[-1]:
+                self.add_module(name, nn.Conv3d(channels, filters * width, 3, padding=1))
+                channels = filters * width
+        self.fc6, self.fc7 = nn.Linear(channels * size[0] * size[1], units), nn.Linear(units, units)
+        self.predictions = nn.Linear(units, num_classes)
+
+    def forward(self, x):
+        for i, names in enumerate(self.stages):
+            for name in names:
+                x = F.relu(getattr(self, name)(x))
+            x = F.max_pool3d(x, 2 if i else (1, 2, 2), ceil_mode=True)
+        return self.predictions(F.relu(self.fc7(F.relu(self.fc6(x.flatten(1))))))

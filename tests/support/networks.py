@@ -10,6 +10,10 @@ import kzoo
 # What a network is at its published size, the ledger counts.
 SMALL = {
     "alexnet": (67, {}),
+    "zfnet": (64, {"width": 12, "units": 16}),
+    "nin": (32, {"width": 24}),
+    "deepface": (72, {"width": 4, "units": 16}),
+    "c3d": (16, {"width": 4, "units": 16}),
     "vgg": (32, {"width": 8, "units": 16}),
     "resnet": (40, {"width": 8}),
     "resnet_v2": (40, {"width": 8}),
@@ -33,11 +37,13 @@ def small(name):
     """Keywords for kzoo.build that make a row small: input_shape and options."""
     published = kzoo.spec(name).input_shape
     side, options = SMALL.get(architecture(name), (min(64, published[0]), {}))
-    return {"input_shape": (side, side, published[2]), **options}
+    return {"input_shape": (*published[:-3], side, side, published[-1]), **options}
 
 
 # MobileNet's 27 separable layers let little through: with variances of about 1 two pictures would get the same logits.
 VARIANCE = {"mobilenet_v1": 0.05}
+# Their kernels start from a deviation of 0.01, for the published widths. In narrow layers no signal would be left.
+FAINT = {"zfnet", "deepface", "c3d"}
 
 
 def randomise(model, seed=0):
@@ -50,6 +56,9 @@ def randomise(model, seed=0):
             v.assign(rng.uniform(0.5, 1.5, v.shape) * VARIANCE.get(model.name, 1.0))
         elif v.name in ("beta", "bias", "moving_mean"):
             v.assign(rng.normal(0, 0.1, v.shape))
+        elif v.name == "kernel" and model.name in FAINT:
+            fan_in = v.shape[1] if len(v.shape) == 3 else np.prod(v.shape[:-1])  # 3: locally connected
+            v.assign(rng.normal(0, (2 / fan_in) ** 0.5, v.shape))
     return model
 
 
