@@ -166,6 +166,13 @@ def check_data(
     for part, name in place.values():
         found.counts[part][name] += 1
     found.warnings = list(_warnings(found))
+    near = sum(not d["exact"] for d in found.duplicates)
+    if near and found.drawn and not isinstance(source, DataSet):
+        count = _n(near, "group")
+        found.warnings.append(
+            f"{count} of near duplicates, kept in one part here and by kzoo finetune; kzoo train keeps only identical "
+            "images together."
+        )
     return found
 
 

@@ -3,14 +3,15 @@
 `test` is used for the final measurement only. It is the source's test part; without one, its validation part; from an
 undivided folder, photos drawn by kzoo. `val` decides how deep to train and which epoch is kept. It is the source's
 validation part if there is a test part, too; otherwise a fifth of the training photos. The result of checking the
-photos is cached, so that a second run decodes none.
+photos is cached, so that a second run decodes none. `kzoo.scout` takes its photos from here as well, so that it never
+sees the test part of a fine-tuning with the same seed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from kzoo.data.divide import divide
 from kzoo.data.passport import Passport, check_data
 from kzoo.data.scan import scan_images
 from kzoo.errors import DataError
-from kzoo.files import write_atomically
+from kzoo.files import escaped, write_atomically
 from kzoo.finetuning.features import cache_dir, hashes_of
 from kzoo.finetuning.options import FinetuneOptions
 from kzoo.hardware import load_keras
@@ -38,6 +39,9 @@ class Parts:
 
     Attributes:
         splits: "train", and "val" and "test" where there are such.
+        pool: all photos that may train, in the source's order: "train" and what kzoo draws or leaves out of it ("val",
+            and with `shots` those that were not chosen).
+        pool_groups: a number for each photo of the pool (N,), the same for duplicates.
         val_given: whether the validation part is the user's own.
         test_from: whose the held-out part is: "your test", "your val", or "drawn by kzoo".
         groups: a number for each training photo (N,), the same for duplicates.
@@ -48,6 +52,8 @@ class Parts:
     """
 
     splits: dict[str, Split]
+    pool: Split
+    pool_groups: np.ndarray
     val_given: bool
     test_from: str
     groups: np.ndarray
@@ -74,6 +80,7 @@ def make_parts(
     needs_network: Callable[[Iterable[bytes | None]], bool],
     quiet: bool,
     timed: Callable[[str], AbstractContextManager],
+    recorded: Sequence[Mapping[str, str]] | None = None,
 ) -> Parts:
     """Hash all photos, check them unless the result of an earlier check is cached, and make the parts.
 
@@ -84,7 +91,10 @@ def make_parts(
             while the photos are checked.
         quiet: no progress.
         timed: a context manager for the seconds of "hashing" and "passport".
+        recorded: the rows of splits.csv (`kzoo.runs.Run.division`) of a run that is resumed: what kzoo drew there is
+            taken from them, so that it keeps its parts where the rules have changed since. None draws.
     """
+    known_parts = None if recorded is None else {row["id"]: row["split"] for row in recorded}
     with timed("hashing"):
         hashes, gone = {}, []
         for split in data.splits.values():
@@ -96,9 +106,13 @@ def make_parts(
         known = _read_memo(memo)
         seen = RememberedGroups(known["groups"]) if known else _scan(data, needs_network(hashes.values()), quiet)
         divided = DataSet(data.name, data.classes, dict(data.splits), data.skipped + gone, scan=None if known else seen)
-        if "test" in data.drawn:
+        # A DataSet that was loaded with parts drawn for it has them: they are taken as they are.
+        if "test" in data.drawn and data.splits.keys() == {"train"}:
             undivided = DataSet(data.name, data.classes, {"all": data.splits["train"]}, scan=seen)
-            divided.splits = divide(undivided, 0.0, TEST_FRACTION, options.seed).splits
+            if known_parts is None:
+                divided.splits = divide(undivided, 0.0, TEST_FRACTION, options.seed).splits
+            else:
+                divided.splits = _as_recorded(data.splits["train"], known_parts, "test", otherwise="train")
             divided.drawn = ("train", "test")
         if known is None:
             passport = check_data(divided, seed=options.seed)
@@ -106,13 +120,15 @@ def make_parts(
         else:
             passport = Passport(**known["passport"])
     user, drawn = divided.splits, bool(divided.drawn)
-    splits, val_given, groups = _choose_parts(data, user, seen, options)
+    splits, val_given = _choose_parts(data, user, seen, options, known_parts)
     test_from = "drawn by kzoo" if drawn else "your test" if "test" in user else "your val"
     return Parts(
         splits=splits,
+        pool=user["train"],
+        pool_groups=_numbered(seen, user["train"]),
         val_given=val_given,
         test_from=test_from,
-        groups=groups,
+        groups=_numbered(seen, splits["train"]),
         hashes=hashes,
         passport=passport,
         skipped=divided.skipped,
@@ -120,25 +136,41 @@ def make_parts(
     )
 
 
-def _choose_parts(data, user, seen, options):
-    """({"train", "val", "test": Split}, whether val is the user's, groups of the training photos)."""
+def _choose_parts(data, user, seen, options, recorded):
+    """({"train", "val", "test": Split}, whether val is the user's)."""
     train, test = user["train"], user.get("test")
     val = user.get("val") if test is not None else None
     test = user.get("val") if test is None else test
-    val_given = val is not None
-    if options.shots:
+    val_given = val is not None and not options.shots
+    if recorded is not None:
+        found = _as_recorded(train, recorded, "train", "val")
+        train, val = found["train"], val if val_given else found["val"]
+    elif options.shots:
         check_shots(train, options.shots, data.classes)
-        train, val, val_given = _draw(train, options.shots, options.seed), None, False
+        train, val = _draw(train, options.shots, options.seed), None
     counts = np.bincount(train.labels, minlength=len(data.classes))
-    if val is None and not options.shots and counts.min() >= MIN_PER_CLASS:
+    if recorded is None and val is None and not options.shots and counts.min() >= MIN_PER_CLASS:
         whole = DataSet(data.name, data.classes, {"train": train}, scan=seen)
         rest = divide(whole, VAL_FRACTION, 0.0, options.seed).splits
         train, val = rest["train"], rest.get("val")
-    # Number groups by their first member: a scan and the cached result of one number them differently, and folds are
-    # drawn by these numbers.
-    _, first, member = np.unique(seen.groups_of(train.ids), return_index=True, return_inverse=True)
     found = {"train": train, "val": val, "test": test}
-    return {k: v for k, v in found.items() if v is not None and len(v)}, val_given, first[member]
+    return {k: v for k, v in found.items() if v is not None and len(v)}, val_given
+
+
+def _as_recorded(split, recorded, *parts, otherwise=None):
+    """{part: Split}: a split's photos by the part that a run's splits.csv, {id: part}, has them in."""
+    names = [recorded.get(escaped(i)) for i in split.ids]
+    names = [n if n in parts else otherwise for n in names]
+    return {p: split.take(np.flatnonzero([n == p for n in names])) for p in (otherwise, *parts) if p is not None}
+
+
+def _numbered(seen, split):
+    """A number for each photo, the same for duplicates: the position of their first.
+
+    A scan and the cached result of one number them differently, and folds are drawn by these numbers.
+    """
+    _, first, member = np.unique(seen.groups_of(split.ids), return_index=True, return_inverse=True)
+    return first[member]
 
 
 def check_shots(train: Split, shots: int, classes: Sequence[str]) -> None:

@@ -61,6 +61,52 @@ def test_a_second_run_decodes_nothing_and_gives_the_same(tmp_path, monkeypatch):
     assert module._read_memo(memo) is None, "a changed file is not believed"
 
 
+def drawn_parts(folder, seed=3):
+    return {name: split.ids for name, split in parts_of(folder, seed=seed).splits.items()}
+
+
+def test_a_resumed_run_keeps_the_parts_of_its_splits_csv(tmp_path):
+    """Other parts than today's rules would draw, with photos that are in no part, as --shots leaves them."""
+    folder = photos(tmp_path / "photos", ("", 20))
+    data = load_data(folder, val_fraction=0.0, test_fraction=0.0)
+    ids = data.splits["train"].ids
+    recorded = [{"split": ("train", "val", "test", "train")[i % 4], "id": id} for i, id in enumerate(ids[:-3])]
+    rest = dict(needs_network=lambda hashes: False, quiet=True, timed=lambda name: nullcontext())
+    found = make_parts(data, options=FinetuneOptions(seed=3), recorded=recorded, **rest)
+    for part, split in found.splits.items():
+        assert split.ids == [row["id"] for row in recorded if row["split"] == part]
+    assert {*found.splits} == {"train", "val", "test"} and drawn_parts(folder)["test"] != found.splits["test"].ids
+    assert (
+        found.test_from == "drawn by kzoo" and not found.val_given and len(found.groups) == len(found.splits["train"])
+    )
+    # A division of one's own stays; only what kzoo drew of the training photos is taken from the record.
+    folder = photos(tmp_path / "divided", ("train", 20), ("val", 4))
+    data = load_data(folder, val_fraction=0.0, test_fraction=0.0)
+    own = {name: split.ids for name, split in data.splits.items()}
+    recorded = [{"split": "val" if i < 2 else "train", "id": id} for i, id in enumerate(own["train"])]
+    recorded += [{"split": "test", "id": id} for id in own["val"]]
+    found = make_parts(data, options=FinetuneOptions(), recorded=recorded, **rest)
+    assert {name: split.ids for name, split in found.splits.items()} == {
+        "train": own["train"][2:],
+        "val": own["train"][:2],
+        "test": own["val"],
+    }
+
+
+def test_a_data_set_that_was_loaded_with_parts_keeps_them(tmp_path):
+    """It has a test part that kzoo drew; another one must not be drawn from its training part in its place."""
+    data = load_data(photos(tmp_path / "photos", ("", 20)), seed=1)
+    found = make_parts(
+        data,
+        options=FinetuneOptions(seed=2),
+        needs_network=lambda hashes: False,
+        quiet=True,
+        timed=lambda name: nullcontext(),
+    )
+    assert {name: split.ids for name, split in found.splits.items()} == {n: s.ids for n, s in data.splits.items()}
+    assert {*found.splits} == {"train", "val", "test"}
+
+
 def test_cached_groups_number_what_has_no_duplicate_apart():
     groups = RememberedGroups([["a", "b"], ["c", "d"]]).groups_of(["a", "x", "b", "y", "d"])
     assert groups[0] == groups[2] and len(set(groups.tolist())) == 4
