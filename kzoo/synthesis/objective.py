@@ -210,6 +210,9 @@ class StyleObjective:
     """The objective for one content picture and its styles, at one size. Call it: x -> (loss, parts, gradient).
 
     Its attributes `alpha` and `beta` are the weights that came of the arguments, {layer: number}, in the paper's terms.
+    `relative_weight` is the ratio of the style's weight to the content's in the terms of the balance "relative", where
+    it is style_weight / content_weight: the ratio of the two terms for zero features. It tells what published weights
+    mean for other features. None where either term is 0.
 
     Args:
         compiled: a CompiledNetwork.
@@ -267,15 +270,20 @@ class StyleObjective:
         w = dict(zip(network.style, layer_weights or [1 / len(network.style)] * len(network.style), strict=True))
         self.alpha = dict.fromkeys(network.content, content_weight / len(network.content))
         self.beta = dict.fromkeys(network.style, style_weight)
+        # The terms for zero features.
+        style_zero = {n: float(losses.style_loss(0 * a, a)) for n, a in self.target.items()}
+        content_zero = {n: float(np.sum(a**2)) / 2 for n, a in self.content.items()}
         if balance != "paper":
-            zero = {n: float(losses.style_loss(0 * a, a)) for n, a in self.target.items()}
-            self.beta = {n: b / max(zero[n], 1e-30) for n, b in self.beta.items()}
-            self.alpha = {n: a / max(float(np.sum(self.content[n] ** 2)) / 2, 1e-30) for n, a in self.alpha.items()}
+            self.beta = {n: b / max(style_zero[n], 1e-30) for n, b in self.beta.items()}
+            self.alpha = {n: a / max(content_zero[n], 1e-30) for n, a in self.alpha.items()}
         if balance == "gradient":
             norms = {n: self.gradient_norm(n, content) for n in network.style}
             mean = np.mean([norm for n, norm in norms.items() if w[n]])
             self.beta = {n: b * mean / max(norms[n], 1e-30) for n, b in self.beta.items()}
         self.beta = {n: w[n] * b for n, b in self.beta.items()}
+        of_style = sum(b * style_zero[n] for n, b in self.beta.items())
+        of_content = sum(a * content_zero[n] for n, a in self.alpha.items())
+        self.relative_weight = of_style / of_content if of_style > 0 and of_content > 0 else None
 
     def _guides(self, guide, shape):
         """{style layer: (1, h, w, R)}: a guide, averaged over the pixels of each position; None without one."""

@@ -84,6 +84,37 @@ def to_uint8(picture: np.ndarray) -> np.ndarray:
     return np.clip(np.round(picture), 0, 255).astype("uint8")
 
 
+def mean_change(picture: np.ndarray, other: np.ndarray) -> float:
+    """The mean absolute difference of two pictures (H, W, C), in grey levels.
+
+    Example:
+        >>> mean_change(np.zeros((2, 2, 3)), np.array([[[6, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 6]]]))
+        1.0
+    """
+    return float(np.abs(np.asarray(picture, "float64") - other).mean())
+
+
+def detail(picture: np.ndarray) -> float:
+    """The energy of the finest detail of a picture: the mean square of the Laplacian of its grey values.
+
+    The Laplacian at a pixel is the sum of its four neighbours minus four times the pixel; the outermost pixels have
+    none. A blur lowers it first.
+
+    Args:
+        picture: (H, W, C), at least 3 x 3 pixels, in grey levels; the grey value is the mean of the channels.
+
+    Returns:
+        Grey levels squared.
+
+    Example:
+        >>> detail(np.arange(5.0)[None, :, None] * np.ones((5, 1, 3)))  # a ramp has no curvature
+        0.0
+    """
+    x = np.asarray(picture, "float64").mean(-1)
+    laplacian = x[:-2, 1:-1] + x[2:, 1:-1] + x[1:-1, :-2] + x[1:-1, 2:] - 4 * x[1:-1, 1:-1]
+    return float(np.square(laplacian).mean())
+
+
 def write_picture(path: str | os.PathLike, picture: np.ndarray, record: dict) -> None:
     """Write a picture (H, W, 3) uint8 as a PNG that carries a record as JSON text."""
     info = PngImagePlugin.PngInfo()

@@ -1,6 +1,7 @@
 """From pictures to the picture: the same bits for a seed, resumed, within a budget; bad input is refused."""
 
 import os
+import re
 from contextlib import contextmanager
 from itertools import pairwise
 from types import SimpleNamespace
@@ -338,3 +339,50 @@ def test_keywords_take_precedence_over_settings_even_where_they_are_the_default(
     )
     assert kept.record["settings"]["average"] and not changed.record["settings"]["average"]
     assert kept.record["settings"]["size"] == changed.record["settings"]["size"] == SMALL["size"]
+
+
+def said_by(capsys, **options):
+    capsys.readouterr()
+    result = kzoo.stylize(CONTENT, STYLE, **{**SMALL, "networks": NETWORKS, **options})
+    return result, capsys.readouterr().err
+
+
+def test_published_weights_that_mean_nothing_are_said_with_some_that_do(capsys):
+    """Those of the message weigh style and content as the default does, at the size of the result."""
+    result, err = said_by(capsys, balance="paper", style_weight=1e-9, coarsest=0)  # begins with the content itself
+    found = re.search(r"weighs the style (\S+) times the content.*--style-weight (\S+) is as much", err)
+    assert float(found[1]) < 10 and "hardly differs from the content" in err
+    content = np.clip(pictures.resized(CONTENT, (62, 64)), 0, 255)
+    np.testing.assert_allclose(result.record["change"], np.abs(result.picture - content).mean(), rtol=1e-6)
+    wanted = Settings.of({**SMALL, "balance": "paper", "style_weight": float(found[2])})
+    made = transfer.StyleTransfer(CONTENT, [STYLE], wanted, quiet=True, networks=NETWORKS)
+    np.testing.assert_allclose(made.objective(64).relative_weight, 100, rtol=0.15)
+    for options in ({"balance": "paper", "style_weight": float(found[2])}, {}):
+        assert "weighs" not in said_by(capsys, evaluations=2, **options)[1]
+    assert not said_by(capsys, balance="paper", style_weight=1e-9, evaluations=2, quiet=True)[1]
+
+
+def test_what_a_picture_may_silently_be_is_said(capsys):
+    made = transfer.StyleTransfer(CONTENT, [STYLE, OTHER], Settings.of(SMALL), quiet=True, networks=NETWORKS)
+    sharp = np.clip(pictures.resized(CONTENT, (62, 64)), 0, 255)
+    styles = [np.clip(pictures.resized(s, pictures.fitted(s.shape, 64)), 0, 255) for s in (STYLE, OTHER)]
+    least = min(map(pictures.detail, [sharp, *styles]))
+    found = made.measure(sharp.round().astype("uint8"))
+    assert found["change"] < 0.5
+    np.testing.assert_allclose(found["detail"], pictures.detail(sharp.round()) / least, rtol=1e-9)
+    flat = np.full((62, 64, 3), 99, "uint8")
+    assert made.measure(flat)["detail"] == 0
+    made.styles = [flat]
+    assert made.measure(flat)["detail"] is None, "nothing to be blurred"
+    made.done = [9, 4]
+    for change, detail, words in (
+        (4.9, 1.0, "hardly differs from the content, by 4.9 grey levels"),
+        (20.0, 0.3, "blurred: it has 30% of the fine detail"),
+        (20.0, 0.6, ""),
+        (20.0, None, ""),
+    ):
+        made.record.update(change=change, detail=detail)
+        made.tell_measures()
+        err = capsys.readouterr().err
+        assert words in err and bool(err) == bool(words)
+        assert ("more --evaluations" in err and ("4 evaluations" in err or change < 5)) == bool(words)

@@ -87,6 +87,23 @@ def test_relative_balance(net):
     np.testing.assert_allclose(parts["style"], 10 * np.mean(list(objective.distances(CONTENT).values())), rtol=1e-4)
 
 
+def test_the_relative_weight_of_published_weights_is_the_ratio_of_the_terms_for_zero_features(net):
+    compiled = CompiledNetwork(net)
+    published = {"content_weight": 2.0, "style_weight": 30.0, "balance": "paper"}
+    objective = StyleObjective(compiled, CONTENT, [STYLE], **published)
+    grams = compiled.grams(STYLE)[0]
+    style = content = 0.0
+    for n, g in grams.items():
+        positions = np.prod(compiled.shapes(*STYLE.shape[1:3])[n][1:3])
+        style += 30 / len(grams) * np.square(g / positions).sum() / (4 * g.shape[-1] ** 2)
+    for f in objective.content.values():
+        content += 2 / len(objective.content) * np.square(f).sum() / 2
+    np.testing.assert_allclose(objective.relative_weight, style / content, rtol=1e-4)
+    relative = StyleObjective(compiled, CONTENT, [STYLE], content_weight=2.0, style_weight=30.0)
+    np.testing.assert_allclose(relative.relative_weight, 15, rtol=1e-5)
+    assert StyleObjective(compiled, CONTENT, [STYLE], content_weight=0.0).relative_weight is None
+
+
 def test_gradient_balance_pulls_equally(net):
     objective = StyleObjective(CompiledNetwork(net), CONTENT, [STYLE], balance="gradient")
     norms = [objective.gradient_norm(n, CONTENT) for n in net.style]

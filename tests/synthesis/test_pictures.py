@@ -49,6 +49,20 @@ def test_resized_keeps_a_flat_picture_and_its_range_is_not_clipped():
     np.testing.assert_array_equal(pictures.to_uint8(np.array([-3.0, 0.4, 0.6, 254.6, 300.0])), [0, 0, 1, 255, 255])
 
 
+def test_the_two_measures_by_hand():
+    spot = np.zeros((5, 5, 3))
+    spot[2, 2] = 9, 0, 0  # grey 3: the Laplacian is -12 there, 3 at its four neighbours, 0 at the corners
+    assert pictures.detail(spot) == (144 + 4 * 9) / 9
+    assert pictures.detail(spot + 100) == pictures.detail(spot) == pictures.detail(-spot)
+    rows, columns = np.mgrid[:6, :7]
+    board = (rows + columns) % 2 * 10.0  # neighbours differ by 10: 4 * 10 everywhere
+    assert pictures.detail(np.repeat(board[..., None], 3, -1)) == 1600
+    bowl = np.repeat((rows**2.0)[..., None], 3, -1)  # the second difference of r^2 is 2
+    assert pictures.detail(bowl) == 4
+    assert pictures.mean_change(spot, np.zeros((5, 5, 3))) == pictures.mean_change(-spot, 0 * spot) == 9 / 75
+    assert pictures.mean_change(np.full((2, 3, 3), 250, "uint8"), np.full((2, 3, 3), 255.0)) == 5
+
+
 def test_frames_are_in_the_order_of_their_numbers(tmp_path):
     for name in ("f10.png", "f2.png", "f1.png", ".hidden.png", "Thumbs.db"):
         Image.fromarray(CONTENT).save(tmp_path / name, "PNG")
