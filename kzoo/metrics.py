@@ -6,12 +6,19 @@ A row of logits that holds NaN is never a hit: it counts against the network in 
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution, for intervals of 95 %
 TEMPERATURES = (0.05, 20.0)  # the bounds of the search for a temperature
+MIN_TEMPERATURE_IMAGES = 10  # below which no temperature is used
+# Misclassified images below which none is used: the likelihood of a temperature hangs on them. 60 times each, 49 images
+# of two classes were drawn from logits whose true temperature is 1, with 2 to 3 mistakes on average. The rule of one
+# standard error alone raised the log loss of new images by 0.01 on average, with at least five mistakes by 0.0005 at
+# most; where the true temperature is 3, it kept 76 and 51 % of what is to be gained (83 and 91 % accuracy).
+MIN_TEMPERATURE_MISTAKES = 5
 
 
 def softmax(logits: ArrayLike) -> np.ndarray:
@@ -118,10 +125,14 @@ def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike, temperature: f
     Returns:
         The mean over N, in nats.
     """
+    return float(np.mean(_log_losses(np.asarray(logits, "float64") / temperature, labels)))
+
+
+def _log_losses(logits, labels):
+    """-log softmax(logits)[label] of each row, (N,)."""
     from scipy.special import log_softmax
 
-    z = log_softmax(np.asarray(logits, "float64") / temperature, axis=-1)
-    return float(-np.mean(z[np.arange(len(z)), labels]))
+    return -log_softmax(np.asarray(logits, "float64"), axis=-1)[np.arange(len(logits)), labels]
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
@@ -175,6 +186,81 @@ def cross_fitted(logits: ArrayLike, labels: ArrayLike, folds: int = 5, seed: int
     for f in range(folds):
         scaled[fold == f] /= fit_temperature(logits[fold != f], labels[fold != f])
     return scaled
+
+
+@dataclass(frozen=True)
+class TemperatureChoice:
+    """Whether a temperature is used, and why: what `choose_temperature` found.
+
+    Attributes:
+        temperature: to divide logits by: the fitted one, or 1.
+        fitted: the temperature that was fitted on all images.
+        images: their number.
+        mistakes: how many of them are misclassified.
+        gain: by how much temperatures fitted on other folds lower the mean log loss, in nats; None if not tested.
+        error: the standard error of the gain.
+        reason: a sentence.
+    """
+
+    temperature: float
+    fitted: float
+    images: int
+    mistakes: int
+    gain: float | None
+    error: float | None
+    reason: str
+
+    def to_dict(self) -> dict:
+        """Return the fields as a dict that JSON takes."""
+        return asdict(self)
+
+
+def choose_temperature(logits: ArrayLike, labels: ArrayLike, *, folds: int = 5, seed: int = 0) -> TemperatureChoice:
+    """Fit a temperature and use it only if it demonstrably helps on images that it was not fitted on.
+
+    It is used if temperatures fitted by cross-fitting lower the mean log loss by more than one standard error of the
+    differences image by image, and if at least MIN_TEMPERATURE_IMAGES images were given, of which at least
+    MIN_TEMPERATURE_MISTAKES are misclassified. Otherwise the temperature is 1. On a few dozen images a fitted
+    temperature does harm more often than not.
+
+    Args:
+        logits: (N, C), of images that the network was not trained on.
+        labels: int (N,).
+        folds: of the cross-fitting.
+        seed: of the folds.
+
+    Returns:
+        A TemperatureChoice.
+
+    Example:
+        >>> choose_temperature(np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([0, 1])).reason
+        'Temperature 1, no scaling: 2 validation images; fewer than 10 can\'t show that it helps.'
+
+    Reference:
+        Guo et al. 2017, arXiv:1706.04599, section 4.2. Departure: the test of whether it helps.
+    """
+    logits, labels = np.asarray(logits, "float64"), np.asarray(labels)
+    n, fitted = len(labels), fit_temperature(logits, labels)
+    mistakes = int((~top_k_hits(logits, labels)).sum()) if n else 0
+    gain = error = None
+    least, wrong = MIN_TEMPERATURE_IMAGES, MIN_TEMPERATURE_MISTAKES
+    if n < least:
+        why = f"{n} validation images; fewer than {least} can't show that it helps"
+    elif mistakes < wrong:
+        why = f"{mistakes} of {n:,} validation images are misclassified; fewer than {wrong} can't show that it helps"
+    else:
+        scaled = cross_fitted(logits, labels, folds=folds, seed=seed)
+        saved = _log_losses(logits, labels) - _log_losses(scaled, labels)
+        gain, error = float(saved.mean()), float(saved.std(ddof=1) / math.sqrt(n))
+        measured = f"({gain:+.4f}, standard error {error:.4f})"
+        why = f"a fitted one ({fitted:.3g}) does not clearly lower the log loss of {n:,} validation images out of fold"
+        if gain > error:
+            reason = (
+                f"Temperature {fitted:.3g}: it lowers the log loss of {n:,} validation images out of fold {measured}."
+            )
+            return TemperatureChoice(fitted, fitted, n, mistakes, gain, error, reason)
+        why = f"{why} {measured}"
+    return TemperatureChoice(1.0, fitted, n, mistakes, gain, error, f"Temperature 1, no scaling: {why}.")
 
 
 def wilson(right: int, n: int, z: float = Z95) -> tuple[float, float]:

@@ -7,7 +7,9 @@ from scipy.stats import binomtest
 from support.calibrated import drawn
 
 from kzoo.metrics import (
+    MIN_TEMPERATURE_MISTAKES,
     calibration_error,
+    choose_temperature,
     class_intervals,
     class_scores,
     cross_fitted,
@@ -114,6 +116,49 @@ def test_a_temperature_that_can_not_be_fitted_is_one():
     assert fit_temperature(z, np.array([0, 1])) == 1.0  # all right: it would go to 0
     assert fit_temperature(np.zeros((0, 2)), np.zeros(0, int)) == 1.0
     assert np.isfinite(fit_temperature(z * 1e4, np.array([1, 0])))
+
+
+def test_a_temperature_is_used_where_it_helps_out_of_fold():
+    for true, n in ((3.0, 300), (0.4, 2000)):
+        z, y = drawn(n, 5, true)
+        found = choose_temperature(z, y, seed=1)
+        assert found.temperature == found.fitted == fit_temperature(z, y) and found.images == n
+        # The rule, in other words: the mean of -log p before minus after, and its standard error.
+        p, q = (special.softmax(x, -1)[np.arange(n), y] for x in (z, cross_fitted(z, y, seed=1)))
+        saved = np.log(q / p)
+        np.testing.assert_allclose((found.gain, found.error), (saved.mean(), saved.std(ddof=1) / n**0.5), rtol=1e-9)
+        assert found.gain > found.error and found.mistakes == (z.argmax(1) != y).sum()
+        assert found.reason.startswith(f"Temperature {found.fitted:.3g}: it lowers the log loss of {n:,} validation")
+        fresh, labels = drawn(5000, 5, true, seed=9)
+        after = negative_log_likelihood(fresh, labels, found.temperature)
+        assert after < negative_log_likelihood(fresh, labels)
+
+
+def test_a_temperature_is_not_used_where_it_does_not_help():
+    kept = 0
+    for seed in range(20):  # calibrated as they are
+        z, y = drawn(150, 3, 1.0, seed)
+        found = choose_temperature(z, y)
+        kept += found.temperature != 1
+        assert (found.temperature == 1) == (found.gain <= found.error) == found.reason.startswith("Temperature 1, no")
+        assert found.fitted == fit_temperature(z, y)
+    assert kept <= 4, "as often as a normal variable exceeds one standard deviation, at most"
+    assert "does not clearly lower the log loss of 150 validation images out of fold" in found.reason or kept
+
+
+def test_few_images_or_mistakes_fit_no_temperature():
+    found = choose_temperature(*drawn(9, 3, 3.0))
+    assert found.temperature == 1 != found.fitted and found.gain is None and "9 validation images" in found.reason
+    # 49 images of which one is narrowly wrong: the fit becomes as sure as that one allows.
+    z, y = np.array([[4.0, 0.0]] * 48 + [[1.0, 1.1]]), np.zeros(49, int)
+    found = choose_temperature(z, y)
+    assert found.fitted < 0.5 and found.temperature == 1 and found.mistakes == 1
+    assert "1 of 49 validation images are misclassified; fewer than 5" in found.reason
+    z[:MIN_TEMPERATURE_MISTAKES] = [0.0, 8.0]  # surely wrong
+    found = choose_temperature(z, y)
+    assert found.temperature == found.fitted > 2 and found.mistakes == MIN_TEMPERATURE_MISTAKES + 1
+    nothing = choose_temperature(np.zeros((0, 3)), np.zeros(0, int))
+    assert (nothing.temperature, nothing.images, nothing.mistakes) == (1.0, 0, 0)
 
 
 def test_cross_fitting_uses_no_fold_on_itself():

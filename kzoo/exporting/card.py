@@ -70,6 +70,7 @@ def initial_card(
     precision: str,
     *,
     temperature: float,
+    temperature_reason: str = "",
     conformal: Mapping[str, Any] | None,
     written: Mapping[str, dict],
 ) -> dict[str, Any]:
@@ -80,6 +81,7 @@ def initial_card(
         options: of the export.
         precision: of the SavedModel.
         temperature: of the logits.
+        temperature_reason: why that one, in a sentence; empty if that is not known.
         conformal: facts from `kzoo.exporting.write.conformal_threshold`, or None.
         written: facts about each variant of a format, by name.
     """
@@ -98,6 +100,7 @@ def initial_card(
         "precision": precision,
         "top": options.top,
         "temperature": temperature,
+        "temperature_reason": temperature_reason,
         "conformal": conformal,
         "formats": {k: {**v, "about": DESCRIPTIONS[k]} for k, v in written.items()},
         "training": source.facts,
@@ -144,7 +147,7 @@ def markdown(card: Mapping[str, Any]) -> str:
     recipe = training.get("recipe") or {}
     colour = "grey" if channels == 1 else prep["channel_order"].upper()
     measured, conformal = card.get("measured"), card["conformal"]
-    licence = card["licence"]
+    licence, on_val = card["licence"], measured is not None and measured["part"] == "val"
     lines = [
         f"# {_escaped(card['name'])}",
         "",
@@ -191,7 +194,8 @@ def markdown(card: Mapping[str, Any]) -> str:
     if measured:
         lines += [
             f"Measured on {measured['original']['images']:,} images of the {measured['part']} part (a random sample if "
-            "the part has more); intervals are Wilson score intervals.",
+            "the part has more); intervals are Wilson score intervals."
+            + (" There is no test part, and the best epoch was chosen on these images." if on_val else ""),
             "",
         ]
     elif training.get("published"):
@@ -209,7 +213,8 @@ def markdown(card: Mapping[str, Any]) -> str:
     lines += [
         "## Numbers",
         "",
-        f"- Temperature {card['temperature']:.4g}: probabilities are softmax(logits / temperature).",
+        f"- Temperature {card['temperature']:.4g}: probabilities are softmax(logits / temperature). "
+        f"{_escaped(card.get('temperature_reason', ''))}".rstrip(),
     ]
     if conformal:
         lines.append(
@@ -219,12 +224,21 @@ def markdown(card: Mapping[str, Any]) -> str:
             f"{conformal['images']:,} validation images. The temperature and the best epoch were selected on the same "
             "images, so the coverage is slightly over-confident."
         )
-        if measured:
-            a = measured["abstain"]
-            rest = f"; top-1 of the others {a['top1_of_the_rest']:.2%}" if a["top1_of_the_rest"] is not None else ""
+        if "coverage" in conformal:
+            low, high = conformal["coverage"]
             lines.append(
-                f"- On the {measured['part']} part: the set holds the true class for {a['covered']:.2%} of the images; "
-                f"it abstains on {a['abstained']:.2%}{rest}."
+                f"- A threshold from {conformal['images']:,} images covers {conformal['level']:g} on average over "
+                f"draws of these images; this one covers between {low:.2%} and {high:.2%} of new images (95 % interval)."
+            )
+        if measured:
+            a, n = measured["abstain"], measured["original"]["images"]
+            own = ", on which the threshold was computed, so this says nothing about new images" if on_val else ""
+            rest = ""
+            if a["top1_of_the_rest"] is not None:
+                rest = f"; top-1 of the others {_share(a['top1_of_the_rest'], round((1 - a['abstained']) * n))}"
+            lines.append(
+                f"- On the {measured['part']} part{own}: the set holds the true class for {_share(a['covered'], n)} of "
+                f"the images; it abstains on {_share(a['abstained'], n)}{rest}."
             )
     lines += ["", "## Origin", ""]
     facts = {
@@ -264,6 +278,12 @@ def markdown(card: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _share(share, n):
+    """A share of n images, with its 95 % interval."""
+    low, high = wilson(round(share * n), n)
+    return f"{share:.2%} [{low:.2%}, {high:.2%}]"
 
 
 def _escaped(value):

@@ -39,6 +39,7 @@ RECORDED = (  # keys of config.json that the card repeats
     "hardware",
     "started",
 )
+UNMEASURED = ("val", "refit", "train")  # parts that may be looked at, the first that there is
 
 
 @dataclass
@@ -51,9 +52,11 @@ class Source:
         classes: names, by number.
         preprocessing: how an image is resized and cropped; scaling sits in the model.
         task: what it was trained for.
-        splits: the parts of its data that are available, among "val", "refit" and "test". "refit" is a validation part
-            on which the head was fitted again at the end, so it must not be used for measuring.
+        splits: the parts of its data that are available, among "val", "refit", "train" and "test". "refit" is a
+            validation part on which the head was fitted again at the end, so it must not be used for measuring;
+            "train" is there in place of both where there is neither.
         temperature: of the run's calibration, or None.
+        temperature_reason: why that one, in a sentence; empty for runs that don't say.
         facts: for the card.
         licence: of the weights.
     """
@@ -65,6 +68,7 @@ class Source:
     task: Task
     splits: dict[str, Split] = field(default_factory=dict)
     temperature: float | None = None
+    temperature_reason: str = ""
     facts: dict = field(default_factory=dict)
     licence: str = ""
 
@@ -112,6 +116,8 @@ def _of_run(run, classes):
     metrics = _json(run.path / runs.METRICS)
     report = _json(run.path / "report.json")
     temperature = next((d["temperature"] for d in (metrics, report) if d.get("temperature")), None)
+    choice = report.get("temperature_choice")
+    reason = str(choice.get("reason", "")) if isinstance(choice, dict) else ""
     facts = {key: config[key] for key in RECORDED if key in config}
     weights = config.get("weights") or {}  # of the network that was fine-tuned
     if weights:
@@ -123,7 +129,18 @@ def _of_run(run, classes):
     if weights.get("licence"):
         licence = f"yours; licence of the weights it was fine-tuned from: {weights['licence']}"
     classes = tuple(classes or run.classes)
-    return Source(name, run.model, classes, run.preprocessing, run.task, _splits(run), temperature, facts, licence)
+    return Source(
+        name,
+        run.model,
+        classes,
+        run.preprocessing,
+        run.task,
+        splits=_splits(run),
+        temperature=temperature,
+        temperature_reason=reason,
+        facts=facts,
+        licence=licence,
+    )
 
 
 def _json(path):
@@ -134,7 +151,7 @@ def _json(path):
 
 
 def _splits(run):
-    """The run's validation and test parts, by name; {} if its data has changed or can't be read.
+    """The run's validation (else its training) and test parts, by name; {} if its data has changed or can't be read.
 
     For a fine-tuned run "test" is the held-out test part. If the head was fitted again on the validation part as well,
     that part is "refit", and nothing may be measured or calibrated on it.
@@ -159,9 +176,10 @@ def _splits(run):
         return {}
     if config.get("divided"):
         data = run.divided(data)
-        parts = {"refit" if run.refit else "val": data.splits.get("val"), "test": data.splits.get("test")}
-        return {name: split for name, split in parts.items() if split is not None}
-    return {name: data.splits[name] for name in ("val", "test") if name in data.splits}
+    seen = "val" if "val" in data.splits else "train"
+    refit = seen == "val" and config.get("divided") and run.refit
+    parts = {"refit" if refit else seen: data.splits.get(seen), "test": data.splits.get("test")}
+    return {name: split for name, split in parts.items() if split is not None}
 
 
 def _of_name(name, weights, classes):
@@ -231,7 +249,8 @@ def _of_model(model, classes):
 def candidates(source: Source, limit: int = 64) -> Sequence[tuple[str, bytes, int | None]]:
     """Images that may become golden images.
 
-    They come from the first available part among "val", "refit" and "test", one of each class in turn. Without data
+    They come from the first available part among "val", "refit" and "train", one of each class in turn: the test part
+    only measures, and int8 ranges may be determined on golden images. Without data
     they are kzoo's own drawings, for weights that kzoo ships, or scikit-learn's sample photographs.
 
     Args:
@@ -241,7 +260,7 @@ def candidates(source: Source, limit: int = 64) -> Sequence[tuple[str, bytes, in
     Returns:
         (name, encoded bytes, label or None) for each image.
     """
-    split = next((source.splits[p] for p in ("val", "refit", "test") if source.splits.get(p)), None)
+    split = next((source.splits[p] for p in UNMEASURED if source.splits.get(p)), None)
     if split is None:
         return drawings(source.shape[-1]) if source.facts.get("source") == "kzoo" else photographs()
     by_class = [np.flatnonzero(split.labels == label) for label in np.unique(split.labels)]

@@ -27,11 +27,11 @@ from kzoo.exporting import golden, graph
 from kzoo.exporting.check import failed
 from kzoo.exporting.options import ExportOptions
 from kzoo.exporting.reader import CARD, LABELS, foreign_operations, is_export, listed, read_card
-from kzoo.exporting.source import Source, find_source
+from kzoo.exporting.source import UNMEASURED, Source, find_source
 from kzoo.files import sha256, write_atomically, write_folder
 from kzoo.graph.inference import predictor
 from kzoo.hardware import auto_precision, describe
-from kzoo.metrics import fit_temperature, softmax
+from kzoo.metrics import choose_temperature, softmax
 from kzoo.progress import progress, say
 from kzoo.runs import write_json
 from kzoo.tasks import Task
@@ -152,7 +152,7 @@ def _export(source, options, out, folder, quiet):
     reference = golden.reference(source.model)
     gold = golden.choose(source, reference)
     tested = read_part(source, "test" if "test" in source.splits else "val", options.measure, quiet=quiet)
-    temperature, conformal = _calibrate(source, options, precision, quiet, log)
+    temperature, reason, conformal = _calibrate(source, options, precision, quiet, log)
 
     threshold = conformal and conformal["threshold"]
     network, form = graph.network(source.model, precision)
@@ -183,7 +183,15 @@ def _export(source, options, out, folder, quiet):
     with write_atomically(folder / LABELS, "w", errors="backslashreplace") as f:
         f.writelines(f"{name}\n" for name in source.classes)
 
-    card = cards.initial_card(source, options, precision, temperature=temperature, conformal=conformal, written=written)
+    card = cards.initial_card(
+        source,
+        options,
+        precision,
+        temperature=temperature,
+        temperature_reason=reason,
+        conformal=conformal,
+        written=written,
+    )
     _list_files(folder, card)
     write_json(folder / CARD, card)
     log("Checking every format on the golden images, in a new process ...")
@@ -296,18 +304,19 @@ def read_part(source: Source, part: str, limit: int, *, quiet: bool = False) -> 
 def representative_images(source: Source) -> np.ndarray | None:
     """Up to 100 prepared images (N, H, W, C), from which the ranges of int8 activations are determined.
 
-    They come from the validation part if there is one, so that the test part stays held out; None without data.
+    They come from the validation part, else from the training part, so that the test part stays held out; None without
+    data.
     """
-    found = read_part(source, next((p for p in ("val", "refit") if p in source.splits), "test"), 100, quiet=True)
+    found = read_part(source, next((p for p in UNMEASURED if p in source.splits), "val"), 100, quiet=True)
     return None if found is None else np.asarray(found[1].images)
 
 
 def _calibrate(source, options, precision, quiet, log):
-    """(temperature, conformal facts or None) from the run's validation part."""
+    """(temperature, why that one, conformal facts or None) from the run's validation part."""
     if not source.task.calibrated:
         if options.abstain is not None:
             raise ExportError(f"abstain needs a classifier; the task of {source.name} is {source.task.name}.")
-        return 1.0, None
+        return 1.0, "", None
     val = read_part(source, "val", max(options.measure, MIN_CALIBRATION_IMAGES), quiet=quiet)
     if val is None:
         if options.abstain is not None:
@@ -315,16 +324,25 @@ def _calibrate(source, options, precision, quiet, log):
                 "abstain needs a run with a validation part that it was not trained on, and that can be read"
                 + (": fine-tune with val/ and test/ folders of your own." if "refit" in source.splits else ".")
             )
-        return source.temperature or 1.0, None
+        nothing = "Temperature 1, no scaling: there are no validation images to fit one on."
+        return source.temperature or 1.0, source.temperature_reason if source.temperature else nothing, None
     run = predictor(source.model, precision)
     images, labels = val[1].images, val[1].labels
     logits = np.concatenate([run(images[i : i + 64]) for i in range(0, len(images), 64)])
-    temperature = source.temperature or fit_temperature(logits, labels)
-    origin = "from the run" if source.temperature else "fitted on validation images"
-    log(f"Temperature {temperature:.3f}, {origin}.")
+    temperature, reason = source.temperature, source.temperature_reason
+    if not temperature or not reason:  # earlier fine-tunings fitted one in any case
+        choice = choose_temperature(np.nan_to_num(logits), labels)
+        temperature, reason = choice.temperature, choice.reason
+    log(reason)
     if options.abstain is None:
-        return temperature, None
-    return temperature, conformal_threshold(softmax(logits / temperature), labels, options.abstain)
+        return temperature, reason, None
+    conformal = conformal_threshold(softmax(logits / temperature), labels, options.abstain)
+    low, high = conformal["coverage"]
+    log(
+        f"Abstention: with a threshold from {len(labels):,} validation images, the share of new images whose set holds "
+        f"the true class lies between {low:.2%} and {high:.2%} (95 % interval; {options.abstain:g} was asked for)."
+    )
+    return temperature, reason, conformal
 
 
 def conformal_threshold(probabilities: np.ndarray, labels: np.ndarray, level: float) -> dict[str, Any]:
@@ -332,7 +350,8 @@ def conformal_threshold(probabilities: np.ndarray, labels: np.ndarray, level: fl
 
     The scores are 1 - p(true class); the threshold q is the ceil((n + 1) * level)-th smallest of n. The set of classes
     with p >= 1 - q then holds the true one with a probability of at least `level`, for images from the same
-    distribution.
+    distribution. That is the mean over draws of the N images; the coverage that one threshold has follows the
+    distribution Beta(r, N + 1 - r) with r = ceil((N + 1) * level), which is wide if N is small.
 
     Args:
         probabilities: (N, C), calibrated.
@@ -340,7 +359,7 @@ def conformal_threshold(probabilities: np.ndarray, labels: np.ndarray, level: fl
         level: the coverage, between 0 and 1.
 
     Returns:
-        {"level", "threshold": q, "images": N}.
+        {"level", "threshold": q, "images": N, "coverage": [low, high], the central 95 % of that distribution}.
 
     Raises:
         ExportError: N is too small for the level.
@@ -351,8 +370,10 @@ def conformal_threshold(probabilities: np.ndarray, labels: np.ndarray, level: fl
         0.9
 
     Reference:
-        Vovk et al. 2005; Angelopoulos and Bates, arXiv:2107.07511, section 1.
+        Vovk et al. 2005; Angelopoulos and Bates, arXiv:2107.07511, sections 1 and 3.2.
     """
+    from scipy.special import betaincinv
+
     scores = np.sort(1 - probabilities[np.arange(len(labels)), labels])
     n, rank = len(scores), math.ceil((len(scores) + 1) * level - 1e-9)
     if rank > n:
@@ -360,7 +381,8 @@ def conformal_threshold(probabilities: np.ndarray, labels: np.ndarray, level: fl
             f"abstain={level:g} needs at least {math.ceil(level / (1 - level) - 1e-9)} validation images; the run has "
             f"{n}."
         )
-    return {"level": level, "threshold": float(scores[rank - 1]), "images": n}
+    coverage = [float(betaincinv(rank, n + 1 - rank, share)) for share in (0.025, 0.975)]
+    return {"level": level, "threshold": float(scores[rank - 1]), "images": n, "coverage": coverage}
 
 
 def _modules(source):

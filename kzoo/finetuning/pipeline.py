@@ -38,7 +38,7 @@ from kzoo.finetuning.report import write_report
 from kzoo.finetuning.template import audit_file, fill, parameters, template
 from kzoo.hardware import backend, load_keras
 from kzoo.interrupt import Interrupted, interruptible
-from kzoo.metrics import negative_log_likelihood, top_k_hits
+from kzoo.metrics import negative_log_likelihood, top_k_hits, wilson
 from kzoo.progress import progress, say
 
 # What must be the same for a run to be resumed.
@@ -240,7 +240,7 @@ def finetune_run(photos, model, given: dict, *, weights=None, out=None, resume=F
     else:
         folder = runs.new_folder(out, setup.base.name, setup.data.name)
     with runs.locked(folder), interruptible("what is done is kept, and --resume continues from there") as interrupted:
-        _run(setup, folder, settings, interrupted, fresh=not before)
+        _run(setup, folder, settings, interrupted, before)
     return folder
 
 
@@ -346,17 +346,24 @@ def _plain(value):
 # --- the steps ---------------------------------------------------------------------------------------------
 
 
-def _run(setup, folder, settings, interrupted, fresh):
-    """All steps, in order; each one's result is the next one's argument."""
+def _run(setup, folder, settings, interrupted, before):
+    """All steps, in order; each one's result is the next one's argument. before: the config.json of a resumed run."""
     data, base, timed = setup.data, setup.base, setup.clock.timed
 
     def needs_network(hashes):
         return any(name is not None and (0, name) not in setup.cache.index for name in hashes)
 
     with timed("data"):
-        parts = make_parts(data, options=setup.options, needs_network=needs_network, quiet=setup.quiet, timed=timed)
+        parts = make_parts(
+            data,
+            options=setup.options,
+            needs_network=needs_network,
+            quiet=setup.quiet,
+            timed=timed,
+            recorded=runs.Run(folder, before, None).division() if before else None,
+        )
     settings["parts"] = {"val": "given" if parts.val_given else "drawn", "test": parts.test_from}
-    if fresh:
+    if not before:
         runs.record(folder, settings, DataSet(data.name, data.classes, parts.splits))
     runs.write_json(folder / "passport.json", parts.passport.to_dict())
     setup.log(f"{base.name} on {data.name}: {parts.describe(data.classes)}")
@@ -480,7 +487,8 @@ def _fit_heads(setup, found, interrupted):
     strength = "" if head.strength is None else f" (strength {head.strength:g})"
     text = f"{head.kind}{strength}"
     if val:
-        text += f": {row['val_accuracy']:.2%} {measured_on}"
+        low, high = wilson(round(row["val_accuracy"] * len(val["labels"])), len(val["labels"]))
+        text += f": {row['val_accuracy']:.2%} {measured_on} (95 % interval {low:.2%} to {high:.2%})"
     setup.log(f"Head: {text}, {seconds:.2f} s.")
     return Heads(head, final, val, row, text)
 
@@ -586,7 +594,7 @@ def _finish(setup, settings, found, heads, best, *, folder, phases, history):
     columns = list(dict.fromkeys([*HISTORY, *(key for row in history for key in row)]))  # the task's other metrics
     runs.write_csv(folder / runs.HISTORY, history, columns)
     with setup.clock.timed("report"):
-        _report(
+        report = _report(
             setup,
             settings,
             found,
@@ -602,17 +610,20 @@ def _finish(setup, settings, found, heads, best, *, folder, phases, history):
     metrics["features_computed"] = found.computed
     runs.write_json(folder / runs.METRICS, metrics)
     setup.log(best.outcome)
+    if "temperature_choice" in report:
+        setup.log(report["temperature_choice"]["reason"])
     if "test" in measured:
-        setup.log(
-            f"Held-out test accuracy on {len(measured['test']['labels']):,} images: {metrics['test_accuracy']:.2%}."
-        )
+        n = len(measured["test"]["labels"])
+        low, high = report["parts"]["test"]["accuracy_interval"]
+        accuracy = f"{metrics['test_accuracy']:.2%}, 95 % interval {low:.2%} to {high:.2%}"
+        setup.log(f"Held-out test accuracy on {n:,} images: {accuracy}.")
 
 
 def _report(setup, settings, found, heads, *, outcome, measured, folder, phases, history):
     train = found.parts.splits["train"]
     photos = setup.data.name
     copied = ("command", "model", "weights", "data", "classes", "seed", "precision", "hardware", "versions")
-    write_report(
+    return write_report(
         folder,
         {
             "title": f"{setup.base.name} on {Path(photos).name or photos}",

@@ -23,10 +23,10 @@ from kzoo.files import write_atomically
 from kzoo.finetuning.suspects import suspects
 from kzoo.metrics import (
     calibration_error,
+    choose_temperature,
     class_intervals,
     class_scores,
     cross_fitted,
-    fit_temperature,
     reliability,
     softmax,
     wilson,
@@ -39,7 +39,6 @@ MAX_CLASSES_UNFOLDED = 40  # with more classes those with the lowest F1 come fir
 WEAKEST_CLASSES = 20  # classes with the lowest F1 that are then shown
 MAX_CLASSES_IN_MATRIX = 20  # with more classes the confusion matrix is an image instead of a table of numbers
 MAX_ROWS = 200  # of a table in the HTML; the JSON has all
-MIN_TEMPERATURE_IMAGES = 10  # validation images below which no temperature is fitted
 LINES = ("training", "validation")
 COPIED = (
     "title",
@@ -86,8 +85,9 @@ def write_report(folder: str | os.PathLike, record: Mapping[str, Any]) -> dict[s
 
     Returns:
         What report.json holds: the plain values of `record`, "parts" (accuracy, scores by class, confusion,
-        calibration, mistakes), "suspects", and "temperature", by which logits are to be divided in use. It is fitted
-        on all validation images, and 1 if there are too few.
+        calibration, mistakes), "suspects", "temperature", by which logits are to be divided in use, and with a
+        validation part "temperature_choice", which says why (`kzoo.metrics.choose_temperature`): it is fitted on all
+        validation images, and 1 unless it helps out of fold.
 
     Raises:
         KzooError: the logits have another number of columns than there are classes, or a file can't be written.
@@ -103,10 +103,11 @@ def write_report(folder: str | os.PathLike, record: Mapping[str, Any]) -> dict[s
     given = {name: p for name, p in (record.get("parts") or {}).items() if p is not None and len(p["labels"])}
     if any(np.shape(p["logits"]) != (len(p["labels"]), len(classes)) for p in given.values()):
         raise KzooError(f"The report needs logits of the shape (images, {len(classes)}), one column for each class.")
-    temperature = None
-    if "val" in given and len(given["val"]["labels"]) >= MIN_TEMPERATURE_IMAGES:
-        temperature = fit_temperature(_finite(given["val"]["logits"]), given["val"]["labels"])
-    data["temperature"] = temperature or 1.0
+    temperature = 1.0
+    if "val" in given:
+        choice = choose_temperature(_finite(given["val"]["logits"]), given["val"]["labels"], seed=seed)
+        temperature, data["temperature_choice"] = choice.temperature, choice.to_dict()
+    data["temperature"] = temperature
     data["parts"] = {n: jsonable(_part(n, p, classes, temperature, seed)) for n, p in given.items()}
     features = record.get("train_features")
     if features is not None and len(features["labels"]):
@@ -217,9 +218,9 @@ def _part(name, part, classes, temperature, seed):
 def _calibration(name, logits, labels, before, temperature, seed):
     """Before and after scaling, by temperatures that were fitted on other images than they are measured on.
 
-    temperature: of the validation part; None if there is none, and then nothing is scaled.
+    temperature: of the validation part; with 1 nothing is scaled.
     """
-    if temperature is None:
+    if temperature == 1:
         return {"ece": calibration_error(before, labels), "bins": reliability(before, labels)}
     if name == "val":
         after, how = softmax(cross_fitted(logits, labels, seed=seed)), "temperatures fitted to the other images"

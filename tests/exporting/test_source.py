@@ -1,5 +1,7 @@
 """What an export is made from: a run's parts, its classes, its weights."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from support.tuning import draw, tune
@@ -34,6 +36,28 @@ def test_nothing_is_calibrated_on_photos_that_the_head_was_fitted_on(head_only, 
     assert {k: len(s) for k, s in find_source(run).splits.items()} == {"val": 12, "test": 8}, (
         "no training on one's own val"
     )
+
+
+def test_the_test_part_only_measures(tmp_path):
+    """Without a validation part, golden images and int8 ranges come from the training part."""
+    from kzoo.exporting import source as module
+    from kzoo.exporting.write import representative_images
+    from kzoo.tasks.classification import TASK
+
+    folder = str(draw(tmp_path / "photos", {("", c): 8 for c in ("red", "blue")}))
+    data = kzoo.load_data(folder, val_fraction=0.0, test_fraction=0.25, seed=3)
+    config = dict(data=folder, seed=3, val_fraction=0.0, test_fraction=0.25, division=2, fingerprint=data.fingerprint())
+    run = SimpleNamespace(config=config, path=tmp_path / "run", classes=data.classes)
+    splits = module._splits(run)
+    assert {name: split.ids for name, split in splits.items()} == {n: s.ids for n, s in data.splits.items()}
+    assert {*splits} == {"train", "test"}
+    model = SimpleNamespace(input_shape=(None, 20, 20, 3))
+    source = module.Source("x", model, data.classes, kzoo.Preprocessing(), TASK, splits)
+    assert {name for name, _, _ in module.candidates(source)} == set(splits["train"].ids)
+    assert representative_images(source).shape == (12, 20, 20, 3)
+    source.splits = {"test": splits["test"]}
+    assert representative_images(source) is None
+    assert not {name for name, _, _ in module.candidates(source)} & set(splits["test"].ids)
 
 
 def test_a_classifier_of_other_classes_is_not_exported_as_one_of_imagenet(tmp_path):

@@ -3,16 +3,22 @@
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+from scipy.stats import beta
+from support.calibrated import drawn
 from support.exports import RNG, changed, encoded
 
 import kzoo
+from kzoo.data.dataset import Split
 from kzoo.errors import ExportError
 from kzoo.exporting import graph, write
 from kzoo.exporting.reader import Export
+from kzoo.metrics import choose_temperature
+from kzoo.tasks.classification import TASK
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,6 +31,39 @@ def test_the_conformal_set_covers_what_it_promises():
     assert 0.88 < covered < 0.92  # three deviations of both halves
     with pytest.raises(ExportError, match="at least 99 validation images; the run has 10"):
         write.conformal_threshold(p[:10], y[:10], 0.99)
+
+
+def test_the_coverage_of_a_threshold_has_the_interval_of_its_beta_distribution():
+    """Of 49 images: drawn anew many times, the true coverage of the threshold lies in it 95 times of 100."""
+    p = np.linspace(0.05, 0.95, 49)
+    facts = write.conformal_threshold(np.stack([p, 1 - p], 1), np.zeros(49, int), 0.9)
+    low, high = facts["coverage"]  # rank 45 of 49: Beta(45, 5)
+    np.testing.assert_allclose((low, high), beta.ppf([0.025, 0.975], 45, 5), rtol=1e-9)
+    scores = np.sort(RNG.uniform(size=(4000, 49)), 1)[:, 44]  # uniform scores: the threshold is its own coverage
+    assert 0.94 < ((scores >= low) & (scores <= high)).mean() < 0.96 and abs(scores.mean() - 0.9) < 0.005
+
+
+def test_a_temperature_is_exported_only_where_it_helps(monkeypatch):
+    """That of a run is taken if the run says why; one of an earlier kzoo is decided on anew."""
+
+    def decided(z, y, temperature=None, reason=""):
+        pixels = np.broadcast_to(np.arange(len(y), dtype="uint8")[:, None, None, None], (len(y), 4, 4, 3))
+        val = Split(pixels, y, [str(i) for i in range(len(y))])
+        monkeypatch.setattr(write, "read_part", lambda *_, **__: ("val", val))
+        monkeypatch.setattr(write, "predictor", lambda *_: lambda x: z[x[:, 0, 0, 0]])
+        source = SimpleNamespace(task=TASK, model=None, temperature=temperature, temperature_reason=reason)
+        said = []
+        options = SimpleNamespace(measure=0, abstain=None)
+        *found, _ = write._calibrate(source, options, "float32", True, said.append)
+        assert said == found[1:]
+        return found
+
+    z, y = drawn(200, 4, 3.0)
+    fitted = choose_temperature(z, y)
+    assert decided(z, y) == decided(z, y, 7.0) == [fitted.fitted, fitted.reason] and fitted.fitted > 2
+    assert decided(z, y, 7.0, "The run's.") == [7.0, "The run's."]
+    temperature, reason = decided(*drawn(12, 4, 1.0))
+    assert temperature == 1 and "no scaling" in reason
 
 
 @pytest.mark.usefixtures("exports_are_checked_in_a_new_process")

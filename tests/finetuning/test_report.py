@@ -14,7 +14,7 @@ from support.calibrated import drawn
 
 from kzoo.errors import KzooError
 from kzoo.finetuning.report import jsonable, write_report
-from kzoo.metrics import calibration_error, cross_fitted, fit_temperature
+from kzoo.metrics import calibration_error, choose_temperature, cross_fitted, fit_temperature
 
 # --- the page ---
 
@@ -146,6 +146,7 @@ def test_the_numbers_of_a_report(tmp_path):
     low, high = val["accuracy_interval"]
     assert low < val["accuracy"] < high
     np.testing.assert_allclose(data["temperature"], fit_temperature(z, y))
+    assert data["temperature_choice"] == choose_temperature(z, y, seed=3).to_dict()
     np.testing.assert_allclose(val["calibration"]["ece"], calibration_error(softmax(z, -1), y))
     want = calibration_error(softmax(cross_fitted(z, y, seed=3), -1), y)
     np.testing.assert_allclose(val["calibration"]["ece_scaled"], want)
@@ -157,12 +158,26 @@ def test_the_numbers_of_a_report(tmp_path):
     assert np.sum(val["confusion"]) == 60 and data["history"][0]["val_loss"] is None
 
 
+def test_a_temperature_that_does_not_help_is_not_used_and_the_report_says_so(tmp_path):
+    z, y = drawn(49, 3, 1.0, 1)
+    z[np.arange(49), y] += 12  # nearly all are right
+    z[0, y[0]] -= 30
+    part = {"ids": [str(i) for i in range(49)], "labels": y, "logits": z}
+    data = write_report(tmp_path, record(names=["a", "b", "c"], parts={"val": part, "test": part}))
+    choice = data["temperature_choice"]
+    assert data["temperature"] == choice["temperature"] == 1.0 != choice["fitted"] and choice["mistakes"] < 5
+    for name in ("val", "test"):
+        assert {*data["parts"][name]["calibration"]} == {"ece", "bins"}
+    text = Page((tmp_path / "report.html").read_text("utf-8")).text
+    assert choice["reason"] in text and "no temperature is used" in text and "divide the logits" not in text
+
+
 def test_what_is_missing_is_left_out(tmp_path):
     full = record(names=["a", "b", "c"])
     for keys in ([], ["classes", "parts"], ["passport"], ["phases", "history", "head"]):
         part = {k: full[k] for k in keys}
         data = write_report(tmp_path, part)
-        assert {*data} == {*keys, "temperature", "parts"}
+        assert {*data} == {*keys, "temperature", "parts", *(["temperature_choice"] if "parts" in keys else [])}
         text = Page((tmp_path / "report.html").read_text("utf-8")).text
         assert ("Learning curves" in text) == ("history" in keys) and ("Calibration" in text) == ("parts" in keys)
         assert ("Head" in text) == ("head" in keys) and "Suspect" not in text

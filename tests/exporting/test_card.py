@@ -1,0 +1,51 @@
+"""The card says on which images its numbers were chosen, and how far they reach."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from kzoo.catalog import Preprocessing
+from kzoo.exporting import card as cards
+from kzoo.exporting.options import ExportOptions
+from kzoo.exporting.source import Source
+from kzoo.tasks.classification import TASK
+
+
+def markdown(part, conformal=True, **more):
+    """A card of a network of two classes, measured on ten images of a part."""
+    model = SimpleNamespace(input_shape=(None, 4, 4, 3))
+    source = Source("x", model, ("a", "b"), Preprocessing(), TASK)
+    facts = {"level": 0.8, "threshold": 0.7, "images": 49, "coverage": [0.68, 0.89]} if conformal else None
+    card = cards.initial_card(source, ExportOptions(), "float32", conformal=facts, written={}, **more)
+    labels = np.arange(10) % 2
+    logits = np.where(np.eye(2)[labels] > 0, 2.0, 0.0)  # p = 0.88: alone in its set
+    logits[:3] = [[0.3, 0.0], [0.0, 0.3], [0.0, 0.3]]  # p = 0.57: both are in the set; the last is wrong
+    card["measured"] = cards.measurements(TASK, part, labels, logits, {}, temperature=1.0, conformal=facts)
+    return cards.markdown(card)
+
+
+def shown(right, n):
+    interval = binomtest(right, n).proportion_ci(method="wilson")
+    return f"{right / n:.2%} [{interval.low:.2%}, {interval.high:.2%}]"
+
+
+def test_the_temperature_comes_with_its_reason():
+    text = markdown("test", temperature=1.0, temperature_reason="Temperature 1, no scaling: 2 of 49 <b>.")
+    assert (
+        "- Temperature 1: probabilities are softmax(logits / temperature). Temperature 1, no scaling: 2 of 49" in text
+    )
+    assert "\\<b\\>" in text
+    assert "softmax(logits / temperature).\n" in markdown("test", temperature=1.5), "none is known of older runs"
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_what_was_chosen_on_the_measured_images_is_said(part):
+    text = markdown(part, temperature=1.0)
+    assert "this one covers between 68.00% and 89.00% of new images (95 % interval)" in text
+    expected = f"for {shown(10, 10)} of the images; it abstains on {shown(3, 10)}; top-1 of the others {shown(7, 7)}."
+    assert expected in text
+    for words in ("the best epoch was chosen on these images", "on which the threshold was computed"):
+        assert (words in text) == (part == "val")
+    assert "threshold" not in markdown(part, conformal=False, temperature=1.0).partition("## Numbers")[2]
