@@ -228,7 +228,8 @@ def markdown(card: Mapping[str, Any]) -> str:
             low, high = conformal["coverage"]
             lines.append(
                 f"- A threshold from {conformal['images']:,} images covers {conformal['level']:g} on average over "
-                f"draws of these images; this one covers between {low:.2%} and {high:.2%} of new images (95 % interval)."
+                "draws of these images; this one covers "
+                f"between {low:.2%} and {high:.2%} of new images (95 % interval)."
             )
         if measured:
             a, n = measured["abstain"], measured["original"]["images"]
