@@ -62,3 +62,12 @@ FINGERPRINTS = {
     "nasnet_mobile": "83ef415712b4049e",
     "nasnet_large": "9158122ce7f8b8e4",
 }
+
+# The same with the options that a map of foreign names brings, where those change the variables.
+VARIANTS = {
+    "resnet50_v2": "d03b1b2a0494b1a5",
+    "resnet101_v2": "9b5012d498431245",
+    "resnet152_v2": "e346318c8eec63e7",
+    "inception_v3": "d5a8ac9db4ca421e",
+    "inception_resnet_v2": "0ca8b3ad65875fda",
+}

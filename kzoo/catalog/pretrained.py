@@ -320,7 +320,19 @@ PRETRAINED = {
         ),
     ),
     "mobilenet_v1": tuple(keras_mobilenet(1, alpha) for alpha in (1.0, 0.75, 0.5, 0.25)),
-    "mobilenet_v2": tuple(keras_mobilenet(2, alpha) for alpha in (1.0, 1.4, 1.3, 0.75, 0.5, 0.35)),
+    "mobilenet_v2": (
+        *(keras_mobilenet(2, alpha) for alpha in (1.0, 1.4, 1.3, 0.75, 0.5, 0.35)),
+        torch("mobilenet_v2-b0353104.pth", "torch_mobilenet_v2", 13.555, 71.878, 90.286, tag="torchvision"),
+        torch(
+            "mobilenet_v2-7ebf99e0.pth",
+            "torch_mobilenet_v2",
+            13.598,
+            72.154,
+            90.822,
+            tag="torchvision_v2",
+            preprocessing=TORCH_LATER,
+        ),
+    ),
     "squeezenet1_0": (torch("squeezenet1_0-b66bff10.pth", "torch_squeezenet1_0", 4.778, 58.092, 80.420),),
     "squeezenet1_1": (torch("squeezenet1_1-b8a52dc0.pth", "torch_squeezenet1_1", 4.730, 58.178, 80.624),),
     "nasnet_mobile": (

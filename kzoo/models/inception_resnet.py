@@ -6,7 +6,7 @@ in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from keras import KerasTensor, layers
@@ -16,7 +16,8 @@ from kzoo.models import inception_v3
 from kzoo.models.inception import conv_norm
 from kzoo.models.inception_v4 import reduction_a
 
-conv = partial(conv_norm, scale=False)  # as in the public weights
+# A convolution with batch norm, as the function `conv` of the modules.
+Part = Callable[..., KerasTensor]
 
 
 def residual(
@@ -45,7 +46,7 @@ def residual(
 
 
 def block35(
-    x: KerasTensor, n1x1: int, n3x3: int, double3x3: tuple[int, int, int], *, scale: float, name: str
+    x: KerasTensor, n1x1: int, n3x3: int, double3x3: tuple[int, int, int], *, scale: float, name: str, conv: Part
 ) -> KerasTensor:
     """Inception-ResNet-A on the 35x35 grid (Figures 10 and 16). It keeps the shape of x.
 
@@ -56,6 +57,7 @@ def block35(
         double3x3: Filters of the three convolutions of the double 3x3 branch.
         scale: Factor of the residual.
         name: Prefix of its layers.
+        conv: The convolution of the network.
     """
     a = conv(x, n1x1, 1, name=f"{name}_1x1")
     b = conv(x, n3x3, 1, name=f"{name}_3x3_reduce")
@@ -66,7 +68,9 @@ def block35(
     return residual(x, [a, b, c], scale=scale, name=name)
 
 
-def block17(x: KerasTensor, n1x1: int, n7x7: tuple[int, int, int], *, scale: float, name: str) -> KerasTensor:
+def block17(
+    x: KerasTensor, n1x1: int, n7x7: tuple[int, int, int], *, scale: float, name: str, conv: Part
+) -> KerasTensor:
     """Inception-ResNet-B on the 17x17 grid (Figures 11 and 17). It keeps the shape of x.
 
     Args:
@@ -75,6 +79,7 @@ def block17(x: KerasTensor, n1x1: int, n7x7: tuple[int, int, int], *, scale: flo
         n7x7: Filters of 1x1, 1x7 and 7x1 in the other branch.
         scale: Factor of the residual.
         name: Prefix of its layers.
+        conv: The convolution of the network.
     """
     a = conv(x, n1x1, 1, name=f"{name}_1x1")
     b = conv(x, n7x7[0], 1, name=f"{name}_7x7_reduce")
@@ -84,7 +89,7 @@ def block17(x: KerasTensor, n1x1: int, n7x7: tuple[int, int, int], *, scale: flo
 
 
 def block8(
-    x: KerasTensor, n1x1: int, n3x3: tuple[int, int, int], *, scale: float, name: str, relu: bool = True
+    x: KerasTensor, n1x1: int, n3x3: tuple[int, int, int], *, scale: float, name: str, conv: Part, relu: bool = True
 ) -> KerasTensor:
     """Inception-ResNet-C on the 8x8 grid (Figures 13 and 19). It keeps the shape of x.
 
@@ -94,6 +99,7 @@ def block8(
         n3x3: Filters of 1x1, 1x3 and 3x1 in the other branch.
         scale: Factor of the residual.
         name: Prefix of its layers.
+        conv: The convolution of the network.
         relu: Whether a ReLU follows the sum.
     """
     a = conv(x, n1x1, 1, name=f"{name}_1x1")
@@ -103,7 +109,9 @@ def block8(
     return residual(x, [a, b], scale=scale, name=name, relu=relu)
 
 
-def reduction_b(x: KerasTensor, left: int, middle: int, right: tuple[int, int], *, name: str) -> KerasTensor:
+def reduction_b(
+    x: KerasTensor, left: int, middle: int, right: tuple[int, int], *, name: str, conv: Part
+) -> KerasTensor:
     """Reduce 17x17 to 8x8 (Figures 12 and 18): three branches behind 1x1 convolutions to 256, and a max pool.
 
     Args:
@@ -112,6 +120,7 @@ def reduction_b(x: KerasTensor, left: int, middle: int, right: tuple[int, int], 
         middle: The same of the second branch.
         right: Filters of the two 3x3 of the third branch, the second with stride 2.
         name: Of the result, and prefix of the branches.
+        conv: The convolution of the network.
     """
     a = conv(x, 256, 1, name=f"{name}_left_reduce")
     a = conv(a, left, 3, stride=2, padding="valid", name=f"{name}_left")
@@ -126,7 +135,7 @@ def reduction_b(x: KerasTensor, left: int, middle: int, right: tuple[int, int], 
 # --- Networks --------------------------------------------------------------------------------------------
 
 
-def stem_v1(x: KerasTensor) -> KerasTensor:
+def stem_v1(x: KerasTensor, conv: Part) -> KerasTensor:
     """The stem of v1: 299x299x3 -> 35x35x256 (Figure 14)."""
     x = conv(x, 32, 3, stride=2, padding="valid", name="stem_1")
     x = conv(x, 32, 3, padding="valid", name="stem_2")
@@ -176,15 +185,16 @@ def inception_resnet_v1(
     Reference:
         Szegedy et al. 2016, arXiv:1602.07261, Figure 15.
     """
-    x = stem_v1(x)
+    conv = partial(conv_norm, scale=False)
+    x = stem_v1(x, conv)
     for i in range(blocks[0]):
-        x = block35(x, 32, 32, (32, 32, 32), scale=scales[0], name=f"block35_{i + 1}")
+        x = block35(x, 32, 32, (32, 32, 32), scale=scales[0], name=f"block35_{i + 1}", conv=conv)
     x = reduction_a(x, 192, 192, 256, 384, name="mixed_6a", conv=conv)
     for i in range(blocks[1]):
-        x = block17(x, 128, (128, 128, 128), scale=scales[1], name=f"block17_{i + 1}")
-    x = reduction_b(x, 384, 256, (256, 256), name="mixed_7a")
+        x = block17(x, 128, (128, 128, 128), scale=scales[1], name=f"block17_{i + 1}", conv=conv)
+    x = reduction_b(x, 384, 256, (256, 256), name="mixed_7a", conv=conv)
     for i in range(blocks[2]):
-        x = block8(x, 192, (192, 192, 192), scale=scales[2], name=f"block8_{i + 1}")
+        x = block8(x, 192, (192, 192, 192), scale=scales[2], name=f"block8_{i + 1}", conv=conv)
     return head(x, num_classes, dropout)
 
 
@@ -195,6 +205,7 @@ def inception_resnet_v2(
     blocks: tuple[int, int, int] = (10, 20, 10),
     scales: tuple[float, float, float] = (0.17, 0.1, 0.2),
     dropout: float = 0.2,
+    gamma: bool = False,
 ) -> KerasTensor:
     """Inception-ResNet v2 as in the authors' code and the public weights: wider, deeper, with Inception v3's stem.
 
@@ -204,6 +215,7 @@ def inception_resnet_v2(
         blocks: How many of each module.
         scales: Factors of their residuals; the last module has no ReLU and the factor 1.
         dropout: Share of the features that is dropped.
+        gamma: Whether batch norm has a gamma, as in timm; the public Keras weights have none.
 
     Returns:
         Logits (B, num_classes), or 1,536 features.
@@ -211,6 +223,7 @@ def inception_resnet_v2(
     Reference:
         Szegedy et al. 2016, arXiv:1602.07261, Figure 15.
     """
+    conv = partial(conv_norm, scale=gamma)
     x = inception_v3.stem(x, conv)
     a = conv(x, 96, 1, name="mixed_5b_1x1")
     b = conv(x, 48, 1, name="mixed_5b_5x5_reduce")
@@ -222,14 +235,14 @@ def inception_resnet_v2(
     d = conv(d, 64, 1, name="mixed_5b_pool_proj")
     x = layers.Concatenate(name="mixed_5b")([a, b, c, d])
     for i in range(blocks[0]):
-        x = block35(x, 32, 32, (32, 48, 64), scale=scales[0], name=f"block35_{i + 1}")
+        x = block35(x, 32, 32, (32, 48, 64), scale=scales[0], name=f"block35_{i + 1}", conv=conv)
     x = reduction_a(x, 256, 256, 384, 384, name="mixed_6a", conv=conv)
     for i in range(blocks[1]):
-        x = block17(x, 192, (128, 160, 192), scale=scales[1], name=f"block17_{i + 1}")
-    x = reduction_b(x, 384, 288, (288, 320), name="mixed_7a")
+        x = block17(x, 192, (128, 160, 192), scale=scales[1], name=f"block17_{i + 1}", conv=conv)
+    x = reduction_b(x, 384, 288, (288, 320), name="mixed_7a", conv=conv)
     for i in range(blocks[2]):
         last = i == blocks[2] - 1
         scale = 1.0 if last else scales[2]
-        x = block8(x, 192, (192, 224, 256), scale=scale, name=f"block8_{i + 1}", relu=not last)
+        x = block8(x, 192, (192, 224, 256), scale=scale, name=f"block8_{i + 1}", conv=conv, relu=not last)
     x = conv(x, 1536, 1, name="conv_7b")
     return head(x, num_classes, dropout)

@@ -194,6 +194,7 @@ def preactivation(
     project: bool,
     conv: Callable[..., KerasTensor],
     norm: Callable[..., KerasTensor],
+    bias: bool = True,
 ) -> KerasTensor:
     """A bottleneck with batch norm and ReLU before each convolution and none behind the sum.
 
@@ -205,6 +206,7 @@ def preactivation(
         project: Whether the shortcut is a 1x1 convolution.
         conv: The convolution of the network.
         norm: Its normalisation.
+        bias: Whether the convolutions that no batch norm follows have a bias.
 
     Returns:
         (B, H / stride, W / stride, 4 * filters).
@@ -214,14 +216,14 @@ def preactivation(
     """
     pre = layers.ReLU(name=f"{name}_preact_relu")(norm(x, name=f"{name}_preact_bn"))
     if project:
-        x = conv(pre, 4 * filters, 1, stride=stride, bias=True, name=f"{name}_0")
+        x = conv(pre, 4 * filters, 1, stride=stride, bias=bias, name=f"{name}_0")
     elif stride > 1:
         x = layers.MaxPooling2D(1, stride, name=f"{name}_0_pool")(x)
     y = conv(pre, filters, 1, name=f"{name}_1")
     y = layers.ReLU(name=f"{name}_1_relu")(norm(y, name=f"{name}_1_bn"))
     y = conv(y, filters, 3, stride=stride, name=f"{name}_2")
     y = layers.ReLU(name=f"{name}_2_relu")(norm(y, name=f"{name}_2_bn"))
-    y = conv(y, 4 * filters, 1, bias=True, name=f"{name}_3")
+    y = conv(y, 4 * filters, 1, bias=bias, name=f"{name}_3")
     return layers.Add(name=f"{name}_out")([x, y])
 
 
@@ -231,11 +233,20 @@ BLOCKS = {"basic": basic, "bottleneck": bottleneck, "bottleneck_v1_5": partial(b
 # --- Networks --------------------------------------------------------------------------------------------
 
 
-def pool(x: KerasTensor) -> KerasTensor:
-    """The 3x3 max pool at stride 2 of the ImageNet stems, padded by zeros.
+def pool(x: KerasTensor, *, zeros: bool = True) -> KerasTensor:
+    """The 3x3 max pool at stride 2 of the ImageNet stems.
 
-    Behind v1's ReLU zeros are as good as -inf. v2 has no ReLU here, and its public weights were trained with the zeros.
+    Behind v1's ReLU zeros are as good as -inf. v2 has no ReLU here: Keras' public weights were trained with the zeros,
+    those of timm and Keras Hub without.
+
+    Args:
+        x: (B, H, W, C).
+        zeros: Whether the padding is zeros; else it never is the maximum.
     """
+    if not zeros:
+        # At stride 1 "same" pads all sides, at stride 2 it would not; every second of the maxima is what is wanted.
+        x = layers.MaxPooling2D(3, 1, padding="same", name="pool1_max")(x)
+        return layers.MaxPooling2D(1, 2, name="pool1_pool")(x)
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
     return layers.MaxPooling2D(3, 2, name="pool1_pool")(x)
 
@@ -323,31 +334,51 @@ def resnet_cifar(
     return classifier(layers.GlobalAveragePooling2D(name="avg_pool")(x), num_classes)
 
 
-def resnet_v2(x: KerasTensor, *, num_classes: int | None, blocks: Sequence[int], width: int = 64) -> KerasTensor:
+def resnet_v2(
+    x: KerasTensor,
+    *,
+    num_classes: int | None,
+    blocks: Sequence[int],
+    width: int = 64,
+    stride_in: str = "last",
+    bias: bool = True,
+    pool_zeros: bool = True,
+    epsilon: float = 1.001e-5,
+) -> KerasTensor:
     """Residual network with pre-activation bottlenecks.
 
-    The stride of a stage is in its last block, as in TF-slim's code and the public Keras weights, and not in the first
-    block of the next stage, as in the paper.
+    As in TF-slim's code and the public Keras weights by default; timm and Keras Hub have stride_in="first", bias=False,
+    pool_zeros=False and epsilon=1e-5.
 
     Args:
         x: (B, H, W, 3).
         num_classes: How many logits; None stops at the features.
         blocks: Number of blocks in each stage.
         width: Filters of the first stage.
+        stride_in: "last": in the last block of a stage; "first": in the first block of the next one, as in the paper.
+        bias: Whether the convolutions that no batch norm follows have a bias.
+        pool_zeros: Whether the first max pool sees zeros around the picture, see `pool`.
+        epsilon: Of batch norm, as the weights need it.
 
     Returns:
         Logits (B, num_classes), or features (B, 32 * width).
 
+    Raises:
+        UnknownName: Another stride_in.
+
     Reference:
         He et al. 2016, arXiv:1603.05027.
     """
-    parts = {"conv": conv, "norm": partial(norm, epsilon=1.001e-5)}
-    x = pool(conv(x, width, 7, stride=2, bias=True, name="conv1"))
+    if stride_in not in ("first", "last"):
+        raise unknown("stride_in", stride_in, ("first", "last"), "It is first or last.")
+    parts = {"conv": conv, "norm": partial(norm, epsilon=epsilon)}
+    x = pool(conv(x, width, 7, stride=2, bias=bias, name="conv1"), zeros=pool_zeros)
     for stage, count in enumerate(blocks):
         for i in range(count):
-            stride = 2 if i == count - 1 and stage < len(blocks) - 1 else 1
+            at = (i == count - 1 and stage < len(blocks) - 1) if stride_in == "last" else (stage > 0 and not i)
             name = f"conv{stage + 2}_block{i + 1}"
-            x = preactivation(x, width * 2**stage, stride=stride, name=name, project=not i, **parts)
+            stride = 2 if at else 1
+            x = preactivation(x, width * 2**stage, stride=stride, name=name, project=not i, bias=bias, **parts)
     x = layers.ReLU(name="post_relu")(parts["norm"](x, name="post_bn"))
     return classifier(layers.GlobalAveragePooling2D(name="avg_pool")(x), num_classes)
 

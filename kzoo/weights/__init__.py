@@ -56,18 +56,18 @@ def resolve(model: str | ModelSpec, weights: str | Path | Weights) -> Weights:
         return named_by_arrays(row, weights)
     tags = {w.tag: w for w in row.weights}
     if isinstance(weights, str) and weights in tags:
-        return tags[weights]
+        return named_by_arrays(row, tags[weights])
     if isinstance(weights, Path) or format_of(weights) or "/" in weights:
         known = recognised(row, weights)
         if known:
-            return known
+            return named_by_arrays(row, known)
         return named_by_arrays(row, Weights("file", str(weights), num_classes=row.num_classes))
     has = f"It has: {', '.join(tags)}." if tags else f"None are published for {row.name}."
     raise unknown("weights", weights, tags, f"{has} A path to a file, {', '.join(FORMATS)}, is taken, too.")
 
 
 def named_by_arrays(row: ModelSpec, weights: Weights) -> Weights:
-    """Complete a set by what the names of the arrays in a local file say: the map, its preprocessing and options.
+    """Complete a set by its map or, in a local file, that which the names of the arrays say: preprocessing and options.
 
     Args:
         row: The model that it is for.

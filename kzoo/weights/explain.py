@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kzoo.catalog import list_models
-from kzoo.catalog.fingerprints import FINGERPRINTS
+from kzoo.catalog.fingerprints import FINGERPRINTS, VARIANTS
 from kzoo.errors import WeightsError
 from kzoo.weights.maps import MAPS, prefixes, rename, unprefixed
 from kzoo.weights.read import shown
@@ -28,12 +29,41 @@ LACKING = (
         r"\b_blocks\.0\._depthwise_conv|\bblock\d[a-z]_(expand|dwconv|se_reduce)",
         "EfficientNet",
     ),
-    (r"\bfeatures\.1\.0\.block\.0\.0\.weight", "EfficientNet or MobileNet v3"),
+    (r"\bfeatures\.1\.(0\.)?block\.0\.0\.weight|\bblocks\.\d\.\d\.se\.", "EfficientNet or MobileNet v3"),
     (
         r"\bfeatures\.1\.conv\.0\.0\.weight",
-        "torchvision's MobileNet v2; it pads otherwise, and kzoo reads Keras' files of it",
+        "torchvision's MobileNet v2; kzoo.build('mobilenet_v2', alpha=...) takes it at the same width",
     ),
-    (r"\bblocks\.0\.0\.conv_dw", "a MobileNet or EfficientNet of timm; kzoo reads Keras' files of MobileNet v1 and v2"),
+    (
+        r"\bblocks\.1\.0\.conv_pwl",
+        "timm's MobileNet v2; kzoo.build('mobilenet_v2', alpha=...) takes it at the same width, but not the deeper "
+        "mobilenetv2_110d and 120d",
+    ),
+    (
+        r"\bblocks\.0\.0\.conv_dw",
+        "timm's MobileNet v1; kzoo.build('mobilenet_v1', alpha=...) takes it at the same width, unless it has another "
+        "convolution in front of the classifier, as mobilenetv1_100h has",
+    ),
+    (
+        r"(?s)\A(?!.*\brunning_mean).*\bstages\.0\.blocks\.0\.norm1\.weight",
+        "a ResNet v2 without the statistics of batch norm; with group norm, as in Big Transfer (BiT), it is another "
+        "network, which kzoo does not have",
+    ),
+    (
+        r"(?s)\A(?!.*\brunning_mean).*\blayer1\.0\.bn1\.weight",
+        "a ResNet without the statistics of batch norm; with group norm it is another network, which kzoo lacks",
+    ),
+    (
+        r"(?s)\A(?=.*\bstem\.conv1\.weight).*\bstages\.0\.blocks\.0\.norm1",
+        "a ResNet v2 with a stem of three convolutions (timm's d, t)",
+    ),
+    (
+        r"(?s)\A(?!.*\bstages\.0\.blocks\.0\.conv3).*\bstages\.0\.blocks\.0\.norm1",
+        "a ResNet v2 of blocks of two convolutions",
+    ),
+    (r"\bcell_stem_0\.comb_iter_0_left", "a NASNet or PNASNet of timm; kzoo reads Keras' files of NASNet"),
+    (r"\blevel2\.tree1\.", "DLA"),
+    (r"\blayer1\.0\.conv[12]\.attn\.", "SK-ResNet"),
     (r"\b(layer_scale|stages\.0\.blocks\.0\.conv_dw|convnext)", "ConvNeXt"),
     (r"\btrunk_output\b", "RegNet"),
     (r"\bstage2\.0\.branch1\.", "ShuffleNet v2"),
@@ -43,6 +73,10 @@ LACKING = (
     (r"\blayer1\.0\.conv2\.weight \((128|256), (4|8), 3, 3\)", "ResNeXt"),
     (r"\blayer1\.0\.conv2\.weight \(128, 128, 3, 3\)", "torchvision's wide ResNet for ImageNet"),
     (r"\blayer1\.0\.se\.|\bse_module\.", "SE-ResNet"),
+    (
+        r"(?s)\A(?=.*\bconv1\.0\.weight).*\blayer1\.0\.",
+        "a ResNet with a stem of three convolutions (timm's c, d, s, t)",
+    ),
     (
         r"\bfeatures\.0\.weight \(64, 3, 11, 11\)",
         "the AlexNet of 2014 with one tower (arXiv:1404.5997), as torchvision has it; kzoo's alexnet has two",
@@ -63,17 +97,42 @@ def fingerprint(shapes: Iterable[tuple[str, Sequence[int]]]) -> str:
     return hashlib.sha256(repr(kept).encode()).hexdigest()[:16]
 
 
-def rows_of(arrays: Mapping[str, np.ndarray]) -> list[str]:
+# Keras 3 numbers the variables of a layer: what they are follows from how many there are.
+VARIABLES = {
+    **dict.fromkeys((1, 2), ("kernel", "bias")),
+    3: ("beta", "moving_mean", "moving_variance"),
+    4: ("gamma", "beta", "moving_mean", "moving_variance"),
+}
+
+
+def with_names(shapes: Iterable[tuple[str, Sequence[int]]]) -> list[tuple[str, Sequence[int]]]:
+    """Name the variables that a file only numbers: conv1/0 becomes conv1/kernel.
+
+    Args:
+        shapes: (path, shape) of each variable of a network.
+    """
+    shapes = list(shapes)
+    counts = Counter(path.rpartition("/")[0] for path, _ in shapes)
+    named = []
+    for path, shape in shapes:
+        layer, _, variable = path.rpartition("/")
+        names = VARIABLES.get(counts[layer], ())
+        known = variable.isascii() and variable.isdigit() and len(variable) < 3 and int(variable) < len(names)
+        named.append((f"{layer}/{names[int(variable)]}" if known else path, shape))
+    return named
+
+
+def rows_of(arrays: Mapping[str, np.ndarray]) -> dict[str, str | None]:
     """Find the rows of the catalog whose published network the arrays of a file fit, classifiers aside.
 
     Args:
         arrays: {foreign name: array}.
 
     Returns:
-        Names of models.
+        {name of a model: the map of names by which they fit, None for our own}.
     """
     empty = {n: np.broadcast_to(np.float32(0), a.shape) for n, a in arrays.items() if a.dtype.kind == "f"}
-    hashes = set()
+    hashes = {}
     for prefix in prefixes(empty):
         short = unprefixed(empty, prefix)
         for names in (None, *MAPS):
@@ -81,10 +140,13 @@ def rows_of(arrays: Mapping[str, np.ndarray]) -> list[str]:
                 found = rename(short, names).arrays
             except WeightsError:
                 continue
-            hashes.add(fingerprint((p, a.shape) for p, a in found.items()))
-            if names and MAPS[names].config:  # an option of the architecture, which the row as published has not
-                hashes.add(fingerprint((p, a.shape) for p, a in found.items() if not p.endswith("/gamma")))
-    return [name for name in list_models() if FINGERPRINTS.get(name) in hashes]
+            hashes.setdefault(fingerprint(with_names((p, a.shape) for p, a in found.items())), names)
+    return {
+        name: hashes[known]
+        for name in list_models()
+        for known in (FINGERPRINTS.get(name), VARIANTS.get(name))
+        if known is not None and known in hashes
+    }
 
 
 def explanation(
@@ -120,11 +182,17 @@ def explanation(
         return size_sentence(found, variables, model, [p for p in variables if p in misfits and p in dense])
     rows = rows_of(arrays)
     if model.name in rows:
+        names = rows[model.name]
+        if names and MAPS[names].within:
+            return (
+                f"Its layers are only numbered; they fit {model.name} if they are those of {names}, which is to be "
+                f"said: kzoo.build('{model.name}', weights=kzoo.Weights('mine', path, names='{names}'))."
+            )
         return (
             f"It fits the options that kzoo.build('{model.name}', weights=...) sets; this model was built with others."
         )
     if rows:
-        return f"It fits {' and '.join(rows)}: kzoo.build('{rows[0]}', weights=...)."
+        return f"It fits {' and '.join(rows)}: kzoo.build('{next(iter(rows))}', weights=...)."
     text = "\n".join(f"{name} {tuple(int(n) for n in a.shape)}" for name, a in arrays.items())
     family = next((family for pattern, family in LACKING if re.search(pattern, text)), None)
     if family:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ class Names:
         preprocessing: How the source of these names prepares pictures, for a file of unknown hash; None if files with
             these names do not agree.
         config: Architecture -> the keywords with which it computes what the source's network computes.
-        advice: A sentence on the preprocessing, for a source that has more than one.
+        advice: A sentence on what the names do not say, such as the preprocessing of a source that has more than one.
+        within: A regular expression for the model around the layers, where other sources have layers of these names: a
+            file is of this source only if it is found in the names.
     """
 
     rows: tuple[tuple, ...]
@@ -41,6 +44,7 @@ class Names:
     preprocessing: Preprocessing | None = None
     config: Mapping[str, Mapping] = field(default_factory=dict)
     advice: str = ""
+    within: str = ""
 
 
 ANY = (r"(.+)", "{1}")  # the last row of a source whose names are ours
@@ -123,6 +127,8 @@ def numbered(layers: Sequence[str]) -> tuple[tuple, ...]:
 # --- torchvision, timm -----------------------------------------------------------------------------------
 
 CLASSIFIER = (r"fc|last_linear", "predictions")
+# What Google's networks took, and timm's ports of them and some of its own take: pixels in -1..1.
+MINUS_ONE_TO_ONE = Preprocessing(crop=0.875, interpolation="bicubic")
 
 
 def torch_names(rows: Iterable[tuple], preprocessing: Preprocessing = TORCH_INPUT, **more: Any) -> Names:
@@ -145,6 +151,11 @@ TORCH_RESNET = torch_names(
         (r"layer(\d)\.(\d{1,6})\.downsample\.0", "conv{1+1}_block{2+1}_0_conv"),
         (r"layer(\d)\.(\d{1,6})\.downsample\.1", "conv{1+1}_block{2+1}_0_bn"),
         CLASSIFIER,
+    ),
+    advice=(
+        "Other networks have these names, too, and compute something else: timm's resnetblur18, resnetblur50 and "
+        "resnetaa50, dilated ones, those with the stride on the first 1x1. timm's resnet34.ra4_e3600 needs "
+        "preprocessing=kzoo.Preprocessing(crop=0.9, interpolation='bicubic')."
     ),
 )
 GOOGLENET_BRANCHES = {
@@ -248,7 +259,7 @@ TORCH_INCEPTION_V3 = torch_names(
     ),
     # torch's average pools count the zeros of the padding, and its batch norm has a gamma.
     config={"kzoo.models.inception_v3:inception_v3": {"count_padding": True, "gamma": True}},
-    advice=TRANSFORMED,
+    advice=f"{TRANSFORMED} So do all of timm's but inception_v3.gluon_in1k.",
 )
 
 # timm's Inception v4 is one sequence, features.0 to features.21.
@@ -343,16 +354,204 @@ TIMM_INCEPTION_V4 = torch_names(
         ),
         (r"last_linear|fc", "predictions", "without_background"),
     ),
-    Preprocessing(crop=0.875, interpolation="bicubic"),
+    MINUS_ONE_TO_ONE,
+)
+
+# timm's Inception-ResNet v2; in older files and in Cadene's the classifier is last_linear.
+INCEPTION_RESNET_V2_STEM = {"conv2d_1a": 1, "conv2d_2a": 2, "conv2d_2b": 3, "conv2d_3b": 4, "conv2d_4a": 5}
+# Module (a group for the number of a repeated one), our name for it, branches.
+INCEPTION_RESNET_V2_MODULES = (
+    (
+        r"mixed_5b()",
+        "mixed_5b",
+        {
+            "branch0": "1x1",
+            "branch1.0": "5x5_reduce",
+            "branch1.1": "5x5",
+            "branch2.0": "double3x3_reduce",
+            "branch2.1": "double3x3_1",
+            "branch2.2": "double3x3_2",
+            "branch3.1": "pool_proj",
+        },
+    ),
+    (
+        r"repeat\.(\d{1,6})",
+        "block35_{1+1}",
+        {
+            "branch0": "1x1",
+            "branch1.0": "3x3_reduce",
+            "branch1.1": "3x3",
+            "branch2.0": "double3x3_reduce",
+            "branch2.1": "double3x3_1",
+            "branch2.2": "double3x3_2",
+        },
+    ),
+    (
+        r"mixed_6a()",
+        "mixed_6a",
+        {"branch0": "3x3", "branch1.0": "double3x3_reduce", "branch1.1": "double3x3_1", "branch1.2": "double3x3_2"},
+    ),
+    (
+        r"repeat_1\.(\d{1,6})",
+        "block17_{1+1}",
+        {"branch0": "1x1", "branch1.0": "7x7_reduce", "branch1.1": "7x7_1", "branch1.2": "7x7_2"},
+    ),
+    (
+        r"mixed_7a()",
+        "mixed_7a",
+        {
+            "branch0.0": "left_reduce",
+            "branch0.1": "left",
+            "branch1.0": "middle_reduce",
+            "branch1.1": "middle",
+            "branch2.0": "right_reduce",
+            "branch2.1": "right_1",
+            "branch2.2": "right_2",
+        },
+    ),
+    *(
+        (module, ours, {"branch0": "1x1", "branch1.0": "3x3_reduce", "branch1.1": "3x3_1", "branch1.2": "3x3_2"})
+        for module, ours in ((r"repeat_2\.(\d{1,6})", "block8_{1+1}"), (r"block8()", "block8_10"))
+    ),
+)
+TIMM_INCEPTION_RESNET_V2 = torch_names(
+    (
+        *((rf"{theirs}\.(conv|bn)", f"stem_{i}_{{1}}") for theirs, i in INCEPTION_RESNET_V2_STEM.items()),
+        *(
+            (rf"{module}\.{re.escape(theirs)}\.(conv|bn)", f"{ours}_{branch}_{{2}}")
+            for module, ours, branches in INCEPTION_RESNET_V2_MODULES
+            for theirs, branch in branches.items()
+        ),
+        *(
+            (rf"{module}\.conv2d", f"{ours}_conv")
+            for module, ours, _ in INCEPTION_RESNET_V2_MODULES
+            if ours.startswith("block")
+        ),
+        (r"conv2d_7b\.(conv|bn)", "conv_7b_{1}"),
+        (r"classif|last_linear|fc", "predictions", "without_background"),
+    ),
+    Preprocessing(crop=0.8975, interpolation="bicubic"),
+    config={"kzoo.models.inception_resnet:inception_resnet_v2": {"gamma": True}},
+)
+
+# timm's ResNets with pre-activation: the stride in the first block of a stage, no bias in front of a sum, no zeros in
+# the max pool. The classifier is a 1x1 convolution.
+PREACTIVATION = {
+    "kzoo.models.resnet:resnet_v2": {"stride_in": "first", "bias": False, "pool_zeros": False, "epsilon": 1e-5}
+}
+TIMM_RESNET_V2 = torch_names(
+    (
+        (r"stem\.conv", "conv1_conv"),
+        (r"stages\.(\d)\.blocks\.(\d{1,6})\.norm1", "conv{1+2}_block{2+1}_preact_bn"),
+        (r"stages\.(\d)\.blocks\.(\d{1,6})\.norm2", "conv{1+2}_block{2+1}_1_bn"),
+        (r"stages\.(\d)\.blocks\.(\d{1,6})\.norm3", "conv{1+2}_block{2+1}_2_bn"),
+        (r"stages\.(\d)\.blocks\.(\d{1,6})\.conv(\d)", "conv{1+2}_block{2+1}_{3}_conv"),
+        (r"stages\.(\d)\.blocks\.(\d{1,6})\.downsample\.conv", "conv{1+2}_block{2+1}_0_conv"),
+        (r"norm", "post_bn"),
+        (r"head\.fc", "predictions", "dense"),
+    ),
+    Preprocessing(crop=0.95, interpolation="bicubic"),
+    config=PREACTIVATION,
+)
+
+# torch pads all four sides; its batch norm has this epsilon and, as Keras counts, this momentum.
+TORCH_MOBILENET = {"symmetric": True, "epsilon": 1e-5, "momentum": 0.9}
+MOBILENET_V2_CONFIG = {"kzoo.models.mobilenet:mobilenet_v2": TORCH_MOBILENET}
+MOBILENET_V2_BLOCKS = (1, 2, 3, 4, 3, 3, 1)  # in each stage; timm counts from 0 in each, we through all
+# Parts of a block: torchvision's names, timm's, ours.
+MOBILENET_V2_FIRST = (  # it has no expansion
+    ("0.0", "conv_dw", "depthwise"),
+    ("0.1", "bn1", "depthwise_BN"),
+    ("1", "conv_pw", "project"),
+    ("2", "bn2", "project_BN"),
+)
+MOBILENET_V2_BLOCK = (
+    ("0.0", "conv_pw", "expand"),
+    ("0.1", "bn1", "expand_BN"),
+    ("1.0", "conv_dw", "depthwise"),
+    ("1.1", "bn2", "depthwise_BN"),
+    ("2", "conv_pwl", "project"),
+    ("3", "bn3", "project_BN"),
+)
+
+
+def torch_mobilenet_v2(stem: Mapping[str, str], block: str, source: int) -> tuple[tuple, ...]:
+    """Make the rows of a MobileNet v2 of torchvision or timm.
+
+    Args:
+        stem: {foreign layer outside of the blocks: ours}.
+        block: The foreign name of block {i}, the {n}-th of stage {s}.
+        source: Which names of MOBILENET_V2_BLOCK: 0 for torchvision's, 1 for timm's.
+    """
+    rows = [(re.escape(theirs), ours) for theirs, ours in stem.items()]
+    places = [(s, n) for s, count in enumerate(MOBILENET_V2_BLOCKS) for n in range(count)]
+    for i, (s, n) in enumerate(places):
+        for part in MOBILENET_V2_BLOCK if i else MOBILENET_V2_FIRST:
+            ours = f"block_{i}_{part[2]}" if i else f"expanded_conv_{part[2]}"
+            row = (re.escape(f"{block.format(i=i + 1, s=s, n=n)}.{part[source]}"), ours)
+            rows.append((*row, "depthwise") if part[2] == "depthwise" else row)
+    return tuple(rows)
+
+
+TORCH_MOBILENET_V2 = torch_names(
+    torch_mobilenet_v2(
+        {
+            "features.0.0": "Conv1",
+            "features.0.1": "bn_Conv1",
+            "features.18.0": "Conv_1",
+            "features.18.1": "Conv_1_bn",
+            "classifier.1": "predictions",
+        },
+        "features.{i}.conv",
+        0,
+    ),
+    config=MOBILENET_V2_CONFIG,
+)
+TIMM_MOBILENET_V2 = torch_names(
+    torch_mobilenet_v2(
+        {
+            "conv_stem": "Conv1",
+            "bn1": "bn_Conv1",
+            "conv_head": "Conv_1",
+            "bn2": "Conv_1_bn",
+            "classifier": "predictions",
+        },
+        "blocks.{s}.{n}",
+        1,
+    ),
+    replace(TORCH_INPUT, interpolation="bicubic"),
+    config=MOBILENET_V2_CONFIG,
+)
+MOBILENET_V1_BLOCKS = (1, 2, 2, 6, 2)
+MOBILENET_V1_PLACES = [(s, n) for s, count in enumerate(MOBILENET_V1_BLOCKS) for n in range(count)]
+TIMM_MOBILENET_V1 = torch_names(
+    (
+        (r"conv_stem", "conv1"),
+        (r"bn1", "conv1_bn"),
+        *(
+            row
+            for i, (s, n) in enumerate(MOBILENET_V1_PLACES, 1)
+            for row in (
+                (rf"blocks\.{s}\.{n}\.conv_dw", f"conv_dw_{i}", "depthwise"),
+                (rf"blocks\.{s}\.{n}\.bn1", f"conv_dw_{i}_bn"),
+                (rf"blocks\.{s}\.{n}\.conv_pw", f"conv_pw_{i}"),
+                (rf"blocks\.{s}\.{n}\.bn2", f"conv_pw_{i}_bn"),
+            )
+        ),
+        (r"classifier", "predictions"),
+    ),
+    MINUS_ONE_TO_ONE,
+    config={"kzoo.models.mobilenet:mobilenet_v1": TORCH_MOBILENET},
 )
 
 VGG_BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
 def torch_vgg(depth: int, batch_norm: bool) -> Names:
-    """Make the map of a VGG of torchvision, which numbers the modules of a sequence.
+    """Make the map of a VGG of torchvision or timm, which number the modules of a sequence.
 
-    The sequence is convolution, (batch norm,) ReLU, and a pool behind each block.
+    The sequence is convolution, (batch norm,) ReLU, and a pool behind each block. timm has made 7x7 and 1x1
+    convolutions of the dense layers, which compute the same where the last map is 7x7.
 
     Args:
         depth: A key of VGG_BLOCKS.
@@ -367,6 +566,7 @@ def torch_vgg(depth: int, batch_norm: bool) -> Names:
             i += 3 if batch_norm else 2
         i += 1
     rows += [(r"classifier\.0", "fc1", "flat 7 7"), (r"classifier\.3", "fc2"), (r"classifier\.6", "predictions")]
+    rows += [(r"pre_logits\.(fc[12])", "{1}", "dense"), (r"head\.fc", "predictions")]
     return torch_names(rows)
 
 
@@ -385,6 +585,91 @@ def torch_squeezenet(fires: Sequence[int]) -> Names:
         ),
     )
 
+
+# --- Keras Hub --------------------------------------------------------------------------------------------
+
+# Its ResNets and VGGs have timm's weights, and take pictures as those do. Files of Keras before 3.6 do not name the
+# layers: they have the class and a count, in the order of the model's `layers`.
+HUB_RESNET, HUB_VGG = "res_net_backbone", "vgg_backbone"
+KERAS_HUB_RESNET = Names(
+    (
+        (r"conv1_(conv|bn)", "conv1_{1}"),
+        (r"stack(\d)_block(\d{1,6})_(\d)_(conv|bn)", "conv{1+2}_block{2+1}_{3}_{4}"),
+        (r"predictions", "predictions"),
+    ),
+    preprocessing=TORCH_INPUT,
+)
+KERAS_HUB_RESNET_V2 = Names(
+    (
+        (r"conv1_conv", "conv1_conv"),
+        (r"stack(\d)_block(\d{1,6})_pre_activation_bn", "conv{1+2}_block{2+1}_preact_bn"),
+        (r"stack(\d)_block(\d{1,6})_(\d)_(conv|bn)", "conv{1+2}_block{2+1}_{3}_{4}"),
+        (r"post_bn", "post_bn"),
+        (r"predictions", "predictions"),
+    ),
+    preprocessing=TIMM_RESNET_V2.preprocessing,
+    config=PREACTIVATION,
+)
+
+
+def keras_hub_resnet(blocks: Sequence[int], convolutions: int, preactivation: bool = False) -> Names:
+    """Make the map of a ResNet of Keras Hub whose file does not name the layers.
+
+    Args:
+        blocks: Number of blocks in each stage.
+        convolutions: In a block: 2 or 3.
+        preactivation: Whether it is a ResNet v2.
+    """
+    conv, norm = ["conv1_conv"], [] if preactivation else ["conv1_bn"]
+    for stage, count in enumerate(blocks, 2):
+        for i in range(1, count + 1):
+            # The shortcut is one layer deep, so that Keras lists it next to the last convolution but one.
+            shortcut = [0] if i == 1 and (convolutions == 3 or stage > 2) else []
+            order = [*range(1, convolutions), *shortcut, convolutions]
+            conv += [f"conv{stage}_block{i}_{n}_conv" for n in order]
+            norms = ["preact", *range(1, convolutions)] if preactivation else order
+            norm += [f"conv{stage}_block{i}_{n}_bn" for n in norms]
+    norm += ["post_bn"] if preactivation else []
+    source = KERAS_HUB_RESNET_V2 if preactivation else KERAS_HUB_RESNET
+    return Names(
+        (
+            (r"conv2d(?:_(\d{1,6}))?", tuple(conv)),
+            (r"batch_normalization(?:_(\d{1,6}))?", tuple(norm)),
+        ),
+        preprocessing=source.preprocessing,
+        config=source.config,
+        within=HUB_RESNET,
+    )
+
+
+# Named as ours; the dense layers may be convolutions, as in timm.
+KERAS_HUB_VGG = Names(
+    (
+        (r"(block\d_conv\d)", "{1}"),
+        (r"(fc[12])", "{1}", "dense"),
+        (r"predictions", "predictions"),
+    ),
+    preprocessing=TORCH_INPUT,
+    within=HUB_VGG,
+)
+
+
+def keras_hub_vgg(depth: int) -> Names:
+    """Make the map of a VGG of Keras Hub whose file does not name the layers; depth is a key of VGG_BLOCKS."""
+    conv = [f"block{b}_conv{n}" for b, count in enumerate(VGG_BLOCKS[depth], 1) for n in range(1, count + 1)]
+    return Names(
+        (
+            (r"conv2d(?:_(\d{1,6}))?", tuple(conv)),
+            (r".*\bsequential/layers/conv2d", "fc1", "dense"),
+            (r".*\bsequential/layers/conv2d_1", "fc2", "dense"),
+            (r".*\bsequential/layers/dense", "predictions"),
+        ),
+        preprocessing=TORCH_INPUT,
+        within=HUB_VGG,
+    )
+
+
+HUB_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 # --- Others ----------------------------------------------------------------------------------------------
 
@@ -420,14 +705,27 @@ MAPS = {
     "torch_googlenet": TORCH_GOOGLENET,
     "torch_inception_v3": TORCH_INCEPTION_V3,
     "timm_inception_v4": TIMM_INCEPTION_V4,
+    "timm_inception_resnet_v2": TIMM_INCEPTION_RESNET_V2,
+    "timm_resnet_v2": TIMM_RESNET_V2,
+    "torch_mobilenet_v2": TORCH_MOBILENET_V2,
+    "timm_mobilenet_v2": TIMM_MOBILENET_V2,
+    "timm_mobilenet_v1": TIMM_MOBILENET_V1,
     **{f"torch_vgg{d}{'_bn' if bn else ''}": torch_vgg(d, bn) for d in VGG_BLOCKS for bn in (False, True)},
     "torch_squeezenet1_0": torch_squeezenet((3, 4, 5, 7, 8, 9, 10, 12)),
     "torch_squeezenet1_1": torch_squeezenet((3, 4, 6, 7, 9, 10, 11, 12)),
+    "keras_hub_resnet": KERAS_HUB_RESNET,
+    "keras_hub_resnet_v2": KERAS_HUB_RESNET_V2,
+    "keras_hub_vgg": KERAS_HUB_VGG,
+    **{f"keras_hub_resnet{d}": keras_hub_resnet(b, 2 if d < 50 else 3) for d, b in HUB_BLOCKS.items()},
+    **{f"keras_hub_resnet{d}_v2": keras_hub_resnet(b, 3, True) for d, b in HUB_BLOCKS.items() if d >= 50},
+    **{f"keras_hub_vgg{d}": keras_hub_vgg(d) for d in VGG_BLOCKS},
     "squeezenet": SQUEEZENET,
     "folded_mobilenet_v1": FOLDED_MOBILENET_V1,
     "folded_mobilenet_v2": FOLDED_MOBILENET_V2,
     "partial_vgg19": PARTIAL_VGG19,
 }
+
+compiled = cache(re.compile)  # all of them: re itself keeps 512, fewer than the rows of all maps
 
 # --- Applying a map --------------------------------------------------------------------------------------
 
@@ -508,7 +806,7 @@ def rank(arrays: Iterable[str], table: Names) -> dict[int, dict[str, int]]:
     ranks = {}
     for i, row in enumerate(table.rows):
         if isinstance(row[1], tuple):
-            found = [(int(m[1] or 0), layer) for layer in layers if (m := re.fullmatch(row[0], layer))]
+            found = [(int(m[1] or 0), layer) for layer in layers if (m := compiled(row[0]).fullmatch(layer))]
             ranks[i] = {layer: n for n, (_, layer) in enumerate(sorted(found))}
     return ranks
 
@@ -525,7 +823,7 @@ def place(layer: str, rows: Sequence[tuple], ranks: Mapping[int, Mapping[str, in
         (our layer, change). (None, "left out") if the map leaves it out, (None, None) if no row matches.
     """
     for i, (pattern, target, *change) in enumerate(rows):
-        if match := re.fullmatch(pattern, layer):
+        if match := compiled(pattern).fullmatch(layer):
             if target is None:
                 return None, "left out"
             if isinstance(target, tuple):
@@ -597,14 +895,20 @@ def recognise(names: Iterable[str]) -> str | None:
         'torch_resnet'
     """
     names = [name for name in names if not name.endswith("num_batches_tracked")]
+    tables = {
+        key: table
+        for key, table in MAPS.items()
+        if table.preprocessing is not None and any(re.search(table.within, name) for name in names)
+    }
     best, most = None, (0, 0)
     for prefix in prefixes(names):
         short = list(unprefixed(dict.fromkeys(names), prefix))
-        for key, table in MAPS.items():
-            if table.preprocessing is None:
-                continue
+        for key, table in tables.items():
             layers = [split(name, table.variables)[0] for name in short]
-            known = [layer for layer in layers if any(re.fullmatch(row[0], layer) for row in table.rows)]
+            known = [layer for layer in layers if any(compiled(row[0]).fullmatch(layer) for row in table.rows)]
+            ranks = rank(short, table)
+            if any(len(ranks[i]) != len(table.rows[i][1]) for i in ranks):
+                continue
             score = len(known) - (len(layers) - len(known)), -len(table.rows)
             if len(known) >= KNOWN * len(layers) and score > most:
                 best, most = key, score
@@ -636,8 +940,13 @@ def from_torch(variable: str, array: np.ndarray, norm: bool) -> tuple[str, np.nd
 
 
 def dense(target: str, variable: str, array: np.ndarray) -> dict[str, np.ndarray]:
-    """Convert a 1x1 convolution behind global pooling to a dense layer: (1, 1, in, out) -> (in, out)."""
-    return {f"{target}/{variable}": array.reshape(array.shape[2:]) if array.ndim == 4 else array}
+    """Convert a convolution that covers its input to a dense layer: (H, W, in, out) -> (H * W * in, out)."""
+    return {f"{target}/{variable}": array.reshape(-1, array.shape[3]) if array.ndim == 4 else array}
+
+
+def depthwise(target: str, variable: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """Convert a convolution with a group for each channel to a depthwise one: (H, W, 1, C) -> (H, W, C, 1)."""
+    return {f"{target}/{variable}": array.swapaxes(2, 3) if array.ndim == 4 else array}
 
 
 def flat(target: str, variable: str, array: np.ndarray, h: str, w: str) -> dict[str, np.ndarray]:
@@ -683,6 +992,7 @@ def without_background(target: str, variable: str, array: np.ndarray) -> dict[st
 
 CHANGES = {
     "dense": dense,
+    "depthwise": depthwise,
     "flat": flat,
     "folded": folded,
     "without_background": without_background,

@@ -141,16 +141,19 @@ def read(path: str | os.PathLike) -> Arrays:
 
 
 def names_of(path: str | os.PathLike) -> list[str]:
-    """Read the names of the arrays of a file whose format other libraries than Keras use, without the arrays.
+    """Read the names of the arrays of a file, without the arrays.
 
     Args:
         path: The file.
 
     Returns:
-        The names; none for a format of Keras, or for a file that can't be read: `read` says why.
+        The names, in a `.weights.h5` with those of the models that they are in; none for Keras' other formats, whose
+        layers have kzoo's names, or for a file that can't be read: `read` says why.
     """
     kind = format_of(path)
     try:
+        if str(path).lower().endswith(".weights.h5"):
+            return list(read_hdf5(path, names=True))
         if kind == "npz":
             with zipfile.ZipFile(path) as z:
                 return [name.removesuffix(".npy") for name in z.namelist()[:MEMBERS]]
@@ -176,7 +179,7 @@ def worker(kind: str, path: str | os.PathLike, *, budget: int, seconds: float, l
     """Read a file by worker.py in a process of its own.
 
     Args:
-        kind: "hdf5", "torch", or "torch_names" for names without values.
+        kind: "hdf5", "torch", or "hdf5_names" and "torch_names" for names without values.
         path: The file.
         budget: Bytes of memory that the process may use.
         seconds: Time limit.
@@ -216,7 +219,7 @@ def worker(kind: str, path: str | os.PathLike, *, budget: int, seconds: float, l
         data = folder / "data.bin"
         if data.stat().st_size > limit:
             raise WeightsError("the reader left more than it may; the file is corrupt or malicious.")
-        if kind == "torch_names":
+        if kind.endswith("_names"):
             return Arrays({a["name"]: np.empty(0) for a in index["arrays"]}), None
         arrays = {a["name"]: take(data, a["dtype"], a["shape"], a["offset"]) for a in index["arrays"]}
         return Arrays(arrays, index["notes"]), index["config"]
@@ -266,17 +269,19 @@ def seconds_for(path: str | os.PathLike, start: float) -> float:
 # --- HDF5, .keras ----------------------------------------------------------------------------------------
 
 
-def read_hdf5(path: str | os.PathLike, limit: int | None = None) -> dict[str, np.ndarray]:
+def read_hdf5(path: str | os.PathLike, limit: int | None = None, *, names: bool = False) -> dict[str, np.ndarray]:
     """Read Keras' weights in HDF5: legacy (Keras 1 and 2, weights or whole models) and .weights.h5 of Keras 3.
 
     Args:
         path: The file.
         limit: Bytes that all arrays may have; by default what the file's own size allows.
+        names: Read the names alone, see `names_of`; all arrays are empty.
     """
     with open(path, "rb") as f:
         if f.read(8) != b"\x89HDF\r\n\x1a\n":
             raise WeightsError("it is not an HDF5 file.")
-    arrays, config = worker("hdf5", path, budget=768 << 20, seconds=seconds_for(path, 30), limit=limit or bound(path))
+    kind, limit = "hdf5_names" if names else "hdf5", limit or bound(path)
+    arrays, config = worker(kind, path, budget=768 << 20, seconds=seconds_for(path, 30), limit=limit)
     if config is not None:
         check_config(parse_json(config))
     return arrays

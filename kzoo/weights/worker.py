@@ -1,7 +1,7 @@
 """Reads one foreign file in a process of its own, with a limit on memory, and leaves plain bytes behind.
 
 Run by `kzoo.weights.read`, never imported: `python worker.py KIND FILE FOLDER LIMIT BUDGET`, KIND "hdf5", "torch", or
-"torch_names", which leaves out the arrays' bytes.
+"hdf5_names" and "torch_names", which leave out the arrays' bytes.
 The C library under h5py can overflow on a crafted file and torch's reader can be made to allocate anything, so neither
 runs beside the user's model. It imports the standard library, NumPy and the one library that it needs, not Keras.
 
@@ -36,7 +36,7 @@ def main(kind: str, path: str, folder: str, limit: str, budget: str) -> int:
     """Read a file and leave its arrays, or the reason why not; the arguments are those of the command line.
 
     Args:
-        kind: "hdf5", "torch" or "torch_names".
+        kind: "hdf5", "hdf5_names", "torch" or "torch_names".
         path: The file.
         folder: Where to write.
         limit: Bytes that all arrays may have.
@@ -48,7 +48,12 @@ def main(kind: str, path: str, folder: str, limit: str, budget: str) -> int:
     try:
         with open(os.path.join(folder, "data.bin"), "wb") as out:
             write = Writer(out, int(limit))
-            readers = {"hdf5": read_hdf5, "torch": read_torch, "torch_names": read_torch_names}
+            readers = {
+                "hdf5": read_hdf5,
+                "hdf5_names": read_hdf5_names,
+                "torch": read_torch,
+                "torch_names": read_torch_names,
+            }
             more = readers[kind](path, write, int(budget))
         with open(os.path.join(folder, "index.json"), "w") as f:
             json.dump({"arrays": write.index, "config": None, "notes": [], **more}, f)
@@ -136,6 +141,29 @@ def read_hdf5(path: str, write: Writer, budget: int) -> dict:
             numbered(h5py, f, datasets, write)
         config = texts(h5py, f, "model_config")
     return {"config": config[0] if config else None}
+
+
+def read_hdf5_names(path: str, write: Writer, budget: int) -> dict:
+    """Read what a file of Keras 3 calls its arrays, behind the models that they are in; arguments as in `read_hdf5`.
+
+    Such as "vgg_image_classifier/vgg_backbone/block1_conv1/0", and ".../conv2d/0" where layers have no names. A file of
+    Keras 2 gives none.
+    """
+    os.environ["HDF5_PLUGIN_PATH"] = ""
+    import h5py
+
+    limit_memory(budget)
+    with h5py.File(path, "r", locking=False) as f:
+        datasets = {}
+        scan(h5py, f, "", datasets)
+        whole = texts(h5py, f["vars"], "name") if "vars" in f else []
+        for path, dataset in datasets.items():
+            *models, layer, variables, number = ["", "", *path.split("/")]
+            if variables == "vars" and layer and not path.startswith("optimizer/"):  # the state of a training
+                name = texts(h5py, dataset.parent, "name") or [layer]
+                models = [m for m in models if m not in ("", "layers")]
+                write.declare("/".join([*whole[:1], *models, name[0], number]), "<f4", (), 0)
+    return {}
 
 
 def scan(h5py: ModuleType, group: h5py.Group, prefix: str, datasets: dict[str, h5py.Dataset], depth: int = 0) -> None:

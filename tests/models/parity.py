@@ -1,8 +1,8 @@
 """What PyTorch's networks compute, written down, so that it can be held against ours where torch is not installed.
 
-`python tests/models/parity.py` writes parity.json with torch: for each network its arrays' names and shapes, its
-logits, and of every layer the largest value and a random projection. Arrays and projections are drawn with NumPy, by
-name.
+`python tests/models/parity.py` writes parity.json with torch, torchvision and timm: for each network its arrays' names
+and shapes, its logits, and of every layer the largest value and a random projection (null for batch norm that includes
+a ReLU, as timm's). Arrays and projections are drawn with NumPy, by name.
 """
 
 import json
@@ -27,6 +27,11 @@ SIZES = {
     "nin": (32, 48),
     "deepface": (80, 72),
     "c3d": (16, 21, 26),
+    "mobilenet_v1": (75, 67),
+    "mobilenet_v2": (75, 67),
+    "resnet50_v2": (75, 67),
+    "vgg11": (225, 231),
+    "inception_resnet_v2": (107, 89),
 }
 # What makes them narrow, for kzoo.build; write() below has the same sizes.
 OPTIONS = {
@@ -34,6 +39,10 @@ OPTIONS = {
     "nin": {"width": 12},
     "deepface": {"width": 4, "units": 16},
     "c3d": {"width": 4, "units": 16},
+    "mobilenet_v2": {"alpha": 0.35},
+    "resnet50_v2": {"blocks": (1, 2, 1, 1), "width": 8},
+    "vgg11": {"width": 4, "units": 4096},
+    "inception_resnet_v2": {"blocks": (1, 1, 10)},
 }
 
 
@@ -61,8 +70,15 @@ def summary(name, y):
 
 
 def write():
+    import timm
     import torch
     import torch_models as m
+    import torchvision
+    from timm.models import vgg
+
+    inception_resnet_v2 = timm.create_model("inception_resnet_v2", num_classes=7)
+    inception_resnet_v2.repeat = inception_resnet_v2.repeat[:1]
+    inception_resnet_v2.repeat_1 = inception_resnet_v2.repeat_1[:1]
 
     networks = {
         "resnet18": m.ResNet((2, 2, 2, 2), False, 7),
@@ -78,8 +94,15 @@ def write():
         "nin": m.NetworkInNetwork(12, 7),
         "deepface": m.DeepFace(4, (80, 72), 16, 7),
         "c3d": m.C3D(4, (1, 1), 16, 7),
+        "mobilenet_v1": timm.create_model("mobilenetv1_100", num_classes=7),
+        "mobilenet_v2": torchvision.models.mobilenet_v2(num_classes=7, width_mult=0.35),
+        "resnet50_v2": timm.create_model(
+            "resnetv2_50", layers=(1, 2, 1, 1), channels=(32, 64, 128, 256), stem_chs=8, num_classes=7
+        ),
+        "vgg11": vgg.VGG((4, "M", 8, "M", 16, 16, "M", 32, 32, "M", 32, 32, "M"), 7),
+        "inception_resnet_v2": inception_resnet_v2,
     }
-    found = {"torch": torch.__version__}
+    found = {"torch": torch.__version__, "torchvision": torchvision.__version__, "timm": timm.__version__}
     kinds = (torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.BatchNorm2d, torch.nn.Linear, m.LocallyConnected)
     for ours, network in networks.items():
         network.eval()
@@ -91,7 +114,8 @@ def write():
             if isinstance(module, kinds):
 
                 def keep(module, inputs, output, name=name, layers=layers):
-                    layers[name] = summary(name, np.moveaxis(output.detach().numpy(), 1, -1))
+                    relu = not isinstance(getattr(module, "act", None), torch.nn.Identity | None)
+                    layers[name] = None if relu else summary(name, np.moveaxis(output.detach().numpy(), 1, -1))
 
                 module.register_forward_hook(keep)
         with torch.no_grad():

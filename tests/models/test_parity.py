@@ -21,6 +21,11 @@ MAPS = {
     "inception_v4": "timm_inception_v4",
     "squeezenet1_0": "torch_squeezenet1_0",
     "squeezenet1_1": "torch_squeezenet1_1",
+    "mobilenet_v1": "timm_mobilenet_v1",
+    "mobilenet_v2": "torch_mobilenet_v2",
+    "resnet50_v2": "timm_resnet_v2",
+    "vgg11": "torch_vgg11",
+    "inception_resnet_v2": "timm_inception_resnet_v2",
 }
 # Dense layers behind a Flatten, whose values torch orders by channel first.
 FLAT = {
@@ -58,7 +63,10 @@ def fill(model, name, arrays):
         layer.set_weights(values)
 
 
-@pytest.mark.parametrize("name", parity.SIZES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.deep("2026-11-26")) if n == "inception_resnet_v2" else n for n in parity.SIZES],
+)
 def test_equals_pytorch(name, tmp_path):
     expected, size = EXPECTED[name], parity.SIZES[name]
     arrays = {key: parity.drawn(key, shape) for key, shape in expected["arrays"].items()}
@@ -81,10 +89,12 @@ def test_equals_pytorch(name, tmp_path):
     for module, layer, y in zip(modules, layers, outputs, strict=True):
         if getattr(layer, "activation", None) is keras.activations.relu:
             continue  # torch's module has no ReLU: what follows is compared
+        if expected["layers"][module] is None:
+            continue  # torch's module has a ReLU, our batch norm none
         highest, projection = expected["layers"][module]
         found = parity.summary(module, y)
         np.testing.assert_allclose(found, [highest, projection], rtol=0, atol=1e-4 * highest, err_msg=module)
 
 
 def test_the_recorded_names_are_those_of_the_cases():
-    assert EXPECTED.keys() - {"torch"} == parity.SIZES.keys()
+    assert EXPECTED.keys() - {"torch", "torchvision", "timm"} == parity.SIZES.keys()

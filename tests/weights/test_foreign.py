@@ -8,17 +8,18 @@ import zipfile
 from functools import cache
 from types import SimpleNamespace
 
+import h5py
 import keras
 import numpy as np
 import pytest
 
 import kzoo
-from kzoo.catalog.fingerprints import FINGERPRINTS
+from kzoo.catalog.fingerprints import FINGERPRINTS, VARIANTS
 from kzoo.catalog.pretrained import TORCH_INPUT
 from kzoo.errors import WeightsError
 from kzoo.weights import assign, read, resolve, worker
 from kzoo.weights.explain import fingerprint
-from kzoo.weights.maps import MAPS, place, recognise
+from kzoo.weights.maps import MAPS, place, recognise, rename
 from kzoo.weights.read import format_of, pickled_class
 
 # --- Files with torch's names, made without torch ----------------------------------------------------------
@@ -29,7 +30,10 @@ PIECES = {
     r"last_linear|fc": ("last_linear",),
     r"(conv|bn)": ("conv", "bn"),
     r"(\d{1,6})": tuple("0123456"),
-    r"(\d)": tuple("1234"),
+    r"(\d)": tuple("01234"),
+    r"classif|last_linear|fc": ("classif",),
+    r"(fc[12])": ("fc1", "fc2"),
+    "()": ("",),
     r"(\w\w)": ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"),
     r"(expand[13]x[13])": ("expand1x1", "expand3x3"),
     r"aux\d\..+": (),
@@ -52,7 +56,9 @@ def layers_of(names):
 
 def as_torch(model, names):
     """The variables of a model under torch's names and in torch's order of axes."""
-    theirs = {ours: layer for layer, ours in layers_of(names).items()}
+    theirs = {}
+    for foreign, ours in layers_of(names).items():
+        theirs.setdefault(ours, foreign)  # a map of two sources: the first one's
     meanings = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}
     arrays = {}
     for v in model.weights:
@@ -61,7 +67,9 @@ def as_torch(model, names):
         if layer == "fc1":  # behind a flatten of 7 x 7, which torch does channels first
             a = a.reshape(7, 7, -1, a.shape[-1]).transpose(2, 0, 1, 3).reshape(a.shape) if a.ndim == 2 else a
         if variable == "kernel":
+            a = a.swapaxes(2, 3) if "depthwise" in layer or "_dw_" in layer else a  # a group for each channel
             a = a.transpose(3, 2, 0, 1) if a.ndim == 4 else a.T
+            a = a[:, :, None, None] if theirs[layer] == "head.fc" else a  # a 1x1 convolution
         variable = {**meanings, "moving_variance": "running_var"}.get(variable, variable)
         arrays[f"{theirs[layer]}.{variable}"] = a
     return arrays
@@ -73,19 +81,37 @@ TORCH_ROWS = {
     "googlenet_bn": "torch_googlenet",
     "inception_v3": "torch_inception_v3",
     "inception_v4": "timm_inception_v4",
+    "inception_resnet_v2": "timm_inception_resnet_v2",
     "squeezenet1_0": "torch_squeezenet1_0",
     "squeezenet1_1": "torch_squeezenet1_1",
+    "mobilenet_v1": "timm_mobilenet_v1",
+    "mobilenet_v2": "torch_mobilenet_v2",
+    **dict.fromkeys(("resnet50_v2", "resnet101_v2", "resnet152_v2"), "timm_resnet_v2"),
+}
+# What the original networks take: timm 1.0.31's own `mean` and `std`; the others torchvision's.
+HALF = {"timm_inception_v4", "timm_inception_resnet_v2", "timm_mobilenet_v1", "timm_resnet_v2"}
+TORCH_MOBILENET = {"symmetric": True, "epsilon": 1e-5, "momentum": 0.9}
+TORCH_OPTIONS = {
+    "torch_inception_v3": {"count_padding": True, "gamma": True},
+    "timm_inception_resnet_v2": {"gamma": True},
+    "timm_mobilenet_v1": TORCH_MOBILENET,
+    "torch_mobilenet_v2": TORCH_MOBILENET,
+    "timm_mobilenet_v2": TORCH_MOBILENET,
+    "timm_resnet_v2": {"stride_in": "first", "bias": False, "pool_zeros": False, "epsilon": 1e-5},
 }
 
 
-@pytest.mark.parametrize(("name", "names"), TORCH_ROWS.items())
+@pytest.mark.parametrize(("name", "names"), [*TORCH_ROWS.items(), ("mobilenet_v2", "timm_mobilenet_v2")])
 def test_what_fits_a_map_brings_its_preprocessing(name, names, tmp_path):
     """The hash of a file that was saved again is unknown; its names are those of a library, which prepares so."""
     np.savez(tmp_path / "a.npz", **{f"module.{layer}.weight": np.ones(1) for layer in layers_of(names)})
     found = resolve(name, tmp_path / "a.npz")
     assert found.names == names and found.preprocessing == MAPS[names].preprocessing
-    assert (found.preprocessing == TORCH_INPUT) == (names != "timm_inception_v4")
-    assert dict(found.config) == ({"count_padding": True, "gamma": True} if name == "inception_v3" else {})
+    # y = x * scale + offset of pixels in 0..255
+    scale, offset = (1 / 127.5, -1.0) if names in HALF else (TORCH_INPUT.scale, TORCH_INPUT.offset)
+    np.testing.assert_allclose(found.preprocessing.scale, scale)
+    np.testing.assert_allclose(found.preprocessing.offset, offset)
+    assert dict(found.config) == TORCH_OPTIONS.get(names, {})
     own = kzoo.Preprocessing(scale=2.0)
     assert resolve(name, kzoo.Weights("mine", str(tmp_path / "a.npz"), preprocessing=own)).preprocessing == own
 
@@ -96,12 +122,16 @@ SMALL = {
     "resnet50_v1_5": {"width": 4, "blocks": (1, 1, 1, 1), "input_shape": (33, 33, 3)},
     "squeezenet1_1": {"input_shape": (67, 67, 3)},
     "googlenet_bn": {"input_shape": (64, 64, 3)},
+    "mobilenet_v1": {"alpha": 0.1, "input_shape": (33, 33, 3)},
+    "mobilenet_v2": {"alpha": 0.1, "input_shape": (33, 33, 3)},
+    "resnet50_v2": {"width": 4, "blocks": (1, 1, 1, 1), "input_shape": (33, 33, 3)},
 }
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_torch_file_builds_a_model_with_torchs_preprocessing(name, tmp_path, caplog):
-    model = kzoo.build(name, num_classes=5, seed=1, **SMALL[name])
+    options = TORCH_OPTIONS.get(TORCH_ROWS[name], {})
+    model = kzoo.build(name, num_classes=5, seed=1, **SMALL[name], **options)
     np.savez(tmp_path / "a.npz", **as_torch(model, TORCH_ROWS[name]))
     again = kzoo.build(name, num_classes=5, weights=tmp_path / "a.npz", **SMALL[name])
     for a, b in zip(model.weights, again.weights, strict=True):
@@ -110,9 +140,204 @@ def test_a_torch_file_builds_a_model_with_torchs_preprocessing(name, tmp_path, c
     # (255 * x - mean) / deviation, by torchvision's documentation
     x = np.full((1, 1, 1, 3), 51, "uint8")
     expected = (51 / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    mean = "[0.485, 0.456, 0.406]"
+    if TORCH_ROWS[name] in HALF:
+        expected, mean = np.full(3, (51 / 255 - 0.5) / 0.5), "0.5"
     np.testing.assert_allclose(np.asarray(layer(x)).ravel(), expected, rtol=1e-5)
-    assert "so pictures are prepared as its networks take them: RGB in 0..1, minus [0.485, 0.456, 0.406]" in caplog.text
+    assert f"so pictures are prepared as its networks take them: RGB in 0..1, minus {mean}" in caplog.text
     assert ("transform_input=True" in caplog.text) == (name == "googlenet_bn")
+    assert ("timm's resnetblur18" in caplog.text) == (TORCH_ROWS[name] == "torch_resnet")
+    if options:  # as published the network is another one: nothing is loaded into it
+        other = kzoo.build(name, num_classes=5, **SMALL[name])
+        assert {layer.name for layer in other.layers} != {layer.name for layer in again.layers}
+
+
+def test_the_mobilenets_of_torchvision_and_timm_are_named_alike_here():
+    ours = {v.path.partition("/")[0] for v in kzoo.build("mobilenet_v2", alpha=0.1, input_shape=(33, 33, 3)).weights}
+    for names in ("torch_mobilenet_v2", "timm_mobilenet_v2"):
+        assert set(layers_of(names).values()) == ours
+
+
+def test_timms_vgg_is_torchvisions_with_convolutions_for_dense_layers():
+    """Of 7x7 and 1x1, which torch orders (units, C, H, W) and a dense layer behind a flatten (H * W * C, units)."""
+    kernel = np.arange(2 * 3 * 7 * 7, dtype="float32").reshape(2, 3, 7, 7)
+    arrays = {
+        "pre_logits.fc1.weight": kernel,
+        "pre_logits.fc2.weight": np.float32([[[[1]], [[2]]], [[[3]], [[4]]]]),
+        "head.fc.weight": np.float32([[5, 6]]),
+    }
+    found = rename(arrays, "torch_vgg16").arrays
+    assert found["fc1/kernel"].shape == (147, 2)
+    for unit, channel, y, x in ((0, 0, 0, 0), (1, 2, 6, 3), (0, 1, 2, 5)):
+        assert found["fc1/kernel"][(y * 7 + x) * 3 + channel, unit] == kernel[unit, channel, y, x]
+    np.testing.assert_array_equal(found["fc2/kernel"], [[1, 3], [2, 4]])
+    np.testing.assert_array_equal(found["predictions/kernel"], [[5], [6]])
+    other = rename({"classifier.0.weight": kernel.reshape(2, -1)}, "torch_vgg16").arrays["fc1/kernel"]
+    np.testing.assert_array_equal(found["fc1/kernel"], other)
+
+
+def test_a_depthwise_kernel():
+    """torch: (C, 1, H, W), a group for each channel; here: (H, W, C, 1)."""
+    kernel = np.arange(2 * 3 * 3, dtype="float32").reshape(2, 1, 3, 3)
+    found = rename({"blocks.0.0.conv_dw.weight": kernel}, "timm_mobilenet_v1").arrays["conv_dw_1/kernel"]
+    assert found.shape == (3, 3, 2, 1)
+    np.testing.assert_array_equal(found[1, 2, :, 0], kernel[:, 0, 1, 2])
+
+
+def test_a_max_pool_without_zeros():
+    """torch pads by -inf on all sides: windows of rows -1..1, 1..3, 3..5 of five or six rows."""
+    from kzoo.models.resnet import pool
+
+    for size in (5, 6):
+        x = -np.arange(1, size * size + 1, dtype="float32").reshape(1, size, size, 1)
+        given = keras.Input((size, size, 1))
+        edged = np.pad(x[0, :, :, 0], 1, constant_values=-np.inf)
+        rows = [[edged[i : i + 3, j : j + 3].max() for j in range(0, size, 2)] for i in range(0, size, 2)]
+        found = keras.Model(given, pool(given, zeros=False))(x)[0, :, :, 0]
+        np.testing.assert_array_equal(found, rows)
+        zeros = keras.Model(given, pool(given))(x)[0, :, :, 0]
+        np.testing.assert_array_equal(zeros, np.where(np.isfinite(np.array(rows)), zeros, 0))
+        assert zeros[0, 0] == 0 and found[0, 0] == -1
+
+
+# --- Keras Hub -------------------------------------------------------------------------------------------
+
+# The first convolutions and batch norms in the order of the models of keras-hub 0.32.0, by its own `layers`.
+HUB_ORDER = {
+    "keras_hub_resnet18": (
+        "conv1_conv stack0_block0_1_conv stack0_block0_2_conv stack0_block1_1_conv stack0_block1_2_conv "
+        "stack1_block0_1_conv stack1_block0_0_conv stack1_block0_2_conv stack1_block1_1_conv",
+        "conv1_bn stack0_block0_1_bn stack0_block0_2_bn stack0_block1_1_bn stack0_block1_2_bn stack1_block0_1_bn "
+        "stack1_block0_0_bn stack1_block0_2_bn",
+    ),
+    "keras_hub_resnet50": (
+        "conv1_conv stack0_block0_1_conv stack0_block0_2_conv stack0_block0_0_conv stack0_block0_3_conv "
+        "stack0_block1_1_conv stack0_block1_2_conv stack0_block1_3_conv",
+        "conv1_bn stack0_block0_1_bn stack0_block0_2_bn stack0_block0_0_bn stack0_block0_3_bn stack0_block1_1_bn",
+    ),
+    "keras_hub_resnet50_v2": (
+        "conv1_conv stack0_block0_1_conv stack0_block0_2_conv stack0_block0_0_conv stack0_block0_3_conv "
+        "stack0_block1_1_conv stack0_block1_2_conv stack0_block1_3_conv",
+        "stack0_block0_pre_activation_bn stack0_block0_1_bn stack0_block0_2_bn stack0_block1_pre_activation_bn "
+        "stack0_block1_1_bn",
+    ),
+}
+
+
+@pytest.mark.parametrize("names", HUB_ORDER)
+def test_the_order_of_keras_hubs_layers(names):
+    """By its own model.layers."""
+    named = MAPS["keras_hub_resnet_v2" if names.endswith("v2") else "keras_hub_resnet"].rows
+    for i, order in enumerate(HUB_ORDER[names]):
+        ours = [place(layer, named, {})[0] for layer in order.split()]
+        assert list(MAPS[names].rows[i][1][: len(ours)]) == ours
+    convolutions, norms = HUB_COUNTS[names]
+    assert len(set(MAPS[names].rows[0][1])) == convolutions and len(set(MAPS[names].rows[1][1])) == norms
+
+
+HUB_COUNTS = {"keras_hub_resnet18": (20, 20), "keras_hub_resnet50": (53, 53), "keras_hub_resnet50_v2": (53, 49)}
+
+
+def hub_place(layer, three):
+    """(stage, block, place in the block) of a layer of ours, by which Keras Hub's are sorted, and its name there."""
+    match = re.fullmatch(r"conv(\d)_block(\d)_(preact|\d)_(conv|bn)", layer)
+    if not match:
+        return (0 if layer.startswith("conv1") else 9,), layer
+    place = {"preact": 0, "0": 2.5 if three else 1.5}.get(match[3])  # the shortcut: in front of the last convolution
+    part = "pre_activation" if match[3] == "preact" else match[3]
+    name = f"stack{int(match[1]) - 2}_block{int(match[2]) - 1}_{part}_{match[4]}"
+    return (int(match[1]), int(match[2]), float(match[3]) if place is None else place), name
+
+
+def as_hub(path, model, *, named, task=True):
+    """Write a model's variables as Keras Hub and Keras 3 do; named: as Keras 3.6 and later, with the layers' names."""
+    layers = [layer for layer in model.layers if layer.weights]
+    three = any(layer.name.endswith("_3_conv") for layer in layers)
+    layers.sort(key=lambda layer: hub_place(layer.name, three)[0])
+    counts = {"Conv2D": [], "BatchNormalization": [], "Dense": []}
+    snakes = {"Conv2D": "conv2d", "BatchNormalization": "batch_normalization", "Dense": "dense"}
+    with h5py.File(path, "w") as f:
+        f.require_group("optimizer/vars")["0"] = np.int64(3)
+        whole = f.require_group("vars")
+        if named:
+            whole.attrs["name"] = "res_net_image_classifier" if task else "res_net_backbone"
+        for layer in layers:
+            kind = type(layer).__name__
+            n = len(counts[kind])
+            counts[kind].append(layer)
+            inside = "layers/res_net_backbone/layers" if task and kind != "Dense" else "layers"
+            group = f.require_group(f"{inside}/{snakes[kind]}{f'_{n}' if n else ''}/vars")
+            if named:
+                group.attrs["name"] = hub_place(layer.name, three)[1]
+            for i, v in enumerate(layer.weights):
+                group[str(i)] = np.asarray(v)
+
+
+@pytest.mark.parametrize(
+    ("row", "named", "task", "options"),
+    [
+        ("resnet18", True, True, {}),
+        ("resnet18", False, False, {}),
+        ("resnet50_v2", True, False, {"blocks": (2, 1, 1, 1)}),
+        ("resnet50_v2", False, True, {}),
+    ],
+)
+def test_a_resnet_of_keras_hub(row, named, task, options, tmp_path, caplog):
+    """Files without names are told apart by the number of layers, hence the whole networks."""
+    options = {"width": 2, "num_classes": 5 if task else None, "input_shape": (33, 33, 3), **options}
+    config = TORCH_OPTIONS["timm_resnet_v2"] if row.endswith("v2") else {}
+    model = kzoo.build(row, seed=1, **options, **config)
+    for v in model.weights:  # no two alike, so that every layer's place shows
+        v.assign(np.random.default_rng(len(v.path)).normal(size=v.shape))
+    as_hub(tmp_path / "a.weights.h5", model, named=named, task=task)
+    again = kzoo.build(row, weights=tmp_path / "a.weights.h5", **options)
+    same(model, again)
+    mean = "0.5" if config else "[0.485, 0.456, 0.406]"
+    assert f"so pictures are prepared as its networks take them: RGB in 0..1, minus {mean}" in caplog.text
+
+
+def test_a_file_that_does_not_say_whose_layers_it_numbers(monkeypatch):
+    """Keras Hub's ResNet v2 is not the published one, and has other options: which of the two it is must be said."""
+    options = {"num_classes": None, "width": 1, "input_shape": (33, 33, 3)}
+    published = kzoo.build("resnet50_v2", **options, **TORCH_OPTIONS["timm_resnet_v2"])
+    model = kzoo.build("resnet50_v2", **options)
+    monkeypatch.setitem(VARIANTS, "resnet50_v2", fingerprint((v.path, v.shape) for v in published.weights))
+    arrays = {}
+    for pattern, order in MAPS["keras_hub_resnet50_v2"].rows:
+        for n, layer in enumerate(order):
+            key = pattern.partition("(")[0] + (f"_{n}" if n else "")
+            for i, v in enumerate(published.get_layer(layer).weights):
+                arrays[f"layers/{key}/{i}"] = np.broadcast_to(np.float32(0), v.shape)
+    line = first_line_of(model, arrays)
+    assert "Its layers are only numbered; they fit resnet50_v2 if they are those of keras_hub_resnet50_v2" in line
+    assert "weights=kzoo.Weights('mine', path, names='keras_hub_resnet50_v2')" in line
+
+
+def test_a_vgg_of_keras_hub(tmp_path):
+    """Its layers are called as those of Keras' own VGG, whose preprocessing is another: the model's name tells."""
+    model = kzoo.build("vgg11", width=2, units=4, num_classes=5, seed=1)
+    for whole, convolutions, expected in (
+        ("vgg_image_classifier", True, TORCH_INPUT),
+        ("vgg_image_classifier", False, TORCH_INPUT),
+        ("vgg11", False, None),
+    ):
+        path = tmp_path / f"{whole}{convolutions}.weights.h5"
+        with h5py.File(path, "w") as f:
+            f.require_group("vars").attrs["name"] = whole
+            for n, layer in enumerate(layer for layer in model.layers if layer.weights):
+                dense = isinstance(layer, keras.layers.Dense)
+                inside = "layers/sequential/layers" if dense else "layers/vgg_backbone/layers" if expected else "layers"
+                group = f.require_group(f"{inside}/some_{n}/vars")
+                group.attrs["name"] = layer.name
+                kernel, bias = (np.asarray(v) for v in layer.weights)
+                if convolutions and layer.name in ("fc1", "fc2"):
+                    side = 7 if layer.name == "fc1" else 1
+                    kernel = kernel.reshape(side, side, -1, kernel.shape[1])
+                group["0"], group["1"] = kernel, bias
+        found = resolve("vgg11", path)
+        assert found.preprocessing == expected and found.names == ("keras_hub_vgg" if expected else None)
+        if convolutions:
+            same(model, kzoo.build("vgg11", weights=path, width=2, units=4, num_classes=5))
 
 
 def test_an_average_pool_that_counts_the_padding():
@@ -411,6 +636,8 @@ def test_every_row_has_its_fingerprint():
     for name in ("mnist_cnn", "lenet5", "resnet20", "squeezenet1_1", "vgg_cifar10"):  # the others: test_zoo_table.py
         model = kzoo.build(name)
         assert fingerprint((v.path, v.shape) for v in model.weights) == FINGERPRINTS[name], name
+    brought = {architecture for table in MAPS.values() for architecture in table.config}
+    assert set(VARIANTS) == {n for n in FINGERPRINTS if kzoo.spec(n).architecture in brought and "mobilenet" not in n}
 
 
 def first_line_of(model, arrays):
@@ -446,8 +673,41 @@ def test_families_that_are_missing_are_named(resnet):
         ),
         ({"cls_token": one, "blocks.0.attn.qkv.weight": one}, "It looks like a vision transformer"),
         ({"layer1.0.conv2.weight": np.ones((128, 4, 3, 3), "float32")}, "It looks like ResNeXt"),
-        ({"features.1.conv.0.0.weight": one}, "It looks like torchvision's MobileNet v2; it pads otherwise"),
-        ({"blocks.0.0.conv_dw.weight": one}, "It looks like a MobileNet or EfficientNet of timm;"),
+        ({"features.1.conv.0.0.weight": one}, "It looks like torchvision's MobileNet v2; kzoo.build('mobilenet_v2', "),
+        (
+            {"blocks.0.0.conv_dw.weight": one},
+            "It looks like timm's MobileNet v1; kzoo.build('mobilenet_v1', alpha=...)",
+        ),
+        (
+            {"blocks.1.0.conv_pwl.weight": one},
+            "It looks like timm's MobileNet v2; kzoo.build('mobilenet_v2', alpha=...)",
+        ),
+        ({"blocks.1.0.conv_pwl.weight": one, "blocks.3.0.se.conv_reduce.bias": one}, "EfficientNet or MobileNet v3"),
+        ({"features.1.block.0.0.weight": one}, "It looks like EfficientNet or MobileNet v3, which kzoo does not have"),
+        (
+            {"stages.0.blocks.0.norm1.weight": one, "stages.0.blocks.0.conv3.weight": one, "stem.conv.weight": one},
+            "It looks like a ResNet v2 without the statistics of batch norm; with group norm, as in Big Transfer (BiT)",
+        ),
+        (
+            {
+                "stages.0.blocks.0.norm1.running_mean": one,
+                "stages.0.blocks.0.conv3.weight": one,
+                "stem.conv1.weight": one,
+            },
+            "It looks like a ResNet v2 with a stem of three convolutions (timm's d, t)",
+        ),
+        (
+            {"stages.0.blocks.0.norm1.running_mean": one, "stem.conv.weight": one},
+            "a ResNet v2 of blocks of two convolu",
+        ),
+        ({"conv1.0.weight": one, "layer1.0.bn1.running_mean": one}, "a ResNet with a stem of three convolutions"),
+        (
+            {"conv1.weight": one, "layer1.0.bn1.weight": one},
+            "a ResNet without the statistics of batch norm; with group",
+        ),
+        ({"cell_stem_0.comb_iter_0_left.act_1.weight": one}, "a NASNet or PNASNet of timm; kzoo reads Keras' files"),
+        ({"level2.tree1.conv1.weight": one}, "It looks like DLA, which kzoo does not have"),
+        ({"layer1.0.conv1.attn.bn.bias": one}, "It looks like SK-ResNet, which kzoo does not have"),
         ({"something.weight": one}, "It holds none of the layers of this network"),
         (
             {f"{p}.{k}": v for p in ("gen", "ema") for k, v in arrays.items()},
