@@ -142,6 +142,8 @@ def assign(
         notes.append(f"{first} was adapted from {before} to {channels} input channels.")
 
     problems += compare(found, variables, new, first)
+    if not problems:
+        problems = other_epsilon(model, choice.names)
     if problems:
         reason = explanation(arrays, found, model, dense=dense, heads=heads)
         count = f"{len(problems)} problem{'s' * (len(problems) > 1)}, nothing was loaded."
@@ -150,6 +152,33 @@ def assign(
     for path in found:
         variables[path].assign(found[path].astype("float32", copy=False))
     return Report(tuple(found), tuple(sorted(new)), tuple(left_out), choice.names, tuple(notes))
+
+
+def other_epsilon(model: keras.Model, names: str | None) -> list[str]:
+    """Tell a network that computes something else than the source's although its variables are the same.
+
+    MobileNets of torch and of Keras differ in the epsilon of batch norm, and with it in the padding.
+
+    Args:
+        model: The model that is loaded into.
+        names: The map that fits the file.
+
+    Returns:
+        The problem, in a list that is empty if there is none.
+    """
+    import keras
+
+    table = MAPS.get(names or "")
+    wanted = {options["epsilon"] for options in table.config.values() if "epsilon" in options} if table else set()
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in norms:
+        if wanted and not any(abs(layer.epsilon / epsilon - 1) < 0.01 for epsilon in wanted):
+            asked = " or ".join(f"{epsilon:g}" for epsilon in wanted)
+            return [
+                f"{layer.name} adds {layer.epsilon:g} to the variance, the network of these names {asked}, and it pads "
+                f"otherwise: kzoo.build(name, weights=FILE) builds what it computes."
+            ]
+    return []
 
 
 @dataclass
