@@ -17,7 +17,7 @@ MIN_TEMPERATURE_IMAGES = 10  # below which no temperature is used
 # Misclassified images below which none is used: the likelihood of a temperature hangs on them. 60 times each, 49 images
 # of two classes were drawn from logits whose true temperature is 1, with 2 to 3 mistakes on average. The rule of one
 # standard error alone raised the log loss of new images by 0.01 on average, with at least five mistakes by 0.0005 at
-# most; where the true temperature is 3, it kept 76 and 51 % of what is to be gained (83 and 91 % accuracy).
+# most; where the true temperature is 3, it kept 76 and 45 % of what is to be gained (83 and 91 % accuracy).
 MIN_TEMPERATURE_MISTAKES = 5
 
 
