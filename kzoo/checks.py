@@ -9,6 +9,7 @@ from kzoo.errors import KzooError, unknown
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 MAX_SEED = 2**31 - 1
+BITS = range(8, 17)  # of 16-bit pictures, that may be said to be used
 
 
 def changed(options: Any) -> dict[str, Any]:
@@ -20,6 +21,12 @@ def check_count(name: str, value: int | None, minimum: int) -> None:
     """Raise a KzooError unless the value is None or an int of at least `minimum`; `name` is that of the option."""
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < minimum):
         raise KzooError(f"{name} must be a whole number of at least {minimum}, got {value!r}.")
+
+
+def check_bits(bits: int | None) -> None:
+    """Raise a KzooError unless the number of bits used of 16-bit pictures is None or one of `BITS`."""
+    if bits is not None and (type(bits) is not int or bits not in BITS):
+        raise KzooError(f"bits must be a whole number from {BITS[0]} to {BITS[-1]}, got {bits!r}.")
 
 
 def check_seed(seed: int) -> None:

@@ -65,7 +65,7 @@ class Run:
     @property
     def preprocessing(self) -> Preprocessing:
         """How an image is prepared for the model."""
-        return Preprocessing(**self.config["preprocessing"])
+        return Preprocessing.from_dict(self.config["preprocessing"])
 
     @property
     def task(self) -> Task:

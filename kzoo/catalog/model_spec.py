@@ -9,9 +9,12 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-# The version of decode, resize and crop in kzoo.data.images; another one gives other pixels. (Not raised when BMP files
-# began to be read with their palettes, which was a fault of few files: every run and export would be refused.)
-RULES = 1
+from kzoo.checks import BITS
+
+# The version of decode, resize and crop in kzoo.data.images; another one gives other pixels. Runs and exports record
+# theirs and keep it. 1 (0.1.0) showed the hidden colours of PNGs and GIFs with one transparent colour, and left the
+# centre crop out where arrays had the model's size already, in training and evaluation only.
+RULES = 2
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class Preprocessing:
         channel_order: "rgb" or "bgr".
         scale: y = x * scale + offset with x in 0..255; a number, or one for each channel in `channel_order`.
         offset: See `scale`.
+        bits: Of 16-bit pictures, how many are used (8 to 16): values become value * 255 / (2**bits - 1), rounded, at
+            most 255. None: files keep their upper 8 bits, arrays must lie in 0..255.
+        rules: The version of `kzoo.data.images` (`RULES`) by which the network was trained.
 
     Raises:
         ValueError: A value is not one of these.
@@ -57,8 +63,14 @@ class Preprocessing:
     channel_order: str = "rgb"
     scale: float | tuple[float, ...] = 1 / 127.5
     offset: float | tuple[float, ...] = -1.0
+    bits: int | None = None
+    rules: int = RULES
 
     def __post_init__(self):
+        if self.bits is not None and (type(self.bits) is not int or self.bits not in BITS):
+            raise ValueError(f"bits must be a whole number from {BITS[0]} to {BITS[-1]}, got {self.bits!r}")
+        if type(self.rules) is not int or not 1 <= self.rules <= RULES:
+            raise ValueError(f"rules {self.rules!r} are not known; this kzoo knows 1 to {RULES}")
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop must be in (0, 1], got {self.crop}")
         if self.interpolation not in ("bilinear", "bicubic"):
@@ -70,13 +82,29 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(value) if isinstance(value, (list, tuple)) else value)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields, for JSON; `Preprocessing(**fields)` makes it again."""
-        return asdict(self)
+        """Return the fields, for JSON; `Preprocessing.from_dict` makes it again."""
+        fields = asdict(self)
+        if self.rules == 1 and self.bits is None:  # as 0.1.0 wrote it
+            del fields["bits"], fields["rules"]
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Preprocessing:
+        """Make it again from what `to_dict` gave, also in 0.1.0, which recorded no rules.
+
+        Raises:
+            TypeError, ValueError: A field that there is not, or a wrong value.
+
+        Example:
+            >>> Preprocessing.from_dict({"crop": 0.875}).rules
+            1
+        """
+        return cls(**{"rules": 1, **fields})
 
     def fingerprint(self, shape: Sequence[int]) -> str:
         """Hash everything that is done to a picture on its way into a network.
 
-        Two networks may share the pixels of a picture only if the hashes are equal. RULES stands for
+        Two networks may share the pixels of a picture only if the hashes are equal. The rules stand for
         `kzoo.data.images`.
 
         Args:
@@ -93,8 +121,8 @@ class Preprocessing:
         def numbers(v):
             return [float(x) for x in v] if isinstance(v, (list, tuple)) else float(v)
 
-        facts = [
-            RULES,
+        facts: list = [
+            self.rules,
             [int(n) for n in shape],
             float(self.crop),
             self.interpolation,
@@ -102,6 +130,8 @@ class Preprocessing:
             numbers(self.scale),
             numbers(self.offset),
         ]
+        if self.bits is not None:
+            facts.append(self.bits)
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

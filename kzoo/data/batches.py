@@ -45,8 +45,8 @@ def decode_split(
         progress: Called with 1 after each image.
 
     Returns:
-        (split, skipped). `split` has a uint8 array (N, *shape) in place of files, without the images that can't be
-        decoded; those are in `skipped`, as (id, reason).
+        (split, skipped). `split` is `prepared`: it has a uint8 array (N, *shape) in place of files, without the images
+        that can't be decoded; those are in `skipped`, as (id, reason).
 
     Raises:
         DataError: The number of channels does not fit.
@@ -57,14 +57,16 @@ def decode_split(
     if not split.files:
         have = split.images.shape[-1]
         check_channels(have, channels)
-        if split.images.shape[1:] == tuple(shape) or not fits:
+        if split.prepared or images.is_ready(split.images.shape[1:], shape, preprocessing):
+            return Split(split.images, split.labels, split.ids, prepared=True), []
+        if not fits:
             return split, []
         out = np.empty((len(split), *shape), np.uint8)
         for i in range(0, len(split), 256):
             x = split.images[i : i + 256]
             x = x if have == channels else images.with_channels(x, channels)
             out[i : i + 256] = images.fit(x, height, width, preprocessing)
-        return Split(out, split.labels, split.ids), []
+        return Split(out, split.labels, split.ids, prepared=True), []
 
     one = images.make_preparer(shape, preprocessing)
 
@@ -86,7 +88,7 @@ def decode_split(
             progress(1)
     kept = split.take(np.array(good, int)) if skipped else split
     images_ = store.array()
-    return (kept if images_ is None else Split(images_, kept.labels, kept.ids)), skipped
+    return (kept if images_ is None else Split(images_, kept.labels, kept.ids, prepared=True)), skipped
 
 
 class _Store:
@@ -130,7 +132,7 @@ def _images_at(split, shape, preprocessing):
         def rows(indices):
             x = tf.numpy_function(gather, [indices], tf.uint8, stateful=False)
             x.set_shape((None, *store.shape[1:]))
-            if store.shape[1:] == tuple(shape):
+            if split.prepared or images.is_ready(store.shape[1:], shape, preprocessing):
                 return x
             return images.fit(images.with_channels(x, channels), height, width, preprocessing)
 

@@ -46,11 +46,13 @@ class Split:
         images: A uint8 array (N, H, W, C), or a list of paths, or a list of encoded bytes.
         labels: int64 (N,), or what another task learns from, (N, ...).
         ids: A name for each image, for the record.
+        prepared: Whether the images are a model's input already, as `kzoo.data.batches.decode_split` leaves them.
     """
 
     images: np.ndarray | list
     labels: np.ndarray
     ids: list[str]
+    prepared: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,7 +71,7 @@ class Split:
             A Split of the M images, in that order.
         """
         images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
-        return Split(images, self.labels[indices], [self.ids[i] for i in indices])
+        return Split(images, self.labels[indices], [self.ids[i] for i in indices], self.prepared)
 
     @property
     def files(self) -> bool:

@@ -6,6 +6,7 @@ same words; Pillow is not asked, because it warns, and Python's warning filters 
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from typing import BinaryIO
@@ -21,6 +22,7 @@ MAX_FILE = 1 << 30  # bytes of one image file, which is read whole
 # ten.
 MAX_SCANS = 100
 MAX_SEGMENTS = 10_000  # of a JPEG, of up to 64 KB: a large profile or depth map has hundreds
+MAX_CHUNKS = 10_000  # of a PNG in front of its pixels
 MAX_BLOCKS = 65_536  # of a GIF up to the end of its first frame: 16 MB in blocks of 255 bytes
 # How files begin: (position, bytes).
 MAGIC = {
@@ -29,13 +31,31 @@ MAGIC = {
     "GIF": (0, b"GIF8"),
     "BMP": (0, b"BM"),
     "WebP": (8, b"WEBP"),
+    "NPY": (0, b"\x93NUMPY"),
 }
+# What stands in front of an array: one picture of uint8 or uint16, (H, W) or (H, W, C), numbers of at most 9 digits.
+# For Python and for TensorFlow (RE2).
+NPY = r"\{'descr': '(\|u1|<u2)', 'fortran_order': False, 'shape': \((\d{1,9}), (\d{1,9})(?:, (\d{1,4}))?\), \}\s*"
+BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes: OS/2's, Windows' and their successors
+# Bits of a pixel, and the masks of red, green, blue and alpha that may be declared with them.
+BMP_MASKS = (
+    (16, 0x7C00, 0x3E0, 0x1F, 0),
+    (16, 0xF800, 0x7E0, 0x1F, 0),
+    (24, 0xFF0000, 0xFF00, 0xFF, 0),
+    (32, 0xFF0000, 0xFF00, 0xFF, 0),
+    (32, 0xFF0000, 0xFF00, 0xFF, 0xFF000000),
+    (32, 0xFF, 0xFF00, 0xFF0000, 0xFF000000),
+    (32, 0xFF000000, 0xFF0000, 0xFF00, 0),
+    (32, 0xFF000000, 0xFF0000, 0xFF00, 0xFF),
+)
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # of a JPEG, except restart markers
 # What `fault` and `kzoo.data.header.refusal` say.
 EMPTY = "is empty"
 UNKNOWN = "is not a JPEG, PNG, GIF, BMP or WebP image"
 ANIMATED = "is an animated WebP; only still ones can be read"
 BROKEN = "has a broken header"
+ARRAY = "is no array of one picture: (H, W) or (H, W, C), uint8 or uint16, as numpy.save writes it"
+ODD_BMP = "is a BMP that is compressed or has unusual masks, which kzoo does not read: convert it to PNG"
 SCANS = f"has more than {MAX_SCANS} scans"
 
 
@@ -199,11 +219,15 @@ def _fault(data, name=""):
     if kind == "WebP" and data[15:16] == b"X" and data[20:21] and data[20] // 2 % 2:
         return ANIMATED
     width, height, scans = _jpeg(data) if kind == "JPEG" else (*declared(data), 0)
+    if kind == "NPY" and not _npy(data):
+        return ARRAY
     if max(width, height) > MAX_PIXELS or width * height > MAX_PIXELS:
         return f"declares {width}x{height} pixels; at most {MAX_PIXELS:,} are accepted"
     if scans > MAX_SCANS:
         return SCANS
-    return None if min(width, height) > 0 else BROKEN
+    if min(width, height) < 1:
+        return BROKEN
+    return ODD_BMP if kind == "BMP" and not is_known_bmp(data) else None
 
 
 def kind_of(data: bytes) -> str | None:
@@ -234,8 +258,12 @@ def declared(data: bytes) -> tuple[int, int]:
     if kind == "PNG":
         return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
     if kind == "GIF":
-        width, height = _first_frame(data)
-        return (max(little(6, 2), width), max(little(8, 2), height)) if min(width, height) > 0 else (0, 0)
+        left, top, width, height = gif_frame(data)
+        return (max(little(6, 2), left + width), max(little(8, 2), top + height)) if width and height else (0, 0)
+    if kind == "NPY":
+        return _npy_size(data)
+    if kind == "BMP" and little(14, 4) == 12:
+        return little(18, 2), little(20, 2)
     if kind == "BMP":
         return signed(little(18, 4)), signed(little(22, 4))
     if kind == "WebP" and head[15:16] == b"X":
@@ -271,8 +299,46 @@ def _jpeg(data):
     return width, height, MAX_SCANS + 1
 
 
-def _first_frame(data):
-    """(width, height) of a GIF's first frame; zeros if there is none within MAX_BLOCKS. Blocks: `kzoo.data.header`."""
+def is_known_bmp(data: bytes) -> bool:
+    """Return whether kzoo reads a BMP with these headers, as `kzoo.data.header.bmp_layout` tells in a graph."""
+    head = data[:70] + bytes(max(0, 70 - len(data)))
+
+    def little(at, n=4):
+        return int.from_bytes(head[at : at + n], "little")
+
+    header = little(14)
+    if header not in BMP_HEADERS:
+        return False
+    bits, compression = (little(24, 2), 0) if header == 12 else (little(28, 2), little(30))
+    masks = (*(little(at) for at in (54, 58, 62)), little(66) if header >= 56 else 0)
+    if compression == 3:
+        return (bits, *masks) in BMP_MASKS
+    return compression == 0 and bits in (1, 4, 8, 16, 24, 32)
+
+
+def _npy(data):
+    """The match of an array's description."""
+    if data[6:8] != b"\x01\x00":
+        return None
+    length = int.from_bytes(data[8:10], "little")
+    return re.fullmatch(NPY, data[10 : 10 + length].decode("latin-1"))
+
+
+def _npy_size(data):
+    """(width, height) of an array; zeros if its values are more or fewer than it says."""
+    found = _npy(data)
+    if not found:
+        return 0, 0
+    height, width, channels = int(found[2]), int(found[3]), int(found[4] or 1)
+    size = height * width * channels * (2 if found[1] == "<u2" else 1)
+    return (width, height) if len(data) == 10 + int.from_bytes(data[8:10], "little") + size else (0, 0)
+
+
+def gif_frame(data: bytes) -> tuple[int, int, int, int]:
+    """(left, top, width, height) of a GIF's first frame on its canvas; zeros if there is none within MAX_BLOCKS.
+
+    Blocks: `kzoo.data.header`.
+    """
 
     def at(i):
         return data[min(i, len(data) - 1)]
@@ -280,13 +346,13 @@ def _first_frame(data):
     def palette(flags):
         return 6 * 2 ** (flags % 8) if flags >= 128 else 0
 
-    where, frame, turns = 13 + palette(at(10)), (0, 0), 0
+    where, frame, turns = 13 + palette(at(10)), (0, 0, 0, 0), 0
     while where < len(data) and turns < MAX_BLOCKS:
         kind = at(where)
         if kind not in (0x21, 0x2C):
             break
         if kind == 0x2C:
-            frame = (at(where + 5) + 256 * at(where + 6), at(where + 7) + 256 * at(where + 8))
+            frame = tuple(at(where + i) + 256 * at(where + i + 1) for i in (1, 3, 5, 7))
         where += 11 + palette(at(where + 9)) if kind == 0x2C else 2
         turns += 1
         while where < len(data) and turns < MAX_BLOCKS:
@@ -296,8 +362,8 @@ def _first_frame(data):
         else:
             break
         if kind == 0x2C:
-            return frame if where <= len(data) else (0, 0)
-    return 0, 0
+            return frame if where <= len(data) else (0, 0, 0, 0)
+    return 0, 0, 0, 0
 
 
 def orientation(data: bytes) -> int:
@@ -329,6 +395,13 @@ def shown(path: object) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode().encode("unicode_escape").decode("ascii")
 
 
+def npy(image: np.ndarray) -> bytes:
+    """One picture as the bytes of a file, as numpy.save writes it: (H, W) or (H, W, C), uint8 or uint16."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(image, "<u2" if image.dtype != np.uint8 else np.uint8), allow_pickle=False)
+    return buffer.getvalue()
+
+
 def check_channels(have: int, wanted: int) -> None:
     """Check that images of `have` channels can feed a model of `wanted` channels: equal numbers, or 1 and 3.
 
@@ -339,11 +412,23 @@ def check_channels(have: int, wanted: int) -> None:
         raise DataError(f"The images have {have} channels, the model takes {wanted}; kzoo converts only 1 and 3.")
 
 
-def as_uint8(images: np.typing.ArrayLike) -> np.ndarray:
+def bits_to_name(high: int) -> int:
+    """Return how many bits a sensor has whose highest value this is: 8, 10, 12, 14 or 16.
+
+    Example:
+        >>> bits_to_name(3000), bits_to_name(255)
+        (12, 8)
+    """
+    return next(n for n in (8, 10, 12, 14, 16) if high < 2**n)
+
+
+def as_uint8(images: np.typing.ArrayLike, bits: int | None = None) -> np.ndarray:
     """Convert images to (N, H, W, C) uint8.
 
     Args:
         images: (N, H, W) or (N, H, W, C), numbers in 0..255, rounded if they are not whole.
+        bits: Of whole numbers that are not uint8, how many bits are used, such as 12 for 0..4095. They are scaled as
+            `kzoo.data.images.scaled` does; None leaves them.
 
     Returns:
         uint8 (N, H, W, C), not copied if it is that already.
@@ -367,8 +452,14 @@ def as_uint8(images: np.typing.ArrayLike) -> np.ndarray:
     if not np.issubdtype(images.dtype, np.number) or np.iscomplexobj(images):
         raise DataError(f"Images must be numbers, got {images.dtype}.")
     low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
+    whole = np.issubdtype(images.dtype, np.integer)
+    if bits is not None and whole and low >= 0:
+        most = 2**bits - 1
+        return ((np.minimum(images, most).astype(np.int32) * 255 + most // 2) // most).astype(np.uint8)
     if not (low >= 0 and high <= 255):  # also NaN
-        raise DataError(f"Pixels must lie in 0..255, got {low:g} to {high:g}.")
+        used = bits_to_name(int(high)) if whole and low >= 0 and high < 2**16 else None
+        option = f" Of {used} bits each? Then bits={used} (--bits {used}) scales them." if used else ""
+        raise DataError(f"Pixels must lie in 0..255, got {low:g} to {high:g}.{option}")
     if 0 < high <= 1 and np.issubdtype(images.dtype, np.floating):
         raise DataError("Pixels must lie in 0..255, these lie in 0..1: multiply them by 255.")
     return np.round(images).astype(np.uint8)

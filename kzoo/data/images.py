@@ -2,23 +2,29 @@
 
 It is made of TensorFlow operations, so the very same function runs in an input pipeline and inside an exported graph.
 
-The rules: JPEG, PNG, GIF, BMP and WebP, recognised by their first bytes and not by their names. EXIF orientation is
-applied to JPEG. CMYK becomes RGB, a palette is looked up, 16 bits keep the upper 8, transparent pixels are composited
-on white, an animated GIF gives its first frame, an animated WebP is refused. Grey from colour is 0.299 R + 0.587 G +
-0.114 B, colour from grey is three times the grey. The shorter side is resized (antialiased) so that the crop fits, the
-centre is cropped, and the result is rounded to uint8. Of a picture more than LONGEST times as long as wide (relative
-to the crop) only so much of the middle is resized: a JPEG of 1 x 65,535 pixels would become one of 224 x 14,680,000.
+The rules: JPEG, PNG, GIF, BMP and WebP, and arrays as numpy.save writes them (.npy), recognised by their first bytes
+and not by their names. EXIF orientation is applied to JPEG. CMYK becomes RGB, a palette is looked up, 16 bits keep the
+upper 8 unless `Preprocessing.bits` says how many are used, transparent pixels are composited on white (alpha, a
+palette's, or the one transparent colour of a PNG or GIF), an animated GIF gives its first frame, an animated WebP is
+refused. Grey from colour is 0.299 R + 0.587 G + 0.114 B, colour from grey is three times the grey. A model of other
+than 1 or 3 channels takes pictures that have as many: alpha is a channel there. The shorter side is resized
+(antialiased) so that the crop fits, the centre is cropped, and the result is rounded to uint8; arrays and files alike.
+Of a picture more than LONGEST times as long as wide (relative to the crop) only so much of the middle is resized: a
+JPEG of 1 x 65,535 pixels would become one of 224 x 14,680,000.
+
+`Preprocessing.rules` (`kzoo.catalog.RULES`) says by which version of this a network was trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from kzoo.catalog import RULES
 from kzoo.data.guards import FORMATS, MAX_PIXELS, as_uint8, fault, read, shown
-from kzoo.data.header import exact_bmp, is_animated_webp, still_gif
+from kzoo.data.header import bmp_layout, colour_key, exact_bmp, gif_frame, is_animated_webp, npy_array, still_gif
 from kzoo.errors import DataError, KzooError
 
 if TYPE_CHECKING:
@@ -34,6 +40,7 @@ __all__ = [
     "decode",
     "fault",
     "fit",
+    "is_ready",
     "make_preparer",
     "orientation",
     "prepare",
@@ -130,36 +137,149 @@ def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     )
 
 
-def decode(data: tf.Tensor) -> tf.Tensor:
+def decode(data: tf.Tensor, channels: int = 3, *, bits: int | None = None, rules: int = RULES) -> tf.Tensor:
     """Decode an image.
 
     Args:
         data: Scalar string tensor, the bytes of a file.
+        channels: Of the result. 1 and 3 are converted into each other; of any other number the picture must have.
+        bits: As in `kzoo.Preprocessing`.
+        rules: Likewise.
 
     Returns:
-        (H, W, 3) uint8, RGB.
+        (H, W, channels) uint8, RGB or grey for 3 and 1.
 
     Raises:
         tf.errors.InvalidArgumentError: The bytes can't be decoded.
     """
-    jpeg = _starts(data, b"\xff\xd8\xff")
 
     # Not the default, so that every build of the library gives the same pixels.
     def read_jpeg():
         return upright(tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), orientation(data))
 
-    cases = [
-        (jpeg, read_jpeg),
-        # 0 channels means as stored: asked for 4, TensorFlow 2.21 gives images of less than 8 bits a wrong alpha.
-        (_starts(data, b"\x89PNG"), lambda: _rgb(tf.io.decode_png(data, channels=0))),
-        (_starts(data, b"GIF8"), lambda: tf.io.decode_gif(still_gif(data))[0]),
-        (_starts(data, b"BM"), lambda: _bmp(data)),
-    ]
-    image = tf.case(cases, default=lambda: _rgb(tf.io.decode_webp(_still(data), channels=0)[0]))
-    return tf.ensure_shape(image, (None, None, 3))
+    def read_webp():  # no bytes at all for an animation, which TensorFlow 2.21 decodes into memory that is not its own
+        still = tf.where(is_animated_webp(data), tf.constant(b""), data)
+        return tf.io.decode_webp(still, channels=0)[0]
+
+    cases = [(_starts(data, b"\xff\xd8\xff"), read_jpeg)]
+    if rules == 1:
+        cases += [
+            # 0 channels means as stored: asked for 4, TensorFlow 2.21 gives images of less than 8 bits a wrong alpha.
+            (_starts(data, b"\x89PNG"), lambda: tf.io.decode_png(data, channels=0)),
+            (_starts(data, b"GIF8"), lambda: tf.io.decode_gif(still_gif(data))[0]),
+            (_starts(data, b"BM"), lambda: _bmp_of_rules_1(data)),
+        ]
+    else:
+        cases += [
+            (_starts(data, b"\x89PNG"), lambda: _png(data, bits)),
+            (_starts(data, b"GIF8"), lambda: _gif(data)),
+            (_starts(data, b"BM"), lambda: _bmp(data)),
+            (_starts(data, b"\x93NUMPY"), lambda: _array(data, bits)),
+        ]
+    image = tf.case(cases, default=read_webp)
+    if channels not in (1, 3):
+        have = tf.shape(image)[-1]
+        with tf.control_dependencies([tf.debugging.Assert(have == channels, [_channels(have, channels)])]):
+            return tf.ensure_shape(tf.identity(image), (None, None, channels))
+    return with_channels(tf.ensure_shape(_rgb(image), (None, None, 3)), channels)
+
+
+def _channels(have, wanted):
+    return tf.strings.join(["the picture has ", tf.strings.as_string(have), f" channels, the model takes {wanted}"])
+
+
+def scaled(values: tf.Tensor, bits: int) -> tf.Tensor:
+    """Scale whole numbers of so many bits to uint8: value * 255 / (2**bits - 1), rounded, at most 255."""
+    most = 2**bits - 1
+    return tf.cast((tf.minimum(tf.cast(values, tf.int32), most) * 255 + most // 2) // most, tf.uint8)
+
+
+def _png(data, bits):
+    """A PNG as stored, 8 bits; the pixels of a transparent colour get an alpha of 0, the others of 255."""
+    keyed, key = colour_key(data)
+    depth = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 24, 1), tf.uint8)[0], tf.int32)
+
+    def deep():  # the transparent colour is told by all 16 bits
+        image = tf.io.decode_png(data, channels=0, dtype=tf.uint16)
+        small = tf.cast(image // 256, tf.uint8)
+        if bits is not None:  # alpha has all bits
+            n = tf.shape(image)[-1]
+            colours = n - tf.where(n % 2 == 0, 1, 0)
+            small = tf.concat([scaled(image[..., :colours], bits), small[..., colours:]], -1)
+        return _keyed(small, image, keyed, key)
+
+    def plain():
+        image = tf.io.decode_png(data, channels=0)
+        # TensorFlow stretches fewer bits over 0..255.
+        most = tf.gather([255, 1, 3, 255, 15, 255, 255, 255, 255], tf.minimum(depth, 8))
+        return _keyed(image, image, keyed, tf.minimum(key, most) * (255 // most))
+
+    return tf.cond((depth == 16) & (keyed | (bits is not None)), deep, plain)
+
+
+def _keyed(image, values, keyed, key):
+    """The image with an alpha of 0 where the values (H, W, C) are the key (3,), if it is `keyed`."""
+
+    def transparent():
+        same = tf.reduce_all(tf.cast(values, tf.int32) == key[: tf.shape(values)[-1]], -1, keepdims=True)
+        return tf.concat([image, tf.where(same, tf.constant(0, tf.uint8), tf.constant(255, tf.uint8))], -1)
+
+    return tf.cond(keyed, transparent, lambda: image)
+
+
+def _gif(data):
+    """The first frame of a GIF on its canvas; what is transparent or outside the frame is white."""
+    still, size, (left, top, width, height) = gif_frame(data)
+    frame = tf.io.decode_gif(still)[0]
+    return tf.pad(frame, [[top, size[1] - top - height], [left, size[0] - left - width], [0, 0]], constant_values=255)
 
 
 def _bmp(data):
+    """A BMP of any depth that `kzoo.data.guards` accepts, (H, W, 3 or 4).
+
+    TensorFlow 2.21 decodes only some. Rows are padded to 4 bytes and stored from the bottom up unless the height is
+    negative; the palette is blue first.
+    """
+    x = bmp_layout(data)
+    row = (x.bits * x.width + 31) // 32 * 4
+    body = tf.strings.substr(tf.strings.join([data, b"\0\0\0"]), x.pixels, row * x.height)  # of the last row's padding
+    raw = tf.reshape(tf.io.decode_raw(body, tf.uint8), (x.height, row))
+    start = tf.minimum(x.palette, tf.strings.length(data))
+    end = tf.minimum(x.pixels, start + 256 * x.entry)
+    table = tf.io.decode_raw(tf.strings.substr(data, start, tf.maximum(end - start, 0) // x.entry * x.entry), tf.uint8)
+    table = tf.reshape(table, (-1, x.entry))[:, :3]
+    table = tf.concat([table, tf.zeros((256, 3), tf.uint8)], 0)[:256, ::-1]
+
+    def looked_up(indices):
+        return tf.gather(table, tf.cast(indices[:, : x.width], tf.int32))
+
+    def split(parts):
+        return looked_up(tf.reshape(tf.stack(parts, -1), (x.height, -1)))
+
+    def of_16():  # 5 bits each, or 6 for green
+        pairs = tf.cast(tf.reshape(raw, (x.height, -1, 2))[:, : x.width], tf.int32)
+        value, green = pairs[..., 0] + 256 * pairs[..., 1], tf.where(x.six, 64, 32)
+        red = value // (32 * green) % 32 * 255 // 31
+        return tf.cast(tf.stack([red, value // 32 % green * 255 // (green - 1), value % 32 * 255 // 31], -1), tf.uint8)
+
+    def of_32():
+        pixels = tf.reshape(raw, (x.height, x.width, 4))
+        return tf.cond(
+            x.alpha, lambda: tf.gather(pixels, x.order, axis=-1), lambda: tf.gather(pixels, x.order[:3], axis=-1)
+        )
+
+    cases = [
+        (x.bits == 1, lambda: split([raw // 2**k % 2 for k in range(7, -1, -1)])),
+        (x.bits == 4, lambda: split([raw // 16, raw % 16])),
+        (x.bits == 8, lambda: looked_up(raw)),
+        (x.bits == 16, of_16),
+        (x.bits == 32, of_32),
+    ]
+    image = tf.case(cases, default=lambda: tf.reshape(raw[:, : 3 * x.width], (x.height, x.width, 3))[..., ::-1])
+    return tf.cond(x.top_down, lambda: image, lambda: tf.reverse(image, [0]))
+
+
+def _bmp_of_rules_1(data):
     """A BMP as (H, W, 3): a fourth channel is padding, not alpha; 8 bits are places in the palette.
 
     TensorFlow 2.21 leaves them as they are. BITMAPINFOHEADER: its length is at byte 14, the palette, blue first and 4
@@ -177,17 +297,30 @@ def _bmp(data):
     )
 
 
-def _still(data):
-    """WebP bytes, or none at all for an animation, which TensorFlow 2.21 decodes into memory that is not its own."""
-    return tf.where(is_animated_webp(data), tf.constant(b""), data)
+def _array(data, bits):
+    """An array (H, W) or (H, W, C) of uint8 or uint16, as numpy.save writes it; uint16 becomes uint8."""
+    deep, shape, start = npy_array(data)
+    body = tf.strings.substr(data, start, tf.strings.length(data) - start)
+
+    def of_16():
+        values = tf.io.decode_raw(body, tf.uint16)
+        if bits is not None:
+            return scaled(values, bits)
+        fits = tf.reduce_all(values <= 255)
+        with tf.control_dependencies(
+            [tf.debugging.Assert(fits, ["the array holds values above 255: bits says of what"])]
+        ):
+            return tf.cast(values, tf.uint8)
+
+    return tf.reshape(tf.cond(deep, of_16, lambda: tf.io.decode_raw(body, tf.uint8)), shape)
 
 
 def with_channels(image: tf.Tensor | np.ndarray, channels: int) -> tf.Tensor:
     """Convert between grey and colour by the rules of this module.
 
     Args:
-        image: (..., 1 or 3) uint8.
-        channels: 1 or 3.
+        image: (..., 1 or 3) uint8, or with as many channels as asked for.
+        channels: 1 or 3, or any other number, which is not converted.
 
     Returns:
         (..., channels) uint8.
@@ -199,6 +332,17 @@ def with_channels(image: tf.Tensor | np.ndarray, channels: int) -> tf.Tensor:
         return tf.repeat(image, 3, -1)
     grey = tf.tensordot(tf.cast(image, tf.float32), tf.constant([0.299, 0.587, 0.114]), 1)[..., None]
     return tf.cast(tf.round(grey), tf.uint8)
+
+
+def is_ready(have: Sequence[int], shape: Sequence[int], preprocessing: Preprocessing) -> bool:
+    """Tell whether arrays need neither resizing nor cropping.
+
+    Args:
+        have: Shape of each array.
+        shape: (height, width, channels) of the model's input.
+        preprocessing: Its crop, and its rules: by the first ones the crop was left out in training and evaluation.
+    """
+    return tuple(have) == tuple(shape) and (preprocessing.crop == 1.0 or preprocessing.rules == 1)
 
 
 def fit(image: tf.Tensor | np.ndarray, height: int, width: int, preprocessing: Preprocessing) -> tf.Tensor:
@@ -254,7 +398,8 @@ def prepare(data: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preproc
         uint8 (height, width, channels).
     """
     height, width, channels = shape
-    return fit(with_channels(decode(data), channels), height, width, preprocessing)
+    image = decode(data, channels, bits=preprocessing.bits, rules=preprocessing.rules)
+    return fit(image, height, width, preprocessing)
 
 
 def make_preparer(shape: tuple[int, int, int], preprocessing: Preprocessing) -> Callable[[bytes], np.ndarray]:
@@ -295,17 +440,13 @@ def make_preparer(shape: tuple[int, int, int], preprocessing: Preprocessing) -> 
 
 
 def check_shape(shape: tuple[int | None, int | None, int]) -> None:
-    """Check that encoded images can feed a model of this input shape: height, width, 1 or 3 channels, fixed sizes.
+    """Check that encoded images can feed a model of this input shape: height, width, channels, fixed sizes.
 
     Raises:
         DataError: They can't.
     """
     if len(shape) != 3:
         raise DataError(f"kzoo reads still images, of (height, width, channels); the model takes {shape}.")
-    if shape[2] not in (1, 3):
-        raise DataError(
-            f"Images have 1 or 3 channels, the model takes {shape[2]}: give the data as an .npz of that shape."
-        )
     if None in shape:
         raise DataError(f"Images need a fixed height and width, the model has {shape}: pass input_shape.")
 

@@ -8,6 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
+from kzoo.checks import check_bits
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.divide import DIVISION, divide
 from kzoo.data.guards import shown
@@ -26,6 +27,7 @@ def load_data(
     seed: int = 0,
     strict: bool = False,
     group_duplicates: bool = False,
+    bits: int | None = None,
     bar: Silent | None = None,
     division: int = DIVISION,
 ) -> DataSet:
@@ -45,6 +47,8 @@ def load_data(
         group_duplicates: Decode each image first (`kzoo.data.scan`), leave out those that can't be decoded, and keep
             duplicates and near duplicates in one part wherever kzoo divides. A division by the source itself is kept.
             Without it, equal files and arrays are kept together all the same.
+        bits: Of arrays of 16 bits, how many are used, such as 12 for 0..4095: they are scaled to 0..255. None refuses
+            values above 255. For files `kzoo.Preprocessing.bits` counts.
         bar: A `kzoo.progress` on which to show that.
         division: By which rules kzoo divides, see `kzoo.data.divide.DIVISION`. A run's config.json records them.
 
@@ -62,7 +66,7 @@ def load_data(
     for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 <= value < 1:
             raise DataError(f"{name} must be in [0, 1), got {value}.")
-    data = read_data(source)
+    data = read_data(source, bits)
     name = data.name
     if group_duplicates:
         drop_undecodable(data, bar)
@@ -80,13 +84,14 @@ def load_data(
     return data
 
 
-def read_data(source: str | os.PathLike) -> DataSet:
+def read_data(source: str | os.PathLike, bits: int | None = None) -> DataSet:
     """Find a data set and leave it as it is: nothing is divided, and no class needs an image.
 
     This is for measuring on data that nothing is trained on.
 
     Args:
         source: As in `load_data`.
+        bits: As in `load_data`.
 
     Returns:
         A DataSet in the parts that the source has, or with the part "all".
@@ -94,7 +99,8 @@ def read_data(source: str | os.PathLike) -> DataSet:
     Raises:
         DataError: There is no such data set, it can't be read, or it could be read in two ways.
     """
-    data = _read(os.fspath(source))
+    check_bits(bits)
+    data = _read(os.fspath(source), bits)
     data.name = os.fspath(source)
     for part, split in data.splits.items():
         outside = split.labels[(split.labels < 0) | (split.labels >= len(data.classes))]
@@ -106,7 +112,7 @@ def read_data(source: str | os.PathLike) -> DataSet:
     return data
 
 
-def _read(source) -> DataSet:
+def _read(source, bits) -> DataSet:
     """Read the source as the first kind that matches it."""
     if source in NAMED and os.path.exists(source):
         say(f"Note: '{source}' is the known data set; ./{source} is the file or folder here.")
@@ -115,7 +121,7 @@ def _read(source) -> DataSet:
         if module.matches(source):
             if kind not in ("named", "tfds") and not os.path.exists(source):
                 break
-            return module.read(source)
+            return module.read(source, bits) if kind == "arrays" else module.read(source)
     takes = accepted()
     if os.path.exists(source):
         raise DataError(f"'{source}' is not a kind of data set that kzoo reads. It reads {takes}.")

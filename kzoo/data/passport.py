@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from kzoo.data.dataset import DataSet
-from kzoo.data.guards import shown
+from kzoo.data.guards import bits_to_name, shown
 from kzoo.data.loading import load_data
 from kzoo.data.scan import scan_images
 from kzoo.progress import Silent
@@ -43,6 +43,7 @@ class Passport:
             same, else near duplicates.
         imbalance: The largest class relative to the smallest, in training.
         class_weights: {class: n / (classes * n_c)} over the training images.
+        bits: Of 16-bit images, how many bits are used at most; 0 if there are none.
         warnings: Sentences, the most serious first.
     """
 
@@ -63,6 +64,7 @@ class Passport:
     duplicates: list[dict]
     imbalance: float
     class_weights: dict[str, float]
+    bits: int = 0
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -99,6 +101,7 @@ def check_data(
     seed: int = 0,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
+    bits: int | None = None,
     bar: Silent | None = None,
 ) -> Passport:
     """Read each image of a data set, and report what is in it and what is wrong with it.
@@ -112,6 +115,7 @@ def check_data(
         seed: As in `kzoo.load_data`.
         val_fraction: As in `kzoo.load_data`.
         test_fraction: As in `kzoo.load_data`.
+        bits: Of 16-bit images, how many bits training will be told are used (`kzoo.Preprocessing.bits`).
         bar: A `kzoo.progress`.
 
     Returns:
@@ -129,7 +133,13 @@ def check_data(
         data = source
     else:
         data = load_data(
-            source, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction, group_duplicates=True, bar=bar
+            source,
+            seed=seed,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            group_duplicates=True,
+            bits=bits,
+            bar=bar,
         )
     seen = data.scan or scan_images(data.splits, bar)
     place = {
@@ -162,10 +172,11 @@ def check_data(
         duplicates=_duplicates(seen, place),
         imbalance=max(counted) / max(min(counted), 1),
         class_weights=weights,
+        bits=max((k.bits for k in infos.values()), default=0),
     )
     for part, name in place.values():
         found.counts[part][name] += 1
-    found.warnings = list(_warnings(found))
+    found.warnings = list(_warnings(found, bits))
     near = sum(not d["exact"] for d in found.duplicates)
     if near and found.drawn and not isinstance(source, DataSet):
         count = _n(near, "group")
@@ -226,7 +237,7 @@ def ends(group: dict) -> tuple[int, int]:
     return 0, 1
 
 
-def _warnings(p):
+def _warnings(p, bits):
     """Sentences on what is wrong, the worst first."""
     ours = sum(set(d["splits"]) <= set(p.drawn) for d in p.across)
     if len(p.across) > ours:
@@ -240,6 +251,13 @@ def _warnings(p):
         yield f"{_n(len(p.unreadable), 'file')} can't be used and {_are(len(p.unreadable))} skipped."
     if p.damaged:
         yield f"{_n(len(p.damaged), 'file')} {_are(len(p.damaged))} corrupt, although they decode."
+    if p.bits and bits is None and (used := bits_to_name(2**p.bits - 1)) < 16:
+        yield (
+            f"The 16-bit images use {p.bits} of 16 bits, and kzoo keeps the upper 8, which leaves "
+            f"{_n(2 ** max(0, p.bits - 8), 'grey level')}: use --bits {used} (bits={used}) in training."
+        )
+    if bits is not None and p.bits > bits:
+        yield f"The 16-bit images use {p.bits} bits, so bits={bits} would make all brighter values white."
     if p.wrong_suffix:
         yield f"{_n(len(p.wrong_suffix), 'file')} with a suffix of another format (kzoo goes by content)."
     train = p.counts.get("train", {})

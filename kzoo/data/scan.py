@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from kzoo.data.dataset import DataSet, Split
-from kzoo.data.guards import MARKER, fault, kind_of, orientation, read
+from kzoo.data.guards import MARKER, fault, gif_frame, kind_of, orientation, read
 from kzoo.errors import DataError
 from kzoo.hardware import cores
 from kzoo.progress import Silent
@@ -39,6 +39,7 @@ SUFFIXES = {
     "GIF": {".gif"},
     "BMP": {".bmp", ".dib"},
     "WEBP": {".webp"},
+    "NPY": {".npy"},
 }
 # By the names of `kzoo.data.guards.MAGIC`.
 PLUGINS = {
@@ -58,7 +59,7 @@ class ImageInfo:
     """What one image is.
 
     Attributes:
-        format: "JPEG", "PNG", "GIF", "BMP", "WEBP" or "array".
+        format: "JPEG", "PNG", "GIF", "BMP", "WEBP", "NPY" or "array".
         width: In pixels, upright.
         height: In pixels, upright.
         modes: Those of "grey", "palette", "alpha", "CMYK", "16-bit", "animated" that apply.
@@ -68,6 +69,7 @@ class ImageInfo:
         damage: What the decoder warned of while it decoded, or None. TensorFlow, which decodes for training, refuses a
             few of these.
         wrong_suffix: Whether the file's name has the suffix of another format.
+        bits: Of 16-bit values, how many are used; 0 for an image of 8 bits.
     """
 
     format: str = ""
@@ -79,6 +81,7 @@ class ImageInfo:
     fault: str | None = None
     damage: str | None = None
     wrong_suffix: bool = False
+    bits: int = 0
 
 
 @dataclass
@@ -234,7 +237,7 @@ def _array(image):
 
 
 def _from_array(image, side=DECODED):
-    """An RGB Pillow image; of other channels than 1 and 3 the mean, which is enough to tell copies."""
+    """An RGB Pillow image; of other channels than 1 and 3 the mean, which is enough to tell copies; uint8."""
     if image.shape[-1] not in (1, 3):
         image = image.mean(-1, keepdims=True).round().astype(np.uint8)
     return _small(Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)).copy()), side)
@@ -265,6 +268,8 @@ def _file(source, name, side=DECODED):
     reason = fault(data) if encoded else None
     if reason:
         raise DataError(reason)
+    if kind_of(data) == "NPY":
+        return _array_file(data, source, name, side)
     with opened(data) as image:
         found = _header(image, data)
         if not encoded and name:
@@ -275,13 +280,25 @@ def _file(source, name, side=DECODED):
             else:
                 if found.format == "PNG":
                     _check_png(data)
-                picture = _other(image, found, side)
+                picture = _other(image, found, side, data)
     if found.format == "JPEG" and found.orientation > 1:  # as in kzoo.data.images
         picture.getexif()[0x0112] = found.orientation
         picture = ImageOps.exif_transpose(picture)
         if found.orientation > 4:
             found.width, found.height = found.height, found.width
     return found, picture
+
+
+def _array_file(data, source, name, side):
+    values = np.load(io.BytesIO(data), allow_pickle=False)
+    values = values.reshape(*values.shape[:2], -1)
+    bits = int(values.max()).bit_length() if values.dtype == np.uint16 else 0
+    if bits > 8:
+        values = values >> (bits - 8)
+    found = replace(_array(values), format="NPY", digest=hashlib.blake2b(data, digest_size=16).digest(), bits=bits)
+    if name and not isinstance(source, bytes):
+        found.wrong_suffix = os.path.splitext(name)[1].lower() not in SUFFIXES["NPY"]
+    return found, _from_array(values.astype(np.uint8), side)
 
 
 def opened(data: bytes) -> Image.Image:
@@ -355,7 +372,7 @@ def _jpeg(data, side):
             pixels = simplejpeg.decode_jpeg(data, strict=False, **options)
         except ValueError:  # its header checks stay strict
             with opened(data) as image:
-                return _other(image, ImageInfo(), side), damage
+                return _other(image, ImageInfo(), side, data), damage
     return _small(Image.fromarray(pixels), side), damage
 
 
@@ -396,19 +413,71 @@ def _check_png(data):
     raise DataError("is truncated (the file ends before the picture)")
 
 
-def _other(image, found, side):
+def _other(image, found, side, data):
     """A small RGB image of what Pillow decodes, whole: transparent pixels on white, 16 bits by their upper 8."""
+    values = None
     try:
+        if found.format == "PNG" and "16-bit" in found.modes:
+            values = _values_16(data)
+        if found.format == "GIF":
+            image = _gif(image, gif_frame(data))
         image.load()
     except Exception as e:  # each decoder has its own
         raise DataError(f"can't be decoded ({e})") from e
+    if values is not None:
+        found.bits = int(values.max()).bit_length()
     if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if "alpha" in found.modes:
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    if found.format == "PNG" and image.mode in ("1", "L", "RGB"):
+        image = _keyed(image, data, values)
+    if image.mode == "RGBA" or "alpha" in found.modes:
         image = _small(image.convert("RGBA"), side)
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return _small(image.convert("RGB"), side)
+
+
+def _values_16(data):
+    """The values of a 16-bit PNG without alpha, (H, W) or (H, W, 3) uint16; of one with alpha the upper 8 bits."""
+    with opened(data) as image:
+        if image.mode != "RGB":
+            values = np.asarray(image)
+            return values.astype(np.uint16) if image.mode.startswith("I") else values[..., :-1].astype(np.uint16) * 256
+        upper = np.asarray(image).astype(np.uint16)
+    with opened(data) as image:  # Pillow gives the upper 8 bits, and the lower ones if it is told another order
+        image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
+        return upper * 256 + np.asarray(image)
+
+
+def _keyed(image, data, values):
+    """RGBA of a grey or RGB PNG with one transparent colour (chunk tRNS), as in `kzoo.data.images`; else the image.
+
+    Pillow compares 16-bit values by 8 bits, and does not stretch a key of less than 8.
+    """
+    at = 8
+    while at + 8 <= len(data) and data[at + 4 : at + 8] not in (b"IDAT", b"IEND", b"tRNS"):
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    image.info.pop("transparency", None)
+    if data[at + 4 : at + 8] != b"tRNS":
+        return image
+    depth = data[24]
+    key = np.frombuffer((data[at + 8 : at + 14] + bytes(6))[:6], ">u2").astype(int)
+    if depth < 8:
+        key = np.minimum(key, 2**depth - 1) * (255 // (2**depth - 1))
+    pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
+    compared = np.atleast_3d(pixels if values is None else values)
+    alpha = np.where((compared == key[: compared.shape[-1]]).all(-1), 0, 255).astype(np.uint8)
+    colour = np.asarray(Image.fromarray(pixels).convert("RGB"))
+    return Image.fromarray(np.dstack([colour, alpha]))
+
+
+def _gif(image, frame):
+    """RGBA of a GIF's first frame; what lies outside it is transparent."""
+    left, top, width, height = frame
+    inside = image.convert("RGBA").crop((left, top, left + width, top + height))
+    whole = Image.new("RGBA", image.size)
+    whole.paste(inside, (left, top))
+    return whole
 
 
 def _small(image, side):

@@ -90,7 +90,7 @@ def _data_of(run, data):
     if isinstance(data, DataSet):
         return data, data.fingerprint() == config["fingerprint"]
     name = config["data"] if data is None else os.fspath(data)
-    dataset = read_data(name)
+    dataset = read_data(name, run.preprocessing.bits)
     divided = _divided(dataset, config)
     same = divided is not None and divided.fingerprint() == config["fingerprint"]
     own = data is None or name == config["data"]

@@ -30,7 +30,8 @@ AROUND = _words(
     Less LessEqual LogicalAnd LogicalNot LogicalOr LowerBound MatMul Max Maximum Min Minimum Mul Neg NoOp NotEqual
     OptionsDataset Pack PadV2 ParallelMapDatasetV2 PartitionedCall Placeholder Pow Prod Range RangeDataset RealDiv
     Reshape ReverseV2 Round ScaleAndTranslate SelectV2 Shape Size Softmax Square Squeeze StatefulPartitionedCall
-    StatelessIf StatelessWhile StridedSlice StringJoin StringLength Sub Substr Sum TensorDataset TensorScatterUpdate
+    StatelessIf StatelessWhile StaticRegexFullMatch StaticRegexReplace StridedSlice StringJoin StringLength
+    StringToNumber Sub Substr Sum TensorDataset TensorScatterUpdate
     Tile TopKV2 Transpose Where ZerosLike
     """
 )

@@ -103,7 +103,10 @@ def check_preprocessing(card: Mapping[str, Any], folder: str | os.PathLike) -> t
         ExportError: it can't be read, or it does not match the fingerprint.
     """
     try:
-        preprocessing, shape = Preprocessing(**card["preprocessing"]), tuple(int(n) for n in card["input_shape"])
+        preprocessing, shape = (
+            Preprocessing.from_dict(card["preprocessing"]),
+            tuple(int(n) for n in card["input_shape"]),
+        )
         found = preprocessing.fingerprint(shape)
     except (KeyError, TypeError, ValueError) as e:
         raise ExportError(f"The preprocessing in {folder}/{CARD} can't be read ({e}).") from e

@@ -294,10 +294,10 @@ def read_part(source: Source, part: str, limit: int, *, quiet: bool = False) -> 
         say(f"Left out {report_skipped(skipped)}.")
     if not len(ready):
         return None
-    if not isinstance(ready.images, np.ndarray) or ready.images.shape[1:] != source.shape:
+    if not ready.prepared:
         # decode_split leaves a large part encoded; here it is needed as one array.
         rows = batches(ready, source.shape, source.preprocessing, 32)
-        ready = Split(np.concatenate([x.numpy() for x, _ in rows]), ready.labels, ready.ids)
+        ready = Split(np.concatenate([x.numpy() for x, _ in rows]), ready.labels, ready.ids, prepared=True)
     return part, ready
 
 

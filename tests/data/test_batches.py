@@ -1,14 +1,24 @@
 """Batches: each image once, in an order of seed and epoch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from support.photos import PLAIN, photos
 
+from kzoo.catalog import Preprocessing
+from kzoo.data import images
 from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import Split
 from kzoo.data.loading import load_data
 from kzoo.errors import DataError
+from kzoo.exporting.graph import decode_batch
+from kzoo.finetuning.backbone import input_preparer
+
+# The second pixel of a row twice as long lies a quarter behind the first, with the same weights in both directions.
+WEIGHTS = np.outer([0.75, 0.25], [0.75, 0.25])[None, :, :, None]
 
 
 def test_truncated_images_are_found_when_they_are_read(tmp_path):
@@ -19,6 +29,39 @@ def test_truncated_images_are_found_when_they_are_read(tmp_path):
     ready, bad = decode_split(data.splits["train"], (8, 8, 3), PLAIN)
     assert [name for name, _ in bad] == ["a/000.jpg"] and "can't be decoded" in bad[0][1]
     assert len(ready) == 7 and ready.images.shape == (7, 8, 8, 3) and ready.ids == data.splits["train"].ids[1:]
+
+
+def test_arrays_and_files_of_the_models_size_are_cropped_alike(tmp_path):
+    """Whatever serves pixels: training with and without memory, fine-tuning, prediction and an export."""
+    from types import SimpleNamespace
+
+    shape, how = (16, 16, 3), Preprocessing(crop=0.5)
+    arrays = np.random.default_rng(0).integers(0, 256, (3, *shape)).astype("uint8")
+    # Half of the side at its own scale, twice as large: rows between two pixels by bilinear interpolation.
+    for number, array in enumerate(arrays):
+        Image.fromarray(array).save(tmp_path / f"{number}.png")
+    names = [str(tmp_path / f"{number}.png") for number in range(3)]
+    ids, labels = list("abc"), np.zeros(3, int)
+    pixels = {}
+    for kind, source in (("arrays", arrays), ("files", names)):
+        split = Split(source, labels, ids)
+        ready = decode_split(split, shape, how)[0]
+        assert ready.prepared and ready.take(np.arange(2)).prepared
+        pixels[f"training on {kind}"] = ready.images
+        pixels[f"{kind}, served again"] = next(iter(batches(ready, shape, how, 3)))[0].numpy()
+        pixels[f"{kind} on the fly"] = next(iter(batches(split, shape, how, 3)))[0].numpy()
+        prepare = input_preparer(SimpleNamespace(input_shape=shape, preprocessing=how))
+        pixels[f"fine-tuning on {kind}"] = np.stack(
+            [prepare(x if kind == "arrays" else images.read(x)) for x in source]
+        )
+    pixels["an export"] = decode_batch(tf.constant([images.read(n) for n in names]), shape, how)[0].numpy()
+    want = np.asarray(images.fit(arrays, 16, 16, how))
+    assert not np.array_equal(want, arrays)
+    np.testing.assert_array_equal(want[:, 1, 1], (arrays[:, 4:6, 4:6] * WEIGHTS).sum((1, 2)).round())
+    for door, found in pixels.items():
+        np.testing.assert_array_equal(found, want, door)
+    old = replace(how, rules=1)  # 0.1.0 left the crop out in training: its runs go on as they began
+    np.testing.assert_array_equal(decode_split(Split(arrays, labels, ids), shape, old)[0].images, arrays)
 
 
 def test_channels_that_do_not_fit_are_said(tmp_path):

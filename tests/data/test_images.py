@@ -8,20 +8,20 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from support.pictures import BEYOND, GRID, KEYED, LOOKED_UP, PARTIAL, encoded, png, saved
 
 from kzoo.catalog import Preprocessing
 from kzoo.data import images
-from kzoo.data.scan import inspect_image
+from kzoo.data.batches import batches, decode_split
+from kzoo.data.dataset import Split
+from kzoo.data.guards import declared
+from kzoo.data.header import declared as graph_declared
+from kzoo.data.header import refusal
+from kzoo.data.scan import inspect_image, small_picture
 from kzoo.errors import DataError, KzooError
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (20, 31, 3)).astype("uint8")
-
-
-def encoded(image, format, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -167,9 +167,105 @@ def test_mutated_files_are_refused_or_decoded_and_never_crash(prepare, data):
         assert seen.fault or seen.damage, "what can't be decoded in training is not whole in a passport"
 
 
-def test_only_one_and_three_channels():
-    with pytest.raises(KzooError, match="the model takes 5"):
-        images.make_preparer((8, 8, 5), Preprocessing())
+# --- all doors, on the grid of tests/support/pictures.py ---
+
+
+def allowed(name):
+    return 2 if name.startswith("JPEG") else 0  # grey levels
+
+
+@pytest.fixture(scope="module")
+def doors():
+    """{door: pixels (N, 2, 4, 3) of the pictures of the grid}: each door decodes them in one go."""
+    from kzoo.exporting.graph import decode_batch
+
+    shape, files = (2, 4, 3), [data for data, _ in GRID.values()]
+    split = Split(files, np.zeros(len(files), int), list(GRID))
+    decoded, skipped = decode_split(split, shape, Preprocessing())
+    on_the_fly = next(iter(batches(split, shape, Preprocessing(), len(files))))[0]
+    exported, errors = tf.function(lambda x: decode_batch(x, shape, Preprocessing()), autograph=False)(
+        tf.constant(files)
+    )
+    assert not skipped and not any(errors.numpy())
+    return {
+        "training": decoded.images,
+        "large sets": on_the_fly.numpy(),
+        "exports": exported.numpy(),
+        "data check": np.stack([np.asarray(small_picture(data)) for data in files]),
+    }
+
+
+@pytest.mark.parametrize("number", range(len(GRID)), ids=GRID)
+def test_every_kind_of_picture_is_the_same_at_all_doors(doors, number):
+    name, (data, pixels) = list(GRID.items())[number]
+    assert images.fault(data) is None and inspect_image((data, name))[0].fault is None
+    for door, found in doors.items():
+        slack = max(allowed(name), door == "data check")  # which rounds alpha by Pillow's rule
+        assert np.abs(found[number].astype(int) - pixels).max() <= slack, door
+
+
+@pytest.mark.parametrize(("data", "size", "at"), [(PARTIAL, (4, 6), (1, 1)), (BEYOND, (3, 5), (1, 1))])
+def test_what_a_frame_of_a_gif_leaves_free_is_white(data, size, at):
+    want = np.full((*size, 3), 255, "uint8")
+    colours = KEYED if data is PARTIAL else LOOKED_UP
+    want[at[0] : at[0] + 2, at[1] : at[1] + 4] = np.reshape(colours, (2, 4, 3))
+    np.testing.assert_array_equal(images.decode(tf.constant(data)), want)
+    np.testing.assert_array_equal(np.asarray(small_picture(data)), want)
+    assert declared(data) == size[::-1] and graph_declared(tf.constant(data)).numpy().tolist() == [*size[::-1]]
+
+
+def test_the_rules_of_0_1_0_show_hidden_colours_as_they_did():
+    old = images.decode(tf.constant(GRID["PNG RGB 8, key"][0]), rules=1)
+    np.testing.assert_array_equal(old, GRID["PNG RGB 8"][1])
+    assert (images.decode(tf.constant(GRID["GIF, key"][0]), rules=1).numpy()[0, 1] == 0).all()
+
+
+def test_compressed_bitmaps_and_broken_arrays_are_refused_everywhere():
+    run_lengths = bytearray(GRID["BMP 8"][0])
+    run_lengths[30] = 1
+    array = GRID["array"][0]
+    for data, reason in (
+        (bytes(run_lengths), "is a BMP that is compressed"),
+        (array[:-1], "has a broken header"),
+        (saved(np.zeros((2, 3), "float32")), "is no array of one picture"),
+        (saved(np.asfortranarray(COLOUR)), "is no array of one picture"),
+        (array[:6] + b"\x02" + array[7:], "is no array of one picture"),
+    ):
+        assert images.fault(data).startswith(reason) and inspect_image((data, "x"))[0].fault.startswith(reason)
+        assert refusal(tf.constant(data), 10**8).numpy().decode() == images.fault(data)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_bits_of_16_bit_pictures_are_stretched_alike_everywhere(bits):
+    most = 2**bits - 1
+    values = np.array([[0, 1, most // 2, most], [most - 1, most // 3, most + 1, 65535]], "uint16")
+    want = np.round(np.minimum(values / most, 1) * 255)[..., None]
+    how = Preprocessing(bits=bits)
+    for data in (png(values.tolist(), 16, 0), saved(values)):
+        np.testing.assert_array_equal(images.prepare(tf.constant(data), (2, 4, 1), how), want)
+    np.testing.assert_array_equal(images.as_uint8(values[None], bits)[0], want)
+    half = png([[v for x in row for v in (x, 65535 // 2)] for row in values.tolist()], 16, 4)  # alpha has all 16 bits
+    on_white = want * (127 / 255) + 255 * (128 / 255)
+    assert np.abs(images.prepare(tf.constant(half), (2, 4, 1), how) - on_white).max() <= 0.51
+    offer = rf"got 0 to {most}\. Of {bits} bits each\? Then bits={bits} \(--bits {bits}\)"
+    with pytest.raises(DataError, match=offer):
+        images.as_uint8(np.minimum(values, most)[None])
+
+
+def test_a_model_of_other_channels_takes_pictures_that_have_as_many():
+    four = np.dstack([COLOUR, COLOUR[..., 1]])
+    with_alpha, plain = encoded(Image.fromarray(four), "PNG"), encoded(Image.fromarray(COLOUR), "PNG")
+    one = images.make_preparer((20, 31, 4), Preprocessing())
+    for data in (with_alpha, saved(four)):
+        np.testing.assert_array_equal(one(data), four, "alpha is a channel")
+    with pytest.raises(DataError, match="the picture has 3 channels, the model takes 4"):
+        one(plain)
+    five = np.dstack([COLOUR, COLOUR[..., :2]])
+    np.testing.assert_array_equal(images.make_preparer((20, 31, 5), Preprocessing())(saved(five)), five)
+    two = encoded(Image.fromarray(four[..., 2:]), "PNG")
+    np.testing.assert_array_equal(images.make_preparer((20, 31, 2), Preprocessing())(two), four[..., 2:])
+    with pytest.raises(KzooError, match="fixed height"):
+        images.make_preparer((None, None, 3), Preprocessing())
 
 
 def test_names_are_escaped_for_messages():

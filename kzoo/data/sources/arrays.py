@@ -105,7 +105,9 @@ def class_numbers(values: np.typing.ArrayLike, name: str) -> np.ndarray:
     return values.astype("int64")
 
 
-def split_of(images: np.typing.ArrayLike, labels: np.typing.ArrayLike, part: str, name: str) -> Split:
+def split_of(
+    images: np.typing.ArrayLike, labels: np.typing.ArrayLike, part: str, name: str, bits: int | None = None
+) -> Split:
     """Make a Split from arrays, with the ids "part/0", "part/1", ...
 
     Args:
@@ -113,11 +115,12 @@ def split_of(images: np.typing.ArrayLike, labels: np.typing.ArrayLike, part: str
         labels: As `class_numbers` takes them, as many as images.
         part: Name of the part.
         name: Of the data set, for messages.
+        bits: As `kzoo.data.guards.as_uint8` takes it.
 
     Raises:
         DataError: The arrays don't fit together or hold something else.
     """
-    images, labels = as_uint8(images), class_numbers(labels, name)
+    images, labels = as_uint8(images, bits), class_numbers(labels, name)
     if len(images) != len(labels):
         raise DataError(f"'{name}' has {len(images)} images but {len(labels)} labels in {part}.")
     return Split(images, labels, [f"{part}/{i}" for i in range(len(labels))])
@@ -129,13 +132,14 @@ LABELS = {"y", "label", "labels", "target", "targets"}
 CLASSES = ("classes", "class_names", "label_names", "target_names")
 
 
-def read(path: str) -> DataSet:
+def read(path: str, bits: int | None = None) -> DataSet:
     """Read a data set from an .npz.
 
     Args:
         path: A file with x_train and y_train (and x_val, y_val, x_test, y_test), or images and labels; also in other
             common words, such as train_images and train_labels. Labels are what `class_numbers` takes, or text.
             Optionally the names of the classes as `classes`, else they are the texts or the numbers.
+        bits: How many bits are used of whole numbers that are not uint8, such as 12 for 0..4095.
 
     Returns:
         A DataSet; arrays of images without labels are `skipped`.
@@ -176,7 +180,7 @@ def read(path: str) -> DataSet:
     labels = {p: arrays[found[p, "labels"]] for p in parts}
     if any(v.dtype.kind in "US" for v in labels.values()):
         names, labels = _by_text(labels, names, path)
-    splits = {p: split_of(arrays[found[p, "images"]], labels[p], p, path) for p in parts}
+    splits = {p: split_of(arrays[found[p, "images"]], labels[p], p, path, bits) for p in parts}
     every = np.concatenate([s.labels for s in splits.values()])
     highest, lowest = (int(every.max()), int(every.min())) if len(every) else (-1, -1)
     if highest > 100_000:
@@ -203,6 +207,16 @@ def _roles(arrays, path):
             raise DataError(f"'{path}' holds {found[role]} and {key}, which mean the same: keep one of them.")
         found[role] = key
     return found
+
+
+def is_images(key: str) -> bool:
+    """Return whether the name of an array says that it holds images, of any part.
+
+    Example:
+        >>> is_images("x_test"), is_images("y_test")
+        (True, False)
+    """
+    return any(kind == "images" for _, kind in _roles({key: None}, ""))
 
 
 def _class_names(arrays, path):
