@@ -206,6 +206,8 @@ def test_functions_hand_on_what_differs_from_the_defaults(calls):
 # --- wrong values ---
 
 WRONG = [
+    ("train", {"bits": 7}, "--bits 7", "bits must be a whole number from 8 to 16, got 7."),
+    ("finetune", {"bits": 17}, "--bits 17", "bits must be a whole number from 8 to 16, got 17."),
     ("train", {"epochs": 0}, "--epochs 0", "epochs must be a whole number of at least 1, got 0."),
     ("train", {"batch_size": 0}, "--batch-size 0", "batch_size must be a whole number of at least 1, got 0."),
     ("train", {"learning_rate": -1.0}, "--learning-rate -1", "learning_rate must be positive, got -1.0."),

@@ -21,18 +21,21 @@ def command():
 @click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Of the split into parts, if PHOTOS has none."
 )
+@click.option(
+    "--bits", type=click.IntRange(8, 16), help="Of 16-bit images, how many bits are used, as training will be told."
+)
 @click.option("--strict", is_flag=True, help="Exit with code 1 if files are unusable, or if parts share duplicates.")
 @click.option("--out", metavar="FILE", help="Write the passport to FILE, as JSON if it ends in .json.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @as_json
-def check_command(photos, seed, strict, out, quiet, as_json):
+def check_command(photos, seed, bits, strict, out, quiet, as_json):
     """Report on PHOTOS: counts, sizes, unreadable and corrupt files, duplicates, class weights."""
     from kzoo.data.passport import check_data
     from kzoo.files import write_atomically
     from kzoo.progress import progress
 
     with progress(quiet=quiet) as bar:
-        found = check_data(photos, seed=seed, bar=bar)
+        found = check_data(photos, seed=seed, bits=bits, bar=bar)
     if out:
         with write_atomically(out, "w") as f:
             f.write((json_text(found.to_dict()) if out.lower().endswith(".json") else str(found)) + "\n")

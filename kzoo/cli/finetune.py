@@ -63,6 +63,7 @@ def weights_by_class(ctx: click.Context, param: click.Parameter, value: str | No
     metavar="HxWxC",
     help="Size of the input, such as 160x160x3; as published by default.",
 )
+@option("bits", type=click.IntRange(8, 16), help="Of 16-bit photos, how many bits are used, such as 12.")
 @option("strict", help="Stop at unusable photos instead of leaving them out.")
 @click.option("--out", metavar="RUN", help="The run folder; runs/MODEL-PHOTOS by default.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")

@@ -70,6 +70,7 @@ def _number(text):
     metavar="HxWxC",
     help="Size of the input, such as 160x160x3; as published by default.",
 )
+@option("bits", type=click.IntRange(8, 16), help="Of 16-bit images, how many bits are used, such as 12.")
 @option("strict", help="Stop at unreadable images instead of leaving them out.")
 @click.option("--out", metavar="RUN", help="The run folder; runs/MODEL-DATA by default.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")

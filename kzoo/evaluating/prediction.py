@@ -1,4 +1,4 @@
-"""Classify image files with a run, an export, or a model of the catalog with weights."""
+"""Classify image files, and the images of an .npz, with a run, an export, or a model of the catalog with weights."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from kzoo.data import images
-from kzoo.data.guards import is_clutter
+from kzoo.data.guards import as_uint8, is_clutter, npy
+from kzoo.data.sources.arrays import is_images, load_arrays
 from kzoo.errors import DataError
 from kzoo.evaluating.loading import LoadedModel, load_model
 
@@ -26,9 +29,11 @@ def predict(
 ) -> Iterator[dict]:
     """Classify image files. They are read batch by batch, so their number is not limited by memory.
 
+    An .npz is read whole. Its images are named by file, array and number, such as "data.npz/x_test/0".
+
     Args:
         run: a run folder or a Run, an export, a name of the catalog, or a `kzoo.evaluating.loading.LoadedModel`.
-        paths: one path or several; a folder stands for the files in it.
+        paths: one path or several; a folder stands for the files in it, an .npz for the images in its arrays.
         top: the number of classes in an answer, at least 1.
         batch_size: the number of images that are computed at once.
         weights: for a name of the catalog: a tag or a file; the first published set by default.
@@ -54,16 +59,17 @@ def predict(
         raise DataError(f"top must be at least 1, got {top}.")
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     files = [f for path in paths for f in _expand(path)]
+    files = [f for path in files for f in (_of_arrays(path) if path.endswith(".npz") else [(path, None)])]
     model = run if isinstance(run, LoadedModel) else load_model(run, weights, trust=trust)
     return _predict(model, files, top, batch_size, progress)
 
 
 def _predict(model, files, top, batch_size, progress):
     results, good = [], []
-    for done, path in enumerate(files, 1):
+    for done, (path, array) in enumerate(files, 1):
         result = {"image": path}
         try:
-            good.append(images.read(path))
+            good.append(images.read(path) if array is None else npy(array))
         except (DataError, OSError) as e:
             result["error"] = e.strerror or str(e) if isinstance(e, OSError) else str(e)
         results.append(result)
@@ -76,6 +82,26 @@ def _predict(model, files, top, batch_size, progress):
                 progress(done, len(files))
             yield from results
             results, good = [], []
+
+
+def _of_arrays(path):
+    """(name, array) of each image in an .npz; those of arrays that are named as images, or of the only array."""
+    arrays = load_arrays(path)
+    named = {key: array for key, array in arrays.items() if is_images(key) or len(arrays) == 1}
+    if not named:
+        raise DataError(
+            f"'{images.shown(path)}' must hold an array of images, such as images or x_test; it holds "
+            f"{', '.join(map(images.shown, sorted(arrays))) or 'nothing'}."
+        )
+    found = []
+    for key, array in named.items():
+        whole = np.issubdtype(array.dtype, np.integer) and array.ndim in (3, 4) and array.size
+        if whole and array.min() >= 0 and array.max() < 2**16:  # the model knows how many bits are used
+            array = array.astype(np.uint16) if array.dtype != np.uint8 else array
+        else:
+            array = as_uint8(array)
+        found += [(f"{path}/{key}/{i}", image) for i, image in enumerate(array)]
+    return found
 
 
 def _expand(path):

@@ -145,9 +145,11 @@ def markdown(card: Mapping[str, Any]) -> str:
     training, prep, task = card["training"], card["preprocessing"], find(card["task"])
     height, width, channels = card["input_shape"]
     recipe = training.get("recipe") or {}
-    colour = "grey" if channels == 1 else prep["channel_order"].upper()
+    colour = {1: "grey", 3: prep["channel_order"].upper()}.get(channels, f"{channels} channels")
     measured, conformal = card.get("measured"), card["conformal"]
     licence, on_val = card["licence"], measured is not None and measured["part"] == "val"
+    pictures = channels in (1, 3)
+    bits = f" ({prep['bits']} bits of these are used)" if prep.get("bits") else ""
     lines = [
         f"# {_escaped(card['name'])}",
         "",
@@ -165,14 +167,18 @@ def markdown(card: Mapping[str, Any]) -> str:
         "```",
         "",
         "serving_default and features take encoded images, one string for each image: JPEG, PNG, GIF, BMP or WebP of "
-        "any size. EXIF orientation and CMYK in JPEG, grey, palette, alpha (on white) and 16-bit images are supported. "
+        "any size, or an array as numpy.save writes it. EXIF orientation and CMYK in JPEG, grey, palette, "
+        f"{'transparency (on white)' if pictures else f'{channels} channels, of which alpha may be one,'} and 16-bit "
+        f"images{bits} are supported. "
         "For an image that can't be read, `error` has the reason; the other images of the batch are answered. images "
-        f"takes uint8 RGB (B, H, W, 3); tensor takes float32 (B, {height}, {width}, {channels}), 0..255.",
+        f"takes uint8 {'RGB (B, H, W, 3)' if pictures else f'(B, H, W, {channels})'}; tensor takes float32 (B, "
+        f"{height}, {width}, {channels}), 0..255.",
         "",
     ]
     if set(card["formats"]) - {"saved_model"}:
         lines += [
-            "The other formats don't decode, resize or crop: the caller must. Decode to RGB, upright, alpha on white"
+            "The other formats don't decode, resize or crop: the caller must. "
+            f"{'Decode to RGB, upright, alpha on white' if pictures else f'Give {channels} channels'}"
             f"{', then grey = 0.299 R + 0.587 G + 0.114 B' if channels == 1 else ''}; resize (antialiased, "
             f"{prep['interpolation']}) so that the image covers {height / prep['crop']:.0f} x "
             f"{width / prep['crop']:.0f}; take the central {height} x {width}; pass float32 in 0..255. Scaling and "

@@ -119,7 +119,8 @@ def module(
 
         - serving_default: image (B,), encoded, to the tensors of the task's signature and error (B,). The error is ""
           for an image that can be read; for another one the tensors have zeros and empty strings.
-        - images: image (B, H, W, 3), uint8 RGB of any one size, to the tensors of the task's signature.
+        - images: image (B, H, W, 3), uint8 RGB of any one size, to the tensors of the task's signature; for a network
+          of other than 1 or 3 channels (B, H, W, channels).
         - tensor: tensor (B, *shape), prepared float32 in 0..255, to the same.
         - features: image (B,), encoded, to features (B, D) and error (B,).
     """
@@ -144,7 +145,9 @@ def module(
         found = function(tf.cast(pixels, "float32"))["features"]
         return {"features": zero_where_bad(found, error == ""), "error": error}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "image")], autograph=False)
+    given = 3 if shape[2] in (1, 3) else shape[2]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, given], tf.uint8, "image")], autograph=False)
     def of_images(image):
         pixels = images.fit(images.with_channels(image, shape[2]), shape[0], shape[1], preprocessing)
         return out(function(tf.cast(pixels, "float32"))["outputs"])

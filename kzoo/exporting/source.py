@@ -17,6 +17,7 @@ from kzoo import runs
 from kzoo.catalog import Preprocessing, image_spec, shipped, spec
 from kzoo.catalog.pretrained import recognised_shape
 from kzoo.data.dataset import Split
+from kzoo.data.guards import npy
 from kzoo.data.images import check_shape, read
 from kzoo.data.loading import load_data
 from kzoo.errors import DataError, ExportError, KzooError, RunError
@@ -164,6 +165,7 @@ def _splits(run):
             val_fraction=config["val_fraction"],
             test_fraction=config["test_fraction"],
             division=config.get("division", 1),
+            bits=run.preprocessing.bits,
         )
     except (KzooError, KeyError, OSError) as e:
         say(f"Note: the data of {run.path} can't be read ({e}), so accuracy and calibration can't be measured.")
@@ -262,6 +264,8 @@ def candidates(source: Source, limit: int = 64) -> Sequence[tuple[str, bytes, in
     """
     split = next((source.splits[p] for p in UNMEASURED if source.splits.get(p)), None)
     if split is None:
+        if source.shape[-1] not in (1, 3):
+            return noise(source.shape)
         return drawings(source.shape[-1]) if source.facts.get("source") == "kzoo" else photographs()
     by_class = [np.flatnonzero(split.labels == label) for label in np.unique(split.labels)]
     per_class = max(1, limit // len(by_class))
@@ -276,11 +280,16 @@ def candidates(source: Source, limit: int = 64) -> Sequence[tuple[str, bytes, in
 
 
 def encoded(image: bytes | str | os.PathLike | np.ndarray) -> bytes:
-    """The encoded bytes of an image of a Split: bytes, a path, or a uint8 array (H, W, C), which becomes a PNG."""
+    """The encoded bytes of an image of a Split: bytes, a path, or a uint8 array (H, W, C).
+
+    An array becomes a PNG, or, of other than 1 or 3 channels, an .npy.
+    """
     if isinstance(image, bytes):
         return image
     if not isinstance(image, np.ndarray):
         return read(image)
+    if image.shape[-1] not in (1, 3):
+        return npy(image)
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -311,6 +320,14 @@ def drawings(channels: int) -> list[tuple[str, bytes, None]]:
             pieces += [(10, 210, 90, 295), (150, 20, 215, 88), (131, 150, 180, 201)]
             pictures += [(f"{name}, piece {k + 1}", whole.crop(box)) for k, box in enumerate(pieces)]
     return [(name, encoded(np.atleast_3d(np.asarray(picture))), None) for name, picture in pictures]
+
+
+def noise(shape: tuple[int, int, int]) -> list[tuple[str, bytes, None]]:
+    """Arrays of random values in blocks of 4 x 4, for networks that take no pictures, as `candidates` returns them."""
+    rng, (height, width, channels) = np.random.default_rng(0), shape
+    blocks = rng.integers(0, 256, (16, -(-height // 4), -(-width // 4), channels)).astype(np.uint8)
+    arrays = blocks.repeat(4, 1).repeat(4, 2)[:, :height, :width]
+    return [(f"random blocks {i + 1}", npy(array), None) for i, array in enumerate(arrays)]
 
 
 def photographs() -> list[tuple[str, bytes, None]]:

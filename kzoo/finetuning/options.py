@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kzoo.checks import check_count, check_input_shape, check_precision, check_seed
+from kzoo.checks import check_bits, check_count, check_input_shape, check_precision, check_seed
 from kzoo.errors import KzooError, unknown
 
 AUGMENTATIONS, MIXTURES = ("none", "light", "strong"), ("mixup", "cutmix")
@@ -32,6 +32,7 @@ class FinetuneOptions:
         precision: "float32", "bfloat16", "float16", or "auto" for what this machine is fast in.
         input_shape: (height, width, channels) in place of the backbone's.
         strict: refuse unusable photos instead of leaving them out.
+        bits: of 16-bit photos, how many bits are used, 8 to 16; None keeps the upper 8 of files.
     """
 
     unfreeze: str = "auto"
@@ -48,6 +49,7 @@ class FinetuneOptions:
     precision: str = "auto"
     input_shape: tuple[int, int, int] | None = None
     strict: bool = False
+    bits: int | None = None
 
     def __post_init__(self):
         if self.augment not in AUGMENTATIONS:
@@ -79,8 +81,9 @@ class FinetuneOptions:
         check_seed(self.seed)
         check_precision(self.precision)
         check_input_shape(self.input_shape)
+        check_bits(self.bits)
 
     def recorded(self) -> dict:
-        """What config.json has under "finetune"; seed, precision and input_shape stand beside it."""
+        """What config.json has under "finetune"; seed, precision, input_shape and bits stand beside it."""
         names = ("unfreeze", "epochs", "augment", "mix", "shots", "views", "class_weights", "label_smoothing", "focal")
         return {name: getattr(self, name) for name in names}

@@ -115,7 +115,7 @@ def make_parts(
                 divided.splits = _as_recorded(data.splits["train"], known_parts, "test", otherwise="train")
             divided.drawn = ("train", "test")
         if known is None:
-            passport = check_data(divided, seed=options.seed)
+            passport = check_data(divided, seed=options.seed, bits=options.bits)
             _write_memo(memo, {"passport": asdict(passport), "groups": passport.groups})
         else:
             passport = Passport(**known["passport"])
@@ -230,9 +230,10 @@ class RememberedGroups:
 
 def _memo_path(data, options, hashes):
     key = {
-        "version": 2,
+        "version": 3,
         "seed": options.seed,
         "shots": options.shots,
+        "bits": options.bits,
         "name": data.name,
         "classes": data.classes,
         "skipped": data.skipped,

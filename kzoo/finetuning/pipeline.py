@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from kzoo import runs
-from kzoo.catalog import ModelSpec, Weights, imports_of, spec
+from kzoo.catalog import RULES, ModelSpec, Preprocessing, Weights, imports_of, spec
 from kzoo.checks import changed
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.guards import check_channels
@@ -76,6 +76,7 @@ def finetune(
     precision: str = "auto",
     input_shape: tuple[int, int, int] | None = None,
     strict: bool = False,
+    bits: int | None = None,
     out: str | os.PathLike | None = None,
     resume: bool = False,
     quiet: bool = False,
@@ -104,6 +105,7 @@ def finetune(
         precision: "float32", "bfloat16", "float16", or "auto": what this machine is fast in.
         input_shape: (height, width, channels) in place of the backbone's.
         strict: refuse unusable photos instead of leaving them out.
+        bits: of 16-bit photos, how many bits are used, such as 12; as in `kzoo.train`.
         out: the run folder; runs/MODEL-PHOTOS by default.
         resume: continue the run in `out`. Options that are left at their defaults are taken from it; the others must be
             what they were.
@@ -137,6 +139,7 @@ def finetune(
         precision=precision,
         input_shape=input_shape,
         strict=strict,
+        bits=bits,
     )
     return runs.load_run(
         finetune_run(photos, model, changed(options), weights=weights, out=out, resume=resume, quiet=quiet)
@@ -227,7 +230,8 @@ def finetune_run(photos, model, given: dict, *, weights=None, out=None, resume=F
     elif photos is None:
         raise RunError("The photos are missing: give a folder of class folders, a CSV, or tfds:NAME.")
     options = FinetuneOptions(**given)
-    setup = _set_up(photos, model, weights, options, Clock(began, options.budget), quiet)
+    rules = Preprocessing.from_dict(before["preprocessing"]).rules if before else RULES  # a run keeps its pixels
+    setup = _set_up(photos, model, weights, options, Clock(began, options.budget), quiet, rules)
     settings = _settings(setup)
     if before:
         wrong = runs.differences(settings, before, RESUME_KEYS)
@@ -262,6 +266,7 @@ def _options_of(before):
         **own,
         "seed": before["seed"],
         "precision": before["precision"],
+        "bits": before.get("bits"),
         "input_shape": tuple(before["input_shape"]),
     }
 
@@ -276,12 +281,18 @@ def _weights_of(before):
     return replace(row, file=file) if os.path.isfile(file) else row
 
 
-def _set_up(photos, model, weights, options, clock, quiet):
+def _set_up(photos, model, weights, options, clock, quiet, rules):
     base = backbone(model, weights, input_shape=options.input_shape, precision=options.precision)
+    base = replace(base, preprocessing=replace(base.preprocessing, bits=options.bits, rules=rules))
     data = photos
     if not isinstance(data, DataSet):
         data = load_data(
-            os.fspath(photos), val_fraction=0.0, test_fraction=0.0, seed=options.seed, strict=options.strict
+            os.fspath(photos),
+            val_fraction=0.0,
+            test_fraction=0.0,
+            seed=options.seed,
+            strict=options.strict,
+            bits=options.bits,
         )
     for split in data.splits.values():
         if not split.files:
@@ -327,6 +338,7 @@ def _settings(setup):
         "precision": base.precision,
         "budget": options.budget,
         "strict": options.strict,
+        "bits": options.bits,
         "val_fraction": 0.0,
         "test_fraction": 0.0,
         "backend": backend(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import keras
 from kzoo import runs
 from kzoo.builder import build, check_options, computing_in
 from kzoo.builder import options as network_options
-from kzoo.catalog import ModelSpec, Preprocessing, image_spec, imports_of, spec
+from kzoo.catalog import RULES, ModelSpec, Preprocessing, image_spec, imports_of, spec
 from kzoo.checks import changed
 from kzoo.data.augment import augmentation
 from kzoo.data.batches import batches, decode_split
@@ -66,6 +67,7 @@ def train(
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
     strict: bool = False,
+    bits: int | None = None,
     out: str | os.PathLike | None = None,
     resume: bool = False,
     quiet: bool = False,
@@ -87,6 +89,8 @@ def train(
         val_fraction: share of the training images to validate on, where the data has no validation part.
         test_fraction: share to test on, where the data is undivided.
         strict: refuse unusable images instead of leaving them out.
+        bits: of 16-bit images (PNG, arrays), how many bits are used, such as 12: values are scaled so that
+            2**bits - 1 becomes 255. None keeps the upper 8 bits of files, and refuses arrays with values above 255.
         out: the run folder; runs/MODEL-DATA by default.
         resume: continue the run in `out`. Options that are left at their defaults are taken from it; the others must be
             what they were.
@@ -120,6 +124,7 @@ def train(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         strict=strict,
+        bits=bits,
     )
     return train_run(model, data, changed(options), config, out=out, resume=resume, quiet=quiet)
 
@@ -147,6 +152,8 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
     recipe = find_recipe(options.recipe or row.recipe).changed(**options.changes())
     task.loss(recipe)  # a name or a recipe that does not fit is refused before the data is read
     division = before.get("division", 1) if before else DIVISION  # a run is continued with its own parts
+    rules = Preprocessing.from_dict(before["preprocessing"]).rules if before else RULES  # ... and its own pixels
+    row = replace(row, preprocessing=replace(row.preprocessing, bits=options.bits, rules=rules))
     dataset = data
     if not isinstance(data, DataSet):
         dataset = _load("digits" if data is None else os.fspath(data), options, division)
@@ -208,7 +215,7 @@ def resumed(out) -> dict:
 def _options_of(before):
     """The options that a run's config.json records."""
     names = ("recipe", "patience", "seed", "precision", "val_fraction", "test_fraction")
-    return {**{n: before[n] for n in names}, "input_shape": tuple(before["input_shape"])}
+    return {**{n: before[n] for n in names}, "input_shape": tuple(before["input_shape"]), "bits": before.get("bits")}
 
 
 def _load(name, options, division):
@@ -217,6 +224,7 @@ def _load(name, options, division):
         division=division,
         seed=options.seed,
         strict=options.strict,
+        bits=options.bits,
         val_fraction=options.val_fraction,
         test_fraction=options.test_fraction,
     )
@@ -242,9 +250,7 @@ def _network(row, options, outputs, shape, config):
 def _settings(row, config, options, recipe, *, dataset, division, network, precision, shape):
     """config.json."""
     layer = network.get_layer("preprocessing")
-    trained = Preprocessing(
-        row.preprocessing.crop, row.preprocessing.interpolation, layer.channel_order, layer.scale, layer.offset
-    )
+    trained = replace(row.preprocessing, channel_order=layer.channel_order, scale=layer.scale, offset=layer.offset)
     return {
         "model": row.name,
         "imports": imports_of(row.name),
@@ -264,6 +270,7 @@ def _settings(row, config, options, recipe, *, dataset, division, network, preci
         "test_fraction": options.test_fraction,
         "division": division,
         "strict": options.strict,
+        "bits": options.bits,
         "backend": keras.backend.backend(),
         "hardware": describe(),
         "versions": runs.versions(),
@@ -363,7 +370,7 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
         return
     if done and not quiet:
         say(f"Continuing after epoch {done}.")
-    preprocessing = Preprocessing(**settings["preprocessing"])
+    preprocessing = Preprocessing.from_dict(settings["preprocessing"])
 
     def targets(labels):
         return task.targets(labels, classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kzoo.checks import check_count, check_input_shape, check_precision, check_seed
+from kzoo.checks import check_bits, check_count, check_input_shape, check_precision, check_seed
 from kzoo.errors import KzooError, unknown
 from kzoo.training.recipes import Recipe, find_recipe
 
@@ -25,6 +25,7 @@ class TrainOptions:
         val_fraction: share of the training images to validate on, where the data has no validation part.
         test_fraction: share to test on, where the data is undivided.
         strict: refuse unusable images instead of leaving them out.
+        bits: of 16-bit images, how many bits are used, 8 to 16; None keeps the upper 8 of files.
     """
 
     recipe: str | Recipe | None = None
@@ -39,6 +40,7 @@ class TrainOptions:
     val_fraction: float = 0.1
     test_fraction: float = 0.2
     strict: bool = False
+    bits: int | None = None
 
     def __post_init__(self):
         recipe = find_recipe(self.recipe) if self.recipe is not None else Recipe("the model's own", "")
@@ -49,6 +51,7 @@ class TrainOptions:
         check_seed(self.seed)
         check_precision(self.precision)
         check_input_shape(self.input_shape)
+        check_bits(self.bits)
         for name in ("val_fraction", "test_fraction"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < 1:
