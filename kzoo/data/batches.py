@@ -206,6 +206,7 @@ def batches(
     if alternate_flip:
         begins = tf.constant(np.random.default_rng(order[0]).random(n) < 0.5)
 
+    @tf.autograph.experimental.do_not_convert
     def one_pass(_):
         if order is None:
             return tf.data.Dataset.range(n).map(lambda i: (i, False)).batch(batch_size)
@@ -217,6 +218,7 @@ def batches(
             flips = tf.gather(begins, permutation) ^ (epoch % 2 == 1)
         return tf.data.Dataset.from_tensor_slices((permutation, flips)).batch(batch_size)
 
+    @tf.autograph.experimental.do_not_convert
     def one_batch(indices, flips):
         x = rows(indices)
         if alternate_flip:

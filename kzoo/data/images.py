@@ -18,6 +18,8 @@ JPEG of 1 x 65,535 pixels would become one of 224 x 14,680,000.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
@@ -417,12 +419,8 @@ def make_preparer(shape: tuple[int, int, int], preprocessing: Preprocessing) -> 
         DataError: The model takes no such images (see `check_shape`).
     """
     check_shape(shape)
-    # Without AutoGraph, whose rewriting of Python would take longer than decoding a hundred photos, for nothing.
-    graph = tf.function(
-        lambda data: prepare(data, shape, preprocessing),
-        input_signature=[tf.TensorSpec((), tf.string)],
-        autograph=False,
-    )
+    # What happens inside the network makes no other graph.
+    graph = _graph(tuple(shape), replace(preprocessing, channel_order="rgb", scale=1.0, offset=0.0))
 
     def one(data):
         reason = fault(data)
@@ -437,6 +435,19 @@ def make_preparer(shape: tuple[int, int, int], preprocessing: Preprocessing) -> 
             raise DataError(f"can't be decoded ({short_reason(e)})") from e
 
     return one
+
+
+@lru_cache(32)
+def _graph(shape, preprocessing):
+    """`prepare` compiled, once in a process: tracing takes as long as decoding hundreds of photos.
+
+    Without AutoGraph, whose rewriting of Python would take longer still, for nothing.
+    """
+    return tf.function(
+        lambda data: prepare(data, shape, preprocessing),
+        input_signature=[tf.TensorSpec((), tf.string)],
+        autograph=False,
+    )
 
 
 def check_shape(shape: tuple[int | None, int | None, int]) -> None:

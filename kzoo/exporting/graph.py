@@ -37,6 +37,7 @@ def decode_batch(
     """
     blank = tf.zeros(shape, tf.uint8)
 
+    @tf.autograph.experimental.do_not_convert  # as in `images.make_preparer`
     def one(i):
         reason = refusal(encoded[i], images.MAX_PIXELS)
         ready = tf.cond(reason == "", lambda: images.prepare(encoded[i], shape, preprocessing), lambda: blank)
