@@ -234,7 +234,7 @@ def choose_temperature(logits: ArrayLike, labels: ArrayLike, *, folds: int = 5, 
 
     Example:
         >>> choose_temperature(np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([0, 1])).reason
-        'Temperature 1, no scaling: 2 validation images; fewer than 10 can\'t show that it helps.'
+        "Temperature 1, no scaling: 2 validation images; fewer than 10 can't show that it helps."
 
     Reference:
         Guo et al. 2017, arXiv:1706.04599, section 4.2. Departure: the test of whether it helps.

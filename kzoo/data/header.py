@@ -95,11 +95,15 @@ def _of_others(data):
 
 def _is(data, format):
     start, magic = MAGIC[format]
-    return tf.equal(_cut(data, start, len(magic)), magic)
+    return tf.equal(cut(data, start, len(magic)), magic)
 
 
-def _cut(data, start, length):
-    """A piece of a string tensor; tf.strings.substr raises where `start` lies beyond the end."""
+def cut(data: tf.Tensor, start: tf.Tensor | int, length: tf.Tensor | int) -> tf.Tensor:
+    """A piece of a string tensor, shorter or empty at its end.
+
+    tf.strings.substr raises where `start` lies beyond the end, with the whole string in the message, which Python then
+    can't decode.
+    """
     return tf.strings.substr(data, tf.minimum(start, tf.strings.length(data)), length)
 
 
@@ -144,7 +148,7 @@ def _jpeg(data):
 
 def _numbers(data, n):
     """The first n bytes as int64 (n,), zeros behind the end."""
-    found = tf.cast(tf.io.decode_raw(_cut(data, 0, n), tf.uint8), tf.int64)
+    found = tf.cast(tf.io.decode_raw(cut(data, 0, n), tf.uint8), tf.int64)
     return tf.concat([found, tf.zeros(n, tf.int64)], 0)[:n]
 
 
@@ -260,7 +264,7 @@ def _canvas(data, frame):
 def still_gif(data: tf.Tensor) -> tf.Tensor:
     """Cut a GIF (scalar string) behind its first frame: TensorFlow would decode all frames, however many there are."""
     frame = _first_frame(data)
-    return tf.where((frame.end > 0) & (frame.width > 0), tf.strings.join([_cut(data, 0, frame.end), b"\x3b"]), b"")
+    return tf.where((frame.end > 0) & (frame.width > 0), tf.strings.join([cut(data, 0, frame.end), b"\x3b"]), b"")
 
 
 def gif_frame(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]]:
@@ -276,7 +280,7 @@ def gif_frame(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor, t
         of the frame on it).
     """
     frame = _first_frame(data)
-    content = tf.cast(tf.io.decode_raw(_cut(data, 0, frame.start + 10), tf.uint8), tf.int32)
+    content = tf.cast(tf.io.decode_raw(cut(data, 0, frame.start + 10), tf.uint8), tf.int32)
     content = tf.concat([content, tf.zeros(16, tf.int32)], 0)
     own = content[frame.start + 9] >= 128
     flags = tf.where(own, content[frame.start + 9], content[10])
@@ -288,16 +292,16 @@ def gif_frame(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor, t
 
     def white():
         at, control = palette + 3 * index, frame.control + 3
-        colours = [_cut(data, control + 1, frame.start - control - 1), b"\x2c" + bytes(4)]
+        colours = [cut(data, control + 1, frame.start - control - 1), b"\x2c" + bytes(4)]
         # The global palette lies in front of the control extension, the frame's own behind it.
-        front = tf.where(own, _cut(data, 0, control), _white_at(_cut(data, 0, control), at))
-        rest = _cut(data, frame.start + 5, frame.end - frame.start - 5)
+        front = tf.where(own, cut(data, 0, control), _white_at(cut(data, 0, control), at))
+        rest = cut(data, frame.start + 5, frame.end - frame.start - 5)
         rest = tf.where(own, _white_at(rest, at - frame.start - 5), rest)
         return tf.strings.join([front, b"\0", *colours, rest, b"\x3b"])
 
     def plain():
-        middle = _cut(data, frame.start + 5, frame.end - frame.start - 5)
-        return tf.strings.join([_cut(data, 0, frame.start), b"\x2c" + bytes(4), middle, b"\x3b"])
+        middle = cut(data, frame.start + 5, frame.end - frame.start - 5)
+        return tf.strings.join([cut(data, 0, frame.start), b"\x2c" + bytes(4), middle, b"\x3b"])
 
     still = tf.cond(frame.width > 0, lambda: tf.cond(keyed, white, plain), lambda: tf.constant(b""))
     size = tf.cast(_canvas(data, frame), tf.int32)
@@ -309,7 +313,7 @@ def _white_at(data, at):
     n = tf.strings.length(data)
     inside = (at >= 0) & (at + 3 <= n)
     at = tf.where(inside, at, 0)
-    changed = tf.strings.join([_cut(data, 0, at), b"\xff\xff\xff", _cut(data, at + 3, tf.maximum(n - at - 3, 0))])
+    changed = tf.strings.join([cut(data, 0, at), b"\xff\xff\xff", cut(data, at + 3, tf.maximum(n - at - 3, 0))])
     return tf.where(inside, changed, data)
 
 
@@ -325,15 +329,15 @@ def colour_key(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     kind = _numbers(data, 26)[25]
 
     def step(at, found, turns):
-        head = _numbers(_cut(data, at, 8), 8)
-        name = _cut(data, at + 4, 4)
+        head = _numbers(cut(data, at, 8), 8)
+        name = cut(data, at + 4, 4)
         found = tf.where(name == b"tRNS", at + 8, 0)
         done = (found > 0) | (name == b"IDAT") | (name == b"IEND") | (tf.strings.length(name) < 4)
         length = tf.cast(tf.minimum(_big(head, 0, 4), MAX_FILE), tf.int32)
         return tf.where(done, -1, tf.minimum(at, MAX_FILE) + 12 + length), found, turns + 1
 
     _, found, _ = tf.while_loop(lambda at, found, turns: (at > 0) & (turns < MAX_CHUNKS), step, [8, 0, 0])
-    values = _numbers(_cut(data, found, 6), 6)
+    values = _numbers(cut(data, found, 6), 6)
     key = tf.cast(tf.stack([_big(values, i, 2) for i in (0, 2, 4)]), tf.int32)
     return (found > 0) & ((kind == 0) | (kind == 2)), key
 
@@ -395,7 +399,7 @@ def _npy_header(data):
     """The description in an .npy of version 1.0, "" in any other."""
     head = _numbers(data, 10)
     length = tf.cast(_little(head, 8, 2), tf.int32)
-    return tf.where((head[6] == 1) & (head[7] == 0), _cut(data, 10, length), b"")
+    return tf.where((head[6] == 1) & (head[7] == 0), cut(data, 10, length), b"")
 
 
 def npy_array(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

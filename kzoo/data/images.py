@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from kzoo.catalog import RULES
 from kzoo.data.guards import FORMATS, MAX_PIXELS, as_uint8, fault, read, shown
-from kzoo.data.header import bmp_layout, colour_key, exact_bmp, gif_frame, is_animated_webp, npy_array, still_gif
+from kzoo.data.header import bmp_layout, colour_key, cut, exact_bmp, gif_frame, is_animated_webp, npy_array, still_gif
 from kzoo.errors import DataError, KzooError
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def scaled(values: tf.Tensor, bits: int) -> tf.Tensor:
 def _png(data, bits):
     """A PNG as stored, 8 bits; the pixels of a transparent colour get an alpha of 0, the others of 255."""
     keyed, key = colour_key(data)
-    depth = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 24, 1), tf.uint8)[0], tf.int32)
+    depth = tf.cast(tf.io.decode_raw(cut(data, 24, 1), tf.uint8)[0], tf.int32)
 
     def deep():  # the transparent colour is told by all 16 bits
         image = tf.io.decode_png(data, channels=0, dtype=tf.uint16)
@@ -244,11 +244,11 @@ def _bmp(data):
     """
     x = bmp_layout(data)
     row = (x.bits * x.width + 31) // 32 * 4
-    body = tf.strings.substr(tf.strings.join([data, b"\0\0\0"]), x.pixels, row * x.height)  # of the last row's padding
+    body = cut(tf.strings.join([data, b"\0\0\0"]), x.pixels, row * x.height)  # of the last row's padding
     raw = tf.reshape(tf.io.decode_raw(body, tf.uint8), (x.height, row))
     start = tf.minimum(x.palette, tf.strings.length(data))
     end = tf.minimum(x.pixels, start + 256 * x.entry)
-    table = tf.io.decode_raw(tf.strings.substr(data, start, tf.maximum(end - start, 0) // x.entry * x.entry), tf.uint8)
+    table = tf.io.decode_raw(cut(data, start, tf.maximum(end - start, 0) // x.entry * x.entry), tf.uint8)
     table = tf.reshape(table, (-1, x.entry))[:, :3]
     table = tf.concat([table, tf.zeros((256, 3), tf.uint8)], 0)[:256, ::-1]
 
@@ -290,7 +290,7 @@ def _bmp_of_rules_1(data):
     image = tf.io.decode_bmp(exact_bmp(data))
     head = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, 18), tf.uint8), tf.int32)
     start = tf.minimum(14 + head[14] + 256 * head[15], tf.strings.length(data))
-    palette = tf.io.decode_raw(tf.strings.substr(data, start, 1024), tf.uint8)
+    palette = tf.io.decode_raw(cut(data, start, 1024), tf.uint8)
     palette = tf.reshape(tf.concat([palette, tf.zeros(1024, tf.uint8)], 0)[:1024], (256, 4))[:, 2::-1]
     return tf.cond(
         tf.shape(image)[-1] == 1,
@@ -302,7 +302,7 @@ def _bmp_of_rules_1(data):
 def _array(data, bits):
     """An array (H, W) or (H, W, C) of uint8 or uint16, as numpy.save writes it; uint16 becomes uint8."""
     deep, shape, start = npy_array(data)
-    body = tf.strings.substr(data, start, tf.strings.length(data) - start)
+    body = cut(data, start, tf.strings.length(data) - start)
 
     def of_16():
         values = tf.io.decode_raw(body, tf.uint16)

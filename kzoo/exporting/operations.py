@@ -31,16 +31,15 @@ AROUND = _words(
     OptionsDataset Pack PadV2 ParallelMapDatasetV2 PartitionedCall Placeholder Pow Prod Range RangeDataset RealDiv
     Reshape ReverseV2 Round ScaleAndTranslate SelectV2 Shape Size Softmax Square Squeeze StatefulPartitionedCall
     StatelessIf StatelessWhile StaticRegexFullMatch StaticRegexReplace StridedSlice StringJoin StringLength
-    StringToNumber Sub Substr Sum TensorDataset TensorScatterUpdate
-    Tile TopKV2 Transpose Where ZerosLike
+    StringToNumber Sub Substr Sum TensorDataset TensorScatterUpdate Tile TopKV2 Transpose Where ZerosLike
     """
 )
-# The networks of the catalog.
+# The networks of the catalog that take pictures.
 NETWORKS = _words(
     """
-    AddV2 AvgPool BiasAdd Cast ConcatV2 Const Conv2D DepthwiseConv2dNative FusedBatchNormV3 GatherV2 Identity MatMul
-    MaxPool Mean Mul Pack Pad PadV2 Placeholder Pow Prod Relu Relu6 Reshape Shape Split Square Squeeze StridedSlice
-    Sub Sum Tanh Transpose
+    AddV2 AvgPool BiasAdd Cast ConcatV2 Const Conv2D DepthwiseConv2dNative Einsum FusedBatchNormV3 GatherV2 Identity
+    MatMul MaxPool Mean Mul Pack Pad PadV2 Placeholder Pow Prod Relu Relu6 Reshape Shape Split Square Squeeze
+    StridedSlice Sub Sum Tanh Transpose
     """
 )
 # What Keras' layers and activations add, for networks that are not in the catalog (`kzoo.export(keras.Model)`).

@@ -19,7 +19,7 @@ from kzoo.exporting.reader import Export
 
 def test_a_folder_whose_name_is_a_pattern_to_tensorflow(exported, tmp_path, kzoo_command):
     folder = tmp_path / "a[1]*?{b}\\" / "export[2]"
-    shutil.copytree(exported[0], folder)
+    shutil.copytree(saved_model_alone(exported, tmp_path), folder)
     photo = [encoded()]
     assert Export(folder).answer(photo) == Export(exported[0]).answer(photo)
     code, _, _ = kzoo_command("verify", folder)

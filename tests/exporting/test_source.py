@@ -47,7 +47,8 @@ def test_the_test_part_only_measures(tmp_path):
     folder = str(draw(tmp_path / "photos", {("", c): 8 for c in ("red", "blue")}))
     data = kzoo.load_data(folder, val_fraction=0.0, test_fraction=0.25, seed=3)
     config = dict(data=folder, seed=3, val_fraction=0.0, test_fraction=0.25, division=2, fingerprint=data.fingerprint())
-    run = SimpleNamespace(config=config, path=tmp_path / "run", classes=data.classes)
+    prep = kzoo.Preprocessing()
+    run = SimpleNamespace(config=config, path=tmp_path / "run", classes=data.classes, preprocessing=prep)
     splits = module._splits(run)
     assert {name: split.ids for name, split in splits.items()} == {n: s.ids for n, s in data.splits.items()}
     assert {*splits} == {"train", "test"}

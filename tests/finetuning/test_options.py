@@ -46,6 +46,6 @@ def test_options_can_not_change_and_class_weights_are_numbers():
 
 
 def test_every_option_is_recorded_or_stands_beside():
-    beside = {"seed", "precision", "input_shape", "budget", "strict"}
+    beside = {"seed", "precision", "input_shape", "budget", "strict", "bits"}
     names = {f.name for f in dataclasses.fields(FinetuneOptions)}
     assert FinetuneOptions().recorded().keys() == names - beside
