@@ -27,7 +27,7 @@ from kzoo.checks import changed
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.guards import check_channels
 from kzoo.data.loading import load_data
-from kzoo.errors import DataError, RunError, unknown
+from kzoo.errors import DataError, RunError, WeightsError, first_line, unknown
 from kzoo.finetuning.audit import enforce
 from kzoo.finetuning.backbone import Backbone, FeatureExtractor, backbone, download_advice, machine
 from kzoo.finetuning.features import Cache, features
@@ -304,6 +304,8 @@ def _set_up(photos, model, weights, options, clock, quiet, rules):
             if name not in data.classes:
                 raise unknown("class", name, data.classes, f"--class-weights takes: {', '.join(data.classes[:20])}.")
     setup = Setup(base, options, data, base.cache(), FeatureExtractor(base), clock, quiet)
+    if options.input_shape and not setup.cache.index:
+        _check_input_shape(setup)
     if options.unfreeze not in ("none", "auto", "all"):
         from kzoo.finetuning.stages import selected_stages  # imports Keras
 
@@ -315,6 +317,20 @@ def _set_up(photos, model, weights, options, clock, quiet, rules):
     if setup.cache.damaged:
         setup.log(f"{len(setup.cache.damaged)} corrupt file(s) of the feature cache deleted; they are computed again.")
     return setup
+
+
+def _check_input_shape(setup):
+    """RunError if the weights don't fit the input shape that was asked for; the network is needed later anyway."""
+    base, known = setup.base, setup.base.row.input_shape
+    try:
+        _ = setup.extractor.model
+    except WeightsError as e:
+        have, asked = known[2], base.input_shape[2]
+        reason = f"they take {have} channels" if have != asked else first_line(e, 400)
+        raise RunError(
+            f"The weights of {base.name} don't fit input_shape {', '.join(map(str, base.input_shape))}: {reason}. "
+            f"Published is {', '.join(map(str, known))}; kzoo train takes any shape that the network allows."
+        ) from e
 
 
 def _settings(setup):

@@ -172,6 +172,20 @@ def test_arrays_of_other_channels_are_refused_in_one_line(world, tmp_path):
         tune(world, tmp_path / "r", tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize(
+    "shape, reason",
+    [((28, 28, 4), "they take 1 channels"), ((40, 40, 1), "fc1 takes 3,136 features, the model's 6,400")],
+)
+def test_an_input_shape_that_the_weights_do_not_fit_is_refused_before_there_is_a_folder(
+    world, tmp_path, monkeypatch, shape, reason
+):
+    monkeypatch.setenv("KZOO_FEATURES", str(tmp_path / "cache"))
+    with pytest.raises(RunError) as e:
+        kzoo.finetune(world / "photos", "mnist_cnn", out=tmp_path / "r", input_shape=shape, quiet=True)
+    assert reason in str(e.value).replace("the model's takes", "the model's") and "\n" not in str(e.value)
+    assert not (tmp_path / "r").exists()
+
+
 @pytest.mark.parametrize("phase", ["features", "head", "report"])
 def test_killed_before_deeper_layers_and_resumed(world, head_only, tmp_path, monkeypatch, phase):
     from kzoo.finetuning import pipeline as module
