@@ -64,6 +64,13 @@ def evaluate(
         say(
             f"Note: {run.path} was trained on images of this part ({name}), so its accuracy on new images may be lower."
         )
+    old = run.preprocessing.rules == 1 and run.preprocessing.crop < 1
+    if old and not part.files and part.images.shape[1:] == tuple(run.input_shape):
+        say(
+            f"Note: {run.path} is of kzoo 0.1.0, which did not crop arrays of the model's size in training; they are "
+            f"measured like that, while predict and exports crop {run.preprocessing.crop:g} of them. Train again to "
+            "have one answer."
+        )
     labels = _same_classes(part.labels, dataset.classes, run)
     with progress(quiet=quiet) as bar:
         bar.start("reading", len(part))

@@ -1,6 +1,7 @@
 """Evaluation: what is counted, and on which images."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from PIL import Image
 from support.tuning import draw, tune
 
 import kzoo
+from kzoo.catalog import Preprocessing
+from kzoo.data.dataset import DataSet, Split
 from kzoo.errors import DataError, RunError
 
 
@@ -16,7 +19,6 @@ def test_evaluate_counts_right(trained, kzoo_command):
     data = kzoo.load_data("digits").splits["test"]
     import tensorflow as tf
 
-    from kzoo.catalog import Preprocessing
     from kzoo.data.images import fit
 
     x = fit(tf.constant(data.images), 28, 28, Preprocessing())
@@ -93,3 +95,22 @@ def test_other_data_is_measured_whole_and_keeps_files_of_its_own(tmp_path):
     with pytest.raises(RunError, match="classes 'never', which"):
         np.savez(tmp_path / "x.npz", images=images[:4], labels=[0, 1, 2, 3], classes=["a", "b", "c", "never"])
         kzoo.evaluate(run, tmp_path / "x.npz", quiet=True)
+
+
+def test_a_run_of_rules_1_says_that_it_did_not_crop_arrays(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "r")
+    config = json.loads((tmp_path / "r" / "config.json").read_text())
+    before = config["preprocessing"]
+    images, labels = np.zeros((10, 28, 28, 1), "uint8"), np.arange(10)
+    for rules, crop, side, said in (
+        (1, 0.875, 28, True),
+        (1, 0.875, 27, False),
+        (1, 1.0, 28, False),
+        (2, 0.5, 28, False),
+    ):
+        config["preprocessing"] = {**before, "rules": rules, "crop": crop}
+        config["preprocessing_sha256"] = Preprocessing.from_dict(config["preprocessing"]).fingerprint((28, 28, 1))
+        (tmp_path / "r" / "config.json").write_text(json.dumps(config))
+        part = Split(images[:, :side, :side], labels, [str(i) for i in labels])
+        kzoo.evaluate(tmp_path / "r", DataSet("d", tuple(config["classes"]), {"test": part}), quiet=True)
+        assert ("did not crop arrays of the model's size" in capsys.readouterr().err) == said
