@@ -139,7 +139,10 @@ def _images_at(split, shape, preprocessing):
         return rows
     encoded = isinstance(split.images[0], bytes)
     stored = tf.constant(split.images if encoded else [os.fsencode(path) for path in split.images])
-    load = (lambda x: x) if encoded else tf.io.read_file
+
+    def load(x):  # in Python, which reads TIFF, too
+        read = images.readable if encoded else (lambda path: images.read(os.fsdecode(path)))
+        return tf.ensure_shape(tf.numpy_function(read, [x], tf.string, stateful=False), ())
 
     def decoded(indices):
         return tf.map_fn(

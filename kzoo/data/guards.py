@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from kzoo.data import tiff
 from kzoo.errors import DataError
 
 MAX_PIXELS = 100_000_000  # more than cameras produce; 300 MB once decoded
@@ -53,6 +54,8 @@ MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # of a JPEG, excep
 EMPTY = "is empty"
 UNKNOWN = "is not a JPEG, PNG, GIF, BMP or WebP image"
 ANIMATED = "is an animated WebP; only still ones can be read"
+# Of a graph alone; Python converts it, see `readable`.
+TIFF = "is a TIFF file, which an exported graph can't decode: convert it to PNG, or give the file to kzoo predict"
 BROKEN = "has a broken header"
 ARRAY = "is no array of one picture: (H, W) or (H, W, C), uint8 or uint16, as numpy.save writes it"
 ODD_BMP = "is a BMP that is compressed or has unusual masks, which kzoo does not read: convert it to PNG"
@@ -72,10 +75,10 @@ FOREIGN = {
     (0, b"MMOR"): "camera raw (ORF)",
     (0, b"IIU\x00"): "camera raw (RW2)",
     (0, b"FOVb"): "camera raw (X3F)",
-    (0, b"II*\x00"): "TIFF",  # or DNG, NEF, ARW, PEF: told by the suffix, see `foreign`
+    (0, b"II*\x00"): "TIFF",  # which Python reads, graphs do not; or DNG, NEF, ARW, PEF: told by the suffix, `foreign`
     (0, b"MM\x00*"): "TIFF",
-    (0, b"II+\x00"): "TIFF",
-    (0, b"MM\x00+"): "TIFF",
+    (0, b"II+\x00"): "BigTIFF",
+    (0, b"MM\x00+"): "BigTIFF",
     (0, b"\xff\x0a"): "JPEG XL",
     (4, b"JXL \r\n\x87\n"): "JPEG XL",
     (4, b"jP  \r\n\x87\n"): "JPEG 2000",
@@ -150,7 +153,7 @@ def fault(file: str | os.PathLike | bytes | BinaryIO) -> str | None:
         Why the file can't be an image for kzoo, such as "is empty"; None if nothing is wrong so far.
     """
     try:
-        return _fault(_contents(file), os.fsdecode(file) if isinstance(file, (str, os.PathLike)) else "")
+        return _fault(contents(file), os.fsdecode(file) if isinstance(file, (str, os.PathLike)) else "")
     except DataError as e:
         return str(e)
 
@@ -178,20 +181,36 @@ _CONVERT = {
 
 
 def read(path: str | os.PathLike) -> bytes:
-    """Read a file and check its header.
+    """Read a file and check its header; a TIFF becomes bytes of another format, see `readable`.
 
     Raises:
         DataError: The reason that `fault` gives.
     """
-    data = _contents(path)
-    reason = _fault(data, os.fsdecode(path))
+    return readable(contents(path), os.fsdecode(path))
+
+
+def readable(data: bytes, name: str = "") -> bytes:
+    """Check the header of encoded bytes, and turn a TIFF into bytes that decoders take (`kzoo.data.tiff`).
+
+    Args:
+        data: The bytes of a file.
+        name: Of the file. Most camera raw formats are TIFF inside, and only the suffix tells.
+
+    Raises:
+        DataError: The reason that `fault` gives.
+    """
+    reason = _fault(data, name)
     if reason:
         raise DataError(reason)
-    return data
+    return tiff.as_readable(data) if tiff.is_tiff(data) else data
 
 
-def _contents(file):
-    """The bytes of a path, a file object or bytes; DataError with the reason."""
+def contents(file: str | os.PathLike | bytes | BinaryIO) -> bytes:
+    """Return the bytes of a path, a file object or bytes, as they are.
+
+    Raises:
+        DataError: It can't be read, is empty or too large.
+    """
     if isinstance(file, bytes):
         return file
     try:
@@ -214,6 +233,8 @@ def _fault(data, name=""):
     if len(data) > MAX_FILE:
         return f"has {len(data):,} bytes; at most {MAX_FILE:,} are accepted"
     kind = kind_of(data)
+    if tiff.is_tiff(data) and foreign(data[:64], name) == "TIFF":
+        return _tiff(data)
     if kind is None:
         return _unknown(data[:64], name)
     if kind == "WebP" and data[15:16] == b"X" and data[20:21] and data[20] // 2 % 2:
@@ -228,6 +249,17 @@ def _fault(data, name=""):
     if min(width, height) < 1:
         return BROKEN
     return ODD_BMP if kind == "BMP" and not is_known_bmp(data) else None
+
+
+def _tiff(data):
+    try:
+        x = tiff.layout(data)
+    except DataError as e:
+        return str(e)
+    if x.width * x.height > MAX_PIXELS:
+        return f"declares {x.width}x{x.height} pixels; at most {MAX_PIXELS:,} are accepted"
+    size = x.width * x.height * x.channels * x.bits // 8
+    return f"declares {size:,} bytes of pixels; at most {MAX_FILE:,} are accepted" if size > MAX_FILE else None
 
 
 def kind_of(data: bytes) -> str | None:

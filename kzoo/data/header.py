@@ -27,6 +27,7 @@ from kzoo.data.guards import (
     NPY,
     ODD_BMP,
     SCANS,
+    TIFF,
     UNKNOWN,
 )
 
@@ -57,6 +58,7 @@ def refusal(data: tf.Tensor, max_pixels: int) -> tf.Tensor:
         [
             (length == 0, lambda: tf.constant(EMPTY)),
             (length > MAX_FILE, lambda: too_long),
+            (_tiff(data), lambda: tf.constant(TIFF)),
             (~known, lambda: tf.constant(UNKNOWN)),
             (_is(data, "WebP") & is_animated_webp(data), lambda: tf.constant(ANIMATED)),
             (large, lambda: too_large),
@@ -91,6 +93,11 @@ def _of_others(data):
         (_is(data, "WebP"), lambda: _webp_size(head)),
     ]
     return tf.case(cases, default=lambda: tf.zeros(2, tf.int64))
+
+
+def _tiff(data):
+    first = _cut(data, 0, 4)
+    return (first == b"II*\0") | (first == b"MM\0*")
 
 
 def _is(data, format):

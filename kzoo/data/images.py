@@ -17,6 +17,7 @@ JPEG of 1 x 65,535 pixels would become one of 224 x 14,680,000.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from kzoo.catalog import RULES
-from kzoo.data.guards import FORMATS, MAX_PIXELS, as_uint8, fault, read, shown
+from kzoo.data.guards import FORMATS, MAX_PIXELS, as_uint8, fault, read, readable, shown
 from kzoo.data.header import bmp_layout, colour_key, cut, exact_bmp, gif_frame, is_animated_webp, npy_array, still_gif
 from kzoo.errors import DataError, KzooError
 
@@ -152,8 +153,18 @@ def decode(data: tf.Tensor, channels: int = 3, *, bits: int | None = None, rules
         (H, W, channels) uint8, RGB or grey for 3 and 1.
 
     Raises:
-        tf.errors.InvalidArgumentError: The bytes can't be decoded.
+        tf.errors.InvalidArgumentError: The bytes can't be decoded, or, in a graph, have other channels.
+        DataError: They have other channels.
     """
+    image, reason = _stored(data, channels, bits, rules)
+    if tf.executing_eagerly() and reason != "":
+        raise DataError(reason.numpy().decode())
+    with tf.control_dependencies([tf.debugging.Assert(reason == "", [reason])]):
+        return _converted(tf.identity(image), channels)
+
+
+def _stored(data, channels, bits, rules):
+    """(the picture as it is stored, uint8 (H, W, C); why it can't feed a model of so many channels, or "")."""
 
     # Not the default, so that every build of the library gives the same pixels.
     def read_jpeg():
@@ -179,15 +190,22 @@ def decode(data: tf.Tensor, channels: int = 3, *, bits: int | None = None, rules
             (_starts(data, b"\x93NUMPY"), lambda: _array(data, bits)),
         ]
     image = tf.case(cases, default=read_webp)
+    have, array = tf.shape(image)[-1], _starts(data, b"\x93NUMPY")
+    # Of a picture the colours are taken, or shown on white; of an array nobody knows which channels those would be.
+    fits = (~array | (have == 1) | (have == 3)) if channels in (1, 3) else have == channels
+    wrong = tf.strings.join(["has ", tf.strings.as_string(have), f" channels, the model takes {channels}"])
+    above = array & ~_fits_8_bits(data) if bits is None and rules > 1 else tf.constant(False)
+    return image, tf.case([(~fits, lambda: wrong), (above, lambda: tf.constant(ABOVE))], lambda: tf.constant(""))
+
+
+ABOVE = "holds values above 255, and the model was made without bits (--bits), which says how many are used"
+
+
+def _converted(image, channels):
+    """What `_stored` gives, with its channels."""
     if channels not in (1, 3):
-        have = tf.shape(image)[-1]
-        with tf.control_dependencies([tf.debugging.Assert(have == channels, [_channels(have, channels)])]):
-            return tf.ensure_shape(tf.identity(image), (None, None, channels))
+        return tf.ensure_shape(image, (None, None, channels))
     return with_channels(tf.ensure_shape(_rgb(image), (None, None, 3)), channels)
-
-
-def _channels(have, wanted):
-    return tf.strings.join(["the picture has ", tf.strings.as_string(have), f" channels, the model takes {wanted}"])
 
 
 def scaled(values: tf.Tensor, bits: int) -> tf.Tensor:
@@ -244,7 +262,9 @@ def _bmp(data):
     """
     x = bmp_layout(data)
     row = (x.bits * x.width + 31) // 32 * 4
-    body = cut(tf.strings.join([data, b"\0\0\0"]), x.pixels, row * x.height)  # of the last row's padding
+    body = cut(
+        tf.strings.join([data, b"\0\0\0"]), x.pixels, row * x.height
+    )  # the padding of the last row may be missing
     raw = tf.reshape(tf.io.decode_raw(body, tf.uint8), (x.height, row))
     start = tf.minimum(x.palette, tf.strings.length(data))
     end = tf.minimum(x.pixels, start + 256 * x.entry)
@@ -304,17 +324,22 @@ def _array(data, bits):
     deep, shape, start = npy_array(data)
     body = cut(data, start, tf.strings.length(data) - start)
 
-    def of_16():
+    def of_16():  # without bits, `_fits_8_bits` tells whether this loses nothing
         values = tf.io.decode_raw(body, tf.uint16)
-        if bits is not None:
-            return scaled(values, bits)
-        fits = tf.reduce_all(values <= 255)
-        with tf.control_dependencies(
-            [tf.debugging.Assert(fits, ["the array holds values above 255: bits says of what"])]
-        ):
-            return tf.cast(values, tf.uint8)
+        return tf.cast(values, tf.uint8) if bits is None else scaled(values, bits)
 
     return tf.reshape(tf.cond(deep, of_16, lambda: tf.io.decode_raw(body, tf.uint8)), shape)
+
+
+def _fits_8_bits(data):
+    """Whether an array of uint16 has no value above 255; True for everything else."""
+
+    def small():
+        deep, _, start = npy_array(data)
+        body = tf.strings.substr(data, start, tf.strings.length(data) - start)
+        return tf.cond(deep, lambda: tf.reduce_all(tf.io.decode_raw(body, tf.uint16) <= 255), lambda: tf.constant(True))
+
+    return tf.cond(_starts(data, b"\x93NUMPY"), small, lambda: tf.constant(True))
 
 
 def with_channels(image: tf.Tensor | np.ndarray, channels: int) -> tf.Tensor:
@@ -404,8 +429,28 @@ def prepare(data: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preproc
     return fit(image, height, width, preprocessing)
 
 
+def attempt(data: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor]:
+    """`prepare`, but a picture of the wrong channels or range gives a reason instead of an error.
+
+    Args:
+        data: Scalar string tensor, the bytes of a file.
+        shape: (height, width, channels) of the model's input.
+        preprocessing: Crop and interpolation.
+
+    Returns:
+        (uint8 (height, width, channels), ""), or (zeros, the reason).
+    """
+    height, width, channels = shape
+    image, reason = _stored(data, channels, preprocessing.bits, preprocessing.rules)
+
+    def ready():
+        return fit(_converted(image, channels), height, width, preprocessing)
+
+    return tf.ensure_shape(tf.cond(reason == "", ready, lambda: tf.zeros(shape, tf.uint8)), shape), reason
+
+
 def make_preparer(shape: tuple[int, int, int], preprocessing: Preprocessing) -> Callable[[bytes], np.ndarray]:
-    """Compile `prepare` as a function for Python.
+    """Compile `attempt` as a function for Python.
 
     Args:
         shape: (height, width, channels) of the model's input.
@@ -423,28 +468,29 @@ def make_preparer(shape: tuple[int, int, int], preprocessing: Preprocessing) -> 
     graph = _graph(tuple(shape), replace(preprocessing, channel_order="rgb", scale=1.0, offset=0.0))
 
     def one(data):
-        reason = fault(data)
-        if reason:
-            raise DataError(reason)
+        data = readable(data)
         try:
             with tf.device("CPU"):
-                return graph(data).numpy()
+                image, reason = graph(data)
         except tf.errors.ResourceExhaustedError as e:  # no fault of the image
             raise KzooError("There is not enough memory to decode an image: end other programs and start again.") from e
         except tf.errors.OpError as e:
             raise DataError(f"can't be decoded ({short_reason(e)})") from e
+        if reason != "":
+            raise DataError(reason.numpy().decode())
+        return image.numpy()
 
     return one
 
 
 @lru_cache(32)
 def _graph(shape, preprocessing):
-    """`prepare` compiled, once in a process: tracing takes as long as decoding hundreds of photos.
+    """`attempt` compiled, once in a process: tracing takes as long as decoding hundreds of photos.
 
     Without AutoGraph, whose rewriting of Python would take longer still, for nothing.
     """
     return tf.function(
-        lambda data: prepare(data, shape, preprocessing),
+        lambda data: attempt(data, shape, preprocessing),
         input_signature=[tf.TensorSpec((), tf.string)],
         autograph=False,
     )
@@ -465,4 +511,4 @@ def check_shape(shape: tuple[int | None, int | None, int]) -> None:
 def short_reason(error: tf.errors.OpError) -> str:
     """Return the first clause of a TensorFlow message, without the graph's node names, at most 120 characters."""
     text = (error.message or str(error)).strip().splitlines()[0]
-    return text.split("[[")[0].replace("{{function_node", "").split("[Op:")[0].strip(" .:}")[-120:]
+    return re.sub(r"\{\{.*?\}\}", "", text.split("[[")[0]).split("[Op:")[0].strip(" .:}")[-120:]

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from kzoo.data.dataset import DataSet
-from kzoo.data.guards import bits_to_name, shown
+from kzoo.data.guards import shown
 from kzoo.data.loading import load_data
-from kzoo.data.scan import scan_images
+from kzoo.data.scan import bits_note, scan_images
 from kzoo.progress import Silent
 
 SMALL = 32  # pixels of the shorter side below which a file is called very small
@@ -251,11 +251,8 @@ def _warnings(p, bits):
         yield f"{_n(len(p.unreadable), 'file')} can't be used and {_are(len(p.unreadable))} skipped."
     if p.damaged:
         yield f"{_n(len(p.damaged), 'file')} {_are(len(p.damaged))} corrupt, although they decode."
-    if p.bits and bits is None and (used := bits_to_name(2**p.bits - 1)) < 16:
-        yield (
-            f"The 16-bit images use {p.bits} of 16 bits, and kzoo keeps the upper 8, which leaves "
-            f"{_n(2 ** max(0, p.bits - 8), 'grey level')}: use --bits {used} (bits={used}) in training."
-        )
+    if bits is None and (note := bits_note(p.bits)):
+        yield note
     if bits is not None and p.bits > bits:
         yield f"The 16-bit images use {p.bits} bits, so bits={bits} would make all brighter values white."
     if p.wrong_suffix:

@@ -25,7 +25,8 @@ import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from kzoo.data.dataset import DataSet, Split
-from kzoo.data.guards import MARKER, fault, gif_frame, kind_of, orientation, read
+from kzoo.data.guards import MARKER, bits_to_name, contents, gif_frame, kind_of, orientation, readable
+from kzoo.data.tiff import is_tiff
 from kzoo.errors import DataError
 from kzoo.hardware import cores
 from kzoo.progress import Silent
@@ -40,6 +41,7 @@ SUFFIXES = {
     "BMP": {".bmp", ".dib"},
     "WEBP": {".webp"},
     "NPY": {".npy"},
+    "TIFF": {".tif", ".tiff"},
 }
 # By the names of `kzoo.data.guards.MAGIC`.
 PLUGINS = {
@@ -59,7 +61,7 @@ class ImageInfo:
     """What one image is.
 
     Attributes:
-        format: "JPEG", "PNG", "GIF", "BMP", "WEBP", "NPY" or "array".
+        format: "JPEG", "PNG", "GIF", "BMP", "WEBP", "NPY", "TIFF" or "array".
         width: In pixels, upright.
         height: In pixels, upright.
         modes: Those of "grey", "palette", "alpha", "CMYK", "16-bit", "animated" that apply.
@@ -199,6 +201,47 @@ def drop_undecodable(data: DataSet, bar: Silent | None = None) -> None:
             data.splits[part] = split.take(np.flatnonzero([f is None for f in faults]))
 
 
+def bits_used(split: Split, headers: int = 500, most: int = 50) -> int:
+    """Measure in a sample of a split's files how many of 16 bits they use.
+
+    Args:
+        split: Files, or encoded bytes. Arrays use 8 bits.
+        headers: How many files are looked at, spread over the split.
+        most: How many of those with 16 bits are decoded.
+
+    Returns:
+        8 to 16; 0 if there is no picture of 16 bits among them.
+    """
+    if not split.files:
+        return 0
+    sample = [split.images[i] for i in np.unique(np.linspace(0, len(split) - 1, headers).astype(int))]
+    deep = [image for image in sample if _is_deep(image)]
+    spread = [deep[i] for i in np.unique(np.linspace(0, len(deep) - 1, most).astype(int))] if deep else []
+    return max((found.bits for found, _, _ in in_order(inspect_image, ((image, "") for image in spread))), default=0)
+
+
+def _is_deep(image):
+    """Whether the header says that there may be 16 bits."""
+    try:
+        with io.BytesIO(image) if isinstance(image, bytes) else open(image, "rb") as f:
+            head = f.read(32)
+    except OSError:  # reported where it is decoded
+        return False
+    return is_tiff(head) or (kind_of(head) == "PNG" and head[24:25] == b"\x10")
+
+
+def bits_note(used: int) -> str | None:
+    """What to say where 16-bit pictures use so many bits and nobody said so; None if nothing is lost."""
+    named = bits_to_name(2**used - 1)
+    if not used or named == 16:
+        return None
+    levels = 2 ** max(0, used - 8)
+    return (
+        f"The 16-bit images use {used} of 16 bits, and kzoo keeps the upper 8 (and refuses arrays), which leaves "
+        f"{levels:,} grey level{'' if levels == 1 else 's'}: use --bits {named} (bits={named}) in training."
+    )
+
+
 # --- one image ---------------------------------------------------------------------------------------------
 
 
@@ -264,16 +307,21 @@ def small_picture(source: str | os.PathLike | bytes | np.ndarray, side: int = DE
 def _file(source, name, side=DECODED):
     """(ImageInfo, RGB image) of a path or of encoded bytes. Raises DataError with the reason."""
     encoded = isinstance(source, bytes)
-    data = source if encoded else read(source)
-    reason = fault(data) if encoded else None
-    if reason:
-        raise DataError(reason)
+    stored = source if encoded else contents(source)
+    data = readable(stored, "" if encoded else os.fsdecode(source))
+    found, picture = _decoded(data, side)
+    if is_tiff(stored):
+        found.format = "TIFF"
+    if not encoded and name:
+        found.wrong_suffix = os.path.splitext(name)[1].lower() not in SUFFIXES[found.format]
+    return found, picture
+
+
+def _decoded(data, side):
     if kind_of(data) == "NPY":
-        return _array_file(data, source, name, side)
+        return _array_file(data, side)
     with opened(data) as image:
         found = _header(image, data)
-        if not encoded and name:
-            found.wrong_suffix = os.path.splitext(name)[1].lower() not in SUFFIXES[found.format]
         with _large if found.width * found.height > LARGE else nullcontext():
             if found.format == "JPEG":
                 picture, found.damage = _jpeg(data, side)
@@ -289,15 +337,13 @@ def _file(source, name, side=DECODED):
     return found, picture
 
 
-def _array_file(data, source, name, side):
+def _array_file(data, side):
     values = np.load(io.BytesIO(data), allow_pickle=False)
     values = values.reshape(*values.shape[:2], -1)
     bits = int(values.max()).bit_length() if values.dtype == np.uint16 else 0
     if bits > 8:
         values = values >> (bits - 8)
     found = replace(_array(values), format="NPY", digest=hashlib.blake2b(data, digest_size=16).digest(), bits=bits)
-    if name and not isinstance(source, bytes):
-        found.wrong_suffix = os.path.splitext(name)[1].lower() not in SUFFIXES["NPY"]
     return found, _from_array(values.astype(np.uint8), side)
 
 

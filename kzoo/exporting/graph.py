@@ -40,7 +40,9 @@ def decode_batch(
     @tf.autograph.experimental.do_not_convert  # as in `images.make_preparer`
     def one(i):
         reason = refusal(encoded[i], images.MAX_PIXELS)
-        ready = tf.cond(reason == "", lambda: images.prepare(encoded[i], shape, preprocessing), lambda: blank)
+        ready, reason = tf.cond(
+            reason == "", lambda: images.attempt(encoded[i], shape, preprocessing), lambda: (blank, reason)
+        )
         return i, reason, tf.ensure_shape(ready, shape)
 
     n = tf.size(encoded, tf.int64)

@@ -21,6 +21,7 @@ from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.divide import DIVISION
 from kzoo.data.loading import load_data
+from kzoo.data.scan import bits_note, bits_used
 from kzoo.errors import RunError
 from kzoo.graph.ledger import ledger
 from kzoo.hardware import auto_precision, describe
@@ -157,6 +158,8 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
     dataset = data
     if not isinstance(data, DataSet):
         dataset = _load("digits" if data is None else os.fspath(data), options, division)
+    if options.bits is None and "train" in dataset.splits and (note := bits_note(bits_used(dataset.splits["train"]))):
+        say(f"Warning: {note}")
     if options.patience is not None and "val" not in dataset.splits:
         raise RunError("patience waits for a better validation metric, and there is no validation part.")
     shape = tuple(options.input_shape or row.input_shape)

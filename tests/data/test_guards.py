@@ -23,8 +23,7 @@ PHONE = bytes([0, 0, 0, 24]) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(40)
         (bytes(4) + b"ftypmif1" + bytes(4) + b"mif1avif", "a", "AVIF"),
         (bytes(4) + b"ftypmif1" + bytes(4) + b"mif1miaf", "a", "HEIF"),
         (bytes(4) + b"ftypavif" + bytes(20), "a.avif", "AVIF"),
-        (b"II*\x00\x08\x00\x00\x00" + bytes(30), "a.tif", "TIFF"),
-        (b"MM\x00*\x00\x00\x00\x08" + bytes(30), "a.tiff", "TIFF"),
+        (b"II+\x00\x08\x00\x00\x00" + bytes(30), "a.tif", "BigTIFF"),
         (b"II*\x00\x08\x00\x00\x00" + bytes(30), "a.NEF", "camera raw (NEF)"),
         (b"II*\x00\x10\x00\x00\x00CR\x02\x00" + bytes(30), "a.cr2", "camera raw (CR2)"),
         (bytes(4) + b"ftypcrx " + bytes(20), "a.cr3", "camera raw (CR3)"),
@@ -46,9 +45,10 @@ def test_a_phones_pictures_in_a_folder_and_other_files(tmp_path):
     (tmp_path / "a" / "IMG_1.HEIC").write_bytes(PHONE)
     (tmp_path / "b" / "letter.txt").write_text("not a picture")
     Image.new("RGB", (9, 9)).save(tmp_path / "b" / "scan.tif")
+    (tmp_path / "b" / "film.tif").write_bytes((tmp_path / "b" / "scan.tif").read_bytes()[:40])
     reasons = dict(load_data(tmp_path).skipped)
     assert reasons["a/IMG_1.HEIC"].startswith("is a HEIC file") and "heif-convert" in reasons["a/IMG_1.HEIC"]
-    assert reasons["b/scan.tif"].startswith("is a TIFF file")
+    assert "b/scan.tif" not in reasons and reasons["b/film.tif"] == "is a TIFF that is truncated or has a broken header"
     assert reasons["b/letter.txt"] == "is not a JPEG, PNG, GIF, BMP or WebP image"
     assert is_picture(tmp_path / "a" / "IMG_1.HEIC") and not is_picture(tmp_path / "b" / "letter.txt")
     (tmp_path / "a" / "000.png").rename(tmp_path / "a" / "number")

@@ -167,6 +167,13 @@ def test_mutated_files_are_refused_or_decoded_and_never_crash(prepare, data):
         assert seen.fault or seen.damage, "what can't be decoded in training is not whole in a passport"
 
 
+def test_a_bmp_whose_pixels_lie_behind_its_end(prepare):
+    data = bytearray(WHOLE["bmp"])
+    for place in range(10, 14):
+        with pytest.raises(DataError, match=r"^can't be decoded \([ -~]+\)$"):
+            prepare(bytes(data[:place] + b"\x7f" + data[place + 1 :]) if place > 10 else bytes(data[:-200]))
+
+
 # --- all doors, on the grid of tests/support/pictures.py ---
 
 
@@ -258,9 +265,20 @@ def test_a_model_of_other_channels_takes_pictures_that_have_as_many():
     one = images.make_preparer((20, 31, 4), Preprocessing())
     for data in (with_alpha, saved(four)):
         np.testing.assert_array_equal(one(data), four, "alpha is a channel")
-    with pytest.raises(DataError, match="the picture has 3 channels, the model takes 4"):
+    with pytest.raises(DataError, match=r"^has 3 channels, the model takes 4$"):
         one(plain)
+    from kzoo.exporting.graph import decode_batch
+
+    deep = saved(four.astype("uint16") + 256)
+    _, errors = decode_batch(tf.constant([plain, with_alpha, deep]), (20, 31, 4), Preprocessing())
+    assert errors.numpy()[0] == b"has 3 channels, the model takes 4" and errors.numpy()[1] == b""
+    assert errors.numpy()[2].startswith(b"holds values above 255, and the model was made without bits")
     five = np.dstack([COLOUR, COLOUR[..., :2]])
+    for array in (four, five, five[..., :2]):  # which of them are the colours?
+        with pytest.raises(DataError, match=rf"^has {array.shape[-1]} channels, the model takes 3$"):
+            images.decode(tf.constant(saved(array)))
+    with pytest.raises(DataError, match=r"^holds values above 255, and the model was made without bits"):
+        images.decode(tf.constant(saved(COLOUR.astype("uint16") + 1)))
     np.testing.assert_array_equal(images.make_preparer((20, 31, 5), Preprocessing())(saved(five)), five)
     two = encoded(Image.fromarray(four[..., 2:]), "PNG")
     np.testing.assert_array_equal(images.make_preparer((20, 31, 2), Preprocessing())(two), four[..., 2:])

@@ -258,3 +258,20 @@ def test_training_runs_on_jax(tmp_path):
     out = subprocess.run(run, env=environment, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert "IMAGES 359" in out.splitlines()
     assert float(history_of(tmp_path / "r")[-1]["val_accuracy"]) > 0.2
+
+
+def test_pictures_of_fewer_than_16_bits_are_warned_of_unless_bits_are_given(tmp_path, monkeypatch, capsys):
+    for label, c in enumerate("ab"):
+        (tmp_path / "d" / c).mkdir(parents=True)
+        for i in range(6):
+            image = np.full((8, 8), 3000 + 1000 * label + i, "uint16")
+            Image.fromarray(image).save(tmp_path / "d" / c / f"{i}.png")
+    monkeypatch.setattr(loop, "_fit", lambda *args, **kwargs: None)
+    monkeypatch.setattr(runs, "load_run", lambda folder: None)
+    note = (
+        "Warning: The 16-bit images use 12 of 16 bits, and kzoo keeps the upper 8 (and refuses arrays), which leaves "
+    )
+    for bits, said in ((None, True), (12, False)):
+        kzoo.train("mnist_softmax", tmp_path / "d", out=tmp_path / f"r{bits}", bits=bits, quiet=True)
+        (line,) = [*capsys.readouterr().err.splitlines(), ""][:1]
+        assert line == (f"{note}16 grey levels: use --bits 12 (bits=12) in training." if said else "")
