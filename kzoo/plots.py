@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from kzoo.errors import printable
+
 MAX_NAMED_CLASSES = 50  # a larger confusion matrix is drawn without class names
 MAX_COUNTED_CLASSES = 20  # a larger one is drawn without counts in its cells
 
@@ -36,7 +38,7 @@ def confusion_matrix(confusion: np.ndarray, classes: tuple[str, ...], title: str
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     if n <= MAX_NAMED_CLASSES:
-        names = [c[:20].replace("$", r"\$") for c in classes]
+        names = [printable(c)[:20].replace("$", r"\$") for c in classes]
         axes.set_xticks(range(n), names, rotation=90)
         axes.set_yticks(range(n), names)
     if n <= MAX_COUNTED_CLASSES:

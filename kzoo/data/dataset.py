@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
@@ -36,6 +37,18 @@ def part_of(name: str) -> str | None:
         ('train', 'val', None)
     """
     return PARTS.get(name.strip().lower())
+
+
+def part_in(name: str) -> str | None:
+    """Return the part that one of the words of a name means; None if none or several do.
+
+    Example:
+        >>> part_in("seg_train"), part_in("testset"), part_in("PublicTest"), part_in("train_test")
+        ('train', 'test', 'test', None)
+    """
+    words = re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.strip()).lower())
+    found = {part_of(re.sub(r"(set|data|images?|imgs?|pictures?|photos?)?\d*$", "", word)) for word in words} - {None}
+    return found.pop() if len(found) == 1 else None
 
 
 @dataclass

@@ -454,6 +454,14 @@ def bits_to_name(high: int) -> int:
     return next(n for n in (8, 10, 12, 14, 16) if high < 2**n)
 
 
+def _looks_channels_first(shape):
+    """Few rows of long columns in many channels, or channels as many as columns and more than rows."""
+    _, first, second, last = shape
+    if first <= 4:
+        return min(second, last) > 4
+    return last > 4 and (first < second == last or 4 * first <= min(second, last))
+
+
 def as_uint8(images: np.typing.ArrayLike, bits: int | None = None) -> np.ndarray:
     """Convert images to (N, H, W, C) uint8.
 
@@ -471,7 +479,7 @@ def as_uint8(images: np.typing.ArrayLike, bits: int | None = None) -> np.ndarray
     images = np.asarray(images)
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim == 4 and images.shape[1] <= 4 < min(images.shape[2:]):
+    if images.ndim == 4 and _looks_channels_first(images.shape):
         n, c, h, w = images.shape
         raise DataError(
             f"Images must be (N, H, W, C): {images.shape} looks channels-first: transpose to {(n, h, w, c)}, "

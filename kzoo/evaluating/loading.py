@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def load_model(model: Any, weights: Any = None, *, trust: bool = False) -> Loade
     """
     named = isinstance(model, (str, os.PathLike))
     if named and weights is None and is_export(model):
-        model = Export(model, trust)
+        model = _export(os.path.abspath(model), trust, _state(model))
     if isinstance(model, Export):
         return LoadedModel(model.task, model.classes, model.answer)
     if named and not os.path.isdir(model) and os.sep not in os.fspath(model):
@@ -61,6 +62,17 @@ def load_model(model: Any, weights: Any = None, *, trust: bool = False) -> Loade
         raise DataError("weights are for names of the catalog; a run or an export has its own.")
     run = model if isinstance(model, runs.Run) else runs.load_run(model)
     return _of_network(run.model, run.task, run.classes, run.input_shape, run.preprocessing)
+
+
+@lru_cache(1)
+def _export(folder, trust, state):
+    """The export last loaded, as long as its files stay as they are: TensorFlow frees no graph that it has loaded."""
+    return Export(folder, trust)
+
+
+def _state(folder):
+    facts = [(e.name, e.stat().st_mtime_ns, e.stat().st_size, e.stat().st_ino) for e in os.scandir(folder)]
+    return tuple(sorted(facts))
 
 
 def _of_network(model, task, classes, shape, preprocessing):

@@ -16,6 +16,7 @@ from kzoo.data.dataset import PART_COLUMNS, DataSet, Split, part_of
 from kzoo.data.guards import as_uint8, shown
 from kzoo.data.labels import class_names, is_missing
 from kzoo.errors import DataError
+from kzoo.progress import say
 
 MAX_BYTES = 8 << 30  # of arrays read from one file
 
@@ -180,6 +181,8 @@ def read(path: str, bits: int | None = None) -> DataSet:
     labels = {p: arrays[found[p, "labels"]] for p in parts}
     if any(v.dtype.kind in "US" for v in labels.values()):
         names, labels = _by_text(labels, names, path)
+    if bits is None:
+        _check_range([arrays[found[p, "images"]] for p in parts], path)
     splits = {p: split_of(arrays[found[p, "images"]], labels[p], p, path, bits) for p in parts}
     every = np.concatenate([s.labels for s in splits.values()])
     highest, lowest = (int(every.max()), int(every.min())) if len(every) else (-1, -1)
@@ -191,6 +194,17 @@ def read(path: str, bits: int | None = None) -> DataSet:
             "subtract 1 from all of them."
         )
     return DataSet(str(path), names or tuple(str(i) for i in range(highest + 1)), splits, skipped)
+
+
+def _check_range(images, path):
+    """Refuse masks of 0 and 1, and say when pixels use little of 0..255: all would be nearly black."""
+    if not all(np.issubdtype(x.dtype, np.number) and not np.iscomplexobj(x) and x.size for x in images):
+        return
+    high = max(float(x.max()) for x in images)
+    if high == 1 and all(np.issubdtype(x.dtype, np.integer) for x in images):
+        raise DataError(f"The pixels in '{path}' are 0 and 1 and must lie in 0..255: multiply them by 255.")
+    if 1 < high < 32:
+        say(f"Note: the pixels in '{path}' lie in 0..{high:g} of 0..255, nearly black: are they scaled otherwise?")
 
 
 def _roles(arrays, path):

@@ -4,7 +4,7 @@ The rules (`kzoo/data/README.md` has them for users):
 
 - Clutter of systems (`kzoo.data.guards.is_clutter`) does not exist.
 - A folder is a part if its name is one of `kzoo.data.dataset.PARTS`, or has one of them among its words, as seg_train
-  and test-images have, and class folders in it. Of the two the plain name wins.
+  test-images and valset have, and class folders in it. Of the two the plain name wins.
 - A folder with one folder in it that holds folders itself is a wrapper and looked through.
 - Pictures outside class folders, and those of folders beside the parts, are listed as skipped.
 - What could be read in two ways is refused.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kzoo.data.dataset import DataSet, Split, part_of
+from kzoo.data.dataset import DataSet, Split, part_in, part_of
 from kzoo.data.guards import fault, is_picture, shown
 from kzoo.data.labels import class_names
 from kzoo.data.listing import contents, files_below
@@ -70,6 +70,7 @@ def read(source: str | os.PathLike) -> DataSet:
     for part, folder in layout.parts.items():
         found, seen, twice = {}, {}, []
         for c in sorted(contents(folder)[0], key=_by_class(names)):
+            _refuse_a_class_in_another(c, names)
             again, label = [], number[names[c.name]]
             for path in files_below(c, seen, lost, again):
                 reason = fault(path)
@@ -89,6 +90,15 @@ def read(source: str | os.PathLike) -> DataSet:
         splits[part] = Split(paths, np.array(list(found.values()), "int64"), [relative(p) for p in paths])
     skipped += [(relative(path), reason) for path, reason in layout.unused]
     return DataSet(str(root), tuple(classes), splits, skipped)
+
+
+def _refuse_a_class_in_another(folder, names):
+    for inner in contents(folder)[0]:
+        if names.get(inner.name, names[folder.name]) != names[folder.name]:
+            raise DataError(
+                f"'{inner}' lies in the class {shown(folder.name)} and has the name of another class: move its "
+                f"pictures into {shown(inner.name)}/ if they belong there, else rename it."
+            )
 
 
 def _by_class(names):
@@ -162,7 +172,7 @@ class _Layout:
         inside = contents(base)[0]
         plain = [d for d in inside if part_of(d.name)]
         parts = self._one_each(base, [(part_of(d.name), d) for d in plain])
-        worded = [(p, d) for d in inside if d not in plain and (p := _part_in(d.name)) and contents(d)[0]]
+        worded = [(p, d) for d in inside if d not in plain and (p := part_in(d.name)) and contents(d)[0]]
         more = self._one_each(base, [(p, d) for p, d in worded if p not in parts])
         others = [d for d in inside if d not in parts.values() and d not in more.values()]
         if not parts and ("train" not in more or (len(more) == 1 and others)):
@@ -193,7 +203,7 @@ class _Layout:
 
     def _ambiguous(self, base, folder, others):
         listed = ", ".join(f"{shown(d.name)}/" for d in others[:3]) + (", ..." if len(others) > 3 else "")
-        part = {"train": "training", "val": "validation", "test": "test"}[part_of(folder.name) or _part_in(folder.name)]
+        part = {"train": "training", "val": "validation", "test": "test"}[part_of(folder.name) or part_in(folder.name)]
         raise DataError(
             f"'{base}' has {shown(folder.name)}/ beside {listed}, which can be read in two ways. If "
             f"{shown(folder.name)} is the {part} part, put the class folders of each part into train/, val/ or test/ "
@@ -202,8 +212,10 @@ class _Layout:
 
     def _refuse_parts_in_classes(self, base):
         for folder in contents(base)[0]:
-            inside = [d.name for d in contents(folder)[0]]
-            if len({part_of(n) for n in inside} - {None}) > 1:
+            folders, loose = contents(folder)
+            inside = [d.name for d in folders]
+            several = len({part_of(n) for n in inside} - {None}) > 1
+            if several or (folders and not loose and all(part_of(d.name) and contents(d)[0] for d in folders)):
                 raise DataError(
                     f"'{folder}' holds {', '.join(f'{shown(n)}/' for n in inside if part_of(n))}, so it would be a "
                     f"class with parts in it. If it is a data set, give '{folder}' as the data; if it is a class, "
@@ -224,9 +236,3 @@ class _Layout:
                 f"the same folders ({both}) in each, so they would be the classes. Rename them to train, val and test "
                 f"if they are parts, or give one of them as the data, such as '{outer[0]}'."
             )
-
-
-def _part_in(name):
-    """The part that one of the words of a folder's name means, such as seg_train's; None if none or several do."""
-    found = {part_of(word) for word in re.split(r"[\s_.-]+", name)} - {None}
-    return found.pop() if len(found) == 1 else None

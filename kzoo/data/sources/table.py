@@ -10,8 +10,9 @@ The rules:
   of yours into a run and its report; a link inside the folder may lead out of it. Backslashes may stand for slashes.
 - A column that says the part (`kzoo.data.dataset.PART_COLUMNS`, or any whose values are all names of parts) is read or
   refused, never passed over. If any row has a split, all must.
-- A row that breaks a rule, has no label (`kzoo.data.labels.is_missing`), or whose file can't be read, is skipped with
-  the reason, and so is a duplicate of an earlier row of the same part. Other columns are ignored.
+- A row that breaks a rule, has more cells than the first line or no label (`kzoo.data.labels.is_missing`), or whose
+  file can't be read, is skipped with the reason, and so is a duplicate of an earlier row of the same part. Other
+  columns are ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kzoo.data.dataset import PART_COLUMNS, DataSet, Split, part_of, report_skipped
+from kzoo.data.dataset import PART_COLUMNS, DataSet, Split, part_in, part_of, report_skipped
 from kzoo.data.guards import PICTURE_SUFFIXES, fault, shown
 from kzoo.data.labels import class_names, is_missing
 from kzoo.data.listing import identity
@@ -129,6 +130,7 @@ def _rows(path):
     part, read_part = _part_column(columns, at, table, path)
     for number, cells in table:
         values = {c: cells[i] if i < len(cells) else "" for c, i in at.items()}
+        values["more"] = any(cells[len(columns) :])
         values["split"] = read_part(cells[part]) if part is not None and part < len(cells) else ""
         if not unicode:
             values["label"] = _as_windows(values["label"], path)
@@ -205,6 +207,8 @@ def _part_column(columns, at, table, path):
     values = {i: {r[i].strip() for _, r in table if i < len(r)} - {""} for i in rest}
     found = [i for i in rest if columns[i] in PART_COLUMNS and values[i]]
     found = found or [i for i in rest if len(values[i]) > 1 and all(map(part_of, values[i]))]
+    worded = [] if found else [i for i in rest if len(values[i]) > 1 and all(map(part_in, values[i]))]
+    found = found or worded  # PublicTest, PrivateTest: refused
     if len(found) > 1:
         both = " and ".join(shown(columns[i]) for i in found)
         raise DataError(f"'{path}' has the columns {both}, which both say the part: keep one, and call it split.")
@@ -219,7 +223,7 @@ def _part_column(columns, at, table, path):
                 "validation or for testing: write a column split with train, val and test."
             )
         return i, lambda text: text and (yes if text.lower() in YES else "train")
-    if not any(map(part_of, values[i])):
+    if worded or not any(map(part_of, values[i])):
         some = ", ".join(repr(shown(v)[:20]) for v in sorted(values[i])[:3])
         raise DataError(
             f"'{path}' has the column {shown(columns[i])}, which seems to say the part and holds {some}: "
@@ -262,6 +266,10 @@ def _wrong(row, divided):
         return "has no path"
     if "\0" in row["path"]:
         return "has a zero byte in its path"
+    if row["more"]:
+        return "has more cells than the first line: put quotes around text that holds the delimiter"
+    if "\0" in row["label"]:
+        return "has a zero byte in its label"
     if not row["label"]:
         return "has no label"
     if is_missing(row["label"]):

@@ -142,3 +142,21 @@ def test_truncated_idx_files_are_named(tmp_path, keep):
         f.write(raw[:keep])
     with pytest.raises(DataError, match=r"b\.gz"):
         read_idx(tmp_path / "b.gz")
+
+
+def test_channels_in_front_of_any_number_masks_and_little_of_the_range(tmp_path, capsys):
+    y = np.arange(20) % 2
+    for shape in ((5, 32, 32), (13, 64, 64), (5, 48, 64)):
+        np.savez(tmp_path / "a.npz", images=np.zeros((20, *shape), "uint8"), labels=y)
+        fails(tmp_path / "a.npz", "looks channels-first")
+    rng = np.random.default_rng(0)
+    for shape in ((9, 9, 200), (32, 32, 13), (8, 64, 3)):
+        x = rng.integers(0, 256, (20, *shape)).astype("uint8")
+        assert load(tmp_path, images=x, labels=y).splits["train"].images.shape[1:] == shape
+    mask = rng.integers(0, 2, (20, 8, 8))
+    for x in (mask, mask.astype("uint8")):
+        np.savez(tmp_path / "a.npz", images=x, labels=y)
+        fails(tmp_path / "a.npz", "are 0 and 1 and must lie in 0..255: multiply them by 255")
+    capsys.readouterr()
+    load(tmp_path, images=16 * mask, labels=y)
+    assert "lie in 0..16 of 0..255, nearly black" in capsys.readouterr().err

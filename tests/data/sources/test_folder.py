@@ -248,3 +248,21 @@ def test_every_name_that_the_file_system_allows_is_read(tmp_path):
     root = photos(tmp_path / "a[1]*?" / "new\nline", {"x[0]": 5, "y\n*": 5})
     found, data = sizes(root)
     assert sum(found.values()) == 10 and data.classes == ("x[0]", "y\n*") and not data.skipped
+
+
+def test_parts_in_one_word_and_with_numbers_are_parts(tmp_path):
+    for name in ("trainset", "TestImages", "val2017"):
+        photos(tmp_path / "d" / name, {"a": 4, "b": 4})
+    assert {k: len(s) for k, s in load_data(tmp_path / "d").splits.items()} == {"train": 8, "val": 8, "test": 8}
+    photos(tmp_path / "d" / "train2", {"a": 4, "b": 4})
+    fails(tmp_path / "d", "train2/ and trainset/, which mean the same part")
+
+
+def test_a_part_in_each_class_and_a_class_in_a_class_are_refused(tmp_path):
+    for year in ("2023", "2024"):
+        photos(tmp_path / "d" / year / "train", {"a": 4, "b": 4})
+    fails(tmp_path / "d", "2023' holds train/, so it would be a class with parts in it")
+    photos(tmp_path / "vehicles", {"road/car": 3, "rail/train": 3})  # a train of the other kind
+    assert load_data(tmp_path / "vehicles").classes == ("rail", "road")
+    photos(tmp_path / "e", {"cat": 4, "dog": 4, "dog/cat": 1, "dog/dog": 1})
+    fails(tmp_path / "e", "lies in the class dog and has the name of another class")

@@ -176,3 +176,15 @@ def test_a_file_in_two_parts_is_used_in_both_and_named(tmp_path, capsys):
     assert data.splits["test"].ids == [f"test:{c}/00{i}.png" for c in "ab" for i in range(2)]
     assert data.skipped == [("row 18 (a/x.png)", "duplicate of row 2")]
     assert "4 files are in train and in test (a/000.png and test:a/000.png)" in capsys.readouterr().err
+
+
+def test_cells_that_no_column_takes_and_zero_bytes_are_named(tmp_path):
+    photos(tmp_path / "p", {"a": 4, "b": 4})
+    lines = "".join(f"p/{c}/{i:03}.png,{c}\n" for c in "ab" for i in range(3))
+    found = load_data(table(tmp_path, f"path,label\n{lines}p/a/003.png,a,b\np/b/003.png,b\0\n,,\n"))
+    assert found.classes == ("a", "b") and len(found.skipped) == 2
+    assert found.skipped[0][1].startswith("has more cells than the first line")
+    assert found.skipped[1][1] == "has a zero byte in its label"
+    usage = ["Training", "PublicTest", "PrivateTest"]
+    lines = "".join(f"p/{c}/{i:03}.png,{c},{usage[i]}\n" for c in "ab" for i in range(3))
+    fails(table(tmp_path, f"path,label,Usage\n{lines}"), "column usage, which seems to say the part and holds 'Pri")
