@@ -297,7 +297,7 @@ def load_run(path: str | os.PathLike) -> Run:
     config = read_json(path / CONFIG)
     if not {"model", "classes", "input_shape", "preprocessing"} <= config.keys():
         raise RunError(f"{path} is not a kzoo run: its {CONFIG} was not written by kzoo.")
-    wrong = [name for name, fits in FIELDS.items() if not fits(config[name])]
+    wrong = [name for name, fits in FIELDS.items() if not fits(config.get(name))]
     if wrong:
         raise RunError(f"{path / CONFIG} is damaged: {', '.join(wrong)} can't be read.")
     check_imports(config, path)
@@ -386,6 +386,11 @@ FIELDS = {
     "classes": _texts,
     "input_shape": lambda v: isinstance(v, list) and len(v) == 3 and all(type(n) is int and n > 0 for n in v),
     "preprocessing": lambda v: isinstance(v, dict),
+    "data": lambda v: isinstance(v, str),
+    "fingerprint": lambda v: isinstance(v, str),
+    "seed": lambda v: type(v) is int,
+    "val_fraction": lambda v: type(v) in (int, float) and 0 <= v < 1,
+    "test_fraction": lambda v: type(v) in (int, float) and 0 <= v < 1,
 }
 
 

@@ -148,3 +148,11 @@ def test_labels_that_were_changed_are_noticed(trained, tmp_path):
 def test_json_is_written_without_nan(tmp_path):
     runs.write_json(tmp_path / "a.json", {"loss": float("nan"), "all": [1.5, float("-inf")]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"loss": None, "all": [1.5, None]}
+
+
+@pytest.mark.parametrize("name, value", [("data", None), ("fingerprint", 3), ("seed", "0"), ("val_fraction", 1.5)])
+def test_what_evaluate_needs_of_a_run_is_checked_when_it_is_loaded(trained, tmp_path, name, value):
+    config = {**json.loads((trained / "config.json").read_text()), name: value}
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+    with pytest.raises(RunError, match=rf"is damaged: {name} can't be read"):
+        kzoo.load_run(tmp_path)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from kzoo.catalog import Preprocessing
 from kzoo.data.guards import shown
 from kzoo.errors import ExportError, first_line
@@ -18,7 +20,6 @@ from kzoo.files import finite, sha256
 from kzoo.tasks import find
 
 if TYPE_CHECKING:
-    import numpy as np
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 CARD, KIND, LABELS = "card.json", "kzoo_export", "labels.txt"
@@ -27,11 +28,11 @@ MAX_CARD_BYTES = 1 << 28
 
 
 def is_export(path: str | os.PathLike) -> bool:
-    """Whether a folder is a kzoo export: whether it has a card.json that can be read."""
+    """Whether a folder is a kzoo export: has a card.json. A damaged one is an export's, unless the folder is a run."""
     try:
         return os.path.isdir(path) and KIND in read_card(path)
     except ExportError:
-        return False
+        return (Path(path) / CARD).is_file() and not (Path(path) / "config.json").is_file()
 
 
 def read_card(folder: str | os.PathLike) -> dict[str, Any]:
@@ -277,6 +278,16 @@ class Export:
         found = self.model.signatures["serving_default"](image=tf.constant(encoded, tf.string))
         return {name: value.numpy() for name, value in found.items()}
 
+    def _check_temperature(self, rows, found):
+        """ExportError if the card's temperature gives other probabilities than the graph, which has its own."""
+        graph = found.get("probabilities", np.zeros((len(rows), 0)))
+        for row, own, error in zip(rows, graph, found["error"], strict=True):
+            best = row.get("top") or [{}]
+            if len(own) and not error and abs(best[0].get("probability", own[0]) - own[0]) > 1e-3:
+                raise ExportError(
+                    f"The temperature in {self.folder}/{CARD} is not the one of saved_model.pb: the card was changed."
+                )
+
     def answer(self, encoded: Sequence[bytes], top: int = 5) -> list[dict[str, Any]]:
         """The task's answer for each image, with calibrated probabilities.
 
@@ -290,6 +301,7 @@ class Export:
         """
         found = self.run(encoded)
         rows = self.task.rows(found[self.task.output], self.classes, top, self.card.get("temperature", 1.0))
+        self._check_temperature(rows, found)
         for i, (row, error) in enumerate(zip(rows, found["error"], strict=True)):
             if error:
                 rows[i] = {"error": error.decode("utf-8", "replace")}

@@ -14,6 +14,7 @@ from support.processes import ROOT
 
 import kzoo
 from kzoo.errors import ExportError
+from kzoo.evaluating.loading import load_model
 from kzoo.exporting.reader import Export
 
 
@@ -24,6 +25,20 @@ def test_a_folder_whose_name_is_a_pattern_to_tensorflow(exported, tmp_path, kzoo
     assert Export(folder).answer(photo) == Export(exported[0]).answer(photo)
     code, _, _ = kzoo_command("verify", folder)
     assert code == 0
+
+
+def test_a_changed_temperature_is_no_answer_and_a_replaced_export_is_loaded_anew(exported, tmp_path):
+    folder, photo = saved_model_alone(exported, tmp_path), tmp_path / "a.png"
+    photo.write_bytes(encoded())
+    loaded = load_model(folder)
+    assert load_model(folder).answer.__self__ is loaded.answer.__self__, "TensorFlow frees no graph"
+    first = list(kzoo.predict(folder, photo))
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, "temperature": 100.0}))
+    with pytest.raises(ExportError, match=r"^The temperature in .* the card was changed\.$"):
+        list(kzoo.predict(folder, photo))
+    (folder / "card.json").write_text(json.dumps(card))
+    assert list(kzoo.predict(folder, photo)) == first
 
 
 @pytest.mark.parametrize("fault", ["crop", "graph", "card", "none"])
@@ -41,7 +56,7 @@ def test_a_changed_export_is_not_loaded(exported, tmp_path, kzoo_command, fault)
         want = "is corrupt"
     elif fault == "card":
         (folder / "card.json").write_text("{")
-        want = "config.json"  # it is not an export, so it is read as a run
+        want = "card.json can't be read"
     else:
         folder, want = tmp_path / "nothing", "no run"
     code, _, err = kzoo_command("predict", folder, ROOT / "README.md")
