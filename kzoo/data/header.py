@@ -96,7 +96,7 @@ def _of_others(data):
 
 
 def _tiff(data):
-    first = _cut(data, 0, 4)
+    first = cut(data, 0, 4)
     return (first == b"II*\0") | (first == b"MM\0*")
 
 
