@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -412,3 +413,41 @@ def classifier(x: KerasTensor, num_classes: int | None, name: str = "predictions
     if num_classes is None:
         return x
     return keras.layers.Dense(num_classes, dtype="float32", name=name, **kwargs)(x)
+
+
+@_register
+class LogMeanSoftmax(keras.layers.Layer):
+    """The logarithm of the average of the members' probabilities: log(mean_m softmax(z_m / T_m)).
+
+    Its softmax is that average, so it takes the place of a network's logits. It computes in float32 under every dtype
+    policy, and with logarithms throughout: no probability becomes 0.
+
+    Args:
+        temperatures: One for each member, above 0.
+
+    Input: a list of logits (B, C), one for each member. Output: (B, C), float32.
+
+    Example:
+        >>> layer = LogMeanSoftmax([1.0, 1.0])
+        >>> ops.exp(layer([ops.log([[0.5, 0.5]]), ops.log([[0.9, 0.1]])])).numpy().round(4)
+        array([[0.7, 0.3]], dtype=float32)
+
+    Reference:
+        Lakshminarayanan et al. 2017, arXiv:1612.01474, section 2.4.
+    """
+
+    def __init__(self, temperatures: Sequence[float], **kwargs: Any) -> None:
+        kwargs["dtype"] = "float32"
+        super().__init__(trainable=False, **{k: v for k, v in kwargs.items() if k != "trainable"})
+        self.temperatures = tuple(temperatures)
+
+    def call(self, logits):
+        scaled = [ops.cast(z, "float32") / t for z, t in zip(logits, self.temperatures, strict=True)]
+        members = ops.stack([ops.log_softmax(z, axis=-1) for z in scaled], axis=0)
+        return ops.logsumexp(members, axis=0) - math.log(len(scaled))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    def get_config(self):
+        return {**super().get_config(), "temperatures": list(self.temperatures)}

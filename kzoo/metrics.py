@@ -6,6 +6,7 @@ A row of logits that holds NaN is never a hit: it counts against the network in 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -72,9 +73,7 @@ def reliability(probabilities: np.ndarray, labels: ArrayLike, bins: int = 15) ->
         A dict for each bin: "low" and "high" (the bin is (low, high], the first one closed), "images", and their mean
         "confidence" and "accuracy", which are None for an empty bin.
     """
-    confidence = probabilities.max(-1)
-    right = top_k_hits(probabilities, labels)
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    confidence, right, bin_of = _binned(probabilities, labels, bins)
     rows = []
     for b in range(bins):
         inside = bin_of == b
@@ -89,6 +88,31 @@ def reliability(probabilities: np.ndarray, labels: ArrayLike, bins: int = 15) ->
             }
         )
     return rows
+
+
+def _binned(probabilities, labels, bins):
+    """(confidence, whether it is right, the bin of the confidence) of each image."""
+    confidence = probabilities.max(-1)
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return confidence, top_k_hits(probabilities, labels), bin_of
+
+
+def weighted_calibration_error(
+    probabilities: np.ndarray, labels: ArrayLike, bins: int = 15
+) -> Callable[[np.ndarray], float]:
+    """`calibration_error` as a function of how often each image counts, for resampling.
+
+    Args:
+        probabilities: (N, C).
+        labels: int (N,).
+        bins: how many bins of equal width.
+
+    Returns:
+        A function of counts (N,) to the error; counts of 1 give `calibration_error`.
+    """
+    confidence, right, bin_of = _binned(probabilities, labels, bins)
+    gap = right - confidence
+    return lambda counts: float(np.abs(np.bincount(bin_of, counts * gap, bins)).sum() / counts.sum())
 
 
 def calibration_error(probabilities: np.ndarray, labels: ArrayLike, bins: int = 15) -> np.float64:
@@ -125,14 +149,23 @@ def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike, temperature: f
     Returns:
         The mean over N, in nats.
     """
-    return float(np.mean(_log_losses(np.asarray(logits, "float64") / temperature, labels)))
+    return float(np.mean(log_losses(np.asarray(logits, "float64") / temperature, labels)))
 
 
-def _log_losses(logits, labels):
-    """-log softmax(logits)[label] of each row, (N,)."""
+def log_losses(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
+    """-log softmax(logits)[label] of each row.
+
+    Args:
+        logits: (N, C).
+        labels: int (N,).
+
+    Returns:
+        (N,), in nats.
+    """
     from scipy.special import log_softmax
 
-    return -log_softmax(np.asarray(logits, "float64"), axis=-1)[np.arange(len(logits)), labels]
+    logits = np.asarray(logits, "float64")
+    return -log_softmax(logits, axis=-1)[np.arange(len(logits)), labels]
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
@@ -250,7 +283,7 @@ def choose_temperature(logits: ArrayLike, labels: ArrayLike, *, folds: int = 5, 
         why = f"{mistakes} of {n:,} validation images are misclassified; fewer than {wrong} can't show that it helps"
     else:
         scaled = cross_fitted(logits, labels, folds=folds, seed=seed)
-        saved = _log_losses(logits, labels) - _log_losses(scaled, labels)
+        saved = log_losses(logits, labels) - log_losses(scaled, labels)
         gain, error = float(saved.mean()), float(saved.std(ddof=1) / math.sqrt(n))
         measured = f"({gain:+.4f}, standard error {error:.4f})"
         why = f"a fitted one ({fitted:.3g}) does not clearly lower the log loss of {n:,} validation images out of fold"
@@ -290,6 +323,103 @@ def wilson(right: int, n: int, z: float = Z95) -> tuple[float, float]:
     centre, half = p + z2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
     return min(p, max(0.0, low)), max(p, min(1.0, high))  # rounding must not leave the proportion outside
+
+
+def log_mean_softmax(logits: Sequence[ArrayLike], temperatures: Sequence[float]) -> np.ndarray:
+    """The logarithm of the average of the members' probabilities, log(mean_m softmax(logits_m / T_m)).
+
+    Its softmax is that average, so it takes the place of a network's logits.
+
+    Args:
+        logits: of each of M members, (N, C).
+        temperatures: one for each member, above 0.
+
+    Returns:
+        (N, C), float64, with NaN in a row where a member's holds NaN or infinity.
+
+    Example:
+        >>> two = log_mean_softmax([np.log([[0.5, 0.5]]), np.log([[0.9, 0.1]])], [1.0, 1.0])
+        >>> np.exp(two).round(6)
+        array([[0.7, 0.3]])
+
+    Reference:
+        Lakshminarayanan et al. 2017, arXiv:1612.01474, section 2.4.
+    """
+    from scipy.special import log_softmax, logsumexp
+
+    with np.errstate(invalid="ignore"):  # infinite logits give NaN
+        scaled = [np.asarray(z, "float64") / t for z, t in zip(logits, temperatures, strict=True)]
+        return logsumexp([log_softmax(z, axis=-1) for z in scaled], axis=0) - math.log(len(scaled))
+
+
+def paired_difference(gained: int, lost: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """The interval of the difference between two accuracies on the same images, from the images they disagree on.
+
+    The difference is (gained - lost) / n. With N = n + 2, b = gained + 1/2 and c = lost + 1/2 the interval is
+    (b - c) / N -+ z * sqrt(b + c - (b - c)^2 / N) / N: half an image is added to each cell of the 2 x 2 table.
+
+    Args:
+        gained: the number of images that only the first is right on.
+        lost: the number of images that only the second is right on.
+        n: the number of images, at least 1.
+        z: the normal quantile of the confidence level; 95 % by default.
+
+    Returns:
+        (low, high), in -1..1.
+
+    Example:
+        >>> [round(x, 4) for x in paired_difference(30, 10, 1000)]
+        [0.0074, 0.0325]
+
+    Reference:
+        Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions", section 2.
+    """
+    b, c, total = gained + 0.5, lost + 0.5, n + 2
+    centre, half = (b - c) / total, z * math.sqrt(b + c - (b - c) ** 2 / total) / total
+    return max(-1.0, centre - half), min(1.0, centre + half)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """The exact two-sided p-value of McNemar's test that two accuracies on the same images are equal.
+
+    Args:
+        gained: the number of images that only the first is right on.
+        lost: the number of images that only the second is right on.
+
+    Returns:
+        min(1, 2 P(X <= min(gained, lost))), X from the binomial distribution of gained + lost fair draws.
+
+    Example:
+        >>> mcnemar(5, 0)
+        0.0625
+    """
+    from scipy.special import bdtr
+
+    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
+
+
+def bootstrap_interval(
+    statistic: Callable[[np.ndarray], float], n: int, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic of n images.
+
+    Args:
+        statistic: a function of how often each image was drawn, int (n,), which sums to n.
+        n: the number of images.
+        resamples: how many.
+        level: of confidence.
+        seed: of the resampling.
+
+    Returns:
+        (low, high).
+
+    Reference:
+        Efron and Tibshirani 1993, section 13.3. A statistic that is a difference on the same images is a paired one.
+    """
+    rng = np.random.default_rng(seed)
+    found = [statistic(np.bincount(rng.integers(0, n, n), minlength=n)) for _ in range(resamples)]
+    low, high = np.percentile(found, [50 - 50 * level, 50 + 50 * level])
+    return float(low), float(high)
 
 
 def class_scores(confusion: ArrayLike) -> np.ndarray:

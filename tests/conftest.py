@@ -116,3 +116,34 @@ def head_only(world, tmp_path_factory):
     from support.tuning import tune
 
     return tune(world, tmp_path_factory.mktemp("runs") / "head", unfreeze="none")
+
+
+@pytest.fixture(scope="session")
+def members(tmp_path_factory):
+    """A folder with three small runs on the same digits, which have a validation and a test part of their own.
+
+    "softmax" and "mlp" take the same pictures, "small" takes smaller ones; "mlp" records a temperature of 2. Tests copy
+    what they change.
+    """
+    import json
+
+    import numpy as np
+
+    import kzoo
+
+    folder = tmp_path_factory.mktemp("members")
+    digits = kzoo.load_data("digits").whole()
+    order = np.random.default_rng(0).permutation(len(digits))
+    parts = {"train": order[:600], "val": order[600:700], "test": order[700:900]}
+    arrays = {f"{x}_{p}": a[i] for p, i in parts.items() for x, a in (("x", digits.images), ("y", digits.labels))}
+    np.savez(folder / "digits.npz", **arrays)
+    for name, model, shape in (
+        ("softmax", "mnist_softmax", None),
+        ("mlp", "mnist_mlp", None),
+        ("small", "mnist_softmax", (14, 14, 1)),
+    ):
+        options = {"epochs": 1, "input_shape": shape, "precision": "float32", "quiet": True}
+        kzoo.train(model, folder / "digits.npz", out=folder / name, **options)
+    report = {"temperature": 2.0, "temperature_choice": {"reason": "A test."}}
+    (folder / "mlp" / "report.json").write_text(json.dumps(report), "utf-8")
+    return folder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kzoo
-from kzoo.layers import BatchNormalization
+from kzoo.layers import BatchNormalization, LogMeanSoftmax
 
 tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused kernel is TensorFlow's")
 
@@ -286,3 +286,15 @@ def test_looking_for_keras_does_not_import_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["keras", "None", "False", "1"]
+
+
+def test_the_average_of_probabilities_is_that_of_numpy():
+    from kzoo.metrics import log_mean_softmax
+
+    logits, temperatures = picture(2, 5, 4), (1.0, 2.0)
+    layer = LogMeanSoftmax.from_config(LogMeanSoftmax(temperatures).get_config())
+    found = keras.ops.convert_to_numpy(layer(list(logits)))
+    np.testing.assert_allclose(found, log_mean_softmax(logits, temperatures), rtol=1e-5, atol=1e-6)
+    far = np.array([[0, 1e4]], "float32")  # probabilities that float32 does not hold
+    found = keras.ops.convert_to_numpy(layer([far, far]))
+    np.testing.assert_allclose(found, log_mean_softmax([far, far], temperatures), rtol=1e-6)

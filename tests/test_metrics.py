@@ -3,21 +3,27 @@
 import numpy as np
 import pytest
 from scipy import special
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 from support.calibrated import drawn
 
 from kzoo.metrics import (
     MIN_TEMPERATURE_MISTAKES,
+    bootstrap_interval,
     calibration_error,
     choose_temperature,
     class_intervals,
     class_scores,
     cross_fitted,
     fit_temperature,
+    log_losses,
+    log_mean_softmax,
+    mcnemar,
     negative_log_likelihood,
+    paired_difference,
     reliability,
     softmax,
     top_k_hits,
+    weighted_calibration_error,
     wilson,
 )
 
@@ -225,3 +231,46 @@ def test_class_scores_are_those_of_scikit_learn_and_their_intervals_those_of_dra
     )
     empty = class_intervals(np.array([[3, 0], [0, 0]]))
     assert np.isnan(empty[1]).all() and (empty[0] == 1).all()
+
+
+def test_the_average_of_probabilities_is_numpys():
+    rng = np.random.default_rng(0)
+    logits, temperatures = rng.normal(0, 4, (3, 50, 7)), (1.0, 2.0, 0.5)
+    want = np.mean([softmax(z / t) for z, t in zip(logits, temperatures, strict=True)], 0)
+    found = log_mean_softmax(logits, temperatures)
+    np.testing.assert_allclose(np.exp(found), want, rtol=1e-12)
+    np.testing.assert_allclose(softmax(found), want, rtol=1e-12)
+    far = log_mean_softmax([[[0.0, 1e4]], [[0.0, 2e4]]], (1.0, 1.0))  # probabilities that float64 does not hold
+    np.testing.assert_allclose(far, [[-1e4 - np.log(2), 0.0]])
+    broken = log_mean_softmax([[[0.0, np.nan], [np.inf, 0]], np.zeros((2, 2))], (1.0, 1.0))
+    assert np.isnan(broken).any(1).all()
+    labels = np.arange(50) % 7
+    np.testing.assert_allclose(log_losses(logits[0], labels).mean(), negative_log_likelihood(logits[0], labels))
+
+
+@pytest.mark.parametrize(("gained", "lost", "n"), [(30, 10, 1000), (0, 0, 20), (5, 0, 5), (12, 41, 597)])
+def test_two_accuracies_on_the_same_images(gained, lost, n):
+    # Wald's interval of the mean of n + 2 differences of -1, 0 and 1, with half an image more in each of four cells.
+    values, weights = np.array([1, -1, 0]), np.array([gained + 0.5, lost + 0.5, n - gained - lost + 1.0])
+    mean = np.average(values, weights=weights)
+    half = 1.959963984540054 * np.sqrt(np.average((values - mean) ** 2, weights=weights) / (n + 2))
+    want = np.clip([mean - half, mean + half], -1, 1)
+    np.testing.assert_allclose(paired_difference(gained, lost, n), want, rtol=1e-12)
+    p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    np.testing.assert_allclose(mcnemar(gained, lost), p, rtol=1e-12)
+
+
+def test_the_bootstrap_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0.2, 1, 300), rng.normal(0, 1, 300)
+    found = bootstrap_interval(lambda counts: counts @ (x - y) / 300, 300, resamples=4000)
+    want = bootstrap((x - y,), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
+    np.testing.assert_allclose(found, want, atol=0.015)  # the same draws would be needed for equal numbers
+
+
+def test_the_calibration_error_of_repeated_images_is_the_weighted_one():
+    logits, labels = drawn(200, 5, 2.0, seed=3)
+    p, counts = softmax(logits), np.random.default_rng(0).integers(0, 4, 200)
+    error = weighted_calibration_error(p, labels)
+    np.testing.assert_allclose(error(np.ones(200)), calibration_error(p, labels))
+    np.testing.assert_allclose(error(counts), calibration_error(p.repeat(counts, 0), labels.repeat(counts)))

@@ -9,7 +9,7 @@ option = option_of(ExportOptions)
 
 
 @click.command("export", epilog="Example: kzoo export runs/mnist --out saved_models/mnist")
-@click.argument("model", metavar="RUN|MODEL")
+@click.argument("models", metavar="RUN|MODEL...", nargs=-1, required=True)
 @option(
     "formats",
     flag="--format",
@@ -36,8 +36,10 @@ option = option_of(ExportOptions)
 @option("data_licence", help="Licence of the data, for the card.")
 @click.option("--force", is_flag=True, help="Replace an existing export.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def command(model, out, force, quiet, **options):
+def command(models, out, force, quiet, **options):
     """Write RUN or MODEL as a SavedModel that takes encoded images, with labels, card and golden images.
+
+    Several become one: an ensemble, which averages their probabilities.
 
     Each format runs the golden images in a new process. One whose results differ from the model's is left out and
     named; the exit code is then 1.
@@ -50,6 +52,6 @@ def command(model, out, force, quiet, **options):
 
     if "classes" in options:
         options["classes"] = read_names(options["classes"])
-    written = export(model, out=out, force=force, quiet=quiet, **options)
+    written = export(models[0] if len(models) == 1 else models, out=out, force=force, quiet=quiet, **options)
     if quiet:
         click.echo(str(written))

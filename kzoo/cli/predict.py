@@ -14,6 +14,13 @@ from kzoo.files import finite
 @click.command("predict", epilog="Example: kzoo predict saved_models/mnist photo.jpg folder/ --csv > seen.csv")
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True)
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    metavar="MODEL",
+    help="Average the probabilities of MODEL and of this one, an ensemble; may be repeated.",
+)
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="The number of classes to show.")
 @click.option("--weights", help="For a model of the catalog: a tag or a file; the first published set by default.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images computed at once.")
@@ -21,7 +28,7 @@ from kzoo.files import finite
 @as_json
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: image, error, class_1, probability_1, ..., abstain.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def command(*, model, images, top, weights, batch_size, trust, as_json, as_csv, quiet):
+def command(*, model, images, others, top, weights, batch_size, trust, as_json, as_csv, quiet):
     """Classify IMAGES, which are files or folders, with MODEL: a run, an export, or a name of the catalog.
 
     Unreadable images are reported and the others are classified; the exit code is then 1.
@@ -33,7 +40,7 @@ def command(*, model, images, top, weights, batch_size, trust, as_json, as_csv, 
     from kzoo.evaluating.prediction import predict
     from kzoo.progress import progress
 
-    model = load_model(model, weights, trust=trust)
+    model = load_model([model, *others] if others else model, weights, trust=trust)
     write = _Json() if as_json else _Csv(model.task, top) if as_csv else _Text(model.task)
     bad = total = 0
     with progress(quiet=quiet or (len(images) < 2 and sys.stdout.isatty())) as bar:

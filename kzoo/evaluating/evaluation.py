@@ -1,10 +1,11 @@
-"""Measure a trained model on a part of a data set; the task defines what is measured, printed and drawn."""
+"""Measure a trained model, or several, on a part of a data set; the task defines what is measured and shown."""
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,28 @@ from kzoo.data.dataset import DataSet, Split, report_skipped
 from kzoo.data.divide import divide
 from kzoo.data.loading import read_data
 from kzoo.errors import DataError, RunError
+from kzoo.evaluating.ensemble import measure_ensemble
+from kzoo.exporting.ensemble import check_alike, check_distinct, part_fingerprint, pixels_of
+from kzoo.exporting.source import temperature_of
 from kzoo.graph.inference import predictor
 from kzoo.progress import progress, say
 from kzoo.tasks import Evaluation
 
 
 def evaluate(
-    run: str | os.PathLike | runs.Run,
+    run: str | os.PathLike | runs.Run | Sequence[str | os.PathLike | runs.Run],
     data: str | os.PathLike | DataSet | None = None,
     *,
     split: str | None = None,
     batch_size: int = 256,
     quiet: bool = False,
 ) -> Evaluation:
-    """Measure the best model of a run, and write the results into the run's folder.
+    """Measure the best model of a run, and write the results into the run's folder; or measure several as an ensemble.
 
     Args:
-        run: a run folder or a Run.
+        run: a run folder or a Run. A list of them is an ensemble: their probabilities, each after the temperature that
+            its run records, are averaged, and the average is compared with the members. They must have the same classes
+            in the same order, and the part that is measured must be the same images for all of them.
         data: what `kzoo.load_data` takes, or a DataSet; the run's own by default, split as in training. Other data is
             never divided: all of it is measured unless `split` names a part that it has, and it need not have every
             class. Classes are matched by name.
@@ -44,17 +50,79 @@ def evaluate(
     Returns:
         The task's Evaluation, which is also written as evaluation-SPLIT.json and, for a classifier,
         confusion-SPLIT.png; for other data as evaluation-NAME-HASH-SPLIT.json, so that each data set keeps its own.
+        Of an ensemble a `kzoo.evaluating.ensemble.EnsembleEvaluation`, which is not written.
 
     Raises:
-        RunError: a folder that is not a run, or data with a class that the run was not trained on.
+        RunError: a folder that is not a run, data with a class that the run was not trained on, or members of an
+            ensemble that held out other images.
         DataError: data or a part that does not exist or has no usable image.
+        KzooError: members of an ensemble with other classes, one member only, or one twice.
 
     Example:
         >>> run = kzoo.train("mnist_softmax", "digits", epochs=1, out="runs/example2", quiet=True)
         >>> kzoo.evaluate(run, quiet=True).images
         359
     """
-    run = run if isinstance(run, runs.Run) else runs.load_run(run)
+    if isinstance(run, (list, tuple)):
+        return _ensemble(run, data, split, batch_size, quiet)
+    one = _loaded(run)
+    found = _measure(one, data, split, batch_size, quiet)
+    about = {"run": str(one.path), "data": found.data, "split": found.part}
+    result = one.task.evaluate(found.outputs, found.ready.labels, one.classes, **about)
+    result.stem = found.stem
+    result.write(one.path)
+    return result
+
+
+def _loaded(run):
+    return run if isinstance(run, runs.Run) else runs.load_run(run)
+
+
+def _ensemble(members, data, split, batch_size, quiet):
+    check_distinct(members)
+    members = [_loaded(run) for run in members]
+    names = [str(run.path) for run in members]
+    check_alike([(name, run.task, run.classes) for name, run in zip(names, members, strict=True)])
+    found = []
+    for run in members:
+        found.append(_measure(run, data, split, batch_size, quiet, found[0] if found else None))
+    return measure_ensemble(
+        members[0].task,
+        members[0].classes,
+        names,
+        [one.outputs for one in found],
+        [temperature_of(run)[0] or 1.0 for run in members],
+        found[0].ready.labels,
+        data=found[0].data,
+        split=found[0].part,
+    )
+
+
+@dataclass
+class _Measured:
+    """What a network gives for a part of a data set.
+
+    Attributes:
+        run: has the network.
+        outputs: (N, ...).
+        ready: the prepared images that they are of, with labels in the run's numbering.
+        data: the data set's name.
+        part: the part's name.
+        fingerprint: of the part.
+        stem: what files about it are called; "" for the run's own data.
+    """
+
+    run: runs.Run
+    outputs: np.ndarray
+    ready: Split
+    data: str
+    part: str
+    fingerprint: str
+    stem: str
+
+
+def _measure(run, data, split, batch_size, quiet, before=None):
+    """Run a network on a part of a data set; before: a _Measured of another run, which must be on the same images."""
     dataset, same = _data_of(run, data)
     other = not same and dataset.name != run.config["data"]
     if other and not isinstance(data, DataSet):
@@ -71,24 +139,37 @@ def evaluate(
             f"measured like that, while predict and exports crop {run.preprocessing.crop:g} of them. Train again to "
             "have one answer."
         )
-    labels = _same_classes(part.labels, dataset.classes, run)
-    with progress(quiet=quiet) as bar:
-        bar.start("reading", len(part))
-        ready, skipped = decode_split(
-            Split(part.images, labels, part.ids), run.input_shape, run.preprocessing, bar.advance
+    part = Split(part.images, _same_classes(part.labels, dataset.classes, run), part.ids)
+    fingerprint = part_fingerprint(run.classes, part)
+    if before and (name, fingerprint) != (before.part, before.fingerprint):
+        raise RunError(
+            f"{run.path} ({name} of {dataset.name}, {len(part):,} images) and {before.run.path} ({before.part} of "
+            f"{before.data}, {len(before.ready):,}) hold out different images: train on data that has a test part of "
+            "its own, or give data that no member has seen (--data)."
         )
-        if skipped:
-            say(f"Left out {report_skipped(skipped)}.")
-        if not len(ready):
-            raise DataError(f"No usable image is left in '{dataset.name}' ({name}).")
+    shared = (
+        before is not None
+        and run.input_shape == before.run.input_shape
+        and pixels_of(run.preprocessing) == pixels_of(before.run.preprocessing)
+    )
+    with progress(quiet=quiet) as bar:
+        if shared:
+            ready = before.ready
+        else:
+            bar.start("reading", len(part))
+            ready, skipped = decode_split(part, run.input_shape, run.preprocessing, bar.advance)
+            if skipped:
+                say(f"Left out {report_skipped(skipped)}.")
+            if not len(ready):
+                raise DataError(f"No usable image is left in '{dataset.name}' ({name}).")
+            if before and ready.ids != before.ready.ids:
+                raise RunError(
+                    f"{run.path} can read {len(ready):,} of these images and {before.run.path} {len(before.ready):,}: "
+                    "remove those that one of them can't read."
+                )
         bar.start("evaluating", len(ready))
         outputs = outputs_of(run, ready, batch_size, bar)
-    about = {"run": str(run.path), "data": dataset.name, "split": name}
-    result = run.task.evaluate(outputs, ready.labels, run.classes, **about)
-    if other:
-        result.stem = _stem(dataset, name)
-    result.write(run.path)
-    return result
+    return _Measured(run, outputs, ready, dataset.name, name, fingerprint, _stem(dataset, name) if other else "")
 
 
 def _data_of(run, data):

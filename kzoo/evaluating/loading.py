@@ -1,4 +1,4 @@
-"""One interface for everything that classifies images: a run, an export, or a model of the catalog with weights."""
+"""One interface for what classifies images: a run, an export, a model of the catalog with weights, an ensemble."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import numpy as np
 from kzoo import runs
 from kzoo.data import images
 from kzoo.errors import DataError
+from kzoo.exporting.ensemble import check_alike, check_distinct, member_name
 from kzoo.exporting.reader import Export, is_export
-from kzoo.exporting.source import find_source
+from kzoo.exporting.source import find_source, temperature_of
 from kzoo.graph.inference import predictor
+from kzoo.metrics import log_mean_softmax
 from kzoo.tasks import Task
 
 
@@ -28,18 +30,24 @@ class LoadedModel:
         classes: names, by number.
         answer: a function of a list of encoded images and the number of classes to return. It gives a list with the
             task's answer for each image, or {"error": reason} for one that can't be read.
+        outputs: a function of a list of encoded images that gives the network's outputs (...) for each image, or a
+            reason; a member of an ensemble has it.
+        temperature: by which a member's logits are divided.
     """
 
     task: Task
     classes: tuple[str, ...]
     answer: Callable[[Sequence[bytes], int], list[dict]]
+    outputs: Callable[[Sequence[bytes]], list[np.ndarray | str]] | None = None
+    temperature: float = 1.0
 
 
 def load_model(model: Any, weights: Any = None, *, trust: bool = False) -> LoadedModel:
-    """Load a run, an export, or a model of the catalog.
+    """Load a run, an export, a model of the catalog, or an ensemble of them.
 
     Args:
-        model: a Run or an Export, the folder of one, or a name of the catalog.
+        model: a Run or an Export, the folder of one, or a name of the catalog; a list of these is an ensemble, which
+            averages their probabilities, each after its temperature. A LoadedModel is returned as it is.
         weights: for a name: a tag or a file; the first published set by default.
         trust: load an export with any operations, which may read and write files.
 
@@ -49,19 +57,28 @@ def load_model(model: Any, weights: Any = None, *, trust: bool = False) -> Loade
     Raises:
         RunError, ExportError, WeightsError: a run, export or weights that can't be read.
         DataError: weights for a run or an export, which has its own.
+        KzooError: members of an ensemble whose probabilities can't be averaged.
     """
+    if isinstance(model, LoadedModel):
+        return model
+    if isinstance(model, (list, tuple)):
+        check_distinct(model)
+        return _averaged(model, [load_model(member, weights, trust=trust) for member in model])
     named = isinstance(model, (str, os.PathLike))
     if named and weights is None and is_export(model):
         model = _export(os.path.abspath(model), trust, _state(model))
     if isinstance(model, Export):
-        return LoadedModel(model.task, model.classes, model.answer)
+        return LoadedModel(
+            model.task, model.classes, model.answer, _outputs_of_export(model), model.card.get("temperature", 1.0)
+        )
     if named and not os.path.isdir(model) and os.sep not in os.fspath(model):
         source = find_source(model, weights=weights)
         return _of_network(source.model, source.task, source.classes, source.shape, source.preprocessing)
     if weights is not None:
         raise DataError("weights are for names of the catalog; a run or an export has its own.")
     run = model if isinstance(model, runs.Run) else runs.load_run(model)
-    return _of_network(run.model, run.task, run.classes, run.input_shape, run.preprocessing)
+    temperature = temperature_of(run)[0] or 1.0
+    return _of_network(run.model, run.task, run.classes, run.input_shape, run.preprocessing, temperature)
 
 
 @lru_cache(1)
@@ -75,18 +92,55 @@ def _state(folder):
     return tuple(sorted(facts))
 
 
-def _of_network(model, task, classes, shape, preprocessing):
+def _of_network(model, task, classes, shape, preprocessing, temperature=1.0):
     prepare, network = images.make_preparer(shape, preprocessing), predictor(model)
 
-    def answer(encoded, top):
+    def outputs(encoded):
         results, good = [], []
         for data in encoded:
             try:
                 good.append(prepare(data))
-                results.append(None)
+                results.append("")
             except DataError as e:
-                results.append({"error": str(e)})
-        answers = iter(task.rows(network(np.stack(good)), classes, top) if good else ())
-        return [next(answers) if result is None else result for result in results]
+                results.append(str(e))
+        found = iter(network(np.stack(good)) if good else ())
+        return [reason or next(found) for reason in results]
 
-    return LoadedModel(task, tuple(classes), answer)
+    return LoadedModel(task, tuple(classes), _answer(task, classes, outputs), outputs, temperature)
+
+
+def _outputs_of_export(export):
+    def outputs(encoded):
+        found = export.run(encoded)
+        rows = zip(found[export.task.output], found["error"], strict=True)
+        return [error.decode("utf-8", "replace") if error else row for row, error in rows]
+
+    return outputs
+
+
+def _answer(task, classes, outputs):
+    """The function `LoadedModel.answer` of a network's outputs."""
+
+    def answer(encoded, top):
+        found = outputs(encoded)
+        good = [row for row in found if not isinstance(row, str)]
+        answers = iter(task.rows(np.stack(good), classes, top) if good else ())
+        return [{"error": row} if isinstance(row, str) else next(answers) for row in found]
+
+    return answer
+
+
+def _averaged(names, members):
+    """The ensemble of loaded members."""
+    check_alike([(member_name(name), m.task, m.classes) for name, m in zip(names, members, strict=True)])
+    temperatures = [m.temperature for m in members]
+
+    def outputs(encoded):
+        found = []
+        for rows in zip(*(m.outputs(encoded) for m in members), strict=True):
+            reason = next((row for row in rows if isinstance(row, str)), None)
+            found.append(reason or log_mean_softmax(rows, temperatures))
+        return found
+
+    task, classes = members[0].task, members[0].classes
+    return LoadedModel(task, classes, _answer(task, classes, outputs), outputs)

@@ -12,7 +12,7 @@ from kzoo.data import images
 from kzoo.data.guards import as_uint8, is_clutter, npy
 from kzoo.data.sources.arrays import is_images, load_arrays
 from kzoo.errors import DataError
-from kzoo.evaluating.loading import LoadedModel, load_model
+from kzoo.evaluating.loading import load_model
 
 MAX_BATCH_BYTES = 1 << 28  # of encoded images: a batch of large files has fewer images
 
@@ -32,7 +32,8 @@ def predict(
     An .npz is read whole. Its images are named by file, array and number, such as "data.npz/x_test/0".
 
     Args:
-        run: a run folder or a Run, an export, a name of the catalog, or a `kzoo.evaluating.loading.LoadedModel`.
+        run: a run folder or a Run, an export, a name of the catalog, or a `kzoo.evaluating.loading.LoadedModel`. A
+            list of these is an ensemble: their probabilities, each after its temperature, are averaged.
         paths: one path or several; a folder stands for the files in it, an .npz for the images in its arrays.
         top: the number of classes in an answer, at least 1.
         batch_size: the number of images that are computed at once.
@@ -49,6 +50,7 @@ def predict(
     Raises:
         RunError, ExportError: a run or an export that can't be read.
         DataError: a path that does not exist, or an empty folder.
+        KzooError: members of an ensemble with other classes, one member only, or one twice.
 
     Example:
         >>> run = kzoo.train("mnist_softmax", "digits", epochs=1, out="runs/example3", quiet=True)
@@ -60,7 +62,7 @@ def predict(
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     files = [f for path in paths for f in _expand(path)]
     files = [f for path in files for f in (_of_arrays(path) if path.endswith(".npz") else [(path, None)])]
-    model = run if isinstance(run, LoadedModel) else load_model(run, weights, trust=trust)
+    model = load_model(run, weights, trust=trust)
     return _predict(model, files, top, batch_size, progress)
 
 

@@ -144,7 +144,6 @@ def markdown(card: Mapping[str, Any]) -> str:
     """The card as Markdown, for people; `card` is the content of card.json."""
     training, prep, task = card["training"], card["preprocessing"], find(card["task"])
     height, width, channels = card["input_shape"]
-    recipe = training.get("recipe") or {}
     colour = {1: "grey", 3: prep["channel_order"].upper()}.get(channels, f"{channels} channels")
     measured, conformal = card.get("measured"), card["conformal"]
     licence, on_val = card["licence"], measured is not None and measured["part"] == "val"
@@ -248,17 +247,11 @@ def markdown(card: Mapping[str, Any]) -> str:
                 f"the images; it abstains on {_share(a['abstained'], n)}{rest}."
             )
     lines += ["", "## Origin", ""]
+    for number, member in enumerate(training.get("members", ()), 1):
+        named = {f"Member {number}": member["name"], "Temperature": f"{member['temperature']:.4g}", **_origin(member)}
+        lines.append(f"- {'; '.join(f'{key}: {_escaped(value)}' for key, value in _known(named))}")
     facts = {
-        "Network": training.get("model"),
-        "Weights": training.get("weights"),
-        "Source": training.get("source"),
-        "Data": training.get("data"),
-        "Fine-tuned": ", ".join(f"{k} {v}" for k, v in (training.get("finetune") or {}).items() if v),
-        "Data fingerprint": training.get("fingerprint"),
-        "Recipe": recipe.get("name") and f"{recipe['name']} ({recipe.get('source', '')})",
-        "Seed": training.get("seed"),
-        "Trained with": training.get("command"),
-        "Trained on": training.get("hardware"),
+        **_origin(training),
         "Exported with": card["command"],
         "Precision": card["precision"],
         "Preprocessing": card["preprocessing_sha256"],
@@ -266,7 +259,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         "Created": card.get("created"),
         "Colours of the network": colour,
     }
-    lines += [f"- {key}: {_escaped(value)}" for key, value in facts.items() if value not in (None, "")]
+    lines += [f"- {key}: {_escaped(value)}" for key, value in _known(facts)]
     lines += [
         "",
         "## Licences",
@@ -285,6 +278,27 @@ def markdown(card: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _origin(training):
+    """Where a network comes from: the entries of `training` that the card prints, by their headings."""
+    recipe = training.get("recipe") or {}
+    return {
+        "Network": training.get("model"),
+        "Weights": training.get("weights"),
+        "Source": training.get("source"),
+        "Data": training.get("data"),
+        "Fine-tuned": ", ".join(f"{k} {v}" for k, v in (training.get("finetune") or {}).items() if v),
+        "Data fingerprint": training.get("fingerprint"),
+        "Recipe": recipe.get("name") and f"{recipe['name']} ({recipe.get('source', '')})",
+        "Seed": training.get("seed"),
+        "Trained with": training.get("command"),
+        "Trained on": training.get("hardware"),
+    }
+
+
+def _known(facts):
+    return [(key, value) for key, value in facts.items() if value not in (None, "")]
 
 
 def _share(share, n):

@@ -13,6 +13,7 @@ from kzoo.data.header import refusal
 from kzoo.exporting.source import Source
 from kzoo.graph.inference import inference_form
 from kzoo.graph.walk import calls
+from kzoo.layers import LogMeanSoftmax
 from kzoo.tasks.task import zero_where_bad
 
 PARALLEL_DECODES = 4  # bounds the memory: each of the images that are decoded at once may have MAX_PIXELS
@@ -66,14 +67,22 @@ def decode_batch(
 def penultimate(model: keras.Model) -> keras.KerasTensor:
     """The features in front of a model's classifier: the input of its layer `predictions`.
 
-    For a model without such a layer, the input of its last layer with weights, or else the model's input.
+    For a model without such a layer, the input of its last layer with weights, or else the model's input. Those of the
+    members of an ensemble stand side by side.
 
     Returns:
         A (B, D) float32 KerasTensor; feature maps are averaged.
     """
-    nodes = calls(model.inputs, [model.outputs[0]])
+    last = calls(model.inputs, [model.outputs[0]])[-1:]
+    if last and isinstance(last[0].operation, LogMeanSoftmax):
+        return keras.ops.concatenate([_in_front(model, logits) for logits in last[0].input_tensors], axis=-1)
+    return _in_front(model, model.outputs[0])
+
+
+def _in_front(model, output):
+    nodes = calls(model.inputs, [output])
     weighted = [n for n in nodes if getattr(n.operation, "weights", None)]
-    named = [n for n in weighted if n.operation.name == "predictions"]
+    named = [n for n in weighted if n.operation.name.endswith("predictions")]
     x = (named or weighted[-1:] or nodes[:1])[-1].input_tensors[0]
     x = keras.ops.mean(x, (1, 2)) if len(x.shape) == 4 else x  # SqueezeNet's classifier is a convolution
     return keras.ops.cast(x, "float32")

@@ -115,10 +115,7 @@ def find_source(run_or_model: Any, *, weights: Any = None, classes: Sequence[str
 def _of_run(run, classes):
     config = run.config
     metrics = _json(run.path / runs.METRICS)
-    report = _json(run.path / "report.json")
-    temperature = next((d["temperature"] for d in (metrics, report) if d.get("temperature")), None)
-    choice = report.get("temperature_choice")
-    reason = str(choice.get("reason", "")) if isinstance(choice, dict) else ""
+    temperature, reason = temperature_of(run)
     facts = {key: config[key] for key in RECORDED if key in config}
     weights = config.get("weights") or {}  # of the network that was fine-tuned
     if weights:
@@ -142,6 +139,21 @@ def _of_run(run, classes):
         facts=facts,
         licence=licence,
     )
+
+
+def temperature_of(run: runs.Run) -> tuple[float | None, str]:
+    """The temperature that a run's logits are divided by.
+
+    Args:
+        run: a run; one of `kzoo train` records no temperature.
+
+    Returns:
+        (temperature or None, why that one, in a sentence; "" for runs that don't say).
+    """
+    metrics, report = _json(run.path / runs.METRICS), _json(run.path / "report.json")
+    temperature = next((d["temperature"] for d in (metrics, report) if d.get("temperature")), None)
+    choice = report.get("temperature_choice")
+    return temperature, str(choice.get("reason", "")) if isinstance(choice, dict) else ""
 
 
 def _json(path):

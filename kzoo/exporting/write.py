@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from kzoo.exporting import card as cards
 from kzoo.exporting import formats as format_table
 from kzoo.exporting import golden, graph
 from kzoo.exporting.check import failed
+from kzoo.exporting.ensemble import ensemble_source
 from kzoo.exporting.options import ExportOptions
 from kzoo.exporting.reader import CARD, LABELS, foreign_operations, is_export, listed, read_card
 from kzoo.exporting.source import UNMEASURED, Source, find_source
@@ -65,9 +67,10 @@ def export(
 
     Args:
         run_or_model: a Run or its folder, a name of the catalog (with weights), or a keras.Model of the TensorFlow
-            backend.
+            backend; a list of these becomes one network that averages their probabilities. Its members take the same
+            prepared images and have the same classes in the same order.
         formats: of "saved_model", "keras", "onnx", "litert". One whose packages are missing is an error.
-        out: the folder; saved_models/NAME by default.
+        out: the folder; saved_models/NAME by default, for an ensemble of N saved_models/NAME-ensemble-of-N.
         precision: of the SavedModel: "float32", "bfloat16", "float16", or "auto" for the fastest on this machine. 16
             bits are slow where the hardware lacks them. The other formats start from float32.
         abstain: a level such as 0.99: the signatures then report when to abstain, by split conformal prediction. For
@@ -111,7 +114,16 @@ def export(
     reasons = [reason for name in options.formats if (reason := format_table.missing(name))]
     if reasons:
         raise ExportError(" ".join(reasons))
-    source = find_source(run_or_model, weights=options.weights, classes=options.classes)
+    if isinstance(run_or_model, (list, tuple)):
+        plain, log = replace(options, abstain=None), _silence if quiet else say
+        source = ensemble_source(
+            run_or_model,
+            weights=options.weights,
+            classes=options.classes,
+            calibrate=lambda member: _calibrate(member, plain, "float32", quiet, log)[:2],
+        )
+    else:
+        source = find_source(run_or_model, weights=options.weights, classes=options.classes)
     out = Path(out) if out is not None else Path("saved_models") / source.name
     with write_folder(out, replace=lambda: _replaceable(out, force)) as folder:
         try:
