@@ -149,9 +149,14 @@ def temperature_of(run: runs.Run) -> tuple[float | None, str]:
 
     Returns:
         (temperature or None, why that one, in a sentence; "" for runs that don't say).
+
+    Raises:
+        RunError: what is recorded is no temperature.
     """
     metrics, report = _json(run.path / runs.METRICS), _json(run.path / "report.json")
     temperature = next((d["temperature"] for d in (metrics, report) if d.get("temperature")), None)
+    if temperature is not None and not (type(temperature) in (int, float) and temperature > 0):
+        raise RunError(f"{run.path} is damaged: the temperature {str(temperature)[:60]!r} is no number above 0.")
     choice = report.get("temperature_choice")
     return temperature, str(choice.get("reason", "")) if isinstance(choice, dict) else ""
 

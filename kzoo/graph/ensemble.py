@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import keras
 
 from kzoo.builder import computing_in
+from kzoo.graph.walk import calls
 from kzoo.layers import LogMeanSoftmax
 
 
@@ -31,24 +32,30 @@ def ensemble(models: Sequence[keras.Model], temperatures: Sequence[float], name:
         >>> model.output_shape, [layer.name for layer in model.layers][-1]
         ((None, 10), 'ensemble')
     """
-    image = keras.Input(models[0].input_shape[1:], dtype="float32", name="image")
-    logits = []
-    for number, model in enumerate(models, 1):
-        inputs = keras.tree.map_structure(lambda _: image, model.input)
-        found = keras.models.clone_model(model, input_tensors=inputs, clone_function=_renamer(f"member{number}_"))
-        found.set_weights(model.get_weights())
-        logits.append(found.outputs[0])
+    image = keras.Input(models[0].inputs[0].shape[1:], dtype="float32", name="image")
+    logits = [_repeated(model, image, f"member{number}_") for number, model in enumerate(models, 1)]
     return keras.Model(image, LogMeanSoftmax(temperatures, name="ensemble")(logits), name=name)
 
 
-def _renamer(prefix):
-    """A function that copies a layer under another name: the names in a model are unique."""
+def _repeated(model, image, prefix):
+    """The main output of a copy of a model on an image; its layers get a prefix, since names in a model are unique."""
+    copies, tensors = {}, {id(model.inputs[0]): image}
+    for node in calls(model.inputs, [model.outputs[0]]):
+        layer = node.operation
+        first = id(layer) not in copies
+        if first:
+            copies[id(layer)] = _copied(layer, prefix + layer.name)
+        args, kwargs = node.arguments.fill_in(tensors)
+        results = keras.tree.flatten(copies[id(layer)](*args, **kwargs))
+        tensors.update((id(t), new) for t, new in zip(node.outputs, results, strict=True))
+        if first and isinstance(layer, keras.layers.Layer):
+            copies[id(layer)].set_weights(layer.get_weights())
+    return tensors[id(model.outputs[0])]
 
-    def renamed(layer):
-        if isinstance(layer, keras.layers.Layer):
-            return type(layer).from_config({**layer.get_config(), "name": prefix + layer.name})
-        operation = copy.copy(layer)  # operations such as padding (LeNet-5's) have no weights and no policy
-        operation.name, operation._inbound_nodes, operation._outbound_nodes = prefix + layer.name, [], []
-        return operation
 
-    return renamed
+def _copied(layer, name):
+    if isinstance(layer, keras.layers.Layer):
+        return type(layer).from_config({**layer.get_config(), "name": name})
+    operation = copy.copy(layer)  # operations such as padding (LeNet-5's) have no weights and no precision
+    operation.name, operation._inbound_nodes, operation._outbound_nodes = name, [], []
+    return operation

@@ -10,8 +10,10 @@ from PIL import Image
 import kzoo
 from kzoo.errors import DataError, KzooError, RunError
 from kzoo.evaluating.ensemble import measure_ensemble
+from kzoo.exporting.ensemble import check_alike
 from kzoo.metrics import calibration_error
 from kzoo.tasks import find
+from kzoo.tasks.task import Task
 
 NAMES = ("softmax", "mlp", "small")
 
@@ -118,11 +120,23 @@ def test_what_can_not_be_averaged_is_refused(members, tmp_path, kzoo_command):
     code, _, err = kzoo_command("evaluate", one, one)
     assert code == 1 and "is twice" in err and err.count("\n") == 1
 
+    class Other(Task):
+        name, calibrated = "regression", False
+
+    with pytest.raises(KzooError, match="averages probabilities of classes; the task of a is regression"):
+        check_alike([("a", Other(), ()), ("b", Other(), ())])
+    with pytest.raises(KzooError, match="The task of b is regression, and that of a classification"):
+        check_alike([("a", find("classification"), ("x",)), ("b", Other(), ("x",))])
+    with pytest.raises(KzooError, match="The number of classes is 1 in b and 2 in a"):
+        check_alike([(n, find("classification"), c) for n, c in (("a", ("x", "y")), ("b", ("x",)))])
     labels = [str(i) for i in (1, 0, *range(2, 10))]
     other = changed(members, tmp_path, classes=labels)
     (other / "labels.txt").write_text("".join(f"{c}\n" for c in labels), "utf-8")
     with pytest.raises(KzooError, match=r"The name of class 0 is '1' in .*other and '0' in .*mlp: the members"):
         kzoo.evaluate([one, other], quiet=True)
+    (other / "report.json").write_text('{"temperature": "hot"}', "utf-8")
+    with pytest.raises(RunError, match="the temperature 'hot' is no number above 0"):
+        next(kzoo.predict([members / "softmax", other], members / "digits.npz"))
 
 
 def test_every_member_held_out_the_same_images(members, tmp_path):

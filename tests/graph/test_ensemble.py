@@ -10,17 +10,20 @@ from kzoo.graph.inference import predictor
 
 def test_the_network_averages_and_is_flat(tmp_path):
     shape = (28, 28, 1)  # LeNet-5 has an operation that is no layer, resnet20 batch norms to fold
+    layers = keras.layers
+    plain = [layers.Input(shape), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(10)]
     members = [
         kzoo.build("lenet5", seed=0, precision="float32"),
         kzoo.build("resnet20", depth=8, num_classes=10, input_shape=shape, seed=1, precision="float32"),
+        keras.Sequential(plain),
     ]
     before = [[layer.name for layer in model.layers] for model in members]
     x = np.random.default_rng(0).integers(0, 256, (5, *shape)).astype("uint8")
     logits = [keras.ops.convert_to_numpy(m(x.astype("float32"))).astype("float64") for m in members]
-    p = [np.exp(z / t - np.max(z / t, 1, keepdims=True)) for z, t in zip(logits, (1, 2), strict=True)]
+    p = [np.exp(z / t - np.max(z / t, 1, keepdims=True)) for z, t in zip(logits, (1, 2, 3), strict=True)]
     want = np.mean([e / e.sum(1, keepdims=True) for e in p], 0)
 
-    whole = ensemble(members, (1, 2))
+    whole = ensemble(members, (1, 2, 3))
     assert not any(isinstance(layer, keras.Model) for layer in whole.layers)
     assert whole.get_layer("member2_predictions") is not members[1].get_layer("predictions")
     assert before == [[layer.name for layer in model.layers] for model in members], "the members stay as they are"
