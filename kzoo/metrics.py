@@ -369,7 +369,7 @@ def paired_difference(gained: int, lost: int, n: int, z: float = Z95) -> tuple[f
 
     Example:
         >>> [round(x, 4) for x in paired_difference(30, 10, 1000)]
-        [0.0074, 0.0325]
+        [0.0075, 0.0324]
 
     Reference:
         Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions", section 2.
