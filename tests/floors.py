@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "kzoo"
 FLOORS = [
     {"errors"},
     {"checks", "files", "progress", "hardware", "metrics", "plots"},
-    {"catalog", "layers", "interrupt"},
+    {"catalog", "layers", "walk", "interrupt"},
     {"data", "models", "weights"},
     {"builder", "tasks"},
     {"graph", "runs"},

@@ -12,9 +12,9 @@ from kzoo.data import images
 from kzoo.data.header import refusal
 from kzoo.exporting.source import Source
 from kzoo.graph.inference import inference_form
-from kzoo.graph.walk import calls
 from kzoo.layers import LogMeanSoftmax
 from kzoo.tasks.task import zero_where_bad
+from kzoo.walk import calls
 
 PARALLEL_DECODES = 4  # bounds the memory: each of the images that are decoded at once may have MAX_PIXELS
 

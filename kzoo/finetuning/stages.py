@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 
 from kzoo.errors import unknown
-from kzoo.graph.walk import calls
+from kzoo.walk import calls
 
 HEAD = "predictions"
 HEAD_RATE, STAGE_RATE = 3e-4, 1e-4  # learning rates of AdamW, for the head and the top stage

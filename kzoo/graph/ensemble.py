@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import keras
 
 from kzoo.builder import computing_in
-from kzoo.graph.walk import calls
 from kzoo.layers import LogMeanSoftmax
+from kzoo.walk import calls
 
 
 @computing_in()

@@ -11,9 +11,9 @@ from keras import layers
 
 from kzoo.builder import computing_in
 from kzoo.errors import KzooError, unknown
-from kzoo.graph.walk import calls
 from kzoo.hardware import POLICIES, auto_precision
 from kzoo.layers import GroupedConv2D, Preprocess
+from kzoo.walk import calls
 
 # Layers that a scale and an offset can be folded into: the variable to scale, and its axes of output channels.
 KERNELS = {

@@ -40,7 +40,7 @@ from kzoo.catalog import ModelSpec
 from kzoo.errors import KzooError
 from kzoo.graph import receptive_field
 from kzoo.graph.receptive_field import ReceptiveField, Unknown
-from kzoo.graph.walk import calls
+from kzoo.walk import calls
 
 T = TypeVar("T")
 
