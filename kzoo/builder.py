@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import keras
 
 from kzoo import weights as pretrained
 from kzoo.catalog import ModelSpec, Preprocessing, Weights, spec
-from kzoo.catalog.imports import import_named, located
+from kzoo.catalog.imports import architecture, located, ours
 from kzoo.errors import KzooError, unknown
 from kzoo.hardware import POLICIES
 from kzoo.layers import Preprocess
@@ -21,6 +21,8 @@ from kzoo.layers import Preprocess
 if TYPE_CHECKING:
     import os
 
+
+log = logging.getLogger("kzoo")
 
 # The data format and floatx are Keras' for all threads: the first to come in keeps them, the last to go restores them.
 _lock = threading.Lock()
@@ -65,32 +67,20 @@ def computing_in(precision: str = "float32") -> Iterator[None]:
                 keras.config.set_floatx(_kept[1])
 
 
-def architecture(row: ModelSpec) -> Callable[..., keras.KerasTensor | list[keras.KerasTensor]]:
-    """Import the architecture function that a row names.
-
-    Raises:
-        KzooError: It can't be imported.
-    """
-    module, _, function = row.architecture.partition(":")
-    try:
-        return getattr(import_module(module) if _ours(row) else import_named(module), function)
-    except (KzooError, ImportError, AttributeError) as e:
-        raise KzooError(f"Model '{row.name}' names '{row.architecture}', which can't be loaded: {e}") from e
-
-
-def _ours(row):
-    """Whether a row's architecture is kzoo's own, so that an error in it is a bug of kzoo's."""
-    return row.architecture.startswith("kzoo.")
-
-
 def options(row: ModelSpec) -> dict[str, Any]:
-    """Return the keywords that a row's architecture takes besides num_classes, with the row's values."""
+    """Return the keywords that a row's architecture takes besides num_classes, with the row's values.
+
+    Where one is `backbone`, `backbone_weights` of `build` is another.
+    """
     parameters = signature(architecture(row)).parameters.values()
-    return {
+    found = {
         p.name: row.config.get(p.name, None if p.default is Parameter.empty else p.default)
         for p in parameters
         if p.kind is Parameter.KEYWORD_ONLY and p.name != "num_classes"
     }
+    if ours(row) and "backbone" in found:
+        found["backbone_weights"] = None  # build() loads them
+    return found
 
 
 def check_options(row: ModelSpec, config: Mapping[str, Any]) -> None:
@@ -116,6 +106,7 @@ def build(
     weights: str | os.PathLike | Weights | None = None,
     new_classifier: bool | None = None,
     adapt_input: bool = False,
+    backbone_weights: str | os.PathLike | Weights | None = None,
     **config: Any,
 ) -> keras.Model:
     """Build a model of the catalog.
@@ -134,11 +125,13 @@ def build(
             have another number of classes, the classifier keeps its initial values, and that is logged.
         new_classifier: True keeps the initial values of the classifier in any case.
         adapt_input: True adapts the first kernel of the weights to another number of input channels.
+        backbone_weights: As `weights`, for the `backbone` of a network that takes one (unet_same): all that the
+            backbone contributes is loaded, and pictures are prepared as they need it. The rest is new, and is logged.
         **config: Keywords of the architecture in place of the row's.
 
     Returns:
         A flat functional keras.Model: images (B, H, W, C) in 0..255, uint8 or float32, to float32 logits (B,
-        num_classes).
+        num_classes), of a network for segmentation (B, H, W, num_classes).
 
     Raises:
         UnknownName: A name or keyword does not exist.
@@ -159,6 +152,16 @@ def build(
             new_classifier = False  # without a number of classes, those of the weights are wanted
         elif new_classifier is None and num_classes != row.num_classes:
             new_classifier = "if missing"
+    backbone = _backbone(row, {**row.config, **config})
+    if backbone_weights is not None:
+        if backbone is None:
+            raise KzooError(f"backbone_weights are those of a backbone, and {row.name} was given none.")
+        if weights is not None:
+            raise KzooError(
+                "weights are those of the whole network, its backbone included: leave backbone_weights out."
+            )
+        backbone_weights = pretrained.resolve(backbone, backbone_weights)
+        config["backbone_options"] = {**backbone_weights.config, **(config.get("backbone_options") or {})}
     num_classes = row.num_classes if num_classes == "published" else num_classes
     if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
         raise KzooError(f"num_classes must be a positive integer or None, got {num_classes!r}.")
@@ -170,7 +173,8 @@ def build(
     ):
         axes = ("frames", "height", "width", "channels")[-len(row.input_shape) :]
         raise KzooError(f"input_shape must be ({', '.join(axes)}), like {row.input_shape}; got {input_shape!r}.")
-    prep = preprocessing or (weights and weights.preprocessing) or row.preprocessing
+    trained = backbone_weights if weights is None else weights
+    prep = preprocessing or (trained and trained.preprocessing) or (backbone or row).preprocessing
     per_channel = {len(v) for v in (prep.scale, prep.offset) if isinstance(v, tuple)}
     if per_channel - {shape[-1]}:
         # Means for three colours don't apply to another number of channels: take their average.
@@ -188,7 +192,7 @@ def build(
             outputs = architecture(row)(x, num_classes=num_classes, **{**row.config, **config})
         except Exception as e:
             if not isinstance(e, (ValueError, TypeError)) or (isinstance(e, TypeError) and not config):
-                if _ours(row) or isinstance(e, KzooError):  # not a user's value, but a bug
+                if ours(row) or isinstance(e, KzooError):  # not a user's value, but a bug
                     raise
                 with located(row.architecture):
                     raise
@@ -206,7 +210,31 @@ def build(
         raise _too_small(row, shape)  # Keras before 3.13 pools to an empty tensor silently
     if weights is not None:
         pretrained.load(model, weights, new_classifier=new_classifier, adapt_input=adapt_input)
+    if backbone is not None and backbone_weights is not None:
+        _load_backbone(model, backbone.name, backbone_weights, adapt_input)
     return model
+
+
+def _backbone(row, config):
+    """The row of the network that a network of kzoo's has as its backbone, or None."""
+    name, options_of_it = config.get("backbone"), config.get("backbone_options")
+    if name is None or not ours(row):
+        return None
+    if not isinstance(name, str) or not isinstance(options_of_it, Mapping | None):
+        raise KzooError(
+            f"backbone is a model's name and backbone_options its options by name; got {name!r} and {options_of_it!r}."
+        )
+    return spec(name)
+
+
+def _load_backbone(model, name, weights, adapt_input):
+    """Load weights into the part of a model that its backbone is, all of them, and say what is new."""
+    from kzoo.models.unet import encoder
+
+    part = encoder(model, name)
+    loaded = {*pretrained.load(part, weights, adapt_input=adapt_input).loaded}
+    new = ", ".join(v.path for v in model.weights if v.path not in loaded)
+    log.warning("%s: All %d variables of the backbone %s are loaded; new are: %s.", model.name, len(loaded), name, new)
 
 
 def _too_small(row, shape):

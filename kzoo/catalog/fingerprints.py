@@ -61,6 +61,8 @@ FINGERPRINTS = {
     "inception_resnet_v2": "ac0861f41f3f76ef",
     "nasnet_mobile": "83ef415712b4049e",
     "nasnet_large": "9158122ce7f8b8e4",
+    "unet": "487e40be953c7125",
+    "unet_same": "0af908e082029fe9",
 }
 
 # The same with the options that a map of foreign names brings, where those change the variables.

@@ -6,16 +6,22 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from kzoo.errors import KzooError, first_line
 from kzoo.progress import say
+
+if TYPE_CHECKING:
+    import keras
+
+    from kzoo.catalog.model_spec import ModelSpec
 
 VARIABLE = "KZOO_IMPORT"  # files and modules, separated as in PATH
 GROUP = "kzoo.models"  # of the entry points of installed packages; each names a module
@@ -96,6 +102,24 @@ def _import_file(name):
     except BaseException:
         del sys.modules[stem]
         raise
+
+
+def ours(row: ModelSpec) -> bool:
+    """Return whether a row's architecture is kzoo's own, so that an error in it is a bug of kzoo's."""
+    return row.architecture.startswith("kzoo.")
+
+
+def architecture(row: ModelSpec) -> Callable[..., keras.KerasTensor | list[keras.KerasTensor]]:
+    """Import the architecture function that a row names.
+
+    Raises:
+        KzooError: It can't be imported.
+    """
+    module, _, function = row.architecture.partition(":")
+    try:
+        return getattr(import_module(module) if ours(row) else import_named(module), function)
+    except (KzooError, ImportError, AttributeError) as e:
+        raise KzooError(f"Model '{row.name}' names '{row.architecture}', which can't be loaded: {e}") from e
 
 
 @contextmanager

@@ -671,5 +671,45 @@ for _name, _size, _config, _params, _multiply_adds in (
         )
     )
 
+# --- Segmentation ----------------------------------------------------------------------------------------
+
+_UNET = Paper(
+    "U-Net: Convolutional Networks for Biomedical Image Segmentation", "Ronneberger et al.", 2015, "1505.04597"
+)
+
+register(
+    ModelSpec(
+        "unet",
+        "kzoo.models.unet:unet",
+        (572, 572, 1),
+        2,
+        paper=_UNET,
+        params=31_030_658,  # by hand from Figure 1, which prints no total
+        preprocessing=_ZERO_TO_ONE,
+        task="segmentation",
+        deviations=(
+            "The paper prints neither the place nor the rate of dropout: 0.5 behind the last two levels of the "
+            "contracting path, as in the authors' release.",
+            "No ReLU behind the up-convolutions, as printed; the authors' release has one.",
+            "The paper does not print how pixels are scaled (0 to 1 here).",
+        ),
+    )
+)
+register(
+    ModelSpec(
+        "unet_same",
+        "kzoo.models.unet:unet_same",
+        (256, 256, 3),
+        2,
+        paper=_UNET,
+        task="segmentation",
+        deviations=(
+            "Convolutions are padded, so that every pixel gets logits and nothing is cropped.",
+            "Batch norm behind each 3x3 convolution, no dropout; batch_norm=False and dropout=0.5 give the paper's.",
+            "backbone= takes a network of the catalog as the contracting path.",
+        ),
+    )
+)
+
 for _name, _weights in PRETRAINED.items():
     register(replace(spec(_name), weights=_weights), replace=True)

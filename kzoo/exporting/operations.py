@@ -37,15 +37,15 @@ AROUND = _words(
 # The networks of the catalog that take pictures.
 NETWORKS = _words(
     """
-    AddV2 AvgPool BiasAdd Cast ConcatV2 Const Conv2D DepthwiseConv2dNative Einsum FusedBatchNormV3 GatherV2 Identity
-    MatMul MaxPool Mean Mul Pack Pad PadV2 Placeholder Pow Prod Relu Relu6 Reshape Shape Split Square Squeeze
-    StridedSlice Sub Sum Tanh Transpose
+    AddV2 AvgPool BiasAdd Cast ConcatV2 Const Conv2D Conv2DBackpropInput DepthwiseConv2dNative Einsum FusedBatchNormV3
+    GatherV2 Identity MatMul MaxPool Mean Mul Pack Pad PadV2 Placeholder Pow Prod Relu Relu6 Reshape Shape Split Square
+    Squeeze StridedSlice Sub Sum Tanh Transpose
     """
 )
 # What Keras' layers and activations add, for networks that are not in the catalog (`kzoo.export(keras.Model)`).
 KERAS = _words(
     """
-    BatchMatMulV2 BatchToSpaceND Bitcast BitwiseAnd Ceil Conv2DBackpropInput Cos Cumsum Einsum Elu Erf Erfc Exp
+    BatchMatMulV2 BatchToSpaceND Bitcast BitwiseAnd Ceil Cos Cumsum Einsum Elu Erf Erfc Exp
     ExpandDims Expm1 Floor IdentityN IsFinite IsNan LeakyRelu Log Log1p LogSoftmax MirrorPad OneHot OnesLike
     Reciprocal ResizeBicubic ResizeBilinear ResizeNearestNeighbor ReverseV2 Roll Rsqrt Selu Sigmoid Sign Sin Slice
     Softplus Softsign SpaceToBatchND Sqrt SquaredDifference StopGradient

@@ -64,6 +64,8 @@ FEATURES = {
     "squeezenet1_1": 512,
     "allcnn_c": 32,
     "nasnet_mobile": 96,
+    "unet": 8,
+    "unet_same": 8,
 }
 # Batch norms that can't be folded, because something else sees their convolution: behind a sum or a pool (ResNet v2,
 # wide ResNet), behind the concatenations of halved grids (NASNet).
@@ -92,7 +94,8 @@ def row(request):
         logits = np.asarray(jax.jit(lambda t, n, x: model.stateless_call(t, n, x)[0])(*values, x))
     else:
         logits = model(x, training=False).numpy()
-    yield SimpleNamespace(name=request.param, made=made, model=model, x=x, logits=logits)
+    pixelwise = kzoo.spec(request.param).task == "segmentation"
+    yield SimpleNamespace(name=request.param, made=made, model=model, x=x, logits=logits, pixelwise=pixelwise)
     keras.utils.clear_session(free_memory=False)
     gc.collect()
 
@@ -100,7 +103,8 @@ def row(request):
 def test_logits_are_float32_and_finite_and_tell_images_apart(row):
     model, logits = row.model, row.logits
     assert model.input_shape == (None, *row.made["input_shape"])
-    assert logits.shape == (2, 7) and logits.dtype == np.float32
+    assert logits.shape[1:] == model.output_shape[1:] and logits.dtype == np.float32
+    assert logits.shape[::3] == (2, 7) if row.pixelwise else logits.shape == (2, 7)
     assert np.isfinite(logits).all()
     assert not np.array_equal(logits[0], logits[1])
 
@@ -114,6 +118,8 @@ def test_the_graph_is_flat_and_its_names_are_unique(row):
 
 def test_every_trainable_variable_has_a_finite_gradient(row):
     model, y = row.model, np.eye(7, dtype="float32")[[1, 4]]
+    if row.pixelwise:
+        y = np.broadcast_to(y[:, None, None], row.logits.shape)
     loss_of = keras.losses.CategoricalCrossentropy(from_logits=True)
     before = [v.numpy() for v in model.non_trainable_variables]
     if JAX:
@@ -166,9 +172,10 @@ def test_bfloat16_gives_float32_logits_near_those_of_float32(row):
 
 @tensorflow_only
 def test_without_classes_it_stops_at_the_features(row):
-    """One vector for each image, below the classifier, whose layers keep their names."""
+    """One vector for each image, or pixel, below the classifier, whose layers keep their names."""
     model = kzoo.build(row.name, num_classes=None, seed=0, **row.made)
-    assert model.output_shape == (None, FEATURES.get(row.name, model.output_shape[-1]))
+    positions = row.logits.shape[1:-1]
+    assert model.output_shape == (None, *positions, FEATURES.get(row.name, model.output_shape[-1]))
     names, whole = ({layer.name for layer in m.layers if layer.weights} for m in (model, row.model))
     assert names == whole - {"predictions"}
     below = {v.path: v for v in row.model.weights}
@@ -185,7 +192,7 @@ def test_the_inference_form_equals_the_model(row):
     if row.name not in DEEPER:
         assert norms(folded) == LEFT.get(row.name, 0)
     assert not [layer.name for layer in folded.layers if isinstance(layer, (layers.Dropout, layers.Rescaling))]
-    assert folded.output_shape == (None, 7)
+    assert folded.output_shape == row.model.output_shape
     f32 = predictor(row.model)(x)
     assert f32.dtype == np.float32 and f32.shape == row.logits.shape
     assert error(f32, row.logits) < 1e-5

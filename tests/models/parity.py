@@ -32,6 +32,8 @@ SIZES = {
     "resnet50_v2": (75, 67),
     "vgg11": (225, 231),
     "inception_resnet_v2": (107, 89),
+    "unet": (44, 48),  # the least that it takes: logits are pictures here
+    "unet_same": (8, 12),
 }
 # What makes them narrow, for kzoo.build; write() below has the same sizes.
 OPTIONS = {
@@ -43,6 +45,8 @@ OPTIONS = {
     "resnet50_v2": {"blocks": (1, 2, 1, 1), "width": 8},
     "vgg11": {"width": 4, "units": 4096},
     "inception_resnet_v2": {"blocks": (1, 1, 10)},
+    "unet": {"width": 4, "depth": 2},
+    "unet_same": {"width": 4, "depth": 2},
 }
 
 
@@ -101,9 +105,12 @@ def write():
         ),
         "vgg11": vgg.VGG((4, "M", 8, "M", 16, 16, "M", 32, 32, "M", 32, 32, "M"), 7),
         "inception_resnet_v2": inception_resnet_v2,
+        "unet": m.UNet(3, 4, 2, 0, False, 7),
+        "unet_same": m.UNet(3, 4, 2, 1, True, 7),
     }
     found = {"torch": torch.__version__, "torchvision": torchvision.__version__, "timm": timm.__version__}
-    kinds = (torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.BatchNorm2d, torch.nn.Linear, m.LocallyConnected)
+    kinds = (torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.ConvTranspose2d, torch.nn.BatchNorm2d, torch.nn.Linear)
+    kinds += (m.LocallyConnected,)
     for ours, network in networks.items():
         network.eval()
         state = {k: v for k, v in network.state_dict().items() if v.is_floating_point()}
@@ -123,7 +130,7 @@ def write():
         found[ours] = {
             "arrays": {name: list(array.shape) for name, array in state.items()},
             "layers": layers,
-            "logits": logits.numpy().tolist(),
+            "logits": np.moveaxis(logits.numpy(), 1, -1).tolist(),
         }
     PATH.write_text(json.dumps(found, separators=(",", ":")) + "\n")
 

@@ -480,3 +480,44 @@ class C3D(nn.Module):
                 x = F.relu(getattr(self, name)(x))
             x = F.max_pool3d(x, 2 if i else (1, 2, 2), ceil_mode=True)
         return self.predictions(F.relu(self.fc7(F.relu(self.fc6(x.flatten(1))))))
+
+
+# --- U-Net, with the names of our layers ----------------------------------------------------------------------
+
+
+class UNet(nn.Module):
+    """padding 0: as published; 1: maps keep their size. norm: whether batch norm stands in front of each ReLU."""
+
+    def __init__(self, i, width, depth, padding, norm, num_classes):
+        super().__init__()
+        self.depth, self.norm = depth, norm
+        filters = [width * 2**n for n in range(depth + 1)]
+        sides = [("down", n, [i, *filters][n], filters[n]) for n in range(depth + 1)]
+        for side, n, channels, out in sides + [("up", n, filters[n + 1], filters[n]) for n in range(depth)]:
+            name = f"{side}{n + 1}"
+            if side == "up":
+                setattr(self, f"{name}_upconv", nn.ConvTranspose2d(channels, out, 2, 2))
+            for k, c in (("1", channels), ("2", out)):
+                setattr(self, f"{name}_conv{k}", nn.Conv2d(c, out, 3, padding=padding, bias=not norm))
+                if norm:
+                    setattr(self, f"{name}_bn{k}", nn.BatchNorm2d(out))
+        self.predictions = nn.Conv2d(width, num_classes, 1)
+
+    def convs(self, x, name):
+        for k in "12":
+            x = getattr(self, f"{name}_conv{k}")(x)
+            x = F.relu(getattr(self, f"{name}_bn{k}")(x) if self.norm else x)
+        return x
+
+    def forward(self, x):
+        maps = []
+        for n in range(1, self.depth + 2):
+            x = self.convs(F.max_pool2d(x, 2) if maps else x, f"down{n}")
+            maps.append(x)
+        for n in range(self.depth, 0, -1):
+            x = getattr(self, f"up{n}_upconv")(x)
+            skip = maps[n - 1]
+            top, left = ((a - b) // 2 for a, b in zip(skip.shape[2:], x.shape[2:], strict=True))
+            skip = skip[:, :, top : top + x.shape[2], left : left + x.shape[3]]
+            x = self.convs(torch.cat([skip, x], 1), f"up{n}")
+        return self.predictions(x)

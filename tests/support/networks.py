@@ -26,6 +26,8 @@ SMALL = {
     "inception_resnet_v1": (75, {"blocks": (1, 1, 1)}),
     "inception_resnet_v2": (75, {"blocks": (1, 1, 1)}),
     "nasnet": (32, {"penultimate": 96, "blocks": 1}),
+    "unet": (44, {"width": 8, "depth": 2}),
+    "unet_same": (32, {"width": 8, "depth": 3}),
 }
 
 
