@@ -185,4 +185,22 @@ def test_shipped_weights_of_a_backbone_load_by_their_tag():
         model.get_layer("conv4_block3_2_conv").kernel.numpy(), own.get_layer("conv4_block3_2_conv").kernel.numpy()
     )
     assert model.get_layer("preprocessing").get_config() == own.get_layer("preprocessing").get_config()
+    grey = kzoo.build(
+        "unet_same", backbone="resnet20", backbone_weights="cifar10", adapt_input=True, input_shape=(32, 32, 1), width=2
+    )
+    kernels = [m.get_layer("conv1_conv").kernel.numpy().sum(2) for m in (grey, own)]
+    np.testing.assert_allclose(*kernels, rtol=0, atol=5e-3)  # summed in the file's 16 bits
     assert {"backbone", "backbone_options", "backbone_weights"} <= known_options(kzoo.spec("unet_same")).keys()
+
+
+def test_weights_of_a_whole_u_net_load_for_other_classes(tmp_path):
+    options = {"input_shape": (16, 16, 3), "width": 2, "backbone": "resnet20", "backbone_options": {"depth": 8}}
+    whole = randomise(kzoo.build("unet_same", seed=1, **options))
+    np.savez(tmp_path / "whole.npz", **{v.path: v.numpy() for v in whole.weights})
+    again = kzoo.build("unet_same", weights=tmp_path / "whole.npz", num_classes=5, **options)
+    theirs = {v.path: v.numpy() for v in whole.weights}
+    for v in again.weights:
+        if not v.path.startswith("predictions/"):
+            np.testing.assert_array_equal(v.numpy(), theirs[v.path])
+    with pytest.raises(WeightsError, match="wrong shape: predictions/kernel"):
+        kzoo.build("unet_same", weights=tmp_path / "whole.npz", num_classes=5, new_classifier=False, **options)
