@@ -126,3 +126,39 @@ def line_chart(
     # HTML needs no namespaces; two charts in one page must not share ids; the page's font is to be used.
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"|(?<=<g) id="[^"]*"|font-family: [^;"]*;? ?', "", svg)
     return re.sub("|".join(CSS_VARIABLES), lambda m: f"var({CSS_VARIABLES[m[0]]}, {m[0]})", svg)
+
+
+def curves(
+    panels: Sequence[tuple[str, str, str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]],
+    *,
+    markers: bool = True,
+) -> bytes:
+    """Draw panels of curves side by side.
+
+    Args:
+        panels: (title, label of the x axis, label of the y axis, {name of a curve: (x, y)}) of each.
+        markers: whether each point of a curve with at most 40 is marked.
+
+    Returns:
+        The bytes of a PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure((5.6 * len(panels), 3.8), dpi=110, layout="constrained")
+    for axes, (title, x_label, y_label, lines) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
+        for name, (x, y) in lines.items():
+            marker = "o" if markers and len(x) <= MAX_MARKED else None
+            axes.plot(x, y, linewidth=2, marker=marker, markersize=4, label=name)
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        if all(float(v).is_integer() for x, _ in lines.values() for v in x):
+            axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
+        axes.grid(color=GRID)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()
