@@ -20,6 +20,12 @@ MIN_TEMPERATURE_IMAGES = 10  # below which no temperature is used
 # standard error alone raised the log loss of new images by 0.01 on average, with at least five mistakes by 0.0005 at
 # most; where the true temperature is 3, it kept 76 and 45 % of what is to be gained (83 and 91 % accuracy).
 MIN_TEMPERATURE_MISTAKES = 5
+# Images that have a label, and images without it, below which its threshold stays 0.5. 150 times each, labels with 2 to
+# 50 such images were drawn from logits of two normal distributions 1 to 3 standard deviations apart, 5 or 30 % of the
+# images with the label, calibrated or shifted by -1.5. Where 0.5 is right, the highest F1 of 10 images alone lowers the
+# F1 of new images by 0.022, with the test out of fold by 0.012 at most. Where 0.5 is wrong, the two keep 62 to 97 % of
+# what can be gained (0.03 to 0.51) with 10 images, and 24 to 93 % with 5.
+MIN_THRESHOLD_IMAGES = 10
 
 
 def softmax(logits: ArrayLike) -> np.ndarray:
@@ -294,6 +300,106 @@ def choose_temperature(logits: ArrayLike, labels: ArrayLike, *, folds: int = 5, 
             return TemperatureChoice(fitted, fitted, n, mistakes, gain, error, reason)
         why = f"{why} {measured}"
     return TemperatureChoice(1.0, fitted, n, mistakes, gain, error, f"Temperature 1, no scaling: {why}.")
+
+
+def sigmoid(logits: ArrayLike) -> np.ndarray:
+    """1 / (1 + exp(-logits)) in float64, of any shape, without overflow."""
+    from scipy.special import expit
+
+    return expit(np.asarray(logits, "float64"))
+
+
+def average_precision(scores: ArrayLike, positive: ArrayLike) -> float | None:
+    """Average precision (AP) of a ranking: the sum over thresholds of (R_n - R_(n-1)) P_n.
+
+    P and R are the precision and the recall of the scores at or above a threshold. Nothing is interpolated, and equal
+    scores share a threshold.
+
+    Args:
+        scores: (N,), higher for what is ranked first; no NaN.
+        positive: bool (N,).
+
+    Returns:
+        AP in 0..1; None if nothing is positive.
+
+    Example:
+        >>> round(average_precision([0.9, 0.8, 0.7, 0.6], [True, False, True, False]), 4)
+        0.8333
+    """
+    scores, positive = np.asarray(scores), np.asarray(positive, bool)
+    if not positive.any():
+        return None
+    hits, chosen, _ = _by_threshold(scores, positive)
+    return float((np.diff(hits, prepend=0) * hits / chosen).sum() / positive.sum())
+
+
+def _by_threshold(scores, positive):
+    """(positives at or above it, all at or above it, the score) of each distinct score, from the highest on."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last = np.append(ranked[1:] != ranked[:-1], True)
+    return np.cumsum(positive[order])[last], np.arange(1, len(scores) + 1)[last], ranked[last]
+
+
+def best_f1_threshold(probabilities: ArrayLike, positive: ArrayLike) -> float:
+    """The threshold t for which "p >= t" has the highest F1; of several the highest.
+
+    It lies half-way between two neighbouring probabilities, or between the lowest one and 0.
+
+    Args:
+        probabilities: (N,), N at least 1.
+        positive: bool (N,), at least one of them True.
+
+    Example:
+        >>> round(best_f1_threshold([0.1, 0.2, 0.4, 0.3], [False, False, True, True]), 4)
+        0.25
+    """
+    hits, chosen, values = _by_threshold(np.asarray(probabilities, "float64"), np.asarray(positive, bool))
+    best = int(np.argmax(2 * hits / (chosen + hits[-1])))
+    return float(values[best] + np.append(values, 0.0)[best + 1]) / 2
+
+
+def f1_of(predicted: ArrayLike, positive: ArrayLike) -> float:
+    """F1 = 2 TP / (2 TP + FP + FN) of predictions, bool of any shape; 0 where nothing is predicted or positive."""
+    predicted, positive = np.asarray(predicted, bool), np.asarray(positive, bool)
+    total = int(predicted.sum() + positive.sum())
+    return 2 * int((predicted & positive).sum()) / total if total else 0.0
+
+
+def choose_threshold(
+    probabilities: ArrayLike, positive: ArrayLike, *, folds: int = 5, seed: int = 0
+) -> tuple[float, str]:
+    """The threshold of highest F1 for one label, if it demonstrably helps on images that it was not chosen on.
+
+    It is used if thresholds chosen on the other folds have a higher F1 than 0.5 has, and if at least
+    MIN_THRESHOLD_IMAGES images have the label and as many do not. Otherwise it is 0.5.
+
+    Args:
+        probabilities: (N,), of images that the network was not trained on.
+        positive: bool (N,), which of them have the label.
+        folds: of the cross-fitting; images with and without the label are spread evenly.
+        seed: of the folds.
+
+    Returns:
+        (threshold, why it is 0.5, or "" where it was chosen).
+
+    Example:
+        >>> choose_threshold([0.1, 0.3], [False, True])
+        (0.5, '1 with it')
+    """
+    p, y = np.asarray(probabilities, "float64"), np.asarray(positive, bool)
+    for kind, n in (("with", int(y.sum())), ("without", int((~y).sum()))):
+        if n < MIN_THRESHOLD_IMAGES:
+            return 0.5, f"{n:,} {kind} it"
+    fold, rng = np.empty(len(y), int), np.random.default_rng(seed)
+    for rows in (np.flatnonzero(y), np.flatnonzero(~y)):
+        fold[rows] = rng.permutation(len(rows)) % folds
+    apart = np.zeros(len(y), bool)
+    for f in range(folds):
+        apart[fold == f] = p[fold == f] >= best_f1_threshold(p[fold != f], y[fold != f])
+    if f1_of(apart, y) <= f1_of(p >= 0.5, y):
+        return 0.5, "no better out of fold"
+    return best_f1_threshold(p, y), ""
 
 
 def wilson(right: int, n: int, z: float = Z95) -> tuple[float, float]:

@@ -4,16 +4,21 @@ import numpy as np
 import pytest
 from scipy import special
 from scipy.stats import binomtest, bootstrap
+from sklearn.metrics import average_precision_score, f1_score
 from support.calibrated import drawn
 
 from kzoo.metrics import (
     MIN_TEMPERATURE_MISTAKES,
+    average_precision,
+    best_f1_threshold,
     bootstrap_interval,
     calibration_error,
     choose_temperature,
+    choose_threshold,
     class_intervals,
     class_scores,
     cross_fitted,
+    f1_of,
     fit_temperature,
     log_losses,
     log_mean_softmax,
@@ -274,3 +279,25 @@ def test_the_calibration_error_of_repeated_images_is_the_weighted_one():
     error = weighted_calibration_error(p, labels)
     np.testing.assert_allclose(error(np.ones(200)), calibration_error(p, labels))
     np.testing.assert_allclose(error(counts), calibration_error(p.repeat(counts, 0), labels.repeat(counts)))
+
+
+def test_average_precision_and_f1_are_scikit_learns_also_with_equal_scores():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 7, 200):
+        scores, positive = rng.integers(0, 6, n) / 6, rng.random(n) < 0.4
+        positive[0] = True
+        np.testing.assert_allclose(average_precision(scores, positive), average_precision_score(positive, scores))
+        t = best_f1_threshold(scores, positive)
+        found = f1_of(scores >= t, positive)
+        np.testing.assert_allclose(found, f1_score(positive, scores >= t))
+        np.testing.assert_allclose(found, max(f1_score(positive, scores >= s) for s in scores))
+    assert average_precision([0.3, 0.2], [False, False]) is None
+    assert f1_of([False], [False]) == 0
+
+
+def test_a_threshold_needs_images_of_both_kinds_and_a_gain_out_of_fold():
+    p, y = np.linspace(0, 1, 40), np.arange(40) >= 10
+    assert choose_threshold(p, y)[0] == pytest.approx((p[9] + p[10]) / 2)
+    assert choose_threshold(p, np.arange(40) >= 9) == (0.5, "9 without it")
+    assert choose_threshold(p[:19], np.arange(19) >= 10) == (0.5, "9 with it")
+    assert choose_threshold(p, np.arange(40) >= 20) == (0.5, "no better out of fold")

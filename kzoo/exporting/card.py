@@ -215,12 +215,9 @@ def markdown(card: Mapping[str, Any]) -> str:
         low, high = wilson(round(share * n), n)
         text = f"The weights in float32 on the {n:,} test images of {training['data']}: top-1 {share:.2%} "
         lines += [f"{text}[{low:.2%}, {high:.2%}]. {training['data_note']}".rstrip(), ""]
-    lines += [
-        "## Numbers",
-        "",
-        f"- Temperature {card['temperature']:.4g}: probabilities are softmax(logits / temperature). "
-        f"{_escaped(card.get('temperature_reason', ''))}".rstrip(),
-    ]
+    about = f"{task.about_answers(card['temperature'])} {card.get('temperature_reason', '')}"
+    if about.strip():
+        lines += ["## Numbers", "", f"- {_escaped(about)}"]
     if conformal:
         lines.append(
             f"- Abstention by split conformal prediction at the level {conformal['level']:g}: the prediction set holds "

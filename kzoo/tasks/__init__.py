@@ -10,7 +10,7 @@ from kzoo.tasks.task import Evaluation, Task
 __all__ = ["TASKS", "Evaluation", "Task", "find", "register"]
 
 # Name -> the module that has the task as TASK; it is imported when the task is used.
-TASKS = {"classification": "kzoo.tasks.classification"}
+TASKS = {"classification": "kzoo.tasks.classification", "multilabel": "kzoo.tasks.multilabel"}
 REGISTERED: dict[str, Task] = {}
 
 

@@ -169,6 +169,29 @@ def accuracy(y: keras.KerasTensor, z: keras.KerasTensor) -> keras.KerasTensor:
     return keras.metrics.categorical_accuracy(y, z)
 
 
+def check_logits(model: keras.Model, classes: Sequence[str], name: str) -> None:
+    """Raise an ExportError unless a network's output is a logit for each class, (B, C).
+
+    Args:
+        model: the network.
+        classes: names, by number.
+        name: of the network, for the message.
+    """
+    import keras
+
+    last = model.outputs[0]._keras_history.operation
+    softmax, sigmoid = keras.activations.softmax, keras.activations.sigmoid
+    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (softmax, sigmoid):
+        raise ExportError(
+            f"{name} ends in probabilities ({last.name}); kzoo exports networks that output logits. Build it "
+            "without that activation (keras.applications: classifier_activation=None)."
+        )
+    if len(model.output_shape) != 2 or model.output_shape[1] != len(classes):
+        raise ExportError(
+            f"The output of {name} has the shape {model.output_shape}, but there are {len(classes)} class names."
+        )
+
+
 class Classification(Task):
     """One of several classes: softmax over logits, with one-hot targets. The methods are described in `Task`."""
 
@@ -295,6 +318,9 @@ class Classification(Task):
         more = ", ..." if len(classes) > 10 else ""
         return f"An image classifier, {len(classes)} classes: {', '.join(classes[:10])}{more}."
 
+    def about_answers(self, temperature: float) -> str:
+        return f"Temperature {temperature:.4g}: probabilities are softmax(logits / temperature)."
+
     def headline(self, scores: Mapping[str, Any]) -> str:
         low, high = scores["top1_interval"]
         return f"{scores['top1']:.2%} [{low:.2%}, {high:.2%}]"
@@ -302,19 +328,7 @@ class Classification(Task):
     # --- export ---
 
     def check_network(self, model: keras.Model, classes: Sequence[str], name: str) -> None:
-        import keras
-
-        last = model.outputs[0]._keras_history.operation
-        softmax, sigmoid = keras.activations.softmax, keras.activations.sigmoid
-        if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (softmax, sigmoid):
-            raise ExportError(
-                f"{name} ends in probabilities ({last.name}); kzoo exports networks that output logits. Build it "
-                "without that activation (keras.applications: classifier_activation=None)."
-            )
-        if len(model.output_shape) != 2 or model.output_shape[1] != len(classes):
-            raise ExportError(
-                f"The output of {name} has the shape {model.output_shape}, but there are {len(classes)} class names."
-            )
+        check_logits(model, classes, name)
 
     def signature(
         self, outputs: tf.Tensor, classes: Sequence[str], *, top: int, temperature: float, threshold: float | None

@@ -88,6 +88,7 @@ class Task:
             the loss select the best epoch.
         higher_is_better: whether a higher value of the first metric is better.
         calibrated: whether outputs are logits whose temperature can be fitted, so that an export can abstain.
+        decides: whether an answer needs numbers that are chosen on validation images, such as thresholds: see `decide`.
         headline_name: the heading of the first of the `scores` in a table.
         example: a line of Python for an export's card, which prints `out`, the outputs of a SavedModel.
     """
@@ -99,6 +100,7 @@ class Task:
     metrics: Mapping[str, Callable]
     higher_is_better: bool = True
     calibrated: bool = False
+    decides: bool = False
     headline_name: str = "score"
     example: str = 'print(out["outputs"][0], out["error"][0])'
 
@@ -165,6 +167,27 @@ class Task:
 
     # --- answers ---
 
+    def decide(self, outputs: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+        """Choose the numbers that an answer needs, for a task that `decides`.
+
+        Args:
+            outputs: of the best network for the validation part, (N, ...); N is 0 without such a part.
+            labels: of that part, (N, ...).
+            classes: names, by number.
+
+        Returns:
+            JSON values, which the run's metrics.json and an export's card record as "decision". "reason" is a sentence.
+        """
+        raise NotImplementedError
+
+    def decided(self, decision: Mapping[str, Any] | None, classes: Sequence[str]) -> Task:
+        """The task with what `decide` chose, for a run or an export; with None as it is without a choice.
+
+        Raises:
+            KzooError: the decision does not fit the classes.
+        """
+        return self
+
     def answer(self, outputs: np.ndarray, classes: Sequence[str], top: int, temperature: float = 1.0) -> list[dict]:
         """The answers of predict, serve and exports.
 
@@ -230,6 +253,14 @@ class Task:
     def described(self, classes: Sequence[str]) -> str:
         """A sentence for an export's card that says what the network does."""
         return f"A network for {self.name}."
+
+    def about_answers(self, temperature: float) -> str:
+        """A sentence for an export's card that says what the numbers of an answer are; "" says nothing.
+
+        Args:
+            temperature: by which logits are divided.
+        """
+        return ""
 
     def headline(self, scores: Mapping[str, Any]) -> str:
         """The most important of the `scores` as text, with its confidence interval if it has one."""

@@ -1,0 +1,384 @@
+"""Several labels for an image: each class is there or not, independently; a network gives a logit for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kzoo.data.guards import shown
+from kzoo.errors import KzooError, RunError
+from kzoo.metrics import average_precision, choose_threshold, f1_of, sigmoid
+from kzoo.tasks.classification import check_logits
+from kzoo.tasks.task import Evaluation, Task
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+DEFAULT_THRESHOLD = 0.5
+NAMED = 5  # classes that a sentence names
+BETWEEN = "; "  # the labels in a row of CSV: such a column can be read again
+
+
+@dataclass
+class MultilabelEvaluation(Evaluation):
+    """Mean average precision, and average precision, precision, recall and F1 of each class.
+
+    Attributes:
+        mean_average_precision: mAP, the mean over the classes that an image has; None without labels.
+        f1_macro: the mean of the F1 of the same classes.
+        f1_micro: F1 over all pairs of an image and a class.
+        exact: the share of images whose labels are all right.
+        per_class: a dict for each class: class, average_precision (None if no image has it), precision, recall, f1,
+            threshold, images.
+        unlabelled: the number of images without a label.
+        not_finite: the number of images with outputs that are not finite; all their labels count as wrong.
+        thresholds: how the thresholds were chosen, in a sentence.
+    """
+
+    mean_average_precision: float | None
+    f1_macro: float | None
+    f1_micro: float
+    exact: float
+    per_class: list[dict]
+    unlabelled: int
+    not_finite: int = 0
+    thresholds: str = ""
+
+    def __str__(self):
+        names = [shown(c)[:24] for c in self.classes]
+        width = max(5, *map(len, names))
+        lines = [
+            f"{self.run} on {self.data} ({self.split}, {self.images:,} images, {self.unlabelled:,} without a label): "
+            f"mAP {_percent(self.mean_average_precision)}, F1 {_percent(self.f1_macro)} (mean of the classes), "
+            f"{self.f1_micro:.2%} (all labels), all labels right {self.exact:.2%}, "
+            f"binary cross-entropy {self.loss:.4f}",
+            "",
+            f"{'class':{width}}       AP  precision  recall      F1  threshold  images",
+        ]
+        if self.not_finite:
+            lines.insert(1, f"{self.not_finite:,} images have outputs that are NaN or infinite: counted as wrong.")
+        for name, row in zip(names, self.per_class, strict=True):
+            lines.append(
+                f"{name:{width}}  {_percent(row['average_precision']):>7}  {row['precision']:9.2%} "
+                f"{row['recall']:7.2%} {row['f1']:7.2%}  {row['threshold']:9.3f} {row['images']:7,}"
+            )
+        return "\n".join([*lines, "", self.thresholds] if self.thresholds else lines)
+
+
+def _percent(share):
+    return "none" if share is None else f"{share:.2%}"
+
+
+def binary_cross_entropy(recipe: Any = None) -> Callable:
+    """Binary cross-entropy of multi-hot targets y and logits z: the mean over classes of log(1 + e^z) - y z.
+
+    Args:
+        recipe: a `kzoo.training.recipes.Recipe`, which gives label smoothing s: y becomes y (1 - s) + s / 2. It must
+            not have a rubbish class. None: no smoothing.
+
+    Returns:
+        A loss: (targets (B, C), logits (B, C)) to (B,).
+
+    Raises:
+        RunError: the recipe has a rubbish class.
+
+    Example:
+        >>> loss = binary_cross_entropy()(np.array([[1.0, 0.0]], "float32"), np.array([[0.0, 0.0]], "float32"))
+        >>> round(float(loss[0]), 4)
+        0.6931
+    """
+    from keras import ops
+
+    smoothed = _smoothing("binary_cross_entropy", recipe)
+    return lambda y, z: ops.mean(ops.softplus(z) - smoothed(y) * z, -1)
+
+
+def focal(recipe: Any = None) -> Callable:
+    """Focal loss of multi-hot targets and logits: the mean over classes of -(1 - p_t)^2 log p_t.
+
+    p_t is the probability of what is true, so that labels that are nearly certain count little: for classes that few
+    images have.
+
+    Args:
+        recipe: as for `binary_cross_entropy`.
+
+    Returns:
+        A loss: (targets (B, C), logits (B, C)) to (B,).
+
+    Raises:
+        RunError: as for `binary_cross_entropy`.
+
+    Reference:
+        Lin et al. 2017, arXiv:1708.02002, equation 4 with gamma = 2, without alpha.
+    """
+    from keras import ops
+
+    smoothed = _smoothing("focal", recipe)
+
+    def loss(y, z):
+        y = smoothed(y)
+        there = ops.square(ops.sigmoid(-z)) * ops.softplus(-z)
+        absent = ops.square(ops.sigmoid(z)) * ops.softplus(z)
+        return ops.mean(y * there + (1 - y) * absent, -1)
+
+    return loss
+
+
+def _smoothing(loss, recipe):
+    if recipe and recipe.rubbish is not None:
+        raise RunError(
+            f"The loss {loss} has no rubbish class, and the recipe {recipe.name} has one: choose a recipe without, "
+            "such as modern or lecture_cnn."
+        )
+    share = recipe.label_smoothing if recipe else 0.0
+    return lambda y: y * (1 - share) + share / 2
+
+
+def f1(y: keras.KerasTensor, z: keras.KerasTensor) -> keras.KerasTensor:
+    """F1 of the labels of each image, with targets y (B, C) and logits z (B, C) at the threshold 0.5: (B,).
+
+    It is 1 where there is no label and none is predicted.
+    """
+    from keras import ops
+
+    predicted = ops.cast(z >= 0, y.dtype)
+    total = ops.sum(y + predicted, -1)
+    return ops.where(total > 0, 2 * ops.sum(y * predicted, -1) / ops.maximum(total, 1), 1.0)
+
+
+def label_accuracy(y: keras.KerasTensor, z: keras.KerasTensor) -> keras.KerasTensor:
+    """The share of classes of each image that are right at the threshold 0.5, with y and z (B, C): (B,)."""
+    from keras import ops
+
+    return ops.mean(ops.cast(ops.equal(ops.cast(z >= 0, y.dtype), y), y.dtype), -1)
+
+
+class Multilabel(Task):
+    """Any number of several classes: a sigmoid of each logit, with multi-hot targets. `Task` describes the methods.
+
+    Args:
+        decision: of `decide`; None has the threshold 0.5 for every class.
+    """
+
+    name = "multilabel"
+    output = "logits"
+    losses = {"binary_cross_entropy": binary_cross_entropy, "focal": focal}  # noqa: RUF012  never changed
+    metrics = {"f1": f1, "label_accuracy": label_accuracy}  # noqa: RUF012
+    decides = True
+    headline_name = "mAP"
+    example = (
+        'print([x for x in zip(out["labels"][0].numpy(), out["probabilities"][0].numpy()) if x[0]], out["error"][0])'
+    )
+
+    def __init__(self, decision: Mapping[str, Any] | None = None):
+        self.decision = decision
+
+    def thresholds(self, classes: Sequence[str]) -> np.ndarray:
+        """The probability of each class from which on an image has it, float64 (C,)."""
+        if self.decision is None:
+            return np.full(len(classes), DEFAULT_THRESHOLD)
+        return np.array(self.decision["thresholds"], "float64")
+
+    # --- training ---
+
+    def outputs(self, classes: Sequence[str]) -> int:
+        return len(classes)
+
+    def targets(self, labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+        return np.asarray(labels, "float32")
+
+    def head(self, features: keras.KerasTensor, classes: Sequence[str], **options) -> keras.KerasTensor:
+        from kzoo.layers import classifier
+
+        return classifier(features, len(classes), **options)
+
+    def check_labels(self, labels: np.ndarray, classes: Sequence[str]) -> None:
+        empty = [c for c, n in zip(classes, labels.sum(0), strict=True) if not n]
+        if empty:
+            raise RunError(f"No usable training image is left of class {', '.join(map(repr, empty[:5]))}.")
+
+    def shown(self, metric: str, value: float) -> str:
+        return f"{value:.2%}"
+
+    # --- answers ---
+
+    def decide(self, outputs: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+        n = len(labels)
+        p = sigmoid(np.nan_to_num(outputs)) if n else np.zeros((0, len(classes)))
+        chosen = [choose_threshold(p[:, k], labels[:, k] == 1) for k in range(len(classes))]
+        kept = [f"{shown(c)} ({why})" for c, (_, why) in zip(classes, chosen, strict=True) if why]
+        fitted = len(classes) - len(kept)
+        reason = f"Thresholds: of highest F1 on {n:,} validation images for {fitted} of {len(classes)} classes."
+        if not n:
+            reason = "Thresholds: 0.5, because there are no validation images to choose them on."
+        elif kept:
+            more = f" and {len(kept) - NAMED} more" if len(kept) > NAMED else ""
+            reason = f"{reason[:-1]}, 0.5 for {', '.join(kept[:NAMED])}{more}."
+        return {"thresholds": [t for t, _ in chosen], "images": n, "reason": reason}
+
+    def decided(self, decision: Mapping[str, Any] | None, classes: Sequence[str]) -> Task:
+        if decision is None:
+            return self
+        values = decision.get("thresholds") if isinstance(decision, Mapping) else None
+        fits = isinstance(values, list) and all(type(t) in (int, float) and 0 <= t <= 1 for t in values)
+        if not fits or len(values) != len(classes) or not isinstance(decision.get("reason"), str):
+            raise KzooError(f"The recorded thresholds can't be read: expected {len(classes)} numbers in 0..1.")
+        return Multilabel(decision)
+
+    def present(self, outputs: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+        """Which classes an image has, bool (N, C): those whose probability is at or above the threshold."""
+        return sigmoid(outputs) >= self.thresholds(classes)
+
+    def answer(self, outputs: np.ndarray, classes: Sequence[str], top: int, temperature: float = 1.0) -> list[dict]:
+        """As `Task.answer`: every class at or above its threshold, the most probable first; `top` does not limit it."""
+        p, there = sigmoid(outputs), self.present(outputs, classes)
+        return [
+            {
+                "labels": [
+                    {"class": classes[k], "probability": float(row[k])}
+                    for k in np.argsort(-row, kind="stable")
+                    if has[k]
+                ]
+            }
+            for row, has in zip(p, there, strict=True)
+        ]
+
+    def row_text(self, row: Mapping[str, Any]) -> str:
+        return ", ".join(f"{shown(t['class'])} {t['probability']:.1%}" for t in row["labels"]) or "(no label)"
+
+    def columns(self, top: int) -> list[str]:
+        return ["labels", "probabilities"]
+
+    def cells(self, row: Mapping[str, Any], top: int) -> list[str]:
+        found = row.get("labels", ())
+        return [BETWEEN.join(t["class"] for t in found), BETWEEN.join(f"{t['probability']:.6f}" for t in found)]
+
+    # --- measuring ---
+
+    def evaluate(self, outputs: np.ndarray, labels: np.ndarray, classes: Sequence[str], **about: str) -> Evaluation:
+        from sklearn.metrics import precision_recall_fscore_support
+
+        finite = np.isfinite(outputs).all(-1)
+        labels = np.asarray(labels).astype(bool)
+        z = np.where(finite[:, None], np.nan_to_num(outputs), 0)
+        predicted = np.where(finite[:, None], self.present(z, classes), ~labels)
+        # What has no finite output is ranked as wrong as can be: behind all if it has the label, else before all.
+        ranked = np.where(finite[:, None], z, np.where(labels, z.min(initial=0) - 1, z.max(initial=0) + 1))
+        precision, recall, f1s, support = precision_recall_fscore_support(labels, predicted, zero_division=0)
+        per_class = [
+            {
+                "class": c,
+                "average_precision": average_precision(ranked[:, k], labels[:, k]),
+                "precision": float(precision[k]),
+                "recall": float(recall[k]),
+                "f1": float(f1s[k]),
+                "threshold": float(threshold),
+                "images": int(support[k]),
+            }
+            for k, (c, threshold) in enumerate(zip(classes, self.thresholds(classes), strict=True))
+        ]
+        measured = [row for row in per_class if row["images"]]
+        entropy = np.logaddexp(0, z.astype("float64")) - labels * z
+        return MultilabelEvaluation(
+            **about,
+            classes=tuple(classes),
+            images=len(labels),
+            loss=float(entropy.mean()) if finite.all() else float("nan"),
+            mean_average_precision=_mean(measured, "average_precision"),
+            f1_macro=_mean(measured, "f1"),
+            f1_micro=f1_of(predicted, labels),
+            exact=float((predicted == labels).all(-1).mean()),
+            per_class=per_class,
+            unlabelled=int((~labels.any(-1)).sum()),
+            not_finite=int((~finite).sum()),
+            thresholds=self.decision["reason"] if self.decision else "",
+        )
+
+    def scores(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+        classes = [str(k) for k in range(labels.shape[1])]
+        found = self.evaluate(outputs, labels, classes, run="", data="", split="")
+        names = ("images", "mean_average_precision", "f1_macro", "f1_micro", "exact")
+        return {name: getattr(found, name) for name in names}
+
+    def described(self, classes: Sequence[str]) -> str:
+        more = ", ..." if len(classes) > 10 else ""
+        return (
+            f"It finds which of {len(classes)} classes an image has, none or several: {', '.join(classes[:10])}{more}."
+        )
+
+    def about_answers(self, temperature: float) -> str:
+        reason = self.decision["reason"] if self.decision else "Thresholds: 0.5 for every class."
+        return (
+            "Probabilities are sigmoid(logits), each for itself; labels has the classes at or above their thresholds "
+            f"(decision in card.json), the most probable first, then empty strings. {reason}"
+        )
+
+    def headline(self, scores: Mapping[str, Any]) -> str:
+        return _percent(scores["mean_average_precision"])
+
+    # --- export ---
+
+    def check_network(self, model: keras.Model, classes: Sequence[str], name: str) -> None:
+        check_logits(model, classes, name)
+
+    def signature(
+        self, outputs: tf.Tensor, classes: Sequence[str], *, top: int, temperature: float, threshold: float | None
+    ) -> dict[str, tf.Tensor]:
+        """The outputs of a SavedModel.
+
+        Args:
+            outputs: logits (B, C).
+            classes: names, by number.
+            top, temperature, threshold: not used.
+
+        Returns:
+            "labels" (B, C): the classes at or above their thresholds, the most probable first, then empty strings.
+            "probabilities" (B, C): theirs, then zeros. "logits" (B, C), by class number.
+        """
+        import tensorflow as tf
+
+        p = tf.sigmoid(outputs)
+        there = p >= tf.constant(self.thresholds(classes), p.dtype)
+        # Those that are there come first: their keys are above 1, the others' are not.
+        order = tf.argsort(p + 2 * tf.cast(there, p.dtype), direction="DESCENDING", stable=True)
+        there, p = (tf.gather(x, order, batch_dims=1) for x in (there, p))
+        return {
+            "labels": tf.where(there, tf.gather(tf.constant(list(classes)), order), ""),
+            "probabilities": tf.where(there, p, tf.zeros_like(p)),
+            "logits": outputs,
+        }
+
+    def check_signature(self, found: Mapping[str, np.ndarray], expected: np.ndarray, card: Mapping) -> list[tuple]:
+        wrong, difference = 0, 0.0
+        for labels, p, row in zip(
+            found["labels"], found["probabilities"], self.answer(expected, card["classes"], 0), strict=True
+        ):
+            got = {label.decode(): float(v) for label, v in zip(labels, p, strict=True) if label}
+            right = {t["class"]: t["probability"] for t in row["labels"]}
+            wrong += got.keys() != right.keys()
+            difference = max([difference, *(abs(got[c] - right[c]) for c in got.keys() & right.keys())])
+        return [
+            ("probabilities", difference <= 1e-3, f"sigmoid(logits) up to {difference:.2g}"),
+            ("labels", not wrong, f"{wrong} are wrong" if wrong else "as the thresholds in the card say"),
+        ]
+
+    def same(self, outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        classes = range(outputs.shape[1])
+        return (self.present(outputs, classes) == self.present(expected, classes)).all(-1)
+
+    def certainty(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `Task.certainty`: how far the class that is nearest to its threshold is from it, in logits."""
+        t = np.clip(self.thresholds(range(outputs.shape[1])), 1e-7, 1 - 1e-7)
+        away = outputs - np.log(t / (1 - t))
+        return away.argmax(-1), np.abs(away).min(-1)
+
+
+def _mean(rows, key):
+    return float(np.mean([row[key] for row in rows])) if rows else None
+
+
+TASK = Multilabel()
