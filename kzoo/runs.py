@@ -72,7 +72,10 @@ class Run:
         """What the model was trained for, a `kzoo.tasks.Task`."""
         from kzoo.tasks import find
 
-        return find(self.config.get("task", "classification"))  # runs of 0.1.0 name none
+        task = find(self.config.get("task", "classification"))  # runs of 0.1.0 name none
+        if not task.decides or not (self.path / METRICS).is_file():
+            return task
+        return task.decided(read_json(self.path / METRICS).get("decision"), self.classes)
 
     def division(self) -> list[dict[str, str]]:
         """Read splits.csv: which image was in which part.
@@ -241,10 +244,13 @@ def record(folder: Path, settings: Mapping[str, Any], dataset: DataSet) -> None:
         settings: For config.json, JSON-able.
         dataset: A `kzoo.data.dataset.DataSet`.
     """
+    from kzoo.data.labels import text_of  # imports NumPy
+
     with write_atomically(folder / LABELS, "w", errors="backslashreplace") as f:
         f.writelines(f"{name}\n" for name in dataset.classes)
+    named = dataset.classes and (dataset.several or all(split.labels.ndim == 1 for split in dataset.splits.values()))
     rows = [
-        {"split": name, "label": dataset.classes[label] if dataset.classes else _plain(label), "id": image}
+        {"split": name, "label": text_of(label, dataset.classes) if named else _plain(label), "id": image}
         for name, split in dataset.splits.items()
         for image, label in zip(split.ids, split.labels, strict=True)
     ]
@@ -253,7 +259,7 @@ def record(folder: Path, settings: Mapping[str, Any], dataset: DataSet) -> None:
 
 
 def _plain(label):
-    """A label without a class: a number as it is, nothing for an array."""
+    """A label that names no class: a number as it is, nothing for an array."""
     return label.item() if getattr(label, "ndim", 1) == 0 else ""
 
 

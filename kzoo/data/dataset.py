@@ -57,7 +57,8 @@ class Split:
 
     Attributes:
         images: A uint8 array (N, H, W, C), or a list of paths, or a list of encoded bytes.
-        labels: int64 (N,), or what another task learns from, (N, ...).
+        labels: int64 (N,); of several labels an image uint8 (N, C), 1 where an image has the class; or what another
+            task learns from, (N, ...).
         ids: A name for each image, for the record.
         prepared: Whether the images are a model's input already, as `kzoo.data.batches.decode_split` leaves them.
     """
@@ -124,6 +125,12 @@ class DataSet:
         parts = ", ".join(f"{len(split):,} {name}" for name, split in self.splits.items())
         left_out = f"; {len(self.skipped):,} skipped" if self.skipped else ""
         return f"<DataSet {shown(self.name)}: {len(self.classes):,} classes; {parts}{left_out}>"
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may have several labels, or none: whole numbers (N, C) with a column for each class."""
+        labels = next((split.labels for split in self.splits.values()), None)
+        return labels is not None and labels.shape[1:] == (len(self.classes),) and labels.dtype.kind in "iub"
 
     def whole(self) -> Split:
         """Join all parts into one Split."""

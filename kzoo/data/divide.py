@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from kzoo.data.dataset import DataSet, Split
+from kzoo.data.labels import kinds
 from kzoo.errors import DataError
 from kzoo.files import escaped, sha256
 
@@ -24,7 +25,8 @@ def divide(data: DataSet, val_fraction: float, test_fraction: float, seed: int, 
     A group of duplicates goes to one part as a whole: near ones, too, if the images were scanned (`data.scan`), else
     those with equal contents. A group whose images have several labels stays in training, because its labels can't
     measure anything. A part may therefore get fewer images of a class than its fraction: if a group is too large for
-    it, or if the class is a single group.
+    it, or if the class is a single group. Where images have several labels, each is drawn as one of its rarest class,
+    and those without a label as a class of their own.
 
     Args:
         data: The data set; its `splits` and `drawn` are changed. A split named "all" is divided into three parts, a
@@ -127,10 +129,13 @@ def _stratified(split, fraction, rng, groups=None):
     """
     alone = groups is None
     groups = np.arange(len(split)) if alone else groups
-    mixed = np.zeros(len(split), bool) if alone else contradictory(split.labels, groups)
+    mixed = np.zeros(len(split), bool) if alone else contradictory(kinds(split.labels), groups)
+    several = split.labels.ndim == 2
+    rest = split.labels.sum(0, dtype="int64") if several else None  # images of each class that are not in the part
+    strata = _rarest(split.labels) if several else split.labels
     part, owed = [], 0.0
-    for label in np.unique(split.labels):
-        members = np.flatnonzero(split.labels == label)
+    for label in np.unique(strata):
+        members = np.flatnonzero(strata == label)
         free = members[~mixed[members]]
         bundles = free[:, None] if alone else _bundles(free, groups[free])
         owed += fraction * len(members)
@@ -140,6 +145,11 @@ def _stratified(split, fraction, rng, groups=None):
             if room == 0:
                 break
             if len(bundles[i]) <= room and len(bundles[i]) < left:
+                if several:
+                    taken = split.labels[bundles[i]].sum(0, dtype="int64")
+                    if ((taken > 0) & (taken >= rest)).any():
+                        continue  # it would leave nothing of one of its classes
+                    rest -= taken
                 part.extend(bundles[i])
                 room -= len(bundles[i])
                 left -= len(bundles[i])
@@ -148,6 +158,12 @@ def _stratified(split, fraction, rng, groups=None):
     mask = np.zeros(len(split), bool)
     mask[part] = True
     return split.take(np.flatnonzero(~mask)), split.take(np.flatnonzero(mask))
+
+
+def _rarest(labels):
+    """The rarest of the classes of each image, (N,), and C for none. labels: (N, C)."""
+    found = np.where(labels == 1, labels.sum(0, dtype="int64"), len(labels) + 1).argmin(1)
+    return np.where(labels.any(1), found, labels.shape[1])
 
 
 def _bundles(members, groups):

@@ -1,10 +1,13 @@
-"""Names of classes: one spelling for each class, and what is no label."""
+"""Names of classes, one spelling for each class; what is no label; and several labels an image."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
 
 from kzoo.data.guards import shown
 from kzoo.errors import DataError
@@ -58,6 +61,51 @@ def class_names(labels: Iterable[str], where: str | os.PathLike) -> dict[str, st
                 "differ in more."
             )
     return found
+
+
+def multi_hot(rows: Sequence[Iterable[int]], classes: int) -> np.ndarray:
+    """Several labels an image as an array: uint8 (N, C), 1 where an image has the class.
+
+    Args:
+        rows: The numbers of the classes of each image, perhaps none.
+        classes: Their number, C.
+
+    Example:
+        >>> multi_hot([(0, 2), ()], 3)
+        array([[1, 0, 1],
+               [0, 0, 0]], dtype=uint8)
+    """
+    found = np.zeros((len(rows), classes), "uint8")
+    for i, row in enumerate(rows):
+        found[i, list(row)] = 1
+    return found
+
+
+def images_by_class(labels: np.ndarray, classes: int) -> np.ndarray:
+    """How many images each class has, int (C,). labels: int (N,), or several an image (N, C)."""
+    return np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(0, dtype="int64")
+
+
+def kinds(labels: np.ndarray) -> np.ndarray:
+    """A number for each image, the same for the same label or labels, (N,). labels: (N,) or (N, ...).
+
+    Example:
+        >>> kinds(np.array([[0, 1], [1, 1], [0, 1]]))
+        array([0, 1, 0])
+    """
+    if labels.ndim == 1:
+        return labels
+    return np.unique(labels.reshape(len(labels), -1), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def text_of(label: Any, classes: Sequence[str]) -> str:
+    """The class of a label, an int, or the classes of a row of several, (C,), with "; " between them.
+
+    Example:
+        >>> text_of(1, ("cat", "dog")), text_of(np.array([1, 1]), ("cat", "dog"))
+        ('dog', 'cat; dog')
+    """
+    return classes[label] if np.ndim(label) == 0 else "; ".join(classes[int(k)] for k in np.flatnonzero(label))
 
 
 def _text(label):

@@ -6,12 +6,11 @@ import os
 from importlib import import_module
 from itertools import combinations
 
-import numpy as np
-
 from kzoo.checks import check_bits
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.divide import DIVISION, divide
 from kzoo.data.guards import shown
+from kzoo.data.labels import images_by_class
 from kzoo.data.listing import identity
 from kzoo.data.scan import drop_undecodable
 from kzoo.data.sources import NAMED, SOURCES, accepted
@@ -103,6 +102,8 @@ def read_data(source: str | os.PathLike, bits: int | None = None) -> DataSet:
     data = _read(os.fspath(source), bits)
     data.name = os.fspath(source)
     for part, split in data.splits.items():
+        if split.labels.ndim > 1:
+            continue  # several labels an image: zeros and ones
         outside = split.labels[(split.labels < 0) | (split.labels >= len(data.classes))]
         if len(outside):
             raise DataError(
@@ -154,12 +155,13 @@ def _check(data):
     first = "all" if "all" in data.splits else "train"
     if first not in data.splits:
         raise DataError(f"'{data.name}' has no training part, only {', '.join(data.splits)}.")
-    counts = np.bincount(data.splits[first].labels, minlength=len(data.classes))
+    counts = images_by_class(data.splits[first].labels, len(data.classes))
     empty = [c for c, n in zip(data.classes, counts, strict=True) if not n]
     if empty:
         reason = f" ({report_skipped(data.skipped)})" if data.skipped else ""
         for c in empty[:5]:
-            elsewhere = [p for p, s in data.splits.items() if p != first and data.classes.index(c) in s.labels]
+            number, n = data.classes.index(c), len(data.classes)
+            elsewhere = [p for p, s in data.splits.items() if p != first and images_by_class(s.labels, n)[number]]
             if elsewhere:
                 reason = f" ({c!r} is only in {' and '.join(elsewhere)}.){reason}"
         raise DataError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from kzoo.data.dataset import DataSet
 from kzoo.data.guards import shown
+from kzoo.data.labels import images_by_class, text_of
 from kzoo.data.loading import load_data
 from kzoo.data.scan import bits_note, scan_images
 from kzoo.progress import Silent
@@ -42,8 +43,11 @@ class Passport:
         duplicates: [{"ids", "splits", "classes", "exact"}], those across splits first; exact if the contents are the
             same, else near duplicates.
         imbalance: The largest class relative to the smallest, in training.
-        class_weights: {class: n / (classes * n_c)} over the training images.
+        class_weights: {class: n / (classes * n_c)} over the training images; {} where images have several labels.
         bits: Of 16-bit images, how many bits are used at most; 0 if there are none.
+        several: Where images have several labels {"images": {split: n}, "unlabelled": {split: images without a label},
+            "together": [{"classes": [a, b], "images"}], the pairs that most often occur together}, else {}. `counts`
+            then counts an image for each of its labels, and the "classes" of `duplicates` are texts such as "a; b".
         warnings: Sentences, the most serious first.
     """
 
@@ -65,6 +69,7 @@ class Passport:
     imbalance: float
     class_weights: dict[str, float]
     bits: int = 0
+    several: dict = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -142,24 +147,23 @@ def check_data(
             bar=bar,
         )
     seen = data.scan or scan_images(data.splits, bar)
-    place = {
-        id: (part, data.classes[label])
-        for part, split in data.splits.items()
-        for id, label in zip(split.ids, split.labels, strict=True)
-        if seen.infos[seen.row[id]].fault is None
-    }
+    place, labels = {}, {}
+    for part, split in data.splits.items():
+        usable = [i for i, id in enumerate(split.ids) if seen.infos[seen.row[id]].fault is None]
+        labels[part] = split.labels[usable]
+        place.update({split.ids[i]: (part, text_of(split.labels[i], data.classes)) for i in usable})
     infos = {id: seen.infos[seen.row[id]] for id in place}
-    training = [c for part, c in place.values() if part == "train"]
-    tally = Counter(training)
-    counted = [tally[c] for c in data.classes]
-    weights = {c: len(training) / (len(counted) * n) if n else 0.0 for c, n in zip(data.classes, counted, strict=True)}
+    counts = {part: images_by_class(found, len(data.classes)).tolist() for part, found in labels.items()}
+    counted = counts.get("train", [0] * len(data.classes))
+    n = len(labels.get("train", ()))
+    weights = {c: n / (len(counted) * k) if k else 0.0 for c, k in zip(data.classes, counted, strict=True)}
     faults = [(id, seen.infos[seen.row[id]].fault) for s in data.splits.values() for id in s.ids if id not in place]
     found = Passport(
         name=data.name,
         seed=seed,
         images=len(place),
         classes=list(data.classes),
-        counts={part: {c: 0 for c in data.classes} for part in data.splits},
+        counts={part: dict(zip(data.classes, of_part, strict=True)) for part, of_part in counts.items()},
         drawn=list(data.drawn),
         fingerprint=data.fingerprint(),
         sizes=_sizes(infos),
@@ -171,11 +175,10 @@ def check_data(
         wrong_suffix=[{"id": id, "format": k.format} for id, k in infos.items() if k.wrong_suffix],
         duplicates=_duplicates(seen, place),
         imbalance=max(counted) / max(min(counted), 1),
-        class_weights=weights,
+        class_weights={} if data.several else weights,
         bits=max((k.bits for k in infos.values()), default=0),
+        several=_several(labels, data.classes) if data.several else {},
     )
-    for part, name in place.values():
-        found.counts[part][name] += 1
     found.warnings = list(_warnings(found, bits))
     near = sum(not d["exact"] for d in found.duplicates)
     if near and found.drawn and not isinstance(source, DataSet):
@@ -185,6 +188,22 @@ def check_data(
             "images together."
         )
     return found
+
+
+def _several(labels, classes):
+    """`Passport.several`. labels: {split: (N, C)}."""
+    every = np.concatenate(list(labels.values())).astype("int64")
+    pairs = np.triu(every.T @ every, 1)
+    best = np.argsort(-pairs, axis=None, kind="stable")[:LISTED]
+    return {
+        "images": {part: len(found) for part, found in labels.items()},
+        "unlabelled": {part: int((~found.any(1)).sum()) for part, found in labels.items()},
+        "together": [
+            {"classes": [classes[a], classes[b]], "images": int(pairs[a, b])}
+            for a, b in zip(*np.unravel_index(best, pairs.shape), strict=True)
+            if pairs[a, b]
+        ],
+    }
 
 
 def _count(items):
@@ -269,7 +288,7 @@ def _warnings(p, bits):
             yield f"No image in {part}: {named}{', ...' if len(absent) > LISTED else ''}."
     if "val" not in p.counts:
         yield "No validation part: kzoo draws one from the training images."
-    if p.imbalance >= IMBALANCE:
+    if p.imbalance >= IMBALANCE and not p.several:
         yield f"Classes differ by a factor of {p.imbalance:.3g}: use class weights."
     if p.sizes["small"]:
         yield f"{_n(len(p.sizes['small']), 'image')} with a side below {SMALL} pixels."
@@ -296,16 +315,19 @@ def _lines(p):
     yield ""
     names = [_fit(c, 30) for c in p.classes]
     width = max(6, *map(len, names))
-    yield f"{'class':{width}}" + "".join(f"{part:>9}" for part in parts) + "   weight"
+    yield f"{'class':{width}}" + "".join(f"{part:>9}" for part in parts) + ("" if p.several else "   weight")
     listed = range(len(names)) if len(names) <= 40 else [*range(30)]
     for i in listed:
         c = p.classes[i]
-        yield (
-            f"{names[i]:{width}}" + "".join(f"{p.counts[part][c]:9,}" for part in parts) + f"{p.class_weights[c]:9.3g}"
-        )
+        weight = "" if p.several else f"{p.class_weights[c]:9.3g}"
+        yield f"{names[i]:{width}}" + "".join(f"{p.counts[part][c]:9,}" for part in parts) + weight
     if len(listed) < len(names):
         yield f"... and {len(names) - len(listed):,} more classes; --json has all"
-    yield f"{'all':{width}}" + "".join(f"{sum(p.counts[part].values()):9,}" for part in parts)
+    totals = {part: sum(p.counts[part].values()) for part in parts}
+    if p.several:
+        yield f"{'-':{width}}" + "".join(f"{p.several['unlabelled'][part]:9,}" for part in parts) + "  without a label"
+        totals = p.several["images"]
+    yield f"{'all':{width}}" + "".join(f"{totals[part]:9,}" for part in parts)
     yield ""
     for name, text in _facts(p):
         yield from wrap(text, 80, initial_indent=f"{name:13}", subsequent_indent=" " * 13, break_on_hyphens=False)
@@ -330,6 +352,11 @@ def _fit(text, width):
 
 
 def _facts(p):
+    if p.several:
+        labels, images = (sum(sum(c.values()) for c in p.counts.values()), max(p.images, 1))
+        pairs = [f"{shown(t['classes'][0])} + {shown(t['classes'][1])} {t['images']:,}" for t in p.several["together"]]
+        together = f"; most often together: {', '.join(pairs)}" if pairs else ""
+        yield "labels", f"several an image, {labels / images:.2g} on average{together}"
     if "width" in p.sizes:
         w, h = p.sizes["width"], p.sizes["height"]
         yield (

@@ -15,6 +15,7 @@ from kzoo import runs
 from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import DataSet, Split, report_skipped
 from kzoo.data.divide import divide
+from kzoo.data.labels import images_by_class, multi_hot
 from kzoo.data.loading import read_data
 from kzoo.errors import DataError, RunError
 from kzoo.evaluating.ensemble import measure_ensemble
@@ -139,7 +140,7 @@ def _measure(run, data, split, batch_size, quiet, before=None):
             f"measured like that, while predict and exports crop {run.preprocessing.crop:g} of them. Train again to "
             "have one answer."
         )
-    part = Split(part.images, _same_classes(part.labels, dataset.classes, run), part.ids)
+    part = Split(part.images, _same_classes(part.labels, dataset, run), part.ids)
     fingerprint = part_fingerprint(run.classes, part)
     if before and (name, fingerprint) != (before.part, before.fingerprint):
         raise RunError(
@@ -244,15 +245,26 @@ def _part(dataset, split):
     return split, dataset.splits[split]
 
 
-def _same_classes(labels, classes, run):
+def _same_classes(labels, dataset, run):
     """Labels numbered as in the run; RunError if the data has a class that the run was not trained on."""
     if not run.classes:
         return labels
-    present = {classes[i] for i in np.unique(labels)}
+    classes = dataset.classes
+    present = {c for c, n in zip(classes, images_by_class(labels, len(classes)), strict=True) if n}
     foreign = [c for c in classes if c not in run.classes and c in present]
     if foreign:
         raise RunError(
             f"The data has the classes {', '.join(map(repr, foreign[:5]))}, which {run.path} was not trained on "
             f"(it knows {', '.join(map(repr, run.classes[:5]))}{', ...' if len(run.classes) > 5 else ''})."
         )
-    return np.array([run.classes.index(c) if c in run.classes else -1 for c in classes], int)[labels]
+    own = np.array([run.classes.index(c) if c in run.classes else -1 for c in classes], int)
+    if dataset.several and not run.task.several:
+        raise RunError(f"'{dataset.name}' has several labels an image, and {run.path} was trained for one class.")
+    if run.task.several:
+        if not dataset.several:
+            say(f"Note: '{dataset.name}' has one label an image.")
+            labels = multi_hot([[k] for k in labels], len(classes))
+        found = np.zeros((len(labels), len(run.classes)), labels.dtype)
+        found[:, own[own >= 0]] = labels[:, own >= 0]
+        return found
+    return own[labels]

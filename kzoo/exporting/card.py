@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kzoo.exporting.options import ExportOptions
+from kzoo.exporting.reader import task_of
 from kzoo.metrics import wilson
 from kzoo.runs import command
-from kzoo.tasks import Task, find
+from kzoo.tasks import Task
 
 if TYPE_CHECKING:
     from kzoo.exporting.source import Source
@@ -102,6 +103,7 @@ def initial_card(
         "temperature": temperature,
         "temperature_reason": temperature_reason,
         "conformal": conformal,
+        **({"decision": source.task.decision} if source.task.decision else {}),
         "formats": {k: {**v, "about": DESCRIPTIONS[k]} for k, v in written.items()},
         "training": source.facts,
         "licence": {
@@ -121,7 +123,7 @@ def initial_card(
 
 def table(card: Mapping[str, Any]) -> str:
     """A Markdown table with the accuracy and size of every format, compared with the original network."""
-    measured, task = card.get("measured"), find(card["task"])
+    measured, task = card.get("measured"), task_of(card)
     lines = [
         f"| Format | {task.headline_name} | Same answer as the original | Largest change of an output | MB |",
         "|---|--:|--:|--:|--:|",
@@ -142,7 +144,7 @@ def table(card: Mapping[str, Any]) -> str:
 
 def markdown(card: Mapping[str, Any]) -> str:
     """The card as Markdown, for people; `card` is the content of card.json."""
-    training, prep, task = card["training"], card["preprocessing"], find(card["task"])
+    training, prep, task = card["training"], card["preprocessing"], task_of(card)
     height, width, channels = card["input_shape"]
     colour = {1: "grey", 3: prep["channel_order"].upper()}.get(channels, f"{channels} channels")
     measured, conformal = card.get("measured"), card["conformal"]
@@ -199,7 +201,7 @@ def markdown(card: Mapping[str, Any]) -> str:
     if measured:
         lines += [
             f"Measured on {measured['original']['images']:,} images of the {measured['part']} part (a random sample if "
-            "the part has more); intervals are Wilson score intervals."
+            f"the part has more){'; intervals are Wilson score intervals' if task.calibrated else ''}."
             + (" There is no test part, and the best epoch was chosen on these images." if on_val else ""),
             "",
         ]
@@ -266,8 +268,9 @@ def markdown(card: Mapping[str, Any]) -> str:
         "",
         "## Intended use and limits",
         "",
-        "- Intended for images like those it was trained and measured on. It always answers with one of its classes, "
-        "whatever the image shows; its probabilities are not meaningful for other kinds of images.",
+        "- Intended for images like those it was trained and measured on. "
+        f"{'It always answers with one of its classes, whatever the image shows; i' if task.calibrated else 'I'}ts "
+        "probabilities are not meaningful for other kinds of images.",
         "- The accuracy above was measured on the images named there; it may differ for another camera, place or time.",
         "- Not tested for decisions about people, or for uses in which an error can cause harm.",
         "",

@@ -25,9 +25,10 @@ from kzoo.exporting.reader import (
     load_saved_model,
     meta_graph,
     read_card,
+    task_of,
 )
 from kzoo.files import sha256
-from kzoo.tasks import Task, find, register
+from kzoo.tasks import Task, register
 
 
 def verify(folder: str | os.PathLike, *, raises: bool = True, trust: bool = False) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def _golden(folder, card, preprocessing, shape, bad, trust):
 def _variant(folder, card, variant, facts, encoded, arrays, *, trust):
     """The checks of one format: its outputs for prepared pixels; for the SavedModel also for encoded images."""
     loaded = load_saved_model(folder, trust) if variant == "saved_model" else None
-    task = find(card.get("task", "classification"))
+    task = task_of(card)
     run = formats.runner(variant, folder, loaded, task.output)
     moved = facts.get("moved") if card[KIND] > 1 else None  # exports of 0.1.0 keep the tolerance that they had
     tolerance = formats.tolerance(facts.get("precision"), moved)
@@ -242,7 +243,7 @@ def write_outputs(
     """
     x = np.load(pixels, mmap_mode="r", allow_pickle=False)
     card = read_card(folder)
-    output = find(card["task"]).output
+    output = task_of(card).output
     for variant in [v for v in card["formats"] if v not in without]:
         loaded = load_saved_model(folder, trust=True) if variant == "saved_model" else None
         run = formats.runner(variant, Path(folder), loaded, output)

@@ -17,7 +17,7 @@ from kzoo.data.guards import shown
 from kzoo.errors import ExportError, first_line
 from kzoo.exporting.operations import foreign
 from kzoo.files import finite, sha256
-from kzoo.tasks import find
+from kzoo.tasks import Task, find
 
 if TYPE_CHECKING:
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
@@ -88,6 +88,16 @@ FIELDS = {
     "task": lambda v: v is None or isinstance(v, str),  # cards of 0.1.0 name none
     "conformal": lambda v: v is None or isinstance(v, dict),
 }
+
+
+def task_of(card: Mapping[str, Any]) -> Task:
+    """The task of a card, with what it chose on the validation part.
+
+    Raises:
+        KzooError: an unknown task, or a choice that does not fit it.
+    """
+    task = find(card.get("task") or "classification")  # cards of 0.1.0 have none
+    return task.decided(card.get("decision"), card["classes"]) if task.decides else task
 
 
 def check_preprocessing(card: Mapping[str, Any], folder: str | os.PathLike) -> tuple[Preprocessing, tuple[int, ...]]:
@@ -251,7 +261,7 @@ class Export:
         self.card = read_card(folder)
         self.preprocessing, self.input_shape = check_preprocessing(self.card, folder)
         self.classes = tuple(self.card["classes"])
-        self.task = find(self.card.get("task", "classification"))  # cards of 0.1.0 have no task
+        self.task = task_of(self.card)
         if "saved_model" not in self.card.get("formats", {}):
             raise ExportError(f"{folder} has no SavedModel (it has {', '.join(self.card.get('formats', {}))}).")
         recorded = self.card["files"].get("saved_model.pb", {}).get("sha256")

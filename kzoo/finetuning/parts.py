@@ -173,6 +173,22 @@ def _numbered(seen, split):
     return first[member]
 
 
+def check_one_class(data: DataSet, verb: str) -> None:
+    """Check that a data set has one class an image, as heads and reports need.
+
+    Args:
+        data: the data set.
+        verb: for the message: "finetune" or "scout".
+
+    Raises:
+        DataError: it has several labels an image.
+    """
+    if data.several:
+        raise DataError(
+            f"'{data.name}' has several labels an image, and kzoo {verb} takes one class: kzoo train takes several."
+        )
+
+
 def check_shots(train: Split, shots: int, classes: Sequence[str]) -> None:
     """Check that each class has as many training photos as shall be drawn.
 

@@ -33,7 +33,7 @@ from kzoo.finetuning.backbone import Backbone, FeatureExtractor, backbone, downl
 from kzoo.finetuning.features import Cache, features
 from kzoo.finetuning.heads import Head, HeadObjective, fit_head
 from kzoo.finetuning.options import FinetuneOptions
-from kzoo.finetuning.parts import MIN_PER_CLASS, Parts, check_shots, make_parts
+from kzoo.finetuning.parts import MIN_PER_CLASS, Parts, check_one_class, check_shots, make_parts
 from kzoo.finetuning.report import write_report
 from kzoo.finetuning.template import audit_file, fill, parameters, template
 from kzoo.hardware import backend, load_keras
@@ -294,6 +294,7 @@ def _set_up(photos, model, weights, options, clock, quiet, rules):
             strict=options.strict,
             bits=options.bits,
         )
+    check_one_class(data, "finetune")
     for split in data.splits.values():
         if not split.files:
             check_channels(split.images.shape[-1], base.input_shape[2])

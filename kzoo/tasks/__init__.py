@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from kzoo.errors import unknown
+from kzoo.errors import RunError, unknown
 from kzoo.tasks.task import Evaluation, Task
 
-__all__ = ["TASKS", "Evaluation", "Task", "find", "register"]
+if TYPE_CHECKING:
+    from kzoo.data.dataset import DataSet
+
+__all__ = ["TASKS", "Evaluation", "Task", "find", "register", "task_for"]
 
 # Name -> the module that has the task as TASK; it is imported when the task is used.
 TASKS = {"classification": "kzoo.tasks.classification", "multilabel": "kzoo.tasks.multilabel"}
@@ -38,6 +42,28 @@ def find(name: str) -> Task:
         hint = f"The tasks are {', '.join(known)}; kzoo.tasks.register() adds one of your own."
         raise unknown("task", name, known, hint)
     return import_module(TASKS[name]).TASK
+
+
+def task_for(name: str, data: DataSet) -> Task:
+    """The task of a network for a data set: several labels an image make of classification multilabel.
+
+    Args:
+        name: the task of the network's row.
+        data: what it is trained on.
+
+    Raises:
+        RunError: the task needs other labels than the data has.
+
+    Example:
+        >>> from kzoo.data.loading import load_data
+        >>> task_for("classification", load_data("digits")).name
+        'classification'
+    """
+    if data.several and name not in ("classification", "multilabel"):
+        raise RunError(f"'{data.name}' has several labels an image, and the network is for {name}: choose another.")
+    if name == "multilabel" and not data.several:
+        raise RunError(f"'{data.name}' has one class an image, and the network is for several: choose another.")
+    return find("multilabel" if data.several else name)
 
 
 def register(task: Task) -> Task:

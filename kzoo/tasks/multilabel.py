@@ -168,6 +168,7 @@ class Multilabel(Task):
     output = "logits"
     losses = {"binary_cross_entropy": binary_cross_entropy, "focal": focal}  # noqa: RUF012  never changed
     metrics = {"f1": f1, "label_accuracy": label_accuracy}  # noqa: RUF012
+    several = True
     decides = True
     headline_name = "mAP"
     example = (
@@ -177,10 +178,10 @@ class Multilabel(Task):
     def __init__(self, decision: Mapping[str, Any] | None = None):
         self.decision = decision
 
-    def thresholds(self, classes: Sequence[str]) -> np.ndarray:
+    def thresholds(self, classes: int) -> np.ndarray:
         """The probability of each class from which on an image has it, float64 (C,)."""
         if self.decision is None:
-            return np.full(len(classes), DEFAULT_THRESHOLD)
+            return np.full(classes, DEFAULT_THRESHOLD)
         return np.array(self.decision["thresholds"], "float64")
 
     # --- training ---
@@ -211,31 +212,34 @@ class Multilabel(Task):
         p = sigmoid(np.nan_to_num(outputs)) if n else np.zeros((0, len(classes)))
         chosen = [choose_threshold(p[:, k], labels[:, k] == 1) for k in range(len(classes))]
         kept = [f"{shown(c)} ({why})" for c, (_, why) in zip(classes, chosen, strict=True) if why]
-        fitted = len(classes) - len(kept)
-        reason = f"Thresholds: of highest F1 on {n:,} validation images for {fitted} of {len(classes)} classes."
+        listed = ", ".join(kept[:NAMED]) + (f" and {len(kept) - NAMED} more" if len(kept) > NAMED else "")
+        reason = f"Thresholds: of highest F1 on {n:,} validation images"
         if not n:
             reason = "Thresholds: 0.5, because there are no validation images to choose them on."
+        elif len(kept) == len(classes):
+            reason = f"Thresholds: 0.5 for every class, by {n:,} validation images: {listed}."
         elif kept:
-            more = f" and {len(kept) - NAMED} more" if len(kept) > NAMED else ""
-            reason = f"{reason[:-1]}, 0.5 for {', '.join(kept[:NAMED])}{more}."
+            reason = f"{reason} for {len(classes) - len(kept)} of {len(classes)} classes, 0.5 for {listed}."
+        else:
+            reason = f"{reason}."
         return {"thresholds": [t for t, _ in chosen], "images": n, "reason": reason}
 
     def decided(self, decision: Mapping[str, Any] | None, classes: Sequence[str]) -> Task:
         if decision is None:
             return self
         values = decision.get("thresholds") if isinstance(decision, Mapping) else None
-        fits = isinstance(values, list) and all(type(t) in (int, float) and 0 <= t <= 1 for t in values)
-        if not fits or len(values) != len(classes) or not isinstance(decision.get("reason"), str):
+        fits = isinstance(values, list) and len(values) == len(classes) and isinstance(decision.get("reason"), str)
+        if not fits or not all(type(t) in (int, float) and 0 <= t <= 1 for t in values or ()):
             raise KzooError(f"The recorded thresholds can't be read: expected {len(classes)} numbers in 0..1.")
         return Multilabel(decision)
 
-    def present(self, outputs: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    def present(self, outputs: np.ndarray) -> np.ndarray:
         """Which classes an image has, bool (N, C): those whose probability is at or above the threshold."""
-        return sigmoid(outputs) >= self.thresholds(classes)
+        return sigmoid(outputs) >= self.thresholds(outputs.shape[1])
 
     def answer(self, outputs: np.ndarray, classes: Sequence[str], top: int, temperature: float = 1.0) -> list[dict]:
         """As `Task.answer`: every class at or above its threshold, the most probable first; `top` does not limit it."""
-        p, there = sigmoid(outputs), self.present(outputs, classes)
+        p, there = sigmoid(outputs), self.present(outputs)
         return [
             {
                 "labels": [
@@ -265,7 +269,7 @@ class Multilabel(Task):
         finite = np.isfinite(outputs).all(-1)
         labels = np.asarray(labels).astype(bool)
         z = np.where(finite[:, None], np.nan_to_num(outputs), 0)
-        predicted = np.where(finite[:, None], self.present(z, classes), ~labels)
+        predicted = np.where(finite[:, None], self.present(z), ~labels)
         # What has no finite output is ranked as wrong as can be: behind all if it has the label, else before all.
         ranked = np.where(finite[:, None], z, np.where(labels, z.min(initial=0) - 1, z.max(initial=0) + 1))
         precision, recall, f1s, support = precision_recall_fscore_support(labels, predicted, zero_division=0)
@@ -279,7 +283,7 @@ class Multilabel(Task):
                 "threshold": float(threshold),
                 "images": int(support[k]),
             }
-            for k, (c, threshold) in enumerate(zip(classes, self.thresholds(classes), strict=True))
+            for k, (c, threshold) in enumerate(zip(classes, self.thresholds(len(classes)), strict=True))
         ]
         measured = [row for row in per_class if row["images"]]
         entropy = np.logaddexp(0, z.astype("float64")) - labels * z
@@ -342,7 +346,7 @@ class Multilabel(Task):
         import tensorflow as tf
 
         p = tf.sigmoid(outputs)
-        there = p >= tf.constant(self.thresholds(classes), p.dtype)
+        there = p >= tf.constant(self.thresholds(len(classes)), p.dtype)
         # Those that are there come first: their keys are above 1, the others' are not.
         order = tf.argsort(p + 2 * tf.cast(there, p.dtype), direction="DESCENDING", stable=True)
         there, p = (tf.gather(x, order, batch_dims=1) for x in (there, p))
@@ -367,12 +371,11 @@ class Multilabel(Task):
         ]
 
     def same(self, outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
-        classes = range(outputs.shape[1])
-        return (self.present(outputs, classes) == self.present(expected, classes)).all(-1)
+        return (self.present(outputs) == self.present(expected)).all(-1)
 
     def certainty(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `Task.certainty`: how far the class that is nearest to its threshold is from it, in logits."""
-        t = np.clip(self.thresholds(range(outputs.shape[1])), 1e-7, 1 - 1e-7)
+        t = np.clip(self.thresholds(outputs.shape[1]), 1e-7, 1 - 1e-7)
         away = outputs - np.log(t / (1 - t))
         return away.argmax(-1), np.abs(away).min(-1)
 

@@ -88,7 +88,9 @@ class Task:
             the loss select the best epoch.
         higher_is_better: whether a higher value of the first metric is better.
         calibrated: whether outputs are logits whose temperature can be fitted, so that an export can abstain.
+        several: whether an image may have several classes, with labels 0 and 1 (N, C): those of a `several` DataSet.
         decides: whether an answer needs numbers that are chosen on validation images, such as thresholds: see `decide`.
+        decision: what it chose, see `decided`; None where nothing was chosen.
         headline_name: the heading of the first of the `scores` in a table.
         example: a line of Python for an export's card, which prints `out`, the outputs of a SavedModel.
     """
@@ -100,7 +102,9 @@ class Task:
     metrics: Mapping[str, Callable]
     higher_is_better: bool = True
     calibrated: bool = False
+    several: bool = False
     decides: bool = False
+    decision: Mapping[str, Any] | None = None
     headline_name: str = "score"
     example: str = 'print(out["outputs"][0], out["error"][0])'
 

@@ -189,8 +189,12 @@ class RunKeeper(keras.callbacks.Callback):
                     tf.summary.write(key, tf.constant(value, tf.float32), row["epoch"], scalar)
         writer.close()
 
-    def finish(self) -> None:
-        """Write metrics.json, which marks the run as finished."""
+    def finish(self, decision: dict | None = None) -> None:
+        """Write metrics.json, which marks the run as finished.
+
+        Args:
+            decision: what the task chose on the validation part, see `kzoo.tasks.Task.decide`.
+        """
         best = self.best()
         names = ("loss", *self.task.metrics)
         numbers = {k: best[k] for k in (*names, *(f"val_{n}" for n in names)) if k in best}
@@ -201,5 +205,6 @@ class RunKeeper(keras.callbacks.Callback):
                 "best_epoch": best["epoch"],
                 **numbers,
                 "seconds": round(sum(r["seconds"] for r in self.history), 1),
+                **({"decision": decision} if decision else {}),
             },
         )

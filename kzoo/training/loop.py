@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from kzoo import runs
 from kzoo.builder import build, check_options, computing_in
@@ -23,12 +24,13 @@ from kzoo.data.divide import DIVISION
 from kzoo.data.loading import load_data
 from kzoo.data.scan import bits_note, bits_used
 from kzoo.errors import RunError
+from kzoo.graph.inference import predictor
 from kzoo.graph.ledger import ledger
 from kzoo.hardware import auto_precision, describe
 from kzoo.interrupt import interruptible
 from kzoo.progress import progress, say
 from kzoo.runs import Run
-from kzoo.tasks import Task, find
+from kzoo.tasks import Task, task_for
 from kzoo.training.callbacks import RunKeeper
 from kzoo.training.optimizers import make_optimizer
 from kzoo.training.options import TrainOptions
@@ -149,9 +151,7 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         before["options"] = {**known, **before["options"]}
     if "aux" in known:
         config = {"aux": True, **config}
-    task = find(row.task)
     recipe = find_recipe(options.recipe or row.recipe).changed(**options.changes())
-    task.loss(recipe)  # a name or a recipe that does not fit is refused before the data is read
     division = before.get("division", 1) if before else DIVISION  # a run is continued with its own parts
     rules = Preprocessing.from_dict(before["preprocessing"]).rules if before else RULES  # ... and its own pixels
     row = replace(row, preprocessing=replace(row.preprocessing, bits=options.bits, rules=rules))
@@ -160,12 +160,14 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         dataset = _load("digits" if data is None else os.fspath(data), options, division)
     if options.bits is None and "train" in dataset.splits and (note := bits_note(bits_used(dataset.splits["train"]))):
         say(f"Warning: {note}")
+    task = task_for(row.task, dataset)
+    task.loss(recipe)  # a name or a recipe that does not fit is refused before the images are read
     if options.patience is not None and "val" not in dataset.splits:
         raise RunError("patience waits for a better validation metric, and there is no validation part.")
     shape = tuple(options.input_shape or row.input_shape)
     network, precision, why = _network(row, options, task.outputs(dataset.classes), shape, config)
     settings = _settings(
-        row,
+        replace(row, task=task.name),
         {**known, **config},
         options,
         recipe,
@@ -190,6 +192,8 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
             sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
             classes = f"{len(dataset.classes)} classes, " if dataset.classes else ""
             say(f"{row.name} on {dataset.name}: {classes}{sizes} images.")
+            if task.name != row.task:
+                say(f"Task: {task.name}, because of the labels of {dataset.name}.")
             plural = "s" if recipe.epochs > 1 else ""
             say(
                 f"Recipe {recipe.name}, {recipe.epochs} epoch{plural} of batches of {recipe.batch_size}; "
@@ -367,12 +371,6 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
         network, task=task, recipe=recipe, settings=settings, folder=folder, images=n, interrupted=interrupted
     )
     done = keeper.restore(model)
-    if keeper.finished():
-        keeper.finish()  # a kill may have come between the last checkpoint and this
-        say(f"{folder} is finished: {done} epochs.")
-        return
-    if done and not quiet:
-        say(f"Continuing after epoch {done}.")
     preprocessing = Preprocessing.from_dict(settings["preprocessing"])
 
     def targets(labels):
@@ -380,6 +378,27 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
 
     def serve(split, **options):
         return batches(split, shape, preprocessing, recipe.batch_size, targets=targets, **options)
+
+    def decision():
+        """What the task chooses on the validation part, by the best network."""
+        if not task.decides:
+            return None
+        split = splits.get("val", splits["train"].take(np.arange(0)))
+        best, found = predictor(runs.read_model(folder / runs.MODEL)), []
+        for x, _ in serve(split) if len(split) else ():
+            found.append(best(x))
+        outputs = np.concatenate(found) if found else np.zeros((0, task.outputs(classes)), "float32")
+        chosen = task.decide(outputs, split.labels, classes)
+        if not quiet:
+            say(chosen["reason"])
+        return chosen
+
+    if keeper.finished():
+        keeper.finish(decision())  # a kill may have come between the last checkpoint and this
+        say(f"{folder} is finished: {done} epochs.")
+        return
+    if done and not quiet:
+        say(f"Continuing after epoch {done}.")
 
     with progress(quiet=quiet) as keeper.bar:
         model.fit(
@@ -391,4 +410,4 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
             shuffle=False,
             verbose=0,
         )
-    keeper.finish()
+    keeper.finish(decision())

@@ -4,10 +4,11 @@ import os
 
 import numpy as np
 from PIL import Image
+from support import tags
 from support.photos import fails, parts_of, photos, picture
 
 from kzoo.data import divide
-from kzoo.data.dataset import Split
+from kzoo.data.dataset import DataSet, Split
 from kzoo.data.loading import load_data
 from kzoo.files import sha256
 
@@ -124,3 +125,33 @@ def test_a_part_that_copies_leave_empty_is_named(tmp_path, capsys):
     assert set(load_data(tmp_path / "a.npz").splits) == {"train"}
     said = capsys.readouterr().err
     assert "has no val part: there are too few images that are no copies of others" in said and "no test part" in said
+
+
+def test_several_labels_are_divided_by_their_rarest_and_copies_stay_together(tmp_path):
+    images, labels = tags.drawn(200, seed=1)
+    labels[:, 0] &= np.arange(200) < 60  # rare
+    images[100:110], labels[100:110] = images[:10], labels[:10]  # copies
+    images[110], labels[110] = images[10], 1 - labels[10]  # a copy with other labels
+    np.savez(tmp_path / "x.npz", images=images, labels=labels)
+    data, again = load_data(tmp_path / "x.npz"), load_data(tmp_path / "x.npz")
+    assert data.fingerprint() == again.fingerprint() != load_data(tmp_path / "x.npz", seed=1).fingerprint()
+    where = parts_of(data)
+    assert len(where) == 200 and all(where[f"all/{i}"] == where[f"all/{100 + i}"] for i in range(10))
+    assert where["all/10"] == where["all/110"] == "train"
+    for k in range(3):
+        total = labels[:, k].sum()
+        for part, share in (("test", 0.2), ("val", 0.1)):
+            assert abs(data.splits[part].labels[:, k].sum() - share * total) <= 0.04 * total + 2, (k, part)
+    nothing = sum(int((~s.labels.any(1)).sum()) for s in data.splits.values())
+    assert abs(int((~data.splits["test"].labels.any(1)).sum()) - 0.2 * nothing) <= 3
+
+
+def test_every_label_keeps_an_image_to_train_on():
+    """The images of "a" are all drawn as one of rarer classes, and half of everything is drawn."""
+    labels = np.array([[1, 1, 0], [1, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 0], [0, 0, 1]] + [[0, 0, 0]] * 6, "uint8")
+    for seed in range(20):
+        data = DataSet(
+            "x", tuple("abc"), {"all": Split(np.arange(12 * 4).reshape(12, 2, 2, 1), labels, list("abcdefghijkl"))}
+        )
+        divided = divide.divide(data, 0.3, 0.5, seed)
+        assert divided.splits["train"].labels.any(0).all()

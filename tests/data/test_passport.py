@@ -339,3 +339,24 @@ def test_ants_and_bees(shared):
     p = check_data(shared / "hymenoptera")
     assert p.counts == {"train": {"ants": 123, "bees": 121}, "val": {"ants": 70, "bees": 83}}
     assert p.ok and p.formats == {"JPEG": 397} and not p.duplicates
+
+
+def test_several_labels_are_counted_each_and_together(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1)).astype("uint8")
+    images[5] = images[0]
+    labels = np.array([[1, 1, 0], [1, 1, 1], [0, 0, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=labels, x_val=images[2:4], y_val=labels[2:4])
+    p = check_data(load_data(tmp_path / "x.npz"))
+    assert p.counts == {"train": {"0": 3, "1": 3, "2": 2}, "val": {"0": 0, "1": 0, "2": 1}} and p.images == 8
+    assert p.several["images"] == {"train": 6, "val": 2} and p.several["unlabelled"] == {"train": 1, "val": 1}
+    assert p.several["together"] == [
+        {"classes": ["0", "1"], "images": 2},
+        {"classes": ["0", "2"], "images": 1},
+        {"classes": ["1", "2"], "images": 1},
+    ]
+    assert p.class_weights == {} and json.loads(json.dumps(p.to_dict()))["several"] == p.several
+    assert any(set(d["classes"]) == {"0; 1", "1"} for d in p.contradictory)
+    text = str(p)
+    assert "several an image" in text and "0 + 1 2" in text and "weight" not in text
+    lines = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line[:1] in ("-", "a")}
+    assert lines["-"] == ["1", "1", "without", "a", "label"] and lines["all"] == ["6", "2"]

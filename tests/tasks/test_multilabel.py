@@ -1,11 +1,20 @@
 """Several labels for an image: losses, metrics and thresholds against numbers by hand and scikit-learn."""
 
+import json
+import shutil
+
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support
+from support import tags
 
+import kzoo
+from kzoo.data.dataset import DataSet, Split
 from kzoo.errors import KzooError, RunError
+from kzoo.exporting.reader import Export
+from kzoo.tasks import find, task_for
 from kzoo.tasks.multilabel import TASK, binary_cross_entropy, f1, focal, label_accuracy
 from kzoo.training.recipes import Recipe
 
@@ -163,3 +172,111 @@ def test_signature_is_the_answer():
     assert [ok for _, ok, _ in task.check_signature(found, z, {"classes": CLASSES})] == [True, True]
     moved = task.check_signature(found, z + 0.1, {"classes": CLASSES})
     assert not moved[0][1]
+
+
+# --- every verb ---
+
+PLAIN = Recipe("plain", "a test", optimizer="sgd", learning_rate=0.05, batch_size=16, epochs=8)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A softmax regression's network, trained on a table of pictures with several labels."""
+    root = tmp_path_factory.mktemp("tags")
+    table = tags.write(root / "data", 240)
+    return kzoo.train("mnist_softmax", table, input_shape=(16, 16, 3), recipe=PLAIN, out=root / "run", quiet=True)
+
+
+def test_a_table_with_several_labels_trains_and_is_evaluated(run, kzoo_command):
+    assert run.config["task"] == "multilabel" and run.classes == tags.CLASSES
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    assert metrics["val_f1"] > 0.8 and run.task.decision == metrics["decision"]
+    assert {r["label"] for r in run.division()} > {"", "blue", "blue; green; red"}
+    result = kzoo.evaluate(run, quiet=True)
+    assert result.split == "test" and result.images == 48 and result.mean_average_precision > 0.9
+    assert json.loads((run.path / "evaluation-test.json").read_text())["per_class"] == result.per_class
+    assert [row["threshold"] for row in result.per_class] == metrics["decision"]["thresholds"]
+    code, out, _ = kzoo_command("evaluate", run.path, "--split", "val")
+    assert code == 0 and "mAP" in out and metrics["decision"]["reason"] in out
+
+
+def test_a_run_decides_again_when_it_is_resumed_and_by_its_own_thresholds(run, tmp_path):
+    again = shutil.copytree(run.path, tmp_path / "again")
+    metrics = json.loads((again / "metrics.json").read_text())
+    (again / "metrics.json").unlink()
+    assert kzoo.train(out=again, resume=True, quiet=True).task.decision == metrics["decision"]
+    metrics["decision"]["thresholds"] = [0.0, 0.0, 1.0]
+    (again / "metrics.json").write_text(json.dumps(metrics))
+    (row,) = kzoo.predict(again, run.config["data"].replace("tags.csv", "p/000.png"))
+    assert [t["class"] for t in sorted(row["labels"], key=lambda t: t["class"])] == ["blue", "green"]
+    metrics["decision"]["thresholds"] = [0.5]
+    (again / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(KzooError, match="expected 3 numbers"):
+        kzoo.evaluate(again, quiet=True)
+
+
+def test_predict_and_an_export_answer_with_all_labels(run, tmp_path, kzoo_command):
+    images, _ = tags.drawn(20, seed=7)
+    paths = [tmp_path / f"{i:02}.png" for i in range(20)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    answers = list(kzoo.predict(run, paths))
+    assert {len(a["labels"]) for a in answers} >= {0, 1, 2}
+    code, out, _ = kzoo_command("predict", run.path, *paths, "--csv")
+    assert code == 0 and out.splitlines()[0] == "image,error,labels,probabilities"
+    (tmp_path / "seen.csv").write_text(out)
+    found = kzoo.load_data(tmp_path / "seen.csv", val_fraction=0, test_fraction=0)
+    assert found.several and len(found.splits["train"]) == 20, "what predict writes can be read as data"
+    code, out, _ = kzoo_command("predict", run.path, *paths[:2], "--json")
+    assert code == 0 and [r["labels"] for r in json.loads(out)] == [a["labels"] for a in answers[:2]]
+
+    folder = kzoo.export(run, out=tmp_path / "export", quiet=True)
+    card = json.loads((folder / "card.json").read_text())
+    assert card["task"] == "multilabel" and card["decision"] == run.task.decision
+    assert card["measured"]["original"]["mean_average_precision"] > 0.9
+    text = (folder / "card.md").read_text()
+    assert run.task.decision["reason"] in text and "softmax(" not in text and "Wilson" not in text
+    loaded = Export(folder)
+    for a, b in zip(kzoo.predict(loaded, paths), answers, strict=True):
+        assert [t["class"] for t in a["labels"]] == [t["class"] for t in b["labels"]]
+        probabilities = [[t["probability"] for t in row["labels"]] for row in (a, b)]
+        np.testing.assert_allclose(*probabilities, atol=1e-5)
+    assert loaded.answer([b"no image"])[0]["error"] == "is not a JPEG, PNG, GIF, BMP or WebP image"
+
+
+def test_what_several_labels_can_not_do_is_refused_in_a_line(run, tmp_path):
+    table = run.config["data"]
+    with pytest.raises(KzooError, match="abstain needs a classifier"):
+        kzoo.export(run, out=tmp_path / "e", abstain=0.9, quiet=True)
+    with pytest.raises(KzooError, match="Unknown loss 'hinge'"):
+        kzoo.train("mnist_softmax", table, loss="hinge", out=tmp_path / "r", quiet=True)
+    with pytest.raises(KzooError, match="several labels an image, and kzoo scout takes one class"):
+        kzoo.scout(table)
+    assert not any(tmp_path.iterdir())
+
+
+def test_other_data_is_measured_by_the_names_of_its_classes(run, tmp_path, capsys):
+    images, labels = tags.drawn(12, seed=3)
+    np.savez(tmp_path / "x.npz", images=images, labels=labels[:, ::-1], classes=np.array(tags.CLASSES[::-1]))
+    all_three = kzoo.evaluate(run, tmp_path / "x.npz", quiet=True)
+    assert [r["images"] for r in all_three.per_class] == labels.sum(0).tolist()
+    np.savez(tmp_path / "y.npz", images=images[:2], labels=np.array([0, 1]), classes=np.array(["red", "blue"]))
+    one = kzoo.evaluate(run, tmp_path / "y.npz", quiet=True)
+    assert [r["images"] for r in one.per_class] == [1, 0, 1] and "has one label an image" in capsys.readouterr().err
+
+
+def test_a_network_for_something_else_refuses_several_labels(trained, tmp_path):
+    images, labels = tags.drawn(10)
+    several = DataSet("tags", tags.CLASSES, {"train": Split(images, labels, [str(i) for i in range(10)])})
+    single = DataSet(
+        "one", tags.CLASSES, {"train": Split(images, labels[:, 0].astype(int), several.splits["train"].ids)}
+    )
+    assert task_for("classification", several) is task_for("multilabel", several) is find("multilabel")
+    with pytest.raises(RunError, match="'tags' has several labels an image, and the network is for brightness"):
+        task_for("brightness", several)
+    with pytest.raises(RunError, match="'one' has one class an image, and the network is for several"):
+        task_for("multilabel", single)
+    digits = np.zeros((4, 8, 8), "uint8")
+    np.savez(tmp_path / "x.npz", images=digits, labels=np.array([[1, 1], [0, 1], [0, 0], [1, 0]]))
+    with pytest.raises(RunError, match=r"has several labels an image, and .* was trained for one class"):
+        kzoo.evaluate(shutil.copytree(trained, tmp_path / "run"), tmp_path / "x.npz", quiet=True)

@@ -12,7 +12,7 @@ SOURCES = {
     "tfds": "tfds:NAME",
     "folder": "a folder of class folders, or of train/, validation/, test/ with class folders",
     "arrays": "an .npz with x_train, y_train, x_test, y_test, or images, labels",
-    "table": "a .csv or .tsv with the columns path, label and perhaps split",
+    "table": "a .csv or .tsv with the columns path, label (or labels) and perhaps split",
 }
 
 

@@ -92,8 +92,8 @@ def class_numbers(values: np.typing.ArrayLike, name: str) -> np.ndarray:
         if np.isin(values, (0, 1)).all() and (values.sum(1) == 1).all():
             return values.argmax(1).astype("int64")
         raise DataError(
-            f"Labels in '{name}' have the shape {values.shape} and are not one-hot (a single 1 in each row): "
-            "kzoo needs one class an image."
+            f"Labels in '{name}' have the shape {values.shape} and are not one-hot (a single 1 in each row), nor 0 and "
+            "1 in a column for each class: kzoo needs one class an image, or several labels."
         )
     if values.size and numeric and not np.iscomplexobj(values) and np.abs(values.astype("float64")).max() > 2**31:
         raise DataError(f"'{name}' has the label {values.max():g}, which can't be a class number.")
@@ -106,8 +106,39 @@ def class_numbers(values: np.typing.ArrayLike, name: str) -> np.ndarray:
     return values.astype("int64")
 
 
+def _several(labels, name):
+    """Whether the labels of all parts, {part: array}, are several an image: 0 and 1 (N, C), not one 1 in each row.
+
+    Raises:
+        DataError: They are, and the parts have different numbers of classes.
+    """
+    if not all(v.ndim == 2 and v.shape[1] > 1 and v.dtype.kind in "iufb" for v in labels.values()):
+        return False
+    if not all(np.isin(v, (0, 1)).all() for v in labels.values()):
+        return False
+    rows = [v.sum(1) for v in labels.values()]
+    if all((n == 1).all() for n in rows):
+        return False
+    if len({v.shape[1] for v in labels.values()}) > 1:
+        said = ", ".join(f"{v.shape[1]} in {part}" for part, v in labels.items())
+        raise DataError(f"'{name}' has labels of different numbers of classes: {said}.")
+    counts = np.concatenate(rows)
+    none, one = int((counts == 0).sum()), int((counts == 1).sum())
+    say(
+        f"Note: '{name}' has several labels an image. Images without a label: {none:,}; with one: {one:,}; with "
+        f"several: {len(counts) - none - one:,}."
+    )
+    return True
+
+
 def split_of(
-    images: np.typing.ArrayLike, labels: np.typing.ArrayLike, part: str, name: str, bits: int | None = None
+    images: np.typing.ArrayLike,
+    labels: np.typing.ArrayLike,
+    part: str,
+    name: str,
+    bits: int | None = None,
+    *,
+    several: bool = False,
 ) -> Split:
     """Make a Split from arrays, with the ids "part/0", "part/1", ...
 
@@ -117,11 +148,13 @@ def split_of(
         part: Name of the part.
         name: Of the data set, for messages.
         bits: As `kzoo.data.guards.as_uint8` takes it.
+        several: Whether labels are several an image: 0 and 1, (N, C).
 
     Raises:
         DataError: The arrays don't fit together or hold something else.
     """
-    images, labels = as_uint8(images, bits), class_numbers(labels, name)
+    images = as_uint8(images, bits)
+    labels = np.asarray(labels).astype("uint8") if several else class_numbers(labels, name)
     if len(images) != len(labels):
         raise DataError(f"'{name}' has {len(images)} images but {len(labels)} labels in {part}.")
     return Split(images, labels, [f"{part}/{i}" for i in range(len(labels))])
@@ -138,8 +171,9 @@ def read(path: str, bits: int | None = None) -> DataSet:
 
     Args:
         path: A file with x_train and y_train (and x_val, y_val, x_test, y_test), or images and labels; also in other
-            common words, such as train_images and train_labels. Labels are what `class_numbers` takes, or text.
-            Optionally the names of the classes as `classes`, else they are the texts or the numbers.
+            common words, such as train_images and train_labels. Labels are what `class_numbers` takes, or text; or
+            several an image, 0 and 1 (N, C) for C classes. Optionally the names of the classes as `classes`, else they
+            are the texts or the numbers.
         bits: How many bits are used of whole numbers that are not uint8, such as 12 for 0..4095.
 
     Returns:
@@ -183,7 +217,13 @@ def read(path: str, bits: int | None = None) -> DataSet:
         names, labels = _by_text(labels, names, path)
     if bits is None:
         _check_range([arrays[found[p, "images"]] for p in parts], path)
-    splits = {p: split_of(arrays[found[p, "images"]], labels[p], p, path, bits) for p in parts}
+    several = _several(labels, path)
+    splits = {p: split_of(arrays[found[p, "images"]], labels[p], p, path, bits, several=several) for p in parts}
+    if several:
+        count = next(iter(labels.values())).shape[1]
+        if names is not None and len(names) != count:
+            raise DataError(f"'{path}' names {len(names)} classes, and its labels have {count} columns.")
+        return DataSet(str(path), names or tuple(str(i) for i in range(count)), splits, skipped)
     every = np.concatenate([s.labels for s in splits.values()])
     highest, lowest = (int(every.max()), int(every.min())) if len(every) else (-1, -1)
     if highest > 100_000:

@@ -1,9 +1,13 @@
-"""A CSV or TSV file of pictures: path, label, and perhaps split.
+"""A CSV or TSV file of pictures: path, label or labels, and perhaps split.
 
 The rules:
 
 - The first line names the columns, in any order and case; PATHS and LABELS have the names that are understood. Without
   such a line there are two columns, of which one holds files that exist.
+- A column called `labels` may hold several labels an image, with ";" between them, or "|". If any of its cells has one,
+  images have several labels, and an empty cell means none of them; else one class, as in the other LABELS. In place of
+  a column of labels there may be a column for each class, of 0 and 1 (or no and yes): one class if each image has
+  exactly one, else several labels.
 - Commas, semicolons or tabs stand between. UTF-8 and UTF-16 are told by their byte order mark; without one the text is
   UTF-8, and Windows-1252 (what Excel writes) where it is no UTF-8.
 - Paths are relative to the file's own folder and stay in it, so that a table from elsewhere can't pull other pictures
@@ -21,6 +25,7 @@ import codecs
 import csv
 import io
 import os
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,7 +33,7 @@ import numpy as np
 
 from kzoo.data.dataset import PART_COLUMNS, DataSet, Split, part_in, part_of, report_skipped
 from kzoo.data.guards import PICTURE_SUFFIXES, fault, shown
-from kzoo.data.labels import class_names, is_missing
+from kzoo.data.labels import class_names, is_missing, multi_hot
 from kzoo.data.listing import identity
 from kzoo.errors import DataError
 from kzoo.progress import say
@@ -40,6 +45,7 @@ PATHS = (
     *("path", "filename", "file", "filepath", "file_name", "file_path", "fname", "image", "image_path", "imagepath"),
     *("img", "img_path", "image_name", "imagename", "image_file", *WEAK),
 )
+SEVERAL, BETWEEN = "labels", ";|"  # the column that may hold several labels, and what may stand between them
 LABELS = ("label", "labels", "class", "target", "category", "class_name", "classname", "label_name", "class_label", "y")
 YES, NO = {"true", "1", "1.0", "yes", "y", "t"}, {"false", "0", "0.0", "no", "n", "f"}
 
@@ -63,7 +69,7 @@ def read(path: str | os.PathLike) -> DataSet:
         DataError: The table can't be read, lacks a column, has several that could be meant, or has no usable row; or
             two labels differ in case or white space only.
     """
-    rows, skipped = list(_rows(path)), []
+    (rows, classes, several), skipped = _labelled(path), []
     divided = any(row["split"] for _, row in rows)
     parts, seen, used = {}, {}, set()
     folder = Path(os.path.abspath(path)).parent  # without "..", as names are compared with it
@@ -88,22 +94,74 @@ def read(path: str | os.PathLike) -> DataSet:
         parts.setdefault(part, []).append((file, row["label"], id))
     if not parts:
         raise DataError(f"'{path}' has no usable row: {report_skipped(skipped) if skipped else 'it is empty'}.")
-    names = class_names({label for part in parts.values() for _, label, _ in part}, path)
+    found = [label for part in parts.values() for _, label, _ in part]
+    names = class_names({*classes, *(name for label in found for name in (label if several else (label,)))}, path)
     classes = sorted(set(names.values()))
     number_of = {c: i for i, c in enumerate(classes)}
+
+    def numbered(labels):
+        if several:
+            return multi_hot([[number_of[names[name]] for name in label] for label in labels], len(classes))
+        return np.array([number_of[names[label]] for label in labels], "int64")
+
     splits = {
-        part: Split(
-            [str(folder / file) for file, _, _ in rows],
-            np.array([number_of[names[label]] for _, label, _ in rows], "int64"),
-            [id for _, _, id in rows],
-        )
+        part: Split([str(folder / file) for file, _, _ in rows], numbered([r[1] for r in rows]), [r[2] for r in rows])
         for part, rows in parts.items()
     }
     return DataSet(str(path), tuple(classes), splits, skipped)
 
 
+def _labelled(path):
+    """(rows of `_rows`, names of classes that the header has, whether "label" is a tuple of several names)."""
+    rows, classes = _rows(path)
+    if classes:
+        usable = [row["label"] for _, row in rows if not row["fault"]]
+        counts = [len(label) for label in usable]
+        listed = ", ".join(map(shown, classes[:5])) + (", ..." if len(classes) > 5 else "")
+        what = f"'{path}' has a column of 0 and 1 for each of {len(classes)} classes ({listed})"
+        if counts and set(counts) == {1}:
+            say(f"Note: {what}, with one 1 in each row: one class an image.")
+            return [(n, {**row, "label": row["label"][0] if row["label"] else ""}) for n, row in rows], classes, False
+        say(f"Note: {what}: several labels an image. {_counted(counts)}.")
+        return rows, classes, True
+    cells = [row["label"] for _, row in rows]
+    marks = [mark for mark in BETWEEN if any(mark in cell for cell in cells)]
+    if not marks:
+        return rows, (), False
+    if rows[0][1]["column"] != SEVERAL:
+        say(
+            f"Note: labels of '{path}' have {' and '.join(marks)} in them, and are read as one class an image: call "
+            f"the column {SEVERAL} if these stand between several labels."
+        )
+        return rows, (), False
+    if len(marks) > 1:
+        raise DataError(
+            f"'{path}' has ; and | in its column {SEVERAL}, so it is not clear which stands between labels: write one."
+        )
+    rows = [(n, {**row, "label": tuple(_split(row["label"], marks[0]))}) for n, row in rows]
+    say(
+        f"Note: '{path}' has several labels an image, with {marks[0]} between them. "
+        f"{_counted([len(row['label']) for _, row in rows])}."
+    )
+    return rows, (), True
+
+
+def _split(cell, mark):
+    """The different labels in a cell, sorted."""
+    return sorted({name.strip() for name in cell.split(mark)} - {""})
+
+
+def _counted(counts):
+    none, one = counts.count(0), counts.count(1)
+    return f"Rows without a label: {none:,}; with one: {one:,}; with several: {len(counts) - none - one:,}"
+
+
 def _rows(path):
-    """(line number, {"path", "label", "split"}) of each row that is not empty, stripped; "" for what it lacks."""
+    """(rows, names of the classes that have a column of 0 and 1).
+
+    Rows are (line number, {"path", "label", "split", "fault", "column"}), for each that is not empty: stripped, "" for
+    what it lacks. "column" names that of the label. Where classes have columns, "label" is a tuple of names.
+    """
     try:
         size = os.path.getsize(path)
         if size > MAX_BYTES:
@@ -116,25 +174,71 @@ def _rows(path):
         kind, reason = os.path.splitext(path)[1], getattr(e, "strerror", None) or e
         raise DataError(f"'{path}' is not a readable {kind} file ({reason}).") from e
     columns = [c.lower().replace(" ", "_") for c in table[0][1]] if table else []
-    at = _columns(columns, path) or _without_header(table, Path(path).parent)
+    at = _columns(columns, path)
+    of_classes = {} if at else _class_columns(columns, table, path)
+    at = at or of_classes.pop("at", None) or _without_header(table, Path(path).parent)
     if at is None:
         have = ", ".join(shown(c)[:40] for c in columns[:8])
         raise DataError(
-            f"'{path}' must name the columns path and label (and perhaps split) in its first line; "
-            f"it has {have or 'none'}."
+            f"'{path}' must name the columns path and label (and perhaps split) in its first line, or path and a "
+            f"column of 0 and 1 for each class; it has {have or 'none'}."
         )
     if at.pop("header", True):
         del table[0]
-    if not unicode and any(not c[at["label"]].isascii() for _, c in table if at["label"] < len(c)):
+    texts = [c[at["label"]] for _, c in table if at["label"] < len(c)] if "label" in at else of_classes.values()
+    if not unicode and not all(map(str.isascii, texts)):
         say(f"Note: '{path}' is not UTF-8; its labels are read as Windows-1252 (cp1252).")
-    part, read_part = _part_column(columns, at, table, path)
+    if not unicode:
+        of_classes = {i: _as_windows(name, path) for i, name in of_classes.items()}
+    part, read_part = _part_column(columns, {**at, **{name: i for i, name in of_classes.items()}}, table, path)
+    rows = []
     for number, cells in table:
         values = {c: cells[i] if i < len(cells) else "" for c, i in at.items()}
         values["more"] = any(cells[len(columns) :])
         values["split"] = read_part(cells[part]) if part is not None and part < len(cells) else ""
-        if not unicode:
+        values["column"] = columns[at["label"]] if "label" in at else ""
+        values["fault"] = None
+        if of_classes:
+            has = {i: cells[i].lower() if i < len(cells) else "" for i in of_classes}
+            values["label"] = tuple(sorted(name for i, name in of_classes.items() if has[i] in YES))
+            unclear = next((of_classes[i] for i, v in has.items() if v not in YES | NO), None)
+            values["fault"] = unclear and f"has neither 0 nor 1 in the column {shown(unclear)}"
+        elif values["column"] == SEVERAL and any(cells[len(columns) :]):
+            raise DataError(
+                f"Row {number} of '{path}' has more cells than the first line: write several labels with | between "
+                "them, or put them in double quotes."
+            )
+        if not unicode and not of_classes:
             values["label"] = _as_windows(values["label"], path)
-        yield number, values
+        rows.append((number, values))
+    return rows, tuple(of_classes.values())
+
+
+def _class_columns(columns, table, path):
+    """{"at": {"path": i}, column: name of its class} of a table with a column of 0 and 1 for each class; else {}.
+
+    Raises:
+        DataError: The same class has two columns.
+    """
+    found = [i for i, c in enumerate(columns) if c in PATHS]
+    found = [i for i in found if columns[i] not in WEAK] or found
+    if len(found) != 1 or any(c in LABELS for c in columns):
+        return {}
+    at = {"path": found[0]}
+    part, _ = _part_column(columns, at, table[1:], path)
+    rest = [i for i in range(len(columns)) if i not in (found[0], part)]
+    values = {i: {r[i].lower() for _, r in table[1:] if i < len(r)} for i in rest}
+    classes = {i: table[0][1][i] for i in rest if columns[i] and values[i] <= YES | NO | {""} and values[i] - {""}}
+    if len(classes) < 2:
+        return {}
+    twice = [name for name, n in Counter(classes.values()).items() if n > 1]
+    if twice:
+        raise DataError(f"'{path}' has two columns {shown(twice[0])}: keep one of them.")
+    others = [shown(table[0][1][i])[:24] or "without a name" for i in rest if i not in classes]
+    if others:
+        listed = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        say(f"Note: columns of '{path}' that do not hold 0 and 1 are no classes and are not read: {listed}.")
+    return {"at": at, **classes}
 
 
 def _decoded(data, path):
@@ -266,14 +370,17 @@ def _wrong(row, divided):
         return "has no path"
     if "\0" in row["path"]:
         return "has a zero byte in its path"
+    if row["fault"]:
+        return row["fault"]
     if row["more"]:
         return "has more cells than the first line: put quotes around text that holds the delimiter"
-    if "\0" in row["label"]:
+    if any("\0" in label for label in (row["label"] if isinstance(row["label"], tuple) else (row["label"],))):
         return "has a zero byte in its label"
-    if not row["label"]:
+    if row["label"] == "":
         return "has no label"
-    if is_missing(row["label"]):
-        return f"has the label '{row['label']}', which means that it has none"
+    missing = next(filter(is_missing, row["label"] if isinstance(row["label"], tuple) else (row["label"],)), None)
+    if missing is not None:
+        return f"has the label '{missing}', which means that it has none"
     if divided and not row["split"]:
         return "has no split, though others have"
     if divided and part_of(row["split"]) is None:

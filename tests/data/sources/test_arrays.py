@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.photos import fails
 
-from kzoo.data.loading import load_data
+from kzoo.data.loading import load_data, read_data
 from kzoo.data.sources.arrays import load_arrays, read_idx
 from kzoo.errors import DataError
 
@@ -160,3 +160,26 @@ def test_channels_in_front_of_any_number_masks_and_little_of_the_range(tmp_path,
     capsys.readouterr()
     load(tmp_path, images=16 * mask, labels=y)
     assert "lie in 0..16 of 0..255, nearly black" in capsys.readouterr().err
+
+
+def test_several_labels_an_image(tmp_path, capsys):
+    x = np.random.default_rng(0).integers(0, 256, (8, 5, 5)).astype("uint8")
+    y = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]] * 2)
+    one_hot = np.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1]]
+    for dtype in ("int64", "float32", "bool"):
+        np.savez(tmp_path / "a.npz", x_train=x, y_train=y.astype(dtype), x_test=x, y_test=one_hot.astype(dtype))
+        data = read_data(tmp_path / "a.npz")
+        assert data.several and data.classes == ("0", "1", "2") and data.splits["train"].labels.dtype == np.uint8
+        np.testing.assert_array_equal(data.splits["train"].labels, y)
+        np.testing.assert_array_equal(data.splits["test"].labels, one_hot)
+    assert (
+        "several labels an image. Images without a label: 2; with one: 10; with several: 4." in capsys.readouterr().err
+    )
+    np.savez(tmp_path / "b.npz", images=x, labels=one_hot.astype("uint8"), classes=np.array(list("abc")))
+    assert not read_data(tmp_path / "b.npz").several
+    np.savez(tmp_path / "c.npz", images=x, labels=y, classes=np.array(list("ab")))
+    fails(tmp_path / "c.npz", "names 2 classes, and its labels have 3 columns")
+    np.savez(tmp_path / "d.npz", x_train=x, y_train=y, x_test=x, y_test=y[:, :2])
+    fails(tmp_path / "d.npz", "different numbers of classes: 3 in train, 2 in test")
+    np.savez(tmp_path / "e.npz", images=x, labels=y[:7])
+    fails(tmp_path / "e.npz", "8 images but 7 labels")

@@ -5,7 +5,7 @@ import os
 import pytest
 from support.photos import fails, photos, picture, table
 
-from kzoo.data.loading import load_data
+from kzoo.data.loading import load_data, read_data
 
 
 def test_a_table_with_and_without_splits(tmp_path, monkeypatch):
@@ -188,3 +188,54 @@ def test_cells_that_no_column_takes_and_zero_bytes_are_named(tmp_path):
     usage = ["Training", "PublicTest", "PrivateTest"]
     lines = "".join(f"p/{c}/{i:03}.png,{c},{usage[i]}\n" for c in "ab" for i in range(3))
     fails(table(tmp_path, f"path,label,Usage\n{lines}"), "column usage, which seems to say the part and holds 'Pri")
+
+
+def tags(tmp_path, text):
+    """(classes, labels as lists, ids) of the only part of a table of the pictures 0 to 3."""
+    if not (tmp_path / "0.png").exists():
+        for i in range(4):
+            picture(i).save(tmp_path / f"{i}.png")
+    data = read_data(table(tmp_path, text))
+    assert data.several and not data.skipped
+    return data.classes, data.splits["all"].labels.tolist()
+
+
+def test_several_labels_in_a_cell_or_in_columns_of_0_and_1(tmp_path, capsys):
+    want = ("cat", "dog", "frog"), [[1, 1, 0], [0, 0, 0], [0, 0, 1], [1, 0, 0]]
+    assert tags(tmp_path, "path,labels\n0.png,dog; cat\n1.png,\n2.png,frog\n3.png,cat;\n") == want
+    said = capsys.readouterr().err
+    assert "several labels an image, with ; between them. Rows without a label: 1; with one: 2; with several: 1" in said
+    assert tags(tmp_path, "path;labels\n0.png;cat|dog\n1.png;\n2.png;frog\n3.png;cat|cat\n") == want
+    columns = "name,dog,frog,cat,age\n0.png,1,0,1,7\n1.png,0,0,0,\n2.png,no,yes,False,9\n3.png,0,0.0,1.0,9\n"
+    assert tags(tmp_path, columns) == want
+    said = capsys.readouterr().err
+    assert "0 and 1 for each of 3 classes (dog, frog, cat): several labels an image. Rows without a label: 1" in said
+    assert "are no classes and are not read: age" in said
+
+
+def test_one_1_in_each_row_is_one_class_an_image(tmp_path, capsys):
+    for i in range(2):
+        picture(i).save(tmp_path / f"{i}.png")
+    data = read_data(table(tmp_path, "path,b,a,split\n0.png,1,0,train\n1.png,0,1,test\n"))
+    assert not data.several and data.classes == ("a", "b")
+    assert [int(data.splits[p].labels[0]) for p in ("train", "test")] == [1, 0]
+    assert "with one 1 in each row: one class an image" in capsys.readouterr().err
+    one = read_data(table(tmp_path, "path,labels\n0.png,a\n1.png,\n"))
+    assert not one.several and one.skipped == [("row 3 (1.png)", "has no label")], "no ; anywhere: as any label"
+    one = read_data(table(tmp_path, "path,label\n0.png,a;b\n1.png,c\n"))
+    assert one.classes == ("a;b", "c") and not one.several
+    assert "are read as one class an image: call the column labels" in capsys.readouterr().err
+
+
+def test_several_labels_that_are_not_clear_are_refused_or_skipped(tmp_path):
+    for i in range(3):
+        picture(i).save(tmp_path / f"{i}.png")
+    fails(table(tmp_path, "path,labels\n0.png,a;b|c\n1.png,\n"), "not clear which stands between labels")
+    fails(table(tmp_path, "path;labels\n0.png;a;b\n1.png;\n"), "photos.csv' has more cells than the first line")
+    fails(table(tmp_path, "path,a,a,b\n0.png,0,1,1\n"), "has two columns a")
+    fails(table(tmp_path, "path,labels\n0.png,Ax;b\n1.png,ax\n"), "differ only in case")
+    fails(table(tmp_path, "path,a,b,c\n0.png,1,1,0\n1.png,0,1,0\n2.png,1,0,0\n"), "no usable image of class 'c'")
+    data = read_data(table(tmp_path, "path,labels\n0.png,a;b\n1.png,a;nan\n"))
+    assert data.skipped == [("row 3 (1.png)", "has the label 'nan', which means that it has none")]
+    data = read_data(table(tmp_path, "path,a,b\n0.png,1,1\n1.png,1\n2.png,,1\n"))
+    assert [reason for _, reason in data.skipped] == [f"has neither 0 nor 1 in the column {c}" for c in "ba"]
