@@ -37,7 +37,7 @@ class Head:
     """A linear classifier: logits = features @ kernel + bias.
 
     Attributes:
-        kind: "logistic", "ridge" or "prototypes".
+        kind: "logistic", "ridge" or "prototypes"; "one-vs-rest" for several labels.
         strength: of its regularisation, an element of LOGISTIC_STRENGTHS or RIDGE_STRENGTHS; None for prototypes.
         kernel: float32 (D, classes).
         bias: float32 (classes,).
@@ -46,6 +46,7 @@ class Head:
             loss. Empty if nothing could be cross-validated.
         folded: out-of-fold logits (M, classes) of the chosen candidate, None without cross-validation.
         tested: int (M,), positions of the photos that these logits belong to.
+        each: the heads of two classes, absent and there, of which one of several labels is made; else ().
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Head:
     table: list[dict[str, Any]] = field(default_factory=list)
     folded: np.ndarray | None = None
     tested: np.ndarray | None = None
+    each: tuple[Head, ...] = ()
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Compute the logits, float32 (N, classes), of features (N, D)."""
@@ -473,6 +475,42 @@ def fit_head(
         kind, strength, scale, w, b = _fit(rows, y, classes, best, objective)
         kernel, bias = rows.unfold(scale * w, scale * b)
     return Head(kind, strength, kernel, bias, scale, table, folded, tested)
+
+
+def fit_one_vs_rest(
+    x: np.ndarray, y: np.ndarray, *, groups: np.ndarray | None = None, seed: int = 0, like: Head | None = None
+) -> Head:
+    """Fit a head for several labels an image: for each class one of its own, chosen by cross-validation.
+
+    Args:
+        x: features, float32 (N, D).
+        y: 0 and 1 (N, K), each class at least once there and once absent.
+        groups, seed: as for `fit_head`.
+        like: a head of this kind whose kinds and strengths are used instead of choosing.
+
+    Returns:
+        A Head whose logits (N, K) are for a sigmoid. Its `table` has a row for each class, and `tested` has the photos
+        that every class was tested on.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(60, 8)).astype("float32")
+        >>> head = fit_one_vs_rest(x, (x[:, :2] > 0).astype(int))
+        >>> head.kernel.shape, bool(((head.logits(x) > 0) == (x[:, :2] > 0)).mean() > 0.9)
+        ((8, 2), True)
+    """
+    each = []
+    for k in range(y.shape[1]):
+        own = None if like is None else like.each[k]
+        each.append(fit_head(x, y[:, k].astype(int), 2, groups=groups, seed=seed, like=own))
+    kernel = np.stack([h.kernel[:, 1] - h.kernel[:, 0] for h in each], 1)
+    bias = np.array([h.bias[1] - h.bias[0] for h in each], "float32")
+    table = [{**h.table[0], "class": k} for k, h in enumerate(each) if h.table]
+    folded = tested = None
+    apart = [(h.tested, h.folded) for h in each if h.tested is not None and h.folded is not None]
+    if len(apart) == len(each):
+        tested = np.flatnonzero(np.all([np.isin(np.arange(len(y)), at) for at, _ in apart], 0))
+        folded = np.stack([np.diff(z[np.searchsorted(at, tested)])[:, 0] for at, z in apart], 1)
+    return Head("one-vs-rest", None, kernel, bias, 1.0, table, folded, tested, tuple(each))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import numpy as np
 
 from kzoo.data.dataset import DataSet, Split
 from kzoo.data.divide import divide
+from kzoo.data.labels import images_by_class
 from kzoo.data.passport import Passport, check_data
 from kzoo.data.scan import scan_images
 from kzoo.errors import DataError
@@ -148,7 +149,7 @@ def _choose_parts(data, user, seen, options, recorded):
     elif options.shots:
         check_shots(train, options.shots, data.classes)
         train, val = _draw(train, options.shots, options.seed), None
-    counts = np.bincount(train.labels, minlength=len(data.classes))
+    counts = images_by_class(train.labels, len(data.classes))
     if recorded is None and val is None and not options.shots and counts.min() >= MIN_PER_CLASS:
         whole = DataSet(data.name, data.classes, {"train": train}, scan=seen)
         rest = divide(whole, VAL_FRACTION, 0.0, options.seed).splits
@@ -171,22 +172,6 @@ def _numbered(seen, split):
     """
     _, first, member = np.unique(seen.groups_of(split.ids), return_index=True, return_inverse=True)
     return first[member]
-
-
-def check_one_class(data: DataSet, verb: str) -> None:
-    """Check that a data set has one class an image, as heads and reports need.
-
-    Args:
-        data: the data set.
-        verb: for the message: "finetune" or "scout".
-
-    Raises:
-        DataError: it has several labels an image.
-    """
-    if data.several:
-        raise DataError(
-            f"'{data.name}' has several labels an image, and kzoo {verb} takes one class: kzoo train takes several."
-        )
 
 
 def check_shots(train: Split, shots: int, classes: Sequence[str]) -> None:

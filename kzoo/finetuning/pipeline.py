@@ -4,7 +4,8 @@ Each step takes values and hands on values. The head's kind and strength are cho
 training part; the validation part decides how deep to train and which epoch is kept. If the head alone is best it is
 fitted again, with the same kind and strength, on all training photos, including those that kzoo held out for
 validation: more photos improve a head, and the figures in the report were measured before. Deeper layers keep the
-weights that were chosen, because without validation photos there is no early stopping.
+weights that were chosen, because without validation photos there is no early stopping. Several labels a photo get a
+head for each class, and no deeper layers.
 
 Keras is imported only when a feature is missing or deeper layers train; a second run needs neither.
 """
@@ -26,20 +27,22 @@ from kzoo.catalog import RULES, ModelSpec, Preprocessing, Weights, imports_of, s
 from kzoo.checks import changed
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.guards import check_channels
+from kzoo.data.labels import images_by_class
 from kzoo.data.loading import load_data
 from kzoo.errors import DataError, RunError, WeightsError, first_line, unknown
 from kzoo.finetuning.audit import enforce
 from kzoo.finetuning.backbone import Backbone, FeatureExtractor, backbone, download_advice, machine
 from kzoo.finetuning.features import Cache, features
-from kzoo.finetuning.heads import Head, HeadObjective, fit_head
+from kzoo.finetuning.heads import Head, HeadObjective, fit_head, fit_one_vs_rest
 from kzoo.finetuning.options import FinetuneOptions
-from kzoo.finetuning.parts import MIN_PER_CLASS, Parts, check_one_class, check_shots, make_parts
+from kzoo.finetuning.parts import MIN_PER_CLASS, Parts, check_shots, make_parts
 from kzoo.finetuning.report import write_report
 from kzoo.finetuning.template import audit_file, fill, parameters, template
 from kzoo.hardware import backend, load_keras
 from kzoo.interrupt import Interrupted, interruptible
 from kzoo.metrics import negative_log_likelihood, top_k_hits, wilson
 from kzoo.progress import progress, say
+from kzoo.tasks import Task, task_for
 
 # What must be the same for a run to be resumed.
 RESUME_KEYS = (
@@ -171,6 +174,11 @@ class Setup:
         if not self.quiet:
             say(text)
 
+    @property
+    def task(self) -> Task:
+        """What is trained: classification, or multilabel for several labels an image."""
+        return task_for("classification", self.data)
+
     def objective(self, labels: np.ndarray) -> HeadObjective:
         """Return the loss, with its class weights as numbers.
 
@@ -294,7 +302,8 @@ def _set_up(photos, model, weights, options, clock, quiet, rules):
             strict=options.strict,
             bits=options.bits,
         )
-    check_one_class(data, "finetune")
+    if data.several:
+        _check_several(options)
     for split in data.splits.values():
         if not split.files:
             check_channels(split.images.shape[-1], base.input_shape[2])
@@ -334,13 +343,31 @@ def _check_input_shape(setup):
         ) from e
 
 
+def _check_several(options):
+    """RunError for an option that is for one class an image."""
+    asked = {
+        f"--unfreeze {options.unfreeze}": options.unfreeze not in ("auto", "none"),
+        f"--shots {options.shots}": options.shots,
+        "--class-weights": options.class_weights,
+        f"--label-smoothing {options.label_smoothing:g}": options.label_smoothing,
+        f"--focal {options.focal:g}": options.focal,
+        f"--mix {options.mix}": options.mix,
+    }
+    wrong = [name for name, given in asked.items() if given]
+    if wrong:
+        raise RunError(
+            f"{' and '.join(wrong)}: for one class an image. With several labels kzoo finetune fits the head alone, a "
+            "logistic regression for each class: leave it out, or use kzoo train."
+        )
+
+
 def _settings(setup):
     """config.json; "parts" is added once the parts are known."""
     base, options = setup.base, setup.options
     return {
         "model": base.name,
         "imports": imports_of(base.name),
-        "task": "classification",
+        "task": setup.task.name,
         "options": {k: _plain(v) for k, v in base.config.items()},
         "classes": list(setup.data.classes),
         "input_shape": list(base.input_shape),
@@ -453,10 +480,16 @@ def _features(setup, parts, folder, interrupted):
             computed += got.computed
     _report_skipped(setup, skipped, folder)
     splits = {k: v for k, v in splits.items() if len(v)}
-    present = set(splits["train"].labels.tolist()) if "train" in splits else ()
-    empty = [c for i, c in enumerate(setup.data.classes) if i not in present]
+    classes = setup.data.classes
+    n = images_by_class(splits["train"].labels, len(classes)) if "train" in splits else np.zeros(len(classes), int)
+    empty = [c for c, k in zip(classes, n, strict=True) if not k]
     if empty:
         raise DataError(f"No usable training photo is left of class {', '.join(map(repr, empty[:5]))}.")
+    always = [c for c, k in zip(classes, n, strict=True) if setup.data.several and k == len(splits["train"])]
+    if always:
+        raise DataError(
+            f"Every training photo has the class {always[0]!r}, so there is nothing to learn: leave it out."
+        )
     if not np.isfinite(x["train"][:: max(len(x["train"]) // 1000, 1)]).all():
         raise RunError(f"The features of {setup.base.name} are not finite: use --precision float32, or other weights.")
     setup.log(f"Features: {computed:,} computed, {total - computed:,} from the cache ({setup.cache.folder}).")
@@ -500,22 +533,29 @@ def _fit_heads(setup, found, interrupted):
     start = time.monotonic()
     parts, classes = found.parts, len(setup.data.classes)
     train = parts.splits["train"]
-    objective = setup.objective(train.labels)
+
+    def fit(x, y, **options):
+        if setup.data.several:
+            return fit_one_vs_rest(x, y, **options)
+        return fit_head(x, y, classes, objective=setup.objective(train.labels), **options)
+
     x, y, groups = _with_views(setup, parts, train, found.x["train"], parts.groups, interrupted)
-    head = final = fit_head(x, y, classes, groups=groups, seed=setup.options.seed, objective=objective)
+    head = final = fit(x, y, groups=groups, seed=setup.options.seed)
     if "val" in parts.splits and not parts.val_given:
         more = parts.splits["val"]
         x2, y2, _ = _with_views(setup, parts, more, found.x["val"], np.arange(len(more)), interrupted)
         x, y = np.concatenate([x, x2]), np.concatenate([y, y2])
-        final = fit_head(x, y, classes, objective=objective, like=head)
+        final = fit(x, y, like=head)
     seconds = setup.clock.seconds["head"] = round(time.monotonic() - start, 3)
     val, measured_on = _validated(head, found)
     row = {"phase": "head", "epoch": 0, "seconds": seconds, "learning_rate": None}
-    row["loss"], row["accuracy"] = _score(head.logits(found.x["train"]), train.labels)
-    row["val_loss"], row["val_accuracy"] = _score(val["logits"], val["labels"]) if val else (None, None)
+    row.update(_score(setup, head.logits(found.x["train"]), train.labels))
+    row.update(_score(setup, val["logits"], val["labels"], "val_") if val else {"val_loss": None, "val_accuracy": None})
     strength = "" if head.strength is None else f" (strength {head.strength:g})"
     text = f"{head.kind}{strength}"
-    if val:
+    if val and setup.data.several:
+        text += f": mAP {_share(row['val_mean_average_precision'])} {measured_on}"
+    elif val:
         low, high = wilson(round(row["val_accuracy"] * len(val["labels"])), len(val["labels"]))
         text += f": {row['val_accuracy']:.2%} {measured_on} (95 % interval {low:.2%} to {high:.2%})"
     setup.log(f"Head: {text}, {seconds:.2f} s.")
@@ -564,7 +604,7 @@ def _write_head(setup, folder, heads):
         "trainable_parameters": size,
         "frozen_parameters": parameters(file) - size,
         "audit": audit,
-        "val_accuracy": heads.row["val_accuracy"],
+        "val_accuracy": heads.row.get("val_accuracy"),
         "text": heads.text,
     }
 
@@ -592,6 +632,8 @@ def _deepen(setup, found, heads, folder, interrupted):
     unfreeze = setup.options.unfreeze
     if unfreeze == "none":
         return Best("head", f"The head alone, as asked: {heads.text}.")
+    if setup.data.several:
+        return Best("head", f"The head alone: deeper layers are trained for one class an image only. {heads.text}.")
     if "val" not in found.parts.splits:
         if unfreeze != "auto":
             raise RunError(
@@ -619,7 +661,12 @@ def _finish(setup, settings, found, heads, best, *, folder, phases, history):
     metrics: dict[str, Any] = {"winner": best.name, "outcome": best.outcome}
     metrics["refit"] = best.name == "head" and heads.refit
     for part, v in measured.items():
-        metrics[f"{part}_loss"], metrics[f"{part}_accuracy"] = _score(v["logits"], v["labels"])
+        metrics.update(_score(setup, v["logits"], v["labels"], f"{part}_"))
+    task, classes = setup.task, setup.data.classes
+    if task.decides:
+        val = measured.get("val", {"logits": np.zeros((0, len(classes))), "labels": np.zeros((0, len(classes)), int)})
+        metrics["decision"] = task.decide(val["logits"], val["labels"], classes)
+        task = task.decided(metrics["decision"], classes)
     columns = list(dict.fromkeys([*HISTORY, *(key for row in history for key in row)]))  # the task's other metrics
     runs.write_csv(folder / runs.HISTORY, history, columns)
     with setup.clock.timed("report"):
@@ -628,6 +675,7 @@ def _finish(setup, settings, found, heads, best, *, folder, phases, history):
             settings,
             found,
             heads,
+            task=task,
             outcome=best.outcome,
             measured=measured,
             folder=folder,
@@ -641,16 +689,37 @@ def _finish(setup, settings, found, heads, best, *, folder, phases, history):
     setup.log(best.outcome)
     if "temperature_choice" in report:
         setup.log(report["temperature_choice"]["reason"])
-    if "test" in measured:
+    if task.decision:
+        setup.log(task.decision["reason"])
+    if "test" in measured and setup.data.several:
+        test = report["several"]["test"]
+        setup.log(
+            f"Held-out test on {test['images']:,} images: mAP {_share(test['mean_average_precision'])}, F1 "
+            f"{_share(test['f1_macro'])} (mean of the classes)."
+        )
+    elif "test" in measured:
         n = len(measured["test"]["labels"])
         low, high = report["parts"]["test"]["accuracy_interval"]
         accuracy = f"{metrics['test_accuracy']:.2%}, 95 % interval {low:.2%} to {high:.2%}"
         setup.log(f"Held-out test accuracy on {n:,} images: {accuracy}.")
 
 
-def _report(setup, settings, found, heads, *, outcome, measured, folder, phases, history):
+def _report(setup, settings, found, heads, *, task, outcome, measured, folder, phases, history):
     train = found.parts.splits["train"]
     photos = setup.data.name
+    if setup.data.several:
+        about = {"run": folder.name, "data": photos}
+        measures: dict[str, Any] = {
+            "several": {
+                part: task.evaluate(v["logits"], v["labels"], setup.data.classes, split=part, **about).to_dict()
+                for part, v in measured.items()
+            }
+        }
+    else:
+        measures = {
+            "parts": measured,
+            "train_features": {"ids": train.ids, "labels": train.labels, "features": found.x["train"]},
+        }
     copied = ("command", "model", "weights", "data", "classes", "seed", "precision", "hardware", "versions")
     return write_report(
         folder,
@@ -663,13 +732,21 @@ def _report(setup, settings, found, heads, *, outcome, measured, folder, phases,
             "phases": phases,
             "history": history,
             "head": heads.head.to_dict(),
-            "parts": measured,
-            "train_features": {"ids": train.ids, "labels": train.labels, "features": found.x["train"]},
+            **measures,
             "picture": found.parts.images.get,
         },
     )
 
 
-def _score(logits, labels):
-    """(mean log loss, accuracy)."""
-    return negative_log_likelihood(logits, labels), float(top_k_hits(logits, labels).mean())
+def _score(setup, logits, labels, prefix=""):
+    """{prefix + name: value}: the mean loss, and the accuracy, or mean average precision of several labels."""
+    if setup.data.several:
+        found = setup.task.evaluate(logits, labels, setup.data.classes, run="", data="", split="")
+        values = {"loss": found.loss, "mean_average_precision": found.mean_average_precision}
+    else:
+        values = {"loss": negative_log_likelihood(logits, labels), "accuracy": float(top_k_hits(logits, labels).mean())}
+    return {prefix + name: value for name, value in values.items()}
+
+
+def _share(value):
+    return "none" if value is None else f"{value:.2%}"

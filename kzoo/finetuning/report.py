@@ -57,6 +57,7 @@ COPIED = (
     "phases",
     "history",
     "head",
+    "several",
 )
 
 
@@ -80,6 +81,8 @@ def write_report(folder: str | os.PathLike, record: Mapping[str, Any]) -> dict[s
             - head: {"kind", "strength", "cross_validation": [{"kind", "strength", "accuracy", "loss"}]}.
             - parts: {"val", "test": {"ids", "labels": int (N,), "logits": (N, C)}}.
             - train_features: {"ids", "labels", "features": (N, D)}, to find suspect labels.
+            - several: {"val", "test": what `to_dict()` of a multilabel evaluation gives}, in place of "parts" and
+              "train_features" where images have several labels.
             - picture: a function of an id that gives a path, encoded bytes or a uint8 array. A picture that can't be
               given or read is left out.
 

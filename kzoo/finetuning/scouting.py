@@ -23,7 +23,7 @@ from kzoo.finetuning.backbone import FeatureExtractor, backbone, download_advice
 from kzoo.finetuning.features import features
 from kzoo.finetuning.heads import fit_head
 from kzoo.finetuning.options import FinetuneOptions
-from kzoo.finetuning.parts import check_one_class, make_parts
+from kzoo.finetuning.parts import make_parts
 from kzoo.metrics import wilson
 from kzoo.progress import progress, say
 
@@ -118,7 +118,11 @@ def scout(
         data = photos
     else:
         data = load_data(os.fspath(photos), seed=seed, val_fraction=0.0, test_fraction=0.0)
-    check_one_class(data, "scout")
+    if data.several:
+        raise DataError(
+            f"'{data.name}' has several labels an image, and kzoo scout takes one class: name a model, kzoo finetune "
+            "--model NAME."
+        )
     names = list(dict.fromkeys(row.name for row, _, _ in found_locally())) if models is None else list(models)
     bases = []
     for name in names:  # wrong names and missing weights are found before the work

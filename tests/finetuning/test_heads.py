@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import average_precision_score
 
 from kzoo.finetuning.heads import (
     HeadObjective,
     Rows,
     cross_validate,
     fit_head,
+    fit_one_vs_rest,
     folds,
     logistic,
     prototypes,
@@ -179,3 +181,33 @@ def test_many_photos_are_not_copied():
     rows = Rows(x)
     assert rows.z is x
     assert np.mean(fit_head(x, y, 2).logits(x).argmax(1) == y) > 0.95
+
+
+def test_one_vs_rest_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 6)).astype("float32")
+    y = (x @ rng.normal(size=(6, 3)) + rng.normal(size=(120, 3)) > [0, 1, -1]).astype("uint8")
+    head = fit_one_vs_rest(x, y)
+    assert head.kind == "one-vs-rest" and head.kernel.shape == (6, 3) and head.bias.dtype == np.float32
+    centred = x - x.mean(0)
+    centred /= np.sqrt(np.square(centred).sum(1).mean())
+    for k, (own, row) in enumerate(zip(head.each, head.table, strict=True)):
+        assert row["class"] == k and (row["kind"], row["strength"]) == (own.kind, own.strength)
+        np.testing.assert_allclose(head.logits(x)[:, k], np.diff(own.logits(x))[:, 0], atol=1e-5)
+        if own.kind == "logistic":  # two columns of weights, w and -w: twice the penalty's strength of one
+            other = LogisticRegression(C=2 * own.strength, tol=1e-8, max_iter=5000).fit(centred, y[:, k])
+            np.testing.assert_allclose(head.logits(x)[:, k], other.decision_function(centred), atol=0.01)
+    assert {own.kind for own in head.each} == {"logistic"}, "else the comparison says little"
+    again = fit_one_vs_rest(x, y, like=head)
+    np.testing.assert_allclose(again.kernel, head.kernel, atol=1e-5)
+    assert again.folded is None and len(head.tested) == 120 and head.folded.shape == (120, 3)
+    apart = [average_precision_score(y[:, k], head.folded[:, k]) for k in range(3)]
+    assert min(apart) > 0.6
+
+
+def test_one_vs_rest_keeps_the_photos_that_every_class_was_tested_on():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 4)).astype("float32"), np.zeros((20, 2), int)
+    y[:10, 0], y[3, 1] = 1, 1  # the only photo of a class always trains
+    head = fit_one_vs_rest(x, y)
+    assert 3 not in head.tested and len(head.tested) == 19 == len(head.folded)

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from support import tags
 from support.training import weights_of
 from support.tuning import SHAPE, Killed, draw, finetune_folder, same, tune
 
@@ -224,3 +225,54 @@ def test_ants_and_bees(shared, tmp_path, monkeypatch):
     for model, least in (("mobilenet_v2", 0.96), ("squeezenet1_1", 0.89)):
         folder = finetune_folder(shared / "hymenoptera", model, out=tmp_path / model, unfreeze="none", quiet=True)
         assert json.loads((folder / "metrics.json").read_text())["test_accuracy"] >= least
+
+
+@pytest.fixture(scope="module")
+def several(world, tmp_path_factory):
+    """A run with several labels a photo: drawn stripes, of which the tint of a stripe is a label."""
+    root = tmp_path_factory.mktemp("several")
+    return tune(world, root / "run", tags.write(root / "data", 200, parts=True))
+
+
+def test_several_labels_get_a_head_for_each_class(several, kzoo_command):
+    config, metrics = (json.loads((several / f"{n}.json").read_text()) for n in ("config", "metrics"))
+    assert config["task"] == "multilabel" and metrics["winner"] == "head" and metrics["refit"]
+    assert "deeper layers are trained for one class an image only" in metrics["outcome"]
+    run = kzoo.load_run(several)
+    assert run.task.decision == metrics["decision"] and "validation images" in metrics["decision"]["reason"]
+    result = kzoo.evaluate(run, quiet=True)
+    assert result.images == 100 and result.split == "test"
+    np.testing.assert_allclose(result.mean_average_precision, metrics["test_mean_average_precision"], rtol=1e-3)
+    np.testing.assert_allclose(result.loss, metrics["test_loss"], rtol=1e-3)
+    assert result.mean_average_precision > 0.6, "random features of stripes tell something"
+    report = json.loads((several / "report.json").read_text())
+    assert [r["class"] for r in report["several"]["test"]["per_class"]] == list(tags.CLASSES)
+    page = (several / "report.html").read_text()
+    assert "average precision" in page and "Confusion" not in page and metrics["decision"]["reason"][:30] in page
+    assert [r["kind"] for r in report["head"]["cross_validation"]] and report["head"]["kind"] == "one-vs-rest"
+    assert runs.read_csv(several / "history.csv")[0]["val_mean_average_precision"]
+    code, out, _ = kzoo_command("predict", several, several.parent / "data/p/000.png", "--json")
+    assert code == 0 and "labels" in json.loads(out)[0]
+
+
+def test_options_for_one_class_are_refused_with_several_labels(world, several, tmp_path):
+    table = several.parent / "data/tags.csv"
+    for name, value, said in (
+        ("unfreeze", "all", "--unfreeze all"),
+        ("shots", 3, "--shots 3"),
+        ("class_weights", "balanced", "--class-weights"),
+        ("label_smoothing", 0.1, "--label-smoothing 0.1"),
+        ("focal", 2.0, "--focal 2"),
+        ("mix", "mixup", "--mix mixup"),
+    ):
+        with pytest.raises(RunError, match=f"{said}: for one class an image"):
+            tune(world, tmp_path / "r", table, **{name: value})
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_label_of_every_photo_is_refused(world, tmp_path):
+    images, labels = tags.drawn(30)
+    labels[:, 1] = 1
+    np.savez(tmp_path / "x.npz", images=images, labels=labels)
+    with pytest.raises(DataError, match="Every training photo has the class '1'"):
+        tune(world, tmp_path / "r", tmp_path / "x.npz")
