@@ -49,7 +49,10 @@ def _number(text):
 @option("batch_size", type=click.IntRange(1), help="Images in a batch; as in the recipe by default.")
 @option("learning_rate", type=float, help="Learning rate; that of the recipe by default.")
 @option(
-    "loss", metavar="LOSS", help="cross_entropy (the default for classes), hinge or mse; that of the recipe by default."
+    "loss",
+    metavar="LOSS",
+    help="cross_entropy (the default for classes), hinge or mse; for several labels an image binary_cross_entropy (the "
+    "default) or focal; that of the recipe by default.",
 )
 @option("patience", type=click.IntRange(1), help="Early stopping: epochs to wait for a better validation accuracy.")
 @option("seed", type=click.IntRange(0, MAX_SEED), help="Of initial weights, order of images, augmentation and dropout.")

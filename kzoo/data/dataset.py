@@ -145,7 +145,8 @@ class DataSet:
         for name, split in sorted(self.splits.items()):
             digest.update(f"{name}:{len(split)}".encode())
             kind = "<i8" if np.issubdtype(split.labels.dtype, np.integer) else "<f8"
-            digest.update(np.ascontiguousarray(split.labels, kind).tobytes())
+            for i in range(0, len(split), 65536):  # labels of several classes are a byte each, and 8 here
+                digest.update(np.ascontiguousarray(split.labels[i : i + 65536], kind).tobytes())
             digest.update("\0".join(split.ids).encode("utf-8", "surrogateescape"))
             if not split.files:
                 digest.update(np.ascontiguousarray(split.images).data)

@@ -162,8 +162,8 @@ def _stratified(split, fraction, rng, groups=None):
 
 def _rarest(labels):
     """The rarest of the classes of each image, (N,), and C for none. labels: (N, C)."""
-    found = np.where(labels == 1, labels.sum(0, dtype="int64"), len(labels) + 1).argmin(1)
-    return np.where(labels.any(1), found, labels.shape[1])
+    order = np.argsort(labels.sum(0, dtype="int64"), kind="stable")
+    return np.where(labels.any(1), order[labels[:, order].argmax(1)], labels.shape[1])
 
 
 def _bundles(members, groups):

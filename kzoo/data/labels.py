@@ -12,6 +12,7 @@ import numpy as np
 from kzoo.data.guards import shown
 from kzoo.errors import DataError
 
+MAX_LABELS = 1 << 30  # images times classes where an image may have several labels
 # What pandas reads as a missing value. "none" and "na" in lower case are names like any other.
 MISSING = {
     *("", "nan", "NaN", "-nan", "-NaN", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NA", "NULL", "null", "None"),
@@ -70,11 +71,19 @@ def multi_hot(rows: Sequence[Iterable[int]], classes: int) -> np.ndarray:
         rows: The numbers of the classes of each image, perhaps none.
         classes: Their number, C.
 
+    Raises:
+        DataError: The array would have more than MAX_LABELS elements, as where each image has a class of its own.
+
     Example:
         >>> multi_hot([(0, 2), ()], 3)
         array([[1, 0, 1],
                [0, 0, 0]], dtype=uint8)
     """
+    if len(rows) * classes > MAX_LABELS:
+        raise DataError(
+            f"{len(rows):,} images with several of {classes:,} classes are too many; images times classes may be "
+            f"{MAX_LABELS:,}: leave rare classes out."
+        )
     found = np.zeros((len(rows), classes), "uint8")
     for i, row in enumerate(rows):
         found[i, list(row)] = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from kzoo.progress import Silent
 SMALL = 32  # pixels of the shorter side below which a file is called very small
 IMBALANCE = 3.0  # times that the largest class outnumbers the smallest, from which on it is a warning
 FEW = 10  # training images below which a class is named
+PAIRED = 200  # of the most frequent classes it is counted how often two are together
 LISTED = 5  # of each kind in the text; JSON has all
 
 
@@ -192,17 +194,15 @@ def check_data(
 
 def _several(labels, classes):
     """`Passport.several`. labels: {split: (N, C)}."""
-    every = np.concatenate(list(labels.values())).astype("int64")
-    pairs = np.triu(every.T @ every, 1)
-    best = np.argsort(-pairs, axis=None, kind="stable")[:LISTED]
+    every = np.concatenate(list(labels.values()))
+    often = np.sort(np.argsort(-every.sum(0, dtype="int64"), kind="stable")[:PAIRED])
+    shared = [every[every[:, a] == 1][:, often].sum(0, dtype="int64") for a in often]
+    pairs = [(int(shared[i][j]), classes[often[i]], classes[often[j]]) for i, j in combinations(range(len(often)), 2)]
+    pairs = sorted((p for p in pairs if p[0]), key=lambda p: -p[0])[:LISTED]
     return {
         "images": {part: len(found) for part, found in labels.items()},
         "unlabelled": {part: int((~found.any(1)).sum()) for part, found in labels.items()},
-        "together": [
-            {"classes": [classes[a], classes[b]], "images": int(pairs[a, b])}
-            for a, b in zip(*np.unravel_index(best, pairs.shape), strict=True)
-            if pairs[a, b]
-        ],
+        "together": [{"classes": [a, b], "images": n} for n, a, b in pairs],
     }
 
 

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from kzoo.data.labels import class_names, is_missing
+from kzoo.data.labels import class_names, is_missing, multi_hot
 from kzoo.errors import DataError
 
 
@@ -42,3 +42,8 @@ def test_names_that_are_no_unicode_can_be_written():
 def test_missing_labels():
     assert all(map(is_missing, ("", " ", "nan", "NaN", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None", "NA")))
     assert not any(map(is_missing, ("none", "na", "0", "banana", "Nano")))
+
+
+def test_more_labels_than_memory_are_refused():
+    with pytest.raises(DataError, match="2,000,000 images with several of 1,000,000 classes are too many"):
+        multi_hot(range(2_000_000), 1_000_000)
