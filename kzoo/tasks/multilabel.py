@@ -374,10 +374,14 @@ class Multilabel(Task):
         return (self.present(outputs) == self.present(expected)).all(-1)
 
     def certainty(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `Task.certainty`: how far the class that is nearest to its threshold is from it, in logits."""
+        """As `Task.certainty`: how far the class that is nearest to its threshold is from it, in logits.
+
+        The groups are images with and without a label. More groups, such as one for each class, would ask images for
+        the same answer for ever of which some class is near its threshold.
+        """
         t = np.clip(self.thresholds(outputs.shape[1]), 1e-7, 1 - 1e-7)
         away = outputs - np.log(t / (1 - t))
-        return away.argmax(-1), np.abs(away).min(-1)
+        return self.present(outputs).any(-1).astype(int), np.abs(away).min(-1)
 
 
 def _mean(rows, key):

@@ -14,6 +14,7 @@ import kzoo
 from kzoo.data.dataset import DataSet, Split
 from kzoo.errors import KzooError, RunError
 from kzoo.exporting.reader import Export
+from kzoo.serving.app import json_classifier
 from kzoo.tasks import find, task_for
 from kzoo.tasks.multilabel import TASK, binary_cross_entropy, f1, focal, label_accuracy
 from kzoo.training.recipes import Recipe
@@ -121,7 +122,8 @@ def test_answer_has_all_at_or_above_their_thresholds_and_perhaps_none():
     }
     assert task.cells({"error": "x"}, 1) == ["", ""] and "error" in task.rows(z * np.nan, CLASSES, 5)[0]
     assert list(task.same(z, z + [[0, 0, 1], [0.1, 0, 0]])) == [False, True]
-    _, certainty = task.certainty(z)
+    group, certainty = task.certainty(z)
+    assert list(group) == [1, 0]
     np.testing.assert_allclose(certainty, [0, np.log(2)], atol=1e-9)
 
 
@@ -242,6 +244,10 @@ def test_predict_and_an_export_answer_with_all_labels(run, tmp_path, kzoo_comman
         probabilities = [[t["probability"] for t in row["labels"]] for row in (a, b)]
         np.testing.assert_allclose(*probabilities, atol=1e-5)
     assert loaded.answer([b"no image"])[0]["error"] == "is not a JPEG, PNG, GIF, BMP or WebP image"
+    served, bad = json_classifier(loaded)([paths[0].read_bytes(), b"no image"])
+    found = {c: p for c, p in zip(served["labels"], served["probabilities"], strict=True) if c}
+    assert list(found) == [t["class"] for t in answers[0]["labels"]] and len(served["labels"]) == 3
+    assert bad["error"] and bad["labels"] == [""] * 3
 
 
 def test_what_several_labels_can_not_do_is_refused_in_a_line(run, tmp_path):
