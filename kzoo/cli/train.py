@@ -52,7 +52,7 @@ def _number(text):
     "loss",
     metavar="LOSS",
     help="cross_entropy (the default for classes), hinge or mse; for several labels an image binary_cross_entropy (the "
-    "default) or focal; that of the recipe by default.",
+    "default) or focal; for masks focal, dice, jaccard or cross_entropy+dice, too; that of the recipe by default.",
 )
 @option("patience", type=click.IntRange(1), help="Early stopping: epochs to wait for a better validation accuracy.")
 @option("seed", type=click.IntRange(0, MAX_SEED), help="Of initial weights, order of images, augmentation and dropout.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,11 @@ def evaluate(
     if isinstance(run, (list, tuple)):
         return _ensemble(run, data, split, batch_size, quiet)
     one = _loaded(run)
-    found = _measure(one, data, split, batch_size, quiet)
-    about = {"run": str(one.path), "data": found.data, "split": found.part}
-    result = one.task.evaluate(found.outputs, found.ready.labels, one.classes, **about)
+    found = _read(one, data, split, quiet)
+    about = {"run": str(one.path), "data": found.data, "split": found.name}
+    with progress(quiet=quiet) as bar:
+        bar.start("evaluating", len(found.ready))
+        result = one.task.evaluate_batches(outputs_of(one, found.ready, batch_size, bar), one.classes, **about)
     result.stem = found.stem
     result.write(one.path)
     return result
@@ -84,46 +86,52 @@ def _ensemble(members, data, split, batch_size, quiet):
     members = [_loaded(run) for run in members]
     names = [str(run.path) for run in members]
     check_alike([(name, run.task, run.classes) for name, run in zip(names, members, strict=True)])
-    found = []
+    found: list[_Part] = []
     for run in members:
-        found.append(_measure(run, data, split, batch_size, quiet, found[0] if found else None))
+        found.append(_read(run, data, split, quiet, member=True, before=found[0] if found else None))
+    outputs = []
+    for one in found:
+        with progress(quiet=quiet) as bar:
+            bar.start("evaluating", len(one.ready))
+            outputs.append(np.concatenate([z for z, _ in outputs_of(one.run, one.ready, batch_size, bar)]))
     return measure_ensemble(
         members[0].task,
         members[0].classes,
         names,
-        [one.outputs for one in found],
+        outputs,
         [temperature_of(run)[0] or 1.0 for run in members],
         found[0].ready.labels,
         data=found[0].data,
-        split=found[0].part,
+        split=found[0].name,
     )
 
 
 @dataclass
-class _Measured:
-    """What a network gives for a part of a data set.
+class _Part:
+    """A part of a data set, ready for a run.
 
     Attributes:
-        run: has the network.
-        outputs: (N, ...).
-        ready: the prepared images that they are of, with labels in the run's numbering.
+        run: what it is prepared for.
+        ready: the prepared images, with labels in the run's numbering.
         data: the data set's name.
-        part: the part's name.
-        fingerprint: of the part.
+        name: the part's name.
+        fingerprint: of the part, for members of an ensemble.
         stem: what files about it are called; "" for the run's own data.
     """
 
     run: runs.Run
-    outputs: np.ndarray
     ready: Split
     data: str
-    part: str
+    name: str
     fingerprint: str
     stem: str
 
 
-def _measure(run, data, split, batch_size, quiet, before=None):
-    """Run a network on a part of a data set; before: a _Measured of another run, which must be on the same images."""
+def _read(run, data, split, quiet, *, member=False, before=None):
+    """Read a part for a run: a _Part.
+
+    member: whether of an ensemble; then `before`, the _Part of another member, must be of the same images.
+    """
     dataset, same = _data_of(run, data)
     other = not same and dataset.name != run.config["data"]
     if other and not isinstance(data, DataSet):
@@ -141,10 +149,10 @@ def _measure(run, data, split, batch_size, quiet, before=None):
             "have one answer."
         )
     part = Split(part.images, _same_classes(part.labels, dataset, run), part.ids)
-    fingerprint = part_fingerprint(run.classes, part)
-    if before and (name, fingerprint) != (before.part, before.fingerprint):
+    fingerprint = part_fingerprint(run.classes, part) if member else ""
+    if before and (name, fingerprint) != (before.name, before.fingerprint):
         raise RunError(
-            f"{run.path} ({name} of {dataset.name}, {len(part):,} images) and {before.run.path} ({before.part} of "
+            f"{run.path} ({name} of {dataset.name}, {len(part):,} images) and {before.run.path} ({before.name} of "
             f"{before.data}, {len(before.ready):,}) hold out different images: train on data that has a test part of "
             "its own, or give data that no member has seen (--data)."
         )
@@ -168,9 +176,7 @@ def _measure(run, data, split, batch_size, quiet, before=None):
                     f"{run.path} can read {len(ready):,} of these images and {before.run.path} {len(before.ready):,}: "
                     "remove those that one of them can't read."
                 )
-        bar.start("evaluating", len(ready))
-        outputs = outputs_of(run, ready, batch_size, bar)
-    return _Measured(run, outputs, ready, dataset.name, name, fingerprint, _stem(dataset, name) if other else "")
+    return _Part(run, ready, dataset.name, name, fingerprint, _stem(dataset, name) if other else "")
 
 
 def _data_of(run, data):
@@ -214,8 +220,8 @@ def _stem(dataset, part):
     return f"{name}-{dataset.fingerprint()[:8]}-{part}"
 
 
-def outputs_of(run: runs.Run, split: Split, batch_size: int, bar: Any) -> np.ndarray:
-    """Run a network on prepared images.
+def outputs_of(run: runs.Run, split: Split, batch_size: int, bar: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Run a network on prepared images, batch by batch.
 
     Args:
         run: has the network.
@@ -223,15 +229,13 @@ def outputs_of(run: runs.Run, split: Split, batch_size: int, bar: Any) -> np.nda
         batch_size: the number of images that are computed at once.
         bar: a progress bar, which is advanced.
 
-    Returns:
-        Outputs (N, ...), in the order of the split.
+    Yields:
+        (outputs (B, ...), labels (B, ...)), in the order of the split.
     """
     predict = predictor(run.model)
-    found = []
-    for x, _ in batches(split, run.input_shape, run.preprocessing, batch_size):
-        found.append(predict(x))
+    for x, y in batches(split, run.input_shape, run.preprocessing, batch_size):
+        yield predict(x), y.numpy()
         bar.advance(len(x))
-    return np.concatenate(found)
 
 
 def _part(dataset, split):

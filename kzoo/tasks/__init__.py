@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["TASKS", "Evaluation", "Task", "find", "register", "task_for"]
 
 # Name -> the module that has the task as TASK; it is imported when the task is used.
-TASKS = {"classification": "kzoo.tasks.classification", "multilabel": "kzoo.tasks.multilabel"}
+TASKS = {name: f"kzoo.tasks.{name}" for name in ("classification", "multilabel", "segmentation")}
 REGISTERED: dict[str, Task] = {}
 
 

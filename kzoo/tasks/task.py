@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -84,8 +84,8 @@ class Task:
         losses: name -> a function of a Recipe that returns a loss: (targets, outputs) to (B,) or (). The first one is
             the default.
         about_losses: name of a loss -> a sentence that training prints if that loss is asked for.
-        metrics: name -> a function (targets, outputs) to (B, ...), whose mean is shown in training. The first one and
-            the loss select the best epoch.
+        metrics: name -> a function (targets, outputs) to (B, ...), whose mean is shown in training (or what the
+            task's `trackers` make of it). The first one and the loss select the best epoch.
         higher_is_better: whether a higher value of the first metric is better.
         calibrated: whether outputs are logits whose temperature can be fitted, so that an export can abstain.
         several: whether an image may have several classes, with labels 0 and 1 (N, C): those of a `several` DataSet.
@@ -124,6 +124,20 @@ class Task:
         if name not in self.losses:
             raise unknown("loss", name, self.losses, f"{self.name} has: {', '.join(self.losses)}.")
         return self.losses[name](recipe)
+
+    def trackers(self, outputs: int, several: bool = False) -> list[keras.metrics.Metric]:
+        """The metrics of training as Keras' objects: the mean of each of the `metrics` over the images.
+
+        Args:
+            outputs: the number of outputs of the network.
+            several: whether the network has several heads (B, heads, ...), of which the first one counts.
+        """
+        import keras
+
+        def of_main(metric):
+            return (lambda y, z: metric(y, z[:, 0])) if several else metric
+
+        return [keras.metrics.MeanMetricWrapper(of_main(m), name=name) for name, m in self.metrics.items()]
 
     def outputs(self, classes: Sequence[str]) -> int:
         """The number of outputs of a network: the `num_classes` of `kzoo.build`."""
@@ -236,6 +250,20 @@ class Task:
             about: run, data and split, for the Evaluation.
         """
         raise NotImplementedError
+
+    def evaluate_batches(
+        self, batches: Iterable[tuple[np.ndarray, np.ndarray]], classes: Sequence[str], **about: str
+    ) -> Evaluation:
+        """`evaluate` for outputs that come in batches.
+
+        The default joins them; a task whose outputs are large adds up what it needs.
+
+        Args:
+            batches: (outputs (B, ...), labels (B, ...)) of each batch.
+            classes, about: as in `evaluate`.
+        """
+        outputs, labels = zip(*batches, strict=True)
+        return self.evaluate(np.concatenate(outputs), np.concatenate(labels), classes, **about)
 
     def scores(self, outputs: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         """The scores in an export's card: "images", their number, and metrics, the most important one first."""

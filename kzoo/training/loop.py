@@ -83,7 +83,8 @@ def train(
         data: what `kzoo.load_data` takes, or a DataSet; "digits" by default.
         recipe: a name of `kzoo.training.recipes.RECIPES` or a Recipe; the model's own by default.
         epochs, batch_size, learning_rate: in place of the recipe's.
-        loss: in place of the recipe's: for classes "cross_entropy" (the default), "hinge" or "mse".
+        loss: in place of the recipe's: for classes "cross_entropy" (the default), "hinge" or "mse"; for masks
+            "cross_entropy", "focal", "dice", "jaccard" or a sum such as "cross_entropy+dice".
         patience: stop after so many epochs without a better validation metric; None never stops early.
         seed: of the initial weights, the order of the images, augmentation and dropout. The same seed gives the same
             numbers on the same machine.
@@ -333,16 +334,10 @@ def training_model(
         weights = loss_weights or (1.0,) * z.shape[1]
         return sum(w * loss(y, z[:, i]) for i, w in zip(range(z.shape[1]), weights, strict=True))
 
-    def of_main(metric):
-        return lambda y, z: metric(y, z[:, 0])
-
     model.compile(
         make_optimizer(recipe, steps),
         weighted_loss if several else loss,
-        metrics=[
-            keras.metrics.MeanMetricWrapper(of_main(metric) if several else metric, name=name)
-            for name, metric in task.metrics.items()
-        ],
+        metrics=task.trackers(network.outputs[0].shape[-1], several),
         # XLA on a CPU computes convolutions several times slower than TensorFlow's own library does.
         jit_compile=keras.backend.backend() != "tensorflow",
         steps_per_execution=steps_per_execution(network, recipe.batch_size),
