@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 
 import keras
 
+from kzoo.data.masks import IGNORED
 from kzoo.errors import KzooError, unknown
 
 # Pixels from outside the picture are black: right for digits, and visibly artificial in photos.
@@ -67,3 +69,95 @@ def augmentation(pairs: Iterable[tuple[str, float]], seed: int) -> list[keras.la
         layer.dtype_policy = keras.dtype_policies.DTypePolicy("float32")
         layers.append(layer)
     return layers
+
+
+# --- pictures and masks moved alike --------------------------------------------------------------------------------
+
+MOVES = ("flip", "shift", "crop", "zoom", "rotate")
+STILL = ("brightness", "contrast")
+
+
+def still(pairs: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Those of the (name, amount) pairs that leave every pixel in its place, so that a mask stays as it is."""
+    return [pair for pair in pairs if pair[0] in STILL]
+
+
+def moves(pairs: Iterable[tuple[str, float]]) -> Callable | None:
+    """Make a function that moves pictures and their masks alike, for the (name, amount) pairs that move pixels.
+
+    The amounts are those of `augmentation`. A picture is interpolated only where it is turned or resized, a mask never.
+    What comes in from outside has no label in the mask.
+
+    Args:
+        pairs: (name, amount) pairs, applied in order.
+
+    Returns:
+        A TensorFlow function of pictures uint8 (B, H, W, C), masks uint8 (B, H, W) and a seed int64 (2,) that gives
+        both moved; the same seed, the same moves. None if none of the pairs moves anything.
+
+    Raises:
+        UnknownName: No augmentation has that name.
+        KzooError: One of them can't be done to a mask.
+    """
+    pairs = list(pairs)
+    for name, amount in pairs:
+        if name not in AUGMENTATIONS:
+            raise unknown("augmentation", name, AUGMENTATIONS, f"There are {', '.join(AUGMENTATIONS)}.")
+        if name not in MOVES + STILL:
+            raise KzooError(
+                f"The augmentation {name} hides pixels whose labels a mask keeps, so it is not for segmentation, which "
+                f"takes {', '.join(MOVES + STILL)}: choose a recipe without it."
+            )
+        if name == "flip":
+            _flip(amount, 0)
+    chosen = [pair for pair in pairs if pair[0] in MOVES]
+    if not chosen:
+        return None
+    import tensorflow as tf
+
+    def moved(x, y, seed):
+        shape = tf.shape(x)
+        n, h, w = shape[0], tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
+        for k, (name, amount) in enumerate(chosen):
+            random = tf.random.stateless_uniform([n, 2], tf.random.experimental.stateless_fold_in(seed, k), -1.0, 1.0)
+            matrix = _matrix(name, amount, random, h, w)
+            smooth = "BILINEAR" if name in ("zoom", "rotate") else "NEAREST"
+            fill = 128.0 if name == "crop" else 0.0
+            x = _transformed(tf.cast(x, tf.float32), matrix, shape, smooth, fill)
+            x = tf.cast(tf.clip_by_value(tf.round(x), 0, 255), tf.uint8)
+            y = _transformed(y[..., None], matrix, shape, "NEAREST", float(IGNORED))[..., 0]
+        return x, y
+
+    return moved
+
+
+def _matrix(name, amount, random, height, width):
+    """ImageProjectiveTransformV3's eight numbers for each picture (B, 8), from pixels of the result to the source's."""
+    import tensorflow as tf
+
+    a, b = random[:, 0], random[:, 1]
+    one, none = tf.ones_like(a), tf.zeros_like(a)
+    if name == "flip":
+        back = a < 0
+        rows = [tf.where(back, -one, one), none, tf.where(back, width - 1, none), none, one, none]
+    elif name in ("shift", "crop"):
+        rows = [one, none, tf.round(a * amount * width), none, one, tf.round(b * amount * height)]
+    else:
+        angle = a * amount * math.pi / 180 if name == "rotate" else none
+        scale = one + a * amount if name == "zoom" else one
+        c, s, x, y = tf.cos(angle) * scale, tf.sin(angle) * scale, (width - 1) / 2, (height - 1) / 2
+        rows = [c, -s, x - c * x + s * y, s, c, y - s * x - c * y]  # around the middle
+    return tf.stack([*rows, none, none], -1)
+
+
+def _transformed(values, matrix, shape, interpolation, fill):
+    import tensorflow as tf
+
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=values,
+        transforms=matrix,
+        output_shape=shape[1:3],
+        fill_value=fill,
+        interpolation=interpolation,
+        fill_mode="CONSTANT",
+    )

@@ -15,6 +15,7 @@ import tensorflow as tf
 from kzoo.data import images
 from kzoo.data.dataset import Split
 from kzoo.data.guards import check_channels
+from kzoo.data.masks import MaskFile
 from kzoo.data.scan import in_order
 from kzoo.errors import DataError
 from kzoo.hardware import cores
@@ -32,7 +33,7 @@ def decode_split(
     preprocessing: Preprocessing,
     progress: Callable[[int], object] | None = None,
 ) -> tuple[Split, list[tuple[str, str]]]:
-    """Decode, resize and crop every image of a split once, and keep the result.
+    """Decode, resize and crop every image of a split once, and keep the result. Masks are treated like their images.
 
     The decoded images are kept in memory up to `MEMORY` bytes, else on disk up to `DISK` bytes (at most half of the
     free space). The file on disk is an unnamed one in Python's temporary folder ($TMPDIR) and disappears with the
@@ -46,17 +47,18 @@ def decode_split(
 
     Returns:
         (split, skipped). `split` is `prepared`: it has a uint8 array (N, *shape) in place of files, without the images
-        that can't be decoded; those are in `skipped`, as (id, reason).
+        that can't be decoded; those are in `skipped`, as (id, reason). Masks are uint8 (N, height, width).
 
     Raises:
         DataError: The number of channels does not fit.
     """
     height, width, channels = shape
-    size = len(split) * height * width * channels
+    size = len(split) * height * width * (channels + split.masks)
     fits = size <= MEMORY
     if not split.files:
         have = split.images.shape[-1]
         check_channels(have, channels)
+        _check_masks(split)
         if split.prepared or images.is_ready(split.images.shape[1:], shape, preprocessing):
             return Split(split.images, split.labels, split.ids, prepared=True), []
         if not fits:
@@ -66,29 +68,50 @@ def decode_split(
             x = split.images[i : i + 256]
             x = x if have == channels else images.with_channels(x, channels)
             out[i : i + 256] = images.fit(x, height, width, preprocessing)
-        return Split(out, split.labels, split.ids, prepared=True), []
+        labels = images.fit_masks(split.labels, height, width, preprocessing) if split.masks else split.labels
+        return Split(out, labels, split.ids, prepared=True), []
 
     one = images.make_preparer(shape, preprocessing)
 
-    def attempt(source):
+    def attempt(i):
+        source = split.images[i]
         try:
-            return one(source if isinstance(source, bytes) else images.read(source)), None
+            image = one(source if isinstance(source, bytes) else images.read(source))
+            return image, _mask(split.labels[i], shape, preprocessing) if split.masks else None, None
         except (DataError, OSError) as e:
-            return None, str(e)
+            return None, None, str(e)
 
     good, skipped = [], []
     store = _Store(shape, len(split), size)
-    for i, (image, reason) in enumerate(in_order(attempt, split.images)):
+    masks = _Store(shape[:2], len(split), size) if split.masks else None
+    for i, (image, mask, reason) in enumerate(in_order(attempt, range(len(split)))):
         if reason is None:
             store.add(image)
+            if masks:
+                masks.add(mask)
             good.append(i)
         else:
             skipped.append((split.ids[i], reason))
         if progress:
             progress(1)
     kept = split.take(np.array(good, int)) if skipped else split
-    images_ = store.array()
-    return (kept if images_ is None else Split(images_, kept.labels, kept.ids, prepared=True)), skipped
+    images_, labels = store.array(), masks.array() if masks else kept.labels
+    if images_ is None or labels is None:
+        return kept, skipped
+    return Split(images_, labels, kept.ids, prepared=True), skipped
+
+
+def _check_masks(split):
+    """DataError if arrays of images and of masks have different sizes."""
+    have = split.images.shape[1:3]
+    if split.masks and split.labels.shape[1:] != have:
+        raise DataError(f"The images have {have[0]} x {have[1]} pixels, and their masks {split.labels.shape[1:]}.")
+
+
+def _mask(label, shape, preprocessing):
+    """A mask in the size of a model's input, uint8 (height, width)."""
+    mask = label.read() if isinstance(label, MaskFile) else label
+    return images.fit_masks(mask, shape[0], shape[1], preprocessing)
 
 
 class _Store:
@@ -155,15 +178,26 @@ def _images_at(split, shape, preprocessing):
     return decoded
 
 
-def _targets_at(labels, targets):
+def _targets_at(split, shape, preprocessing, targets):
     """A graph function: indices (B,) to targets (B, ...)."""
-    if targets is None:
+    labels = split.labels
+    if targets is None and not split.masks:
         stored = tf.constant(labels)
         return lambda indices: tf.gather(stored, indices)
-    like = targets(labels[:1])
+    ready = split.prepared or (not split.files and images.is_ready(split.images.shape[1:], shape, preprocessing))
+
+    def labels_at(i):
+        if split.masks and not ready:
+            return np.stack([_mask(label, shape, preprocessing) for label in labels[i]])
+        return labels[i]
+
+    def made(i):
+        return labels_at(i) if targets is None else targets(labels_at(i))
+
+    like = made(np.arange(1))
 
     def rows(indices):
-        y = tf.numpy_function(lambda i: targets(labels[i]), [indices], like.dtype, stateful=False)
+        y = tf.numpy_function(made, [indices], like.dtype, stateful=False)
         y.set_shape((None, *like.shape[1:]))
         return y
 
@@ -179,6 +213,7 @@ def batches(
     targets: Callable[[np.ndarray], np.ndarray] | None = None,
     order: tuple[int, int | tf.Variable] | None = None,
     alternate_flip: bool = False,
+    move: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None,
 ) -> tf.data.Dataset:
     """Serve a split in batches.
 
@@ -192,7 +227,8 @@ def batches(
             resumed run serves the same batches. `epoch` may be a tf.Variable (int64), which is read when a pass
             begins.
         alternate_flip: Mirror each image horizontally in every other epoch. Which half of the images begins mirrored is
-            drawn from the seed. Needs an `order`.
+            drawn from the seed. Needs an `order`. Masks are mirrored with their images.
+        move: Of `kzoo.data.augment.moves`, for masks. Its seed depends on `order` and on the first image of the batch.
 
     Returns:
         A tf.data.Dataset of (uint8 images (B, *shape), targets (B, ...)).
@@ -205,28 +241,31 @@ def batches(
         images.check_shape(shape)
     n = len(split)
     rows = _images_at(split, shape, preprocessing)
-    targets_at = _targets_at(split.labels, targets)
+    targets_at = _targets_at(split, shape, preprocessing, targets)
     if alternate_flip:
         begins = tf.constant(np.random.default_rng(order[0]).random(n) < 0.5)
 
     @tf.autograph.experimental.do_not_convert
     def one_pass(_):
         if order is None:
-            return tf.data.Dataset.range(n).map(lambda i: (i, False)).batch(batch_size)
+            return tf.data.Dataset.range(n).map(lambda i: (i, False)).batch(batch_size).map(lambda i, f: (i, f, [0, 0]))
         epoch = tf.cast(order[1], tf.int64)
         seed = tf.stack([tf.constant(order[0], tf.int64), epoch])
         permutation = tf.random.experimental.stateless_shuffle(tf.range(n, dtype=tf.int64), seed)
         flips = tf.zeros(n, bool)
         if alternate_flip:
             flips = tf.gather(begins, permutation) ^ (epoch % 2 == 1)
-        return tf.data.Dataset.from_tensor_slices((permutation, flips)).batch(batch_size)
+        rows = tf.data.Dataset.from_tensor_slices((permutation, flips)).batch(batch_size)
+        return rows.map(lambda i, f: (i, f, seed))
 
     @tf.autograph.experimental.do_not_convert
-    def one_batch(indices, flips):
-        x = rows(indices)
+    def one_batch(indices, flips, seed):
+        x, y = rows(indices), targets_at(indices)
         if alternate_flip:
             x = tf.where(flips[:, None, None, None], tf.reverse(x, [2]), x)
-        return x, targets_at(indices)
+            if split.masks:
+                y = tf.where(flips[:, None, None], tf.reverse(y, [2]), y)
+        return (x, y) if move is None else move(x, y, tf.random.experimental.stateless_fold_in(seed, indices[0]))
 
     dataset = (
         tf.data.Dataset.range(1)

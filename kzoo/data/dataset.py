@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from kzoo.data.guards import shown
+from kzoo.data.labels import kinds
 
 # The names of parts, in lower case -> what kzoo calls the part. Folders, tables, arrays, archives and TensorFlow
 # Datasets all look here.
@@ -58,7 +59,8 @@ class Split:
     Attributes:
         images: A uint8 array (N, H, W, C), or a list of paths, or a list of encoded bytes.
         labels: int64 (N,); of several labels an image uint8 (N, C), 1 where an image has the class; or what another
-            task learns from, (N, ...).
+            task learns from, (N, ...): for segmentation masks, uint8 (N, H, W), or an object array (N,) of
+            `kzoo.data.masks.MaskFile`.
         ids: A name for each image, for the record.
         prepared: Whether the images are a model's input already, as `kzoo.data.batches.decode_split` leaves them.
     """
@@ -86,6 +88,16 @@ class Split:
         """
         images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
         return Split(images, self.labels[indices], [self.ids[i] for i in indices], self.prepared)
+
+    @property
+    def masks(self) -> bool:
+        """Whether there is a mask for each image, and not one class."""
+        return self.labels.dtype == object or (self.labels.ndim == 3 and self.labels.dtype == np.uint8)
+
+    @property
+    def strata(self) -> np.ndarray:
+        """A number for each image, int (N,), for choosing some of each kind: of its class or classes; 0 for masks."""
+        return np.zeros(len(self), "int64") if self.masks else kinds(self.labels)
 
     @property
     def files(self) -> bool:
@@ -144,9 +156,13 @@ class DataSet:
         digest = hashlib.sha256("\n".join(self.classes).encode("utf-8", "surrogateescape"))
         for name, split in sorted(self.splits.items()):
             digest.update(f"{name}:{len(split)}".encode())
-            kind = "<i8" if np.issubdtype(split.labels.dtype, np.integer) else "<f8"
-            for i in range(0, len(split), 65536):  # labels of several classes are a byte each, and 8 here
-                digest.update(np.ascontiguousarray(split.labels[i : i + 65536], kind).tobytes())
+            if split.labels.dtype == object:
+                for mask in split.labels:
+                    digest.update(mask.identity())
+            else:
+                kind = "<i8" if np.issubdtype(split.labels.dtype, np.integer) else "<f8"
+                for i in range(0, len(split), 65536):  # labels of several classes are a byte each, and 8 here
+                    digest.update(np.ascontiguousarray(split.labels[i : i + 65536], kind).tobytes())
             digest.update("\0".join(split.ids).encode("utf-8", "surrogateescape"))
             if not split.files:
                 digest.update(np.ascontiguousarray(split.images).data)

@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 
 from kzoo.data.dataset import DataSet, Split
-from kzoo.data.labels import kinds
 from kzoo.errors import DataError
 from kzoo.files import escaped, sha256
 
@@ -129,10 +128,10 @@ def _stratified(split, fraction, rng, groups=None):
     """
     alone = groups is None
     groups = np.arange(len(split)) if alone else groups
-    mixed = np.zeros(len(split), bool) if alone else contradictory(kinds(split.labels), groups)
+    mixed = np.zeros(len(split), bool) if alone else contradictory(split.strata, groups)
     several = split.labels.ndim == 2
     rest = split.labels.sum(0, dtype="int64") if several else None  # images of each class that are not in the part
-    strata = _rarest(split.labels) if several else split.labels
+    strata = _rarest(split.labels) if several else split.strata
     part, owed = [], 0.0
     for label in np.unique(strata):
         members = np.flatnonzero(strata == label)

@@ -1,4 +1,4 @@
-"""Paintings drawn by code, free for any use: styles for the demo, tests and example pictures."""
+"""Pictures drawn by code: paintings for the demo, tests and examples, and scenes of digits with their masks."""
 
 from __future__ import annotations
 
@@ -73,3 +73,58 @@ def painting(name: str = "strokes", *, side: int = 512, seed: int = 0) -> Image.
     if name not in PAINTINGS:
         raise unknown("painting", name, PAINTINGS, f"There are {', '.join(PAINTINGS)}.")
     return PAINTINGS[name](np.random.default_rng(seed), side)
+
+
+SCENES = {"train": 600, "val": 100, "test": 200}
+SIDE = 64
+
+
+def digit_scenes(seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Draw scikit-learn's handwritten digits, one to three in a picture, in random colours on textured grounds.
+
+    The digits of a part are in no other part. A pixel that a stroke covers by less than half, but visibly, has no
+    label, as along the outlines of PASCAL VOC. A later digit lies on the earlier ones.
+
+    Args:
+        seed: Of the random numbers.
+
+    Returns:
+        {part: (pictures uint8 (N, 64, 64, 3), masks uint8 (N, 64, 64))}: 0 is the ground, 1 to 10 are the digits 0 to
+        9, 255 has no label.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(digits.images))
+    ends = np.cumsum(list(SCENES.values()))
+    own = np.split(order, ends[:-1] * len(order) // ends[-1])
+    found = {}
+    for (part, n), members in zip(SCENES.items(), own, strict=True):
+        scenes = [_scene(rng, digits, members) for _ in range(n)]
+        pictures, masks = zip(*scenes, strict=True)
+        found[part] = np.stack(pictures), np.stack(masks)
+    return found
+
+
+def _scene(rng, digits, members):
+    """A picture (64, 64, 3) and its mask (64, 64), of one to three of these digits."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    base = rng.uniform(30, 225, 3)
+    picture = np.tile(base, (SIDE, SIDE, 1))
+    for _ in range(3):  # waves of any direction and colour
+        angle, length, phase = rng.uniform(0, np.pi), rng.uniform(5, 40), rng.uniform(0, 2 * np.pi)
+        wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / length + phase)
+        picture += wave[..., None] * rng.uniform(-18, 18, 3)
+    picture += rng.normal(0, 6, picture.shape)
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    for i in rng.choice(members, rng.integers(1, 4), replace=False):
+        side = int(rng.integers(20, 37))
+        left, top = rng.integers(0, SIDE - side + 1, 2)
+        strokes = Image.fromarray((digits.images[i] * (255 / 16)).astype(np.uint8))
+        cover = np.asarray(strokes.resize((side, side), Image.Resampling.BICUBIC)) / 255
+        colour = (base + rng.choice([-1, 1], 3) * rng.uniform(70, 150, 3)) % 256
+        place = np.s_[top : top + side, left : left + side]
+        picture[place] += cover[..., None] * (colour - picture[place])
+        mask[place] = np.where(cover > 0.5, digits.target[i] + 1, np.where(cover > 0.25, 255, mask[place]))
+    return np.clip(np.round(picture), 0, 255).astype(np.uint8), mask

@@ -372,7 +372,9 @@ def is_ready(have: Sequence[int], shape: Sequence[int], preprocessing: Preproces
     return tuple(have) == tuple(shape) and (preprocessing.crop == 1.0 or preprocessing.rules == 1)
 
 
-def fit(image: tf.Tensor | np.ndarray, height: int, width: int, preprocessing: Preprocessing) -> tf.Tensor:
+def fit(
+    image: tf.Tensor | np.ndarray, height: int, width: int, preprocessing: Preprocessing, *, nearest: bool = False
+) -> tf.Tensor:
     """Resize and crop images.
 
     The shorter side becomes size / crop, relative to the target, then the centre is cropped.
@@ -382,6 +384,7 @@ def fit(image: tf.Tensor | np.ndarray, height: int, width: int, preprocessing: P
         height: Of the result.
         width: Of the result.
         preprocessing: Crop and interpolation.
+        nearest: Take the nearest pixel instead of interpolating, for masks, whose values are no shades.
 
     Returns:
         uint8 (..., height, width, C). An image that has this size is returned unchanged if `preprocessing.crop` is 1.
@@ -396,13 +399,30 @@ def fit(image: tf.Tensor | np.ndarray, height: int, width: int, preprocessing: P
         h, w = tf.cast(size[0], tf.float64), tf.cast(size[1], tf.float64)
         scale = tf.maximum(height / h, width / w) / preprocessing.crop
         new = [tf.maximum(tf.cast(tf.round(n * scale), tf.int32), m) for n, m in ((h, height), (w, width))]
-        y = tf.image.resize(middle, tf.stack(new), preprocessing.interpolation, antialias=True)
+        how = "nearest" if nearest else preprocessing.interpolation
+        y = tf.image.resize(middle, tf.stack(new), how, antialias=True)
         top, left = (new[0] - height) // 2, (new[1] - width) // 2
         return tf.cast(tf.clip_by_value(tf.round(y[..., top : top + height, left : left + width, :]), 0, 255), tf.uint8)
 
     out = tf.cond(same, lambda: image, resized)
     out.set_shape([*image.shape[:-3], height, width, image.shape[-1]])
     return out
+
+
+def fit_masks(masks: np.ndarray, height: int, width: int, preprocessing: Preprocessing) -> np.ndarray:
+    """Resize and crop masks as their pictures, by the nearest pixel.
+
+    Args:
+        masks: uint8 (..., H, W), class numbers.
+        height: Of the result.
+        width: Of the result.
+        preprocessing: Crop of the pictures.
+
+    Returns:
+        uint8 (..., height, width).
+    """
+    with tf.device("CPU"):
+        return fit(masks[..., None], height, width, preprocessing, nearest=True)[..., 0].numpy()
 
 
 def _middle(image, shape, height, width):

@@ -35,10 +35,11 @@ def load_data(
     Named sets are looked for in $KZOO_DATA, the Keras cache, then TensorFlow Datasets.
 
     Args:
-        source: A folder of class folders (or of train/, val/, test/ with class folders in them), a .csv or .tsv with
-            the columns path, label and optionally split (`kzoo.data.sources.table` has its rules), "digits", "mnist",
-            "fashion_mnist", "cifar10", "tfds:NAME", or an .npz (x_train, y_train, x_test, y_test; or images, labels;
-            optionally classes). Parts may have any name in `kzoo.data.dataset.PARTS`.
+        source: A folder of class folders (or of train/, val/, test/ with class folders in them), a folder of images/
+            and masks/ (or with these in its parts; `kzoo.data.sources.masks`), a .csv or .tsv with the columns path,
+            label and optionally split (`kzoo.data.sources.table` has its rules), "digits", "digits_segmentation",
+            "mnist", "fashion_mnist", "cifar10", "tfds:NAME", or an .npz (x_train, y_train, x_test, y_test; or images,
+            labels; optionally classes). Parts may have any name in `kzoo.data.dataset.PARTS`.
         val_fraction: Share of the training part that becomes the validation part, if the source has none; in [0, 1).
         test_fraction: Share of all images that becomes the test part, if the source is not divided at all; in [0, 1).
         seed: Of the stratified random choice.
@@ -102,8 +103,8 @@ def read_data(source: str | os.PathLike, bits: int | None = None) -> DataSet:
     data = _read(os.fspath(source), bits)
     data.name = os.fspath(source)
     for part, split in data.splits.items():
-        if split.labels.ndim > 1:
-            continue  # several labels an image: zeros and ones
+        if split.masks or split.labels.ndim > 1:  # masks are checked where they are read; several labels are 0 and 1
+            continue
         outside = split.labels[(split.labels < 0) | (split.labels >= len(data.classes))]
         if len(outside):
             raise DataError(
@@ -151,10 +152,15 @@ def _note_shared_files(data):
 
 def _check(data):
     if len(data.classes) < 2:
-        raise DataError(f"'{data.name}' has {len(data.classes)} class; a classifier needs at least two.")
+        who = "segmentation" if any(split.masks for split in data.splits.values()) else "a classifier"
+        raise DataError(f"'{data.name}' has {len(data.classes)} class; {who} needs at least two.")
     first = "all" if "all" in data.splits else "train"
     if first not in data.splits:
         raise DataError(f"'{data.name}' has no training part, only {', '.join(data.splits)}.")
+    if data.splits[first].masks:
+        if not len(data.splits[first]):
+            raise DataError(f"'{data.name}' has no usable picture to train on ({report_skipped(data.skipped)}).")
+        return
     counts = images_by_class(data.splits[first].labels, len(data.classes))
     empty = [c for c, n in zip(data.classes, counts, strict=True) if not n]
     if empty:

@@ -14,6 +14,7 @@ from kzoo.data.guards import shown
 from kzoo.data.labels import images_by_class, text_of
 from kzoo.data.loading import load_data
 from kzoo.data.scan import bits_note, scan_images
+from kzoo.errors import DataError
 from kzoo.progress import Silent
 
 SMALL = 32  # pixels of the shorter side below which a file is called very small
@@ -148,6 +149,8 @@ def check_data(
             bits=bits,
             bar=bar,
         )
+    if any(split.masks for split in data.splits.values()):
+        raise DataError(f"'{data.name}' has masks: kzoo data check is for data with one class for each picture.")
     seen = data.scan or scan_images(data.splits, bar)
     place, labels = {}, {}
     for part, split in data.splits.items():

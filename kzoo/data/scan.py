@@ -327,7 +327,7 @@ def _decoded(data, side):
                 picture, found.damage = _jpeg(data, side)
             else:
                 if found.format == "PNG":
-                    _check_png(data)
+                    check_png(data)
                 picture = _other(image, found, side, data)
     if found.format == "JPEG" and found.orientation > 1:  # as in kzoo.data.images
         picture.getexif()[0x0112] = found.orientation
@@ -438,8 +438,8 @@ def _check_jpeg(data):
         raise DataError("is truncated (the file ends before the picture)")
 
 
-def _check_png(data):
-    """DataError if a checksum is wrong or the end is missing: Pillow checks neither once it has all rows.
+def check_png(data: bytes) -> None:
+    """Raise a DataError if a checksum is wrong or the end is missing: Pillow checks neither once it has all rows.
 
     PNG specification, section 5.3: after 8 bytes, chunks of length, type, data and the CRC-32 of type and data. A type
     that begins with a capital is needed for the picture; damage in others, such as text, does no harm.

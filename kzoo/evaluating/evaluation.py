@@ -133,6 +133,7 @@ def _read(run, data, split, quiet, *, member=False, before=None):
     member: whether of an ensemble; then `before`, the _Part of another member, must be of the same images.
     """
     dataset, same = _data_of(run, data)
+    run.task.check_data(dataset)
     other = not same and dataset.name != run.config["data"]
     if other and not isinstance(data, DataSet):
         split = split or "all"
@@ -249,11 +250,31 @@ def _part(dataset, split):
     return split, dataset.splits[split]
 
 
+def _same_masks(labels, classes, run):
+    """Masks with the class numbers of the run; RunError if the data has a class that it was not trained on."""
+    foreign = [c for c in classes if c not in run.classes]
+    if foreign:
+        raise RunError(
+            f"The masks have the class {foreign[0]!r}, which {run.path} was not trained on: give it the number 255 in "
+            "the table of the data, or evaluate on data with the classes of the run."
+        )
+    numbers = {i: run.classes.index(c) for i, c in enumerate(classes)}
+    if labels.dtype == object:
+        found = np.empty_like(labels)
+        found[:] = [replace(mask, table=mask.table.renumbered(numbers)) for mask in labels]
+        return found
+    table = np.full(256, 255, np.uint8)
+    table[list(numbers)] = list(numbers.values())
+    return table[labels]
+
+
 def _same_classes(labels, dataset, run):
     """Labels numbered as in the run; RunError if the data has a class that the run was not trained on."""
     if not run.classes:
         return labels
     classes = dataset.classes
+    if run.task.dense:
+        return labels if tuple(classes) == run.classes else _same_masks(labels, classes, run)
     present = {c for c, n in zip(classes, images_by_class(labels, len(classes)), strict=True) if n}
     foreign = [c for c in classes if c not in run.classes and c in present]
     if foreign:

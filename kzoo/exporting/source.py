@@ -19,7 +19,6 @@ from kzoo.catalog.pretrained import recognised_shape
 from kzoo.data.dataset import Split
 from kzoo.data.guards import npy
 from kzoo.data.images import check_shape, read
-from kzoo.data.labels import kinds
 from kzoo.data.loading import load_data
 from kzoo.errors import DataError, ExportError, KzooError, RunError
 from kzoo.layers import Preprocess
@@ -285,16 +284,14 @@ def candidates(source: Source, limit: int = 64) -> Sequence[tuple[str, bytes, in
         if source.shape[-1] not in (1, 3):
             return noise(source.shape)
         return drawings(source.shape[-1]) if source.facts.get("source") == "kzoo" else photographs()
-    kind_of = kinds(split.labels)
-    by_class = [np.flatnonzero(kind_of == kind) for kind in np.unique(kind_of)]
+    by_class = [np.flatnonzero(split.strata == label) for label in np.unique(split.strata)]
     per_class = max(1, limit // len(by_class))
     picked = [rows[i] for i in range(per_class) for rows in by_class if i < len(rows)][:limit]
     found = []
     for i in picked:
         try:
-            found.append(
-                (str(split.ids[i]), encoded(split.images[i]), int(split.labels[i]) if split.labels.ndim == 1 else None)
-            )
+            label = None if split.masks or split.labels.ndim > 1 else int(split.labels[i])
+            found.append((str(split.ids[i]), encoded(split.images[i]), label))
         except (DataError, OSError):
             continue  # it is reported when the whole part is read
     return found

@@ -42,7 +42,7 @@ from kzoo.hardware import backend, load_keras
 from kzoo.interrupt import Interrupted, interruptible
 from kzoo.metrics import negative_log_likelihood, top_k_hits, wilson
 from kzoo.progress import progress, say
-from kzoo.tasks import Task, task_for
+from kzoo.tasks import Task, find, task_for
 
 # What must be the same for a run to be resumed.
 RESUME_KEYS = (
@@ -302,6 +302,7 @@ def _set_up(photos, model, weights, options, clock, quiet, rules):
             strict=options.strict,
             bits=options.bits,
         )
+    find("classification").check_data(data)
     if data.several:
         _check_several(options)
     for split in data.splits.values():

@@ -26,6 +26,7 @@ from kzoo.finetuning.options import FinetuneOptions
 from kzoo.finetuning.parts import make_parts
 from kzoo.metrics import wilson
 from kzoo.progress import progress, say
+from kzoo.tasks import find
 
 
 @dataclass
@@ -118,6 +119,7 @@ def scout(
         data = photos
     else:
         data = load_data(os.fspath(photos), seed=seed, val_fraction=0.0, test_fraction=0.0)
+    find("classification").check_data(data)
     if data.several:
         raise DataError(
             f"'{data.name}' has several labels an image, and kzoo scout takes one class: name a model, kzoo finetune "

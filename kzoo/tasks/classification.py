@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from kzoo.data.dataset import DataSet
+
 MAX_PRINTED_CLASSES = 12  # a larger confusion matrix is not printed
 
 
@@ -221,6 +223,12 @@ class Classification(Task):
         from kzoo.layers import classifier
 
         return classifier(features, len(classes), **options)
+
+    def check_data(self, data: DataSet) -> None:
+        if any(split.masks for split in data.splits.values()):
+            raise RunError(
+                f"'{data.name}' has a mask for each picture and not one class: train a network for segmentation on it."
+            )
 
     def check_labels(self, labels: np.ndarray, classes: Sequence[str]) -> None:
         counts = np.bincount(labels, minlength=len(classes))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kzoo.data.guards import shown
+from kzoo.data.masks import IGNORED, MAX_CLASSES
 from kzoo.errors import ExportError, RunError
 from kzoo.tasks.task import Evaluation, Task
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-IGNORED = 255
-MAX_CLASSES = 255
+    from kzoo.data.dataset import DataSet
+
 GAMMA = 2.0  # of the focal loss
 MAX_FLIPS = 0.01  # the share of pixels that may get another class in "the same" answer
 MAX_PRINTED_CLASSES = 12
@@ -361,6 +362,7 @@ class Segmentation(Task):
         "focal+jaccard": _sum(focal, jaccard),
     }
     metrics = {"mean_iou": mean_iou, "pixel_accuracy": pixel_accuracy}  # noqa: RUF012
+    dense = True
     headline_name = "Mean IoU"
     example = 'print(out["labels"][0], out["shares"][0], tf.io.decode_png(out["mask"][0]).shape, out["error"][0])'
 
@@ -378,9 +380,18 @@ class Segmentation(Task):
     def head(self, features: keras.KerasTensor, classes: Sequence[str], **options) -> keras.KerasTensor:
         raise RunError("kzoo has no new last layer for segmentation yet: train a network of the task instead.")
 
+    def check_data(self, data: DataSet) -> None:
+        if not all(split.masks for split in data.splits.values()):
+            raise RunError(
+                f"'{data.name}' has one class for each picture; segmentation needs a mask for each, such as a folder "
+                "of images/ and masks/."
+            )
+
     def check_labels(self, labels: np.ndarray, classes: Sequence[str]) -> None:
         if len(classes) > MAX_CLASSES:
             raise RunError(f"A mask can hold {MAX_CLASSES} classes; there are {len(classes)}.")
+        if labels.dtype == object:  # a part that is decoded on the fly; its numbers were checked when it was read
+            return
         found = np.zeros(256, bool)
         for mask in labels:
             found[np.unique(mask)] = True

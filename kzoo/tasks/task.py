@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from kzoo.data.dataset import DataSet
+
 
 @dataclass
 class Evaluation:
@@ -87,6 +89,7 @@ class Task:
         metrics: name -> a function (targets, outputs) to (B, ...), whose mean is shown in training (or what the
             task's `trackers` make of it). The first one and the loss select the best epoch.
         higher_is_better: whether a higher value of the first metric is better.
+        dense: whether a target is a picture, too, so that an augmentation must move both alike.
         calibrated: whether outputs are logits whose temperature can be fitted, so that an export can abstain.
         several: whether an image may have several classes, with labels 0 and 1 (N, C): those of a `several` DataSet.
         decides: whether an answer needs numbers that are chosen on validation images, such as thresholds: see `decide`.
@@ -101,6 +104,7 @@ class Task:
     about_losses: Mapping[str, str] = MappingProxyType({})
     metrics: Mapping[str, Callable]
     higher_is_better: bool = True
+    dense: bool = False
     calibrated: bool = False
     several: bool = False
     decides: bool = False
@@ -150,6 +154,9 @@ class Task:
     def head(self, features: keras.KerasTensor, classes: Sequence[str], **options) -> keras.KerasTensor:
         """Add the last layer to features (B, D). options: keywords of that layer, such as its initializer."""
         raise NotImplementedError
+
+    def check_data(self, data: DataSet) -> None:
+        """Raise a RunError if a data set has no such labels as the task learns from."""
 
     def check_labels(self, labels: np.ndarray, classes: Sequence[str]) -> None:
         """Raise a RunError if a training part can't be used, for example if a class has no image."""

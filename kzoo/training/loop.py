@@ -17,7 +17,7 @@ from kzoo.builder import build, check_options, computing_in
 from kzoo.builder import options as network_options
 from kzoo.catalog import RULES, ModelSpec, Preprocessing, image_spec, imports_of, spec
 from kzoo.checks import changed
-from kzoo.data.augment import augmentation
+from kzoo.data.augment import augmentation, moves, still
 from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.divide import DIVISION
@@ -162,7 +162,10 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
     if options.bits is None and "train" in dataset.splits and (note := bits_note(bits_used(dataset.splits["train"]))):
         say(f"Warning: {note}")
     task = task_for(row.task, dataset)
+    task.check_data(dataset)
     task.loss(recipe)  # a name or a recipe that does not fit is refused before the images are read
+    if task.dense:
+        moves(recipe.augment)
     if options.patience is not None and "val" not in dataset.splits:
         raise RunError("patience waits for a better validation metric, and there is no validation part.")
     shape = tuple(options.input_shape or row.input_shape)
@@ -311,6 +314,8 @@ def training_model(
 ) -> keras.Model:
     """The network behind its augmentation, compiled to train by a recipe. Augmentation is no part of the network.
 
+    What moves pixels is done to pictures and masks alike in `kzoo.data.batches`, for a task that is `dense`.
+
     Args:
         network: one output (B, ...), or several of one shape, the main one first, for auxiliary classifiers.
         task: gives losses and metrics.
@@ -323,7 +328,7 @@ def training_model(
         A compiled model with the output (B, ...), or (B, heads, ...) for several.
     """
     x = inputs = keras.Input(network.input_shape[1:], dtype="float32", name="image")
-    for layer in augmentation(recipe.augment, seed):
+    for layer in augmentation(still(recipe.augment) if task.dense else recipe.augment, seed):
         x = layer(x)
     heads = network(x)
     several = isinstance(heads, (list, tuple))
@@ -397,7 +402,12 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
 
     with progress(quiet=quiet) as keeper.bar:
         model.fit(
-            serve(splits["train"], order=(seed, keeper.epoch), alternate_flip=recipe.alternate_flip),
+            serve(
+                splits["train"],
+                order=(seed, keeper.epoch),
+                alternate_flip=recipe.alternate_flip,
+                move=moves(recipe.augment) if task.dense else None,
+            ),
             validation_data=serve(splits["val"]) if "val" in splits else None,
             epochs=recipe.epochs,
             initial_epoch=done,

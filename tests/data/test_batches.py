@@ -10,9 +10,11 @@ from support.photos import PLAIN, photos
 
 from kzoo.catalog import Preprocessing
 from kzoo.data import images
+from kzoo.data.augment import moves
 from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import Split
 from kzoo.data.loading import load_data
+from kzoo.data.masks import MaskFile, Table
 from kzoo.errors import DataError
 from kzoo.exporting.graph import decode_batch
 from kzoo.finetuning.backbone import input_preparer
@@ -156,3 +158,77 @@ def test_a_disk_that_fills_while_images_are_kept_there_costs_time_only(tmp_path,
     monkeypatch.setattr(module.tempfile, "TemporaryFile", Full)
     on_the_way, bad = decode_split(data, (8, 8, 3), PLAIN)
     assert on_the_way.files and len(on_the_way) == 6 and not bad
+
+
+def masked_files(folder, n=5, size=(30, 47)):
+    """Pictures of 20 x class in blocks, and their masks, in files of another shape than a model's input."""
+    labels = np.empty(n, object)
+    paths = []
+    table = Table(tuple("abcdef"), indices=tuple((i, i) for i in range(6)))
+    for i in range(n):
+        blocks = np.random.default_rng(i).integers(0, 6, (3, 5))
+        mask = np.asarray(Image.fromarray(blocks.astype("uint8")).resize(size[::-1], Image.Resampling.NEAREST))
+        Image.fromarray(mask).save(folder / f"m{i}.png")
+        Image.fromarray(np.repeat(mask[..., None] * 20, 3, -1)).save(folder / f"p{i}.png")
+        paths.append(str(folder / f"p{i}.png"))
+        labels[i] = MaskFile(str(folder / f"m{i}.png"), table)
+    return Split(paths, labels, [str(i) for i in range(n)])
+
+
+def test_a_mask_is_resized_and_cropped_as_its_picture(tmp_path, monkeypatch):
+    split, shape, how = masked_files(tmp_path), (16, 12, 3), Preprocessing(crop=0.8)
+    ready, skipped = decode_split(split, shape, how)
+    assert not skipped and ready.labels.shape == (5, 16, 12) and ready.labels.dtype == np.uint8
+    # By hand: the shorter side becomes 16 / 0.8 = 20, then the middle is taken; pixels lie at their centres.
+    scale = 20 / 30
+    new = [20, round(47 * scale)]
+    at = [
+        np.minimum(((np.arange(m) + (n - m) // 2 + 0.5) * k / n).astype(int), k - 1)
+        for n, m, k in zip(new, (16, 12), (30, 47), strict=True)
+    ]
+    for mask, label in zip(ready.labels, split.labels, strict=True):
+        np.testing.assert_array_equal(mask, label.read()[np.ix_(*at)])
+    pictures = ready.images[..., 0].astype(float) / 20  # within blocks a picture has the colour of its class
+    assert (np.abs(pictures - ready.labels) < 0.3).mean() > 0.75
+
+    arrays = Split(
+        np.stack([images.decode(images.read(p)).numpy() for p in split.images]),
+        np.stack([m.read() for m in split.labels]),
+        split.ids,
+    )
+    from_arrays = decode_split(arrays, shape, how)[0]
+    np.testing.assert_array_equal(from_arrays.labels, ready.labels)
+    monkeypatch.setattr("kzoo.data.batches.MEMORY", 0)
+    monkeypatch.setattr("kzoo.data.batches.DISK", 0)
+    for source in (split, arrays):
+        kept = decode_split(source, shape, how)[0]
+        assert not kept.prepared
+        served = list(batches(kept, shape, how, 2))
+        np.testing.assert_array_equal(np.concatenate([y for _, y in served]), ready.labels)
+        np.testing.assert_array_equal(np.concatenate([x for x, _ in served]), ready.images)
+    monkeypatch.setattr("kzoo.data.batches.DISK", 1 << 30)
+    mapped = decode_split(split, shape, how)[0]
+    assert isinstance(mapped.labels, np.memmap)
+    np.testing.assert_array_equal(mapped.labels, ready.labels)
+
+
+def test_masks_flip_and_move_with_their_pictures():
+    masks, shape = np.random.default_rng(0).integers(0, 6, (5, 4, 6)).astype("uint8"), (4, 6, 1)
+    ready = Split(20 * masks[..., None], masks, list("abcde"), prepared=True)
+    for options in ({"alternate_flip": True}, {"move": moves([("flip", 0.5)])}):
+        for epoch in (0, 1):
+            flipped = 0
+            for x, y in batches(ready, shape, PLAIN, 2, order=(0, epoch), **options):
+                np.testing.assert_array_equal(x[..., 0], 20 * y)
+                flipped += sum(not (m == ready.labels).all((1, 2)).any() for m in y.numpy())
+            assert 0 < flipped < 5
+    first, again = (list(batches(ready, shape, PLAIN, 2, order=(0, 1), **options)) for _ in range(2))
+    for (a, b), (c, d) in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, c)
+        np.testing.assert_array_equal(b, d)
+
+
+def test_arrays_of_pictures_and_masks_must_have_one_size():
+    split = Split(np.zeros((2, 8, 8, 3), "uint8"), np.zeros((2, 8, 9), "uint8"), ["a", "b"])
+    with pytest.raises(DataError, match=r"The images have 8 x 8 pixels, and their masks \(8, 9\)"):
+        decode_split(split, (8, 8, 3), PLAIN)

@@ -4,12 +4,13 @@ To add a kind, write a file here with `matches(source)` and `read(source)`, whic
 DataSet, and add its line to SOURCES.
 """
 
-NAMED = ("digits", "mnist", "fashion_mnist", "cifar10")
+NAMED = ("digits", "digits_segmentation", "mnist", "fashion_mnist", "cifar10")
 
 # The module of each kind -> what a user gives, in the order in which they are asked.
 SOURCES = {
     "named": ", ".join(NAMED),
     "tfds": "tfds:NAME",
+    "masks": "a folder of images/ and masks/, or of train/, validation/, test/ with these",
     "folder": "a folder of class folders, or of train/, validation/, test/ with class folders",
     "arrays": "an .npz with x_train, y_train, x_test, y_test, or images, labels",
     "table": "a .csv or .tsv with the columns path, label (or labels) and perhaps split",

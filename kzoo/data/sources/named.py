@@ -1,4 +1,4 @@
-"""Data sets that are known by name: digits, mnist, fashion_mnist, cifar10."""
+"""Data sets that are known by name: digits, digits_segmentation, mnist, fashion_mnist, cifar10."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def read(name: str) -> DataSet:
     Raises:
         DataError: It was found nowhere, or a file of it is corrupt.
     """
-    return {"digits": _digits, "mnist": _mnist, "fashion_mnist": _mnist, "cifar10": _cifar10}[name](name)
+    readers = {"digits": _digits, "digits_segmentation": _scenes, "cifar10": _cifar10}
+    return readers.get(name, _mnist)(name)
 
 
 def keras_cache() -> Path:
@@ -45,6 +46,15 @@ def _digits(name):
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
     return DataSet(name, tuple("0123456789"), {"all": arrays.split_of(images, digits.target, "digits", name)})
+
+
+def _scenes(name):
+    from kzoo.data.drawn import digit_scenes
+
+    splits = {}
+    for part, (images, masks) in digit_scenes().items():
+        splits[part] = Split(images, masks, [f"{part}/{i}" for i in range(len(images))])
+    return DataSet(name, ("background", *"0123456789"), splits)
 
 
 def _mnist(name):

@@ -182,7 +182,7 @@ def test_what_can_be_read_in_two_ways_is_refused_with_the_choice(tmp_path):
     fails(tmp_path / "5", "has train_a/ and train_b/, which mean the same part")
     photos(tmp_path / "6" / "test", {"a": 3, "b": 3})
     fails(tmp_path / "6", "has no training part, only test")
-    for n, names in enumerate((("fold1", "fold2", "fold_3"), ("images", "masks"))):
+    for n, names in enumerate((("fold1", "fold2", "fold_3"), ("images", "resized"))):
         for name in names:
             photos(tmp_path / f"8{n}" / name, {"a": 3, "b": 3})
         fails(tmp_path / f"8{n}", "with the same folders (a/, b/) in each, so they would be the classes")
