@@ -20,7 +20,7 @@ from kzoo.cli.options import as_json, load_keras, print_json
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Images computed at once.")
 @as_json
 def command(runs, data, split, batch_size, as_json):
-    """Measure RUN's best model: top-1, top-5, loss, precision and recall by class, confusion matrix.
+    """Measure RUN's best model: top-1, top-5, loss, precision and recall by class, confusion matrix; IoU of masks.
 
     The results are also written to RUN as evaluation-SPLIT.json and confusion-SPLIT.png; for other data than that of
     RUN the names of its files begin with the name of the data.

@@ -116,6 +116,7 @@ def moves(pairs: Iterable[tuple[str, float]]) -> Callable | None:
     import tensorflow as tf
 
     def moved(x, y, seed):
+        given = x.shape, y.shape
         shape = tf.shape(x)
         n, h, w = shape[0], tf.cast(shape[1], tf.float32), tf.cast(shape[2], tf.float32)
         for k, (name, amount) in enumerate(chosen):
@@ -126,7 +127,7 @@ def moves(pairs: Iterable[tuple[str, float]]) -> Callable | None:
             x = _transformed(tf.cast(x, tf.float32), matrix, shape, smooth, fill)
             x = tf.cast(tf.clip_by_value(tf.round(x), 0, 255), tf.uint8)
             y = _transformed(y[..., None], matrix, shape, "NEAREST", float(IGNORED))[..., 0]
-        return x, y
+        return tf.ensure_shape(x, given[0]), tf.ensure_shape(y, given[1])
 
     return moved
 

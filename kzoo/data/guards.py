@@ -417,6 +417,12 @@ def orientation(data: bytes) -> int:
     return value if 1 <= value <= 8 else 1
 
 
+def upright_size(data: bytes) -> tuple[int, int]:
+    """The (height, width) of a picture as it is seen, from the header of encoded bytes; zeros if that is broken."""
+    width, height = declared(data)
+    return (width, height) if kind_of(data) == "JPEG" and orientation(data) > 4 else (height, width)
+
+
 def shown(path: object) -> str:
     """Format a path for a message, with control characters and undecodable bytes escaped.
 

@@ -46,6 +46,7 @@ __all__ = [
     "is_ready",
     "make_preparer",
     "orientation",
+    "png_masks",
     "prepare",
     "read",
     "shown",
@@ -395,10 +396,7 @@ def fit(
 
     def resized():
         middle = _middle(image, shape, height, width)
-        size = tf.shape(middle)[-3:-1]
-        h, w = tf.cast(size[0], tf.float64), tf.cast(size[1], tf.float64)
-        scale = tf.maximum(height / h, width / w) / preprocessing.crop
-        new = [tf.maximum(tf.cast(tf.round(n * scale), tf.int32), m) for n, m in ((h, height), (w, width))]
+        new = _resized_to(tf.shape(middle)[-3:-1], height, width, preprocessing)
         how = "nearest" if nearest else preprocessing.interpolation
         y = tf.image.resize(middle, tf.stack(new), how, antialias=True)
         top, left = (new[0] - height) // 2, (new[1] - width) // 2
@@ -425,12 +423,68 @@ def fit_masks(masks: np.ndarray, height: int, width: int, preprocessing: Preproc
         return fit(masks[..., None], height, width, preprocessing, nearest=True)[..., 0].numpy()
 
 
-def _middle(image, shape, height, width):
-    """The middle of images (..., H, W, C) that are more than LONGEST times longer than the crop in one direction."""
+def _resized_to(size, height, width, preprocessing):
+    """The [height, width] to which an image of this size is resized before it is cropped."""
+    h, w = tf.cast(size[0], tf.float64), tf.cast(size[1], tf.float64)
+    scale = tf.maximum(height / h, width / w) / preprocessing.crop
+    return [tf.maximum(tf.cast(tf.round(n * scale), tf.int32), m) for n, m in ((h, height), (w, width))]
+
+
+def _middle_of(shape, height, width):
+    """(top, left, height, width) of the middle of images that are more than LONGEST times longer than the crop."""
     most = [-(-shape[1] * LONGEST * height // width), -(-shape[0] * LONGEST * width // height)]
     h, w = tf.minimum(shape[0], most[0]), tf.minimum(shape[1], most[1])
-    top, left = (shape[0] - h) // 2, (shape[1] - w) // 2
+    return (shape[0] - h) // 2, (shape[1] - w) // 2, h, w
+
+
+def _middle(image, shape, height, width):
+    top, left, h, w = _middle_of(shape, height, width)
     return image[..., top : top + h, left : left + w, :]
+
+
+def png_masks(
+    masks: tf.Tensor, sizes: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preprocessing, outside: int = 255
+) -> tf.Tensor:
+    """Lay the masks that a network gave back onto its pictures: the inverse of `fit`, by the nearest pixel.
+
+    Args:
+        masks: uint8 (B, h, w), of the whole input or, if they are smaller, of its middle.
+        sizes: int32 (B, 2), height and width of each picture; at least 1.
+        shape: (height, width, channels) of the model's input.
+        preprocessing: Crop of the pictures.
+        outside: What pixels get that the network did not see or answer for.
+
+    Returns:
+        Strings (B,): a PNG for each picture, of its size, with one channel of 8 bits.
+    """
+    height, width, _ = shape
+    masks, sizes = tf.convert_to_tensor(masks), tf.convert_to_tensor(sizes)
+    h, w = masks.shape[1:3]
+
+    def along(length, start, inside, new, size, answered):  # which row or column of the mask; the last one is outside
+        place = tf.range(length) - start
+        scale = tf.cast(new, tf.float64) / tf.cast(inside, tf.float64)
+        at = tf.cast(tf.floor((tf.cast(place, tf.float64) + 0.5) * scale), tf.int32)
+        at -= (new - size) // 2 + (size - answered) // 2
+        seen = (place >= 0) & (place < inside) & (at >= 0) & (at < answered)
+        return tf.where(seen, at, answered)
+
+    @tf.autograph.experimental.do_not_convert
+    def one(i):
+        size = sizes[i]
+        top, left, tall, wide = _middle_of(size, height, width)
+        new = _resized_to([tall, wide], height, width, preprocessing)
+        rows = along(size[0], top, tall, new[0], height, h)
+        columns = along(size[1], left, wide, new[1], width, w)
+        framed = tf.pad(masks[i], [[0, 1], [0, 1]], constant_values=outside)
+        return tf.io.encode_png(tf.gather(tf.gather(framed, rows), columns, axis=1)[..., None])
+
+    n = tf.shape(masks, tf.int64)[0]
+    with tf.device("CPU"):  # a dataset and no loop, as in `kzoo.exporting.graph.decode_batch`
+        pngs = tf.data.Dataset.range(n).map(one, num_parallel_calls=2, deterministic=True)
+        still = tf.data.Options()
+        still.autotune.enabled = False
+        return tf.ensure_shape(pngs.batch(n).with_options(still).get_single_element(), (None,))
 
 
 def prepare(data: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preprocessing) -> tf.Tensor:
@@ -449,7 +503,9 @@ def prepare(data: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preproc
     return fit(image, height, width, preprocessing)
 
 
-def attempt(data: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preprocessing) -> tuple[tf.Tensor, tf.Tensor]:
+def attempt(
+    data: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preprocessing
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """`prepare`, but a picture of the wrong channels or range gives a reason instead of an error.
 
     Args:
@@ -458,7 +514,8 @@ def attempt(data: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preproc
         preprocessing: Crop and interpolation.
 
     Returns:
-        (uint8 (height, width, channels), ""), or (zeros, the reason).
+        (uint8 (height, width, channels), "", int32 (2,)), or (zeros, the reason, int32 (2,)); the last are the height
+        and width that the picture had.
     """
     height, width, channels = shape
     image, reason = _stored(data, channels, preprocessing.bits, preprocessing.rules)
@@ -466,7 +523,11 @@ def attempt(data: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preproc
     def ready():
         return fit(_converted(image, channels), height, width, preprocessing)
 
-    return tf.ensure_shape(tf.cond(reason == "", ready, lambda: tf.zeros(shape, tf.uint8)), shape), reason
+    return (
+        tf.ensure_shape(tf.cond(reason == "", ready, lambda: tf.zeros(shape, tf.uint8)), shape),
+        reason,
+        tf.shape(image)[:2],
+    )
 
 
 def make_preparer(shape: tuple[int, int, int], preprocessing: Preprocessing) -> Callable[[bytes], np.ndarray]:
@@ -510,7 +571,7 @@ def _graph(shape, preprocessing):
     Without AutoGraph, whose rewriting of Python would take longer still, for nothing.
     """
     return tf.function(
-        lambda data: attempt(data, shape, preprocessing),
+        lambda data: attempt(data, shape, preprocessing)[:2],
         input_signature=[tf.TensorSpec((), tf.string)],
         autograph=False,
     )

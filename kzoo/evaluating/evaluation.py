@@ -45,7 +45,7 @@ def evaluate(
             class. Classes are matched by name.
         split: "train", "val", "test" or "all"; for the run's own data by default test if there is such a part, else
             val, else all.
-        batch_size: the number of images that are computed at once.
+        batch_size: the number of images that are computed at once; for segmentation at most as many as in training.
         quiet: no progress.
 
     Returns:
@@ -68,6 +68,8 @@ def evaluate(
         return _ensemble(run, data, split, batch_size, quiet)
     one = _loaded(run)
     found = _read(one, data, split, quiet)
+    if one.task.dense:  # what fitted into memory in training
+        batch_size = min(batch_size, one.config["recipe"]["batch_size"])
     about = {"run": str(one.path), "data": found.data, "split": found.name}
     with progress(quiet=quiet) as bar:
         bar.start("evaluating", len(found.ready))

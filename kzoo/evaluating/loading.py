@@ -12,6 +12,7 @@ import numpy as np
 
 from kzoo import runs
 from kzoo.data import images
+from kzoo.data.guards import upright_size
 from kzoo.errors import DataError
 from kzoo.exporting.ensemble import check_alike, check_distinct, member_name
 from kzoo.exporting.reader import Export, is_export
@@ -106,7 +107,12 @@ def _of_network(model, task, classes, shape, preprocessing, temperature=1.0):
         found = iter(network(np.stack(good)) if good else ())
         return [reason or next(found) for reason in results]
 
-    return LoadedModel(task, tuple(classes), _answer(task, classes, outputs), outputs, temperature)
+    def pictures(found, encoded):
+        sizes = np.array([upright_size(data) for data in encoded], "int32")
+        return {name: x.numpy() for name, x in task.of_pictures(found, sizes, shape, preprocessing).items()}
+
+    answer = _answer(task, classes, outputs, pictures if task.pictures else None)
+    return LoadedModel(task, tuple(classes), answer, outputs, temperature)
 
 
 def _outputs_of_export(export):
@@ -118,13 +124,17 @@ def _outputs_of_export(export):
     return outputs
 
 
-def _answer(task, classes, outputs):
-    """The function `LoadedModel.answer` of a network's outputs."""
+def _answer(task, classes, outputs, pictures=None):
+    """The function `LoadedModel.answer` of a network's outputs; pictures: as `Task.of_pictures`, of encoded images."""
 
     def answer(encoded, top):
         found = outputs(encoded)
-        good = [row for row in found if not isinstance(row, str)]
-        answers = iter(task.rows(np.stack(good), classes, top) if good else ())
+        good = [(row, data) for row, data in zip(found, encoded, strict=True) if not isinstance(row, str)]
+        answers = iter(())
+        if good:
+            rows = np.stack([row for row, _ in good])
+            more = pictures(rows, [data for _, data in good]) if pictures else {}
+            answers = iter(task.rows(rows, classes, top, pictures=more))
         return [{"error": row} if isinstance(row, str) else next(answers) for row in found]
 
     return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from kzoo.data.guards import as_uint8, is_clutter, npy
 from kzoo.data.sources.arrays import is_images, load_arrays
 from kzoo.errors import DataError
 from kzoo.evaluating.loading import load_model
+from kzoo.files import write_atomically
 
 MAX_BATCH_BYTES = 1 << 28  # of encoded images: a batch of large files has fewer images
 
@@ -25,6 +27,7 @@ def predict(
     batch_size: int = 32,
     weights: Any = None,
     trust: bool = False,
+    out: str | os.PathLike | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[dict]:
     """Classify image files. They are read batch by batch, so their number is not limited by memory.
@@ -39,17 +42,21 @@ def predict(
         batch_size: the number of images that are computed at once.
         weights: for a name of the catalog: a tag or a file; the first published set by default.
         trust: load an export with any operations, which may read and write files.
+        out: a folder for the masks of segmentation: NAME.png with the class numbers as a palette, and NAME-overlay.png
+            with the colours over the picture, for an image NAME.jpg. Nothing that exists is replaced.
         progress: called after each batch as progress(images done, number of images).
 
     Returns:
         An iterator over a dict for each file, in order: {"image": path, "top": [{"class": name, "probability": p},
         ...]}, with "abstain" for an export with a conformal threshold, or {"image": path, "error": reason} for a file
-        that can't be read. Answers of other tasks have other keys. Probabilities of an export are calibrated; those of
+        that can't be read. Answers of other tasks have other keys: segmentation gives shares of the pixels, and "mask",
+        a PNG of the picture's size in Base64. Probabilities of an export are calibrated; those of
         a run are its softmax.
 
     Raises:
         RunError, ExportError: a run or an export that can't be read.
-        DataError: a path that does not exist, or an empty folder.
+        DataError: a path that does not exist, or an empty folder; an `out` for a model without masks, or in which a
+            file would be replaced.
         KzooError: members of an ensemble with other classes, one member only, or one twice.
 
     Example:
@@ -63,10 +70,34 @@ def predict(
     files = [f for path in paths for f in _expand(path)]
     files = [f for path in files for f in (_of_arrays(path) if path.endswith(".npz") else [(path, None)])]
     model = load_model(run, weights, trust=trust)
-    return _predict(model, files, top, batch_size, progress)
+    names = [None] * len(files) if out is None else _names(model, files, Path(out))
+    return _predict(model, files, names, top, batch_size, progress)
 
 
-def _predict(model, files, top, batch_size, progress):
+def _names(model, files, out):
+    """The files that are written for each image, without their suffix."""
+    if not model.task.pictures:
+        raise DataError(f"out is for masks; the answers of a model for {model.task.name} are no pictures.")
+    names = [out / os.path.splitext(os.path.basename(path))[0] for path, _ in files]
+    seen = set()
+    for name, (path, _) in zip(names, files, strict=True):
+        if name in seen:
+            raise DataError(
+                f"Two images would be written as {images.shown(name)}.png: predict them one after the other."
+            )
+        seen.add(name)
+        if any(os.path.lexists(f"{name}{end}.png") for end in ("", "-overlay")):
+            raise DataError(
+                f"The mask of {images.shown(path)} would replace one in {images.shown(out)}: choose another folder."
+            )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise DataError(f"The folder '{images.shown(out)}' can't be made ({e.strerror}).") from e
+    return names
+
+
+def _predict(model, files, names, top, batch_size, progress):
     results, good = [], []
     for done, (path, array) in enumerate(files, 1):
         result = {"image": path}
@@ -77,9 +108,15 @@ def _predict(model, files, top, batch_size, progress):
         results.append(result)
         if len(results) == batch_size or done == len(files) or sum(map(len, good)) > MAX_BATCH_BYTES:
             answers = iter(model.answer(good, top) if good else ())
-            for result in results:
+            encoded = iter(good)
+            for result, name in zip(results, names[done - len(results) : done], strict=True):
                 if "error" not in result:
                     result.update(next(answers))
+                    data = next(encoded)
+                    if name and "error" not in result:
+                        for end, png in model.task.drawn(result, data).items():
+                            with write_atomically(f"{name}{end}.png") as f:
+                                f.write(png)
             if progress:
                 progress(done, len(files))
             yield from results

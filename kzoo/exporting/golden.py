@@ -15,6 +15,7 @@ from kzoo.exporting.source import Source, candidates
 from kzoo.files import write_atomically
 
 MAX_IMAGES = 8  # of each kind: certain, and near a decision
+MAX_OUTPUTS = 1 << 26  # bytes of the outputs of one kind: large outputs have fewer images
 MAX_FILE_BYTES = 1 << 28
 FILE = "golden.npz"
 
@@ -82,8 +83,9 @@ def choose(source: Source, run: Callable[[np.ndarray], np.ndarray]) -> dict[str,
         group_sizes[groups[i]] = group_sizes.get(groups[i], 0) + 1
         ranked.append((group_sizes[groups[i]], i))
     order = [i for _, i in sorted(ranked, key=lambda pair: pair[0])]
-    certain, others = order[:MAX_IMAGES], order[MAX_IMAGES:]
-    near = sorted(others, key=lambda i: margin[i])[:MAX_IMAGES]
+    most = max(1, min(MAX_IMAGES, MAX_OUTPUTS // values[0].nbytes))
+    certain, others = order[:most], order[most:]
+    near = sorted(others, key=lambda i: margin[i])[:most]
     chosen = certain + near
     files = [found[i][1] for i in chosen]
     return {

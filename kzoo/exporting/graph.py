@@ -22,6 +22,14 @@ PARALLEL_DECODES = 4  # bounds the memory: each of the images that are decoded a
 def decode_batch(
     encoded: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preprocessing
 ) -> tuple[tf.Tensor, tf.Tensor]:
+    """`decode_sized` without the sizes."""
+    pixels, reasons, _ = decode_sized(encoded, shape, preprocessing)
+    return pixels, reasons
+
+
+def decode_sized(
+    encoded: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preprocessing
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Decode, resize and crop encoded images as in training.
 
     An image that can't be decoded does not raise: each image is an element of a tf.data.Dataset that ignores errors.
@@ -33,18 +41,20 @@ def decode_batch(
         preprocessing: how they are resized and cropped.
 
     Returns:
-        (uint8 images (B, *shape), strings (B,)): zeros and the reason for an image that can't be decoded, else ""
-        as the reason.
+        (uint8 images (B, *shape), strings (B,), int32 (B, 2)): zeros, the reason and 1 x 1 for an image that can't be
+        decoded, else "" as the reason and the height and width that the image had.
     """
     blank = tf.zeros(shape, tf.uint8)
 
     @tf.autograph.experimental.do_not_convert  # as in `images.make_preparer`
     def one(i):
         reason = refusal(encoded[i], images.MAX_PIXELS)
-        ready, reason = tf.cond(
-            reason == "", lambda: images.attempt(encoded[i], shape, preprocessing), lambda: (blank, reason)
+        ready, reason, size = tf.cond(
+            reason == "",
+            lambda: images.attempt(encoded[i], shape, preprocessing),
+            lambda: (blank, reason, tf.ones(2, tf.int32)),
         )
-        return i, reason, tf.ensure_shape(ready, shape)
+        return i, reason, tf.ensure_shape(ready, shape), tf.ensure_shape(size, (2,))
 
     n = tf.size(encoded, tf.int64)
     # TensorFlow's convolutions give wrong shapes for no images at all.
@@ -55,13 +65,15 @@ def decode_batch(
             tf.data.Dataset.range(n).map(one, num_parallel_calls=PARALLEL_DECODES, deterministic=True).ignore_errors()
         )
         # Images that are missing, because decoding failed, are taken from this last element.
-        found = found.concatenate(tf.data.Dataset.from_tensors((n, tf.constant("can't be decoded"), blank)))
+        nothing = (n, tf.constant("can't be decoded"), blank, tf.ones(2, tf.int32))
+        found = found.concatenate(tf.data.Dataset.from_tensors(nothing))
         still = tf.data.Options()
         still.autotune.enabled = False  # the end of a pass would wait for its threads
-        indices, reasons, pixels = found.batch(n + 1).with_options(still).get_single_element()
+        indices, reasons, pixels, sizes = found.batch(n + 1).with_options(still).get_single_element()
         last = tf.size(indices) - 1
         row = tf.tensor_scatter_nd_update(tf.fill([n + 1], last), indices[:, None], tf.range(last + 1))[:n]
-        return tf.ensure_shape(tf.gather(pixels, row), (None, *shape)), tf.gather(reasons, row)
+        ready = tf.ensure_shape(tf.gather(pixels, row), (None, *shape))
+        return ready, tf.gather(reasons, row), tf.gather(sizes, row)
 
 
 def penultimate(model: keras.Model) -> keras.KerasTensor:
@@ -143,17 +155,18 @@ def module(
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image")], autograph=False)
     def decoded(image):  # a function of its own, so that the graph has it once
-        return decode_batch(image, shape, preprocessing)
+        return decode_sized(image, shape, preprocessing)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image")], autograph=False)
     def serving_default(image):
-        pixels, error = decoded(image)
-        found = out(function(tf.cast(pixels, "float32"))["outputs"])
+        pixels, error, sizes = decoded(image)
+        outputs = function(tf.cast(pixels, "float32"))["outputs"]
+        found = {**out(outputs), **task.of_pictures(outputs, sizes, shape, preprocessing)}
         return {**task.masked(found, error == ""), "error": error}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image")], autograph=False)
     def features(image):
-        pixels, error = decoded(image)
+        pixels, error, _ = decoded(image)
         found = function(tf.cast(pixels, "float32"))["features"]
         return {"features": zero_where_bad(found, error == ""), "error": error}
 
@@ -162,7 +175,9 @@ def module(
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, given], tf.uint8, "image")], autograph=False)
     def of_images(image):
         pixels = images.fit(images.with_channels(image, shape[2]), shape[0], shape[1], preprocessing)
-        return out(function(tf.cast(pixels, "float32"))["outputs"])
+        outputs = function(tf.cast(pixels, "float32"))["outputs"]
+        sizes = tf.repeat(tf.shape(image)[None, 1:3], tf.shape(image)[0], 0)
+        return {**out(outputs), **task.of_pictures(outputs, sizes, shape, preprocessing)}
 
     @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.float32, "tensor")], autograph=False)
     def tensor(tensor):

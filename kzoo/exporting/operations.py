@@ -25,7 +25,7 @@ def _words(text: str) -> frozenset[str]:
 AROUND = _words(
     """
     Abs AddN AddV2 All Any ArgMax AsString Assert BatchDatasetV2 Case Cast ConcatV2 ConcatenateDataset Const
-    DatasetToSingleElement DecodeBmp DecodeGif DecodeJpeg DecodePng DecodeRaw DecodeWebP EnsureShape Equal
+    DatasetToSingleElement DecodeBmp DecodeGif DecodeJpeg DecodePng DecodeRaw DecodeWebP EncodePng EnsureShape Equal
     ExpandDims ExtractJpegShape Fill FloorDiv FloorMod GatherV2 Greater GreaterEqual Identity If IgnoreErrorsDataset
     Less LessEqual LogicalAnd LogicalNot LogicalOr LowerBound MatMul Max Maximum Min Minimum Mul Neg NoOp NotEqual
     OptionsDataset Pack PadV2 ParallelMapDatasetV2 PartitionedCall Placeholder Pow Prod Range RangeDataset RealDiv

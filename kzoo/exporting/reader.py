@@ -310,7 +310,9 @@ class Export:
             {"error": reason} for an image that can't be read.
         """
         found = self.run(encoded)
-        rows = self.task.rows(found[self.task.output], self.classes, top, self.card.get("temperature", 1.0))
+        pictures = {name: found[name] for name in self.task.pictures if name in found}
+        temperature = self.card.get("temperature", 1.0)
+        rows = self.task.rows(found[self.task.output], self.classes, top, temperature, pictures)
         self._check_temperature(rows, found)
         for i, (row, error) in enumerate(zip(rows, found["error"], strict=True)):
             if error:

@@ -39,6 +39,7 @@ from kzoo.runs import write_json
 from kzoo.tasks import Task
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+MAX_OUTPUTS = 1 << 30  # bytes of the outputs of one format for the images on which it is measured
 MIN_CALIBRATION_IMAGES = 2000  # read for the calibration even where `measure` is smaller
 
 
@@ -163,7 +164,9 @@ def _export(source, options, out, folder, quiet):
     log(f"Exporting {source.name}: {len(source.classes)} classes, {precision}, {', '.join(options.formats)}.")
     reference = golden.reference(source.model)
     gold = golden.choose(source, reference)
-    tested = read_part(source, "test" if "test" in source.splits else "val", options.measure, quiet=quiet)
+    each = 4 * math.prod(source.model.output_shape[1:])  # bytes; the outputs for all of them are held at once
+    measured = min(options.measure, max(1, MAX_OUTPUTS // each))
+    tested = read_part(source, "test" if "test" in source.splits else "val", measured, quiet=quiet)
     temperature, reason, conformal = _calibrate(source, options, precision, quiet, log)
 
     threshold = conformal and conformal["threshold"]

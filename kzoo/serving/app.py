@@ -8,6 +8,7 @@ classifies them in batches, so that no slow client blocks the model.
 from __future__ import annotations
 
 import asyncio
+import base64
 import html
 import ipaddress
 import math
@@ -19,6 +20,8 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from kzoo.errors import ExportError, printable
 from kzoo.exporting.reader import Export
@@ -40,6 +43,10 @@ def json_classifier(export: Export) -> Callable[[list[bytes]], list[dict]]:
 
     def classify(encoded):
         found = export.run(encoded)
+        if export.task.dense:  # numbers for each pixel are no answer to send as text
+            del found[export.task.output]
+        for name in export.task.pictures:
+            found[name] = np.array([base64.b64encode(file) for file in found[name]])
         columns = {name: [_json_value(v) for v in values.tolist()] for name, values in found.items()}
         rows = [{name: values[i] for name, values in columns.items()} for i in range(len(encoded))]
         for row in rows:

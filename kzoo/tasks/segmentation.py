@@ -7,6 +7,8 @@ for the middle of the picture, and is compared with the middle of the mask.
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from kzoo.catalog import Preprocessing
     from kzoo.data.dataset import DataSet
 
 GAMMA = 2.0  # of the focal loss
@@ -328,14 +331,14 @@ def check_numbers(masks: np.ndarray, classes: int) -> None:
         )
 
 
-def palette(classes: int) -> np.ndarray:
+def palette() -> np.ndarray:
     """The colours of classes: those of PASCAL VOC, black for class 0.
 
     Returns:
         uint8 (256, 3); 255, the pixels without a class, are nearly white.
 
     Example:
-        >>> palette(3)[1:3].tolist()
+        >>> palette()[1:3].tolist()
         [[128, 0, 0], [0, 128, 0]]
     """
     found = np.zeros((256, 3), int)
@@ -363,6 +366,7 @@ class Segmentation(Task):
     }
     metrics = {"mean_iou": mean_iou, "pixel_accuracy": pixel_accuracy}  # noqa: RUF012
     dense = True
+    pictures = ("mask",)
     headline_name = "Mean IoU"
     example = 'print(out["labels"][0], out["shares"][0], tf.io.decode_png(out["mask"][0]).shape, out["error"][0])'
 
@@ -422,6 +426,36 @@ class Segmentation(Task):
         cells = [x for t in row.get("top", ()) for x in (t["class"], f"{t['share']:.6f}")]
         return [*cells, *[""] * (2 * top - len(cells))]
 
+    def drawn(self, row: Mapping[str, Any], encoded: bytes) -> dict[str, bytes]:
+        """The mask with colours, and the picture under it.
+
+        Args:
+            row: of `rows`, with "mask".
+            encoded: the picture.
+
+        Returns:
+            "": a PNG with a palette, whose numbers are the classes; "-overlay": the picture in RGB with the colours of
+            the classes over it, except for class 0; not for a picture of other than 1 or 3 channels.
+        """
+        import tensorflow as tf
+        from PIL import Image
+
+        from kzoo.data.images import decode
+
+        with Image.open(io.BytesIO(base64.b64decode(row["mask"]))) as image:
+            numbers = np.asarray(image)
+        colours = palette()
+        indexed = Image.fromarray(numbers)
+        indexed.putpalette(colours.tobytes())
+        found = {"": indexed}
+        try:
+            picture = decode(tf.constant(encoded), 3).numpy()
+        except tf.errors.OpError:
+            return {"": _png(indexed)}
+        over = ((numbers > 0) & (numbers != IGNORED))[..., None]
+        found["-overlay"] = Image.fromarray(np.where(over, picture // 2 + colours[numbers] // 2, picture))
+        return {name: _png(image) for name, image in found.items()}
+
     # --- measuring ---
 
     def evaluate(self, outputs: np.ndarray, labels: np.ndarray, classes: Sequence[str], **about: str) -> Evaluation:
@@ -466,7 +500,11 @@ class Segmentation(Task):
 
     def described(self, classes: Sequence[str]) -> str:
         more = ", ..." if len(classes) > 10 else ""
-        return f"A network for segmentation, {len(classes)} classes for each pixel: {', '.join(classes[:10])}{more}."
+        return (
+            f"A network for segmentation, {len(classes)} classes for each pixel: {', '.join(classes[:10])}{more}. For "
+            "an encoded picture `mask` is a PNG of its size: the number of the class of each pixel, from the nearest "
+            f"pixel of the network's answer, and {IGNORED} outside of the central crop for which it answers."
+        )
 
     def headline(self, scores: Mapping[str, Any]) -> str:
         return f"{scores['mean_iou']:.2%}"
@@ -513,7 +551,20 @@ class Segmentation(Task):
             "logits": outputs,
         }
 
+    def of_pictures(
+        self, outputs: tf.Tensor, sizes: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preprocessing
+    ) -> dict[str, tf.Tensor]:
+        """The masks of pictures: class numbers, {"mask": PNG files (B,)}; see `kzoo.data.images.png_masks`."""
+        import tensorflow as tf
+
+        from kzoo.data.images import png_masks
+
+        best = tf.cast(tf.argmax(outputs, -1, output_type=tf.int32), tf.uint8)
+        return {"mask": png_masks(best, sizes, shape, preprocessing)}
+
     def check_signature(self, found: Mapping[str, np.ndarray], expected: np.ndarray, card: Mapping) -> list[tuple]:
+        from PIL import Image
+
         shares = -np.sort(-_shares(found["logits"]), -1)[:, : found["shares"].shape[1]]
         difference = float(np.abs(found["shares"] - shares).max())
         # Where two classes have nearly the same share their order may change.
@@ -521,7 +572,12 @@ class Segmentation(Task):
         own = [number.get(label.decode(), 0) for label in found["labels"][:, 0]]
         expected_shares = _shares(expected)
         wrong = int((expected_shares.max(-1) - expected_shares[np.arange(len(own)), own] > 2 * MAX_FLIPS).sum())
+        strange = 0
+        for png, logits in zip(found["mask"], found["logits"], strict=True):
+            with Image.open(io.BytesIO(png)) as image:
+                strange += not np.isin(np.asarray(image), [*np.unique(logits.argmax(-1)), IGNORED]).all()
         return [
+            ("masks", not strange, f"{strange} have other classes" if strange else "of the classes of the logits"),
             ("shares", difference <= 1e-3, f"those of the logits up to {difference:.2g}"),
             ("labels", not wrong, f"{wrong} are wrong" if wrong else "as in the card"),
         ]
@@ -535,6 +591,12 @@ class Segmentation(Task):
         ordered = np.sort(outputs, -1)
         margin = ordered[..., -1] - ordered[..., -2] if outputs.shape[-1] > 1 else ordered[..., -1]
         return _shares(outputs).argmax(-1), margin.mean((1, 2))
+
+
+def _png(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def _shares(outputs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from kzoo.catalog import Preprocessing
     from kzoo.data.dataset import DataSet
 
 
@@ -94,6 +96,7 @@ class Task:
         several: whether an image may have several classes, with labels 0 and 1 (N, C): those of a `several` DataSet.
         decides: whether an answer needs numbers that are chosen on validation images, such as thresholds: see `decide`.
         decision: what it chose, see `decided`; None where nothing was chosen.
+        pictures: names of pictures among the answers for an image, PNG files, such as "mask": see `of_pictures`.
         headline_name: the heading of the first of the `scores` in a table.
         example: a line of Python for an export's card, which prints `out`, the outputs of a SavedModel.
     """
@@ -105,6 +108,7 @@ class Task:
     metrics: Mapping[str, Callable]
     higher_is_better: bool = True
     dense: bool = False
+    pictures: tuple[str, ...] = ()
     calibrated: bool = False
     several: bool = False
     decides: bool = False
@@ -227,11 +231,40 @@ class Task:
         """
         raise NotImplementedError
 
-    def rows(self, outputs: np.ndarray, classes: Sequence[str], top: int, temperature: float = 1.0) -> list[dict]:
-        """`answer` for outputs as they come: where one is NaN or infinite, {"error": reason} stands for the answer."""
+    def rows(
+        self,
+        outputs: np.ndarray,
+        classes: Sequence[str],
+        top: int,
+        temperature: float = 1.0,
+        pictures: Mapping[str, Any] = MappingProxyType({}),
+    ) -> list[dict]:
+        """`answer` for outputs as they come: where one is NaN or infinite, {"error": reason} stands for the answer.
+
+        Args:
+            outputs, classes, top, temperature: as in `answer`.
+            pictures: arrays (N,) of PNG files, of `of_pictures`, which an answer has as Base64 text.
+        """
         good = np.isfinite(outputs).reshape(len(outputs), -1).all(1)
         answers = iter(self.answer(outputs[good], classes, top, temperature) if good.any() else ())
-        return [next(answers) if fine else {"error": NOT_FINITE} for fine in good]
+        found = [next(answers) if fine else {"error": NOT_FINITE} for fine in good]
+        for name, files in pictures.items():
+            for row, file in zip(found, files, strict=True):
+                if "error" not in row:
+                    row[name] = base64.b64encode(file).decode()
+        return found
+
+    def drawn(self, row: Mapping[str, Any], encoded: bytes) -> dict[str, bytes]:
+        """An answer as files for people to look at, for a task with `pictures`.
+
+        Args:
+            row: of `rows`.
+            encoded: the image.
+
+        Returns:
+            PNG files by what is added to the image's name, "" for the first one.
+        """
+        return {}
 
     def row_text(self, row: Mapping[str, Any]) -> str:
         """An answer as text for a terminal."""
@@ -327,6 +360,22 @@ class Task:
             Tensors (B, ...) by name; `outputs` has the name `self.output`.
         """
         return {self.output: outputs}
+
+    def of_pictures(
+        self, outputs: tf.Tensor, sizes: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preprocessing
+    ) -> dict[str, tf.Tensor]:
+        """Further outputs of a SavedModel for encoded images, whose sizes are known, as TensorFlow operations.
+
+        Args:
+            outputs: of the network, float32 (B, ...).
+            sizes: int32 (B, 2), height and width of each image.
+            shape: (height, width, channels) of the network's input.
+            preprocessing: how the images were resized and cropped.
+
+        Returns:
+            Strings (B,), a PNG file for each image, by the names of `pictures`.
+        """
+        return {}
 
     def masked(self, found: Mapping[str, tf.Tensor], good: tf.Tensor) -> dict[str, tf.Tensor]:
         """Replace the outputs for images that can't be read by zeros and empty strings.

@@ -289,3 +289,37 @@ def test_a_model_of_other_channels_takes_pictures_that_have_as_many():
 def test_names_are_escaped_for_messages():
     assert images.shown("a\nb\x1b[31m") == r"a\nb\x1b[31m"
     assert images.shown("caf\udce9") == r"caf\\udce9"
+
+
+def test_masks_are_laid_back_onto_their_pictures():
+    """By hand: a pixel's place in the resized picture, less the crop, less the margin of a smaller output."""
+    rng, shape = np.random.default_rng(0), (12, 16, 3)
+    for crop, (h, w) in ((1.0, (12, 16)), (0.8, (12, 16)), (1.0, (8, 10))):
+        how = Preprocessing(crop=crop)
+        sizes = [(12, 16), (30, 41), (9, 50), (7, 5), (1, 1), (4, 500)]
+        masks = rng.integers(0, 9, (len(sizes), h, w)).astype("uint8")
+        files = images.png_masks(masks, np.array(sizes, "int32"), shape, how).numpy()
+        for file, mask, (height, width) in zip(files, masks, sizes, strict=True):
+            long = min(width, height * 16 * 16 // 12 + (height * 16 * 16 % 12 > 0))
+            scale = max(12 / height, 16 / long) / crop
+            new = [max(round(height * scale), 12), max(round(long * scale), 16)]
+            want = np.full((height, width), 255)
+            for i in range(height):
+                for j in range(width):
+                    y = int(np.floor((i + 0.5) * new[0] / height)) - (new[0] - 12) // 2 - (12 - h) // 2
+                    k = j - (width - long) // 2
+                    x = int(np.floor((k + 0.5) * new[1] / long)) - (new[1] - 16) // 2 - (16 - w) // 2
+                    if 0 <= k < long and 0 <= y < h and 0 <= x < w:
+                        want[i, j] = mask[y, x]
+            with Image.open(io.BytesIO(file)) as image:
+                np.testing.assert_array_equal(np.asarray(image), want)
+
+
+def test_laying_back_is_the_inverse_of_resizing_for_pictures_of_blocks():
+    blocks = np.random.default_rng(0).integers(0, 5, (4, 6)).repeat(10, 0).repeat(10, 1).astype("uint8")
+    fitted = images.fit_masks(blocks, 16, 16, Preprocessing())
+    (file,) = images.png_masks(fitted[None], np.array([[40, 60]], "int32"), (16, 16, 3), Preprocessing()).numpy()
+    back = np.asarray(Image.open(io.BytesIO(file)))
+    assert (back[:, :10] == 255).all() and (back[:, 51:] == 255).all(), "outside of the central square"
+    inside = back != 255
+    assert inside.mean() == pytest.approx(40 / 60, abs=0.03) and (back == blocks)[inside].mean() > 0.9

@@ -24,6 +24,7 @@ from kzoo.errors import ExportError
 pytest.importorskip("uvicorn", reason="needs the serve extra: pip install 'kzoo[serve]'")
 pytest.importorskip("starlette", reason="needs the serve extra: pip install 'kzoo[serve]'")
 from kzoo.serving import app
+from kzoo.tasks import find
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPORT = ROOT / "saved_models" / "mnist_cnn"
@@ -312,6 +313,8 @@ def test_gzip_bodies_are_inflated_within_the_limit(served):
 
 def test_answers_are_json_whatever_the_network_computes():
     class Nan:
+        task = find("classification")
+
         def run(self, encoded):
             values = {"logits": np.array([[np.nan, 1.0], [np.inf, 1.0], [2.0, 1.0]])[: len(encoded)]}
             return {**values, "error": np.array([b"", b"", b"\x1b[31m"])[: len(encoded)]}

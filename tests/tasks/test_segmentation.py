@@ -1,12 +1,23 @@
 """Segmentation: losses, figures and answers against hand-worked numbers, scikit-learn and SciPy."""
 
+import base64
+import io
+import json
+import shutil
+
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score
 
 import kzoo
+from kzoo.catalog import registry
+from kzoo.evaluating.loading import LoadedModel
+from kzoo.exporting.reader import Export
+from kzoo.finetuning.scouting import scout
+from kzoo.serving.app import json_classifier
 from kzoo.tasks import find
 from kzoo.tasks.segmentation import central, palette
 from kzoo.training.recipes import Recipe
@@ -181,7 +192,134 @@ def test_the_same_answer_allows_one_pixel_in_a_hundred():
 
 
 def test_the_palette_is_that_of_pascal_voc():
-    assert palette(4)[[0, 1, 2, 3, 7, 15, 20, 255]].tolist() == [
+    assert palette()[[0, 1, 2, 3, 7, 15, 20, 255]].tolist() == [
         *([0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [128, 128, 128], [192, 128, 128], [0, 64, 128]),
         [224, 224, 192],
     ]
+
+
+# --- every verb, with a tiny network whose output is smaller than its input -----------------------------------------
+
+COLOURS = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]], "uint8")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """(a folder of pictures and masks, the run of a network on it)."""
+    root = tmp_path_factory.mktemp("segmentation")
+    for name in ("images", "masks"):
+        (root / "data" / name).mkdir(parents=True)
+    (root / "data" / "classes.csv").write_text("name,r,g,b\nsky,0,0,0\ntree,9,9,9\nroad,255,0,0\nvoid,1,2,3\n")
+    coded = np.array([[0, 0, 0], [9, 9, 9], [255, 0, 0], [1, 2, 3]], "uint8")
+    for i in range(30):
+        rng = np.random.default_rng(i)
+        mask = rng.integers(0, 3, (4, 6)).repeat(5, 0).repeat(5, 1)
+        picture = COLOURS[mask] + rng.integers(0, 40, (20, 30, 3)).astype("uint8")
+        mask[0] = 3
+        Image.fromarray(picture).save(root / "data" / "images" / f"{i}.png")
+        Image.fromarray(coded[mask]).save(root / "data" / "masks" / f"{i}.png")
+    row = kzoo.ModelSpec(
+        *("pixels", "support.pixels:network", (16, 16, 3), 3, kzoo.Paper("None", "Nobody", 2026)),
+        config={"margin": 2},
+        preprocessing=kzoo.Preprocessing(scale=1 / 255, offset=0.0),
+        task="segmentation",
+    )
+    kzoo.register(row)
+    recipe = Recipe("p", "", learning_rate=0.02, batch_size=7, epochs=6, augment=(("flip", 0.5), ("brightness", 0.05)))
+    run = kzoo.train("pixels", root / "data", recipe=recipe, loss="focal+dice", out=root / "run", quiet=True)
+    yield root, run
+    del registry.ROWS["pixels"]
+
+
+def test_it_learns_and_is_measured_by_class(world, kzoo_command):
+    _, run = world
+    best = json.loads((run.path / "metrics.json").read_text())
+    assert best["val_mean_iou"] > 0.6 and run.config["recipe"]["loss"] == "focal+dice"
+    assert run.classes == ("sky", "tree", "road")
+    code, out, _ = kzoo_command("evaluate", run.path)
+    assert code == 0 and "mean IoU" in out and "road" in out
+    written = json.loads((run.path / "evaluation-test.json").read_text())
+    assert written["images"] == 6 and written["mean_iou"] > 0.6 and written["pixels"] == 6 * 12 * 12
+    again = kzoo.train(out=run.path, resume=True, quiet=True)
+    assert again.config["recipe"] == run.config["recipe"]
+    validation = kzoo.evaluate(run, split="val", quiet=True)
+    assert validation.mean_iou == pytest.approx(best["val_mean_iou"], abs=0.02), "one figure in training and afterwards"
+
+
+def test_other_classes_are_matched_by_name(world, tmp_path):
+    root, run = world
+    shutil.copytree(root / "data", tmp_path / "same")
+    rows = (root / "data" / "classes.csv").read_text().splitlines()
+    (tmp_path / "same" / "classes.csv").write_text("\n".join([rows[0], *rows[:0:-1]]))
+    found = kzoo.evaluate(run, tmp_path / "same", quiet=True)
+    assert found.images == 30 and found.mean_iou > 0.6 and found.classes == run.classes
+    (tmp_path / "same" / "classes.csv").write_text("\n".join(rows).replace("road", "river"))
+    with pytest.raises(kzoo.KzooError, match="have the class 'river', which"):
+        kzoo.evaluate(run, tmp_path / "same", quiet=True)
+
+
+def test_masks_are_written_and_nothing_is_replaced(world, tmp_path, kzoo_command):
+    root, run = world
+    files = [root / "data" / "images" / f"{i}.png" for i in range(2)]
+    (tmp_path / "no.png").write_bytes(b"no")
+    code, out, err = kzoo_command("predict", run.path, *files, tmp_path / "no.png", "--out", tmp_path / "seen")
+    assert code == 1 and "is not a JPEG" in err and len(out.splitlines()) == 2
+    assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == ["0-overlay.png", "0.png", "1-overlay.png", "1.png"]
+    with Image.open(tmp_path / "seen" / "0.png") as image, Image.open(tmp_path / "seen" / "0-overlay.png") as over:
+        mask = np.asarray(image)
+        assert image.mode == "P" and image.size == (30, 20) and over.size == (30, 20) and over.mode == "RGB"
+    truth = np.random.default_rng(0).integers(0, 3, (4, 6)).repeat(5, 0).repeat(5, 1)
+    seen = mask != 255  # the output is the middle 12 x 12 of 16 x 16
+    assert 0.3 < seen.mean() < 0.5 and (mask == truth)[seen].mean() > 0.6
+    code, _, err = kzoo_command("predict", run.path, files[0], "--out", tmp_path / "seen")
+    assert code == 1 and "would replace one in" in err
+    with pytest.raises(kzoo.KzooError, match="Two images would be written as"):
+        kzoo.predict(run, [files[0], files[0]], out=tmp_path / "twice")
+    classifier = LoadedModel(find("classification"), ("a", "b"), lambda encoded, top: [])
+    with pytest.raises(kzoo.KzooError, match="a model for classification are no pictures"):
+        kzoo.predict(classifier, files, out=tmp_path / "none")
+
+
+def test_an_export_gives_masks_of_the_size_of_pictures(world, tmp_path):
+    root, run = world
+    folder = kzoo.export(run, out=tmp_path / "export", quiet=True)
+    assert kzoo.verify(folder)["ok"], "and no operation that other exports lack"
+    card = json.loads((folder / "card.json").read_text())
+    assert card["task"] == "segmentation" and card["measured"]["original"]["mean_iou"] > 0.6
+    assert card["measured"]["formats"]["saved_model"]["agree"] == 1
+    export = Export(folder)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype("uint8"))
+    jpeg, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    picture.save(jpeg, "JPEG", exif=exif)
+    files = [jpeg.getvalue(), (root / "data" / "images" / "3.png").read_bytes(), b"no image"]
+    for name, data in zip("abc", files, strict=True):
+        (tmp_path / f"{name}.jpg").write_bytes(data)
+    of_run = list(kzoo.predict(run, [tmp_path / f"{name}.jpg" for name in "abc"]))
+    rows = export.answer(files)
+    assert rows[2] == {"error": "is not a JPEG, PNG, GIF, BMP or WebP image"}
+    for row, other, size in zip(rows, of_run, ((50, 70), (30, 20)), strict=False):  # the JPEG lies on its side
+        masks = [np.asarray(Image.open(io.BytesIO(base64.b64decode(r["mask"])))) for r in (row, other)]
+        assert masks[0].shape == size[::-1] and (masks[0] != masks[1]).mean() < 0.02
+    served = json_classifier(export)(files)
+    assert served[0]["mask"] == rows[0]["mask"] and "logits" not in served[0] and served[2]["mask"] == ""
+    pixels = np.asarray(Image.open(root / "data" / "images" / "3.png"))
+    given = export.model.signatures["images"](image=pixels[None])
+    assert base64.b64encode(given["mask"].numpy()[0]).decode() == rows[1]["mask"]
+
+
+def test_data_of_another_task_is_refused_in_a_line(world, tmp_path):
+    root, run = world
+    with pytest.raises(kzoo.KzooError, match="has a mask for each picture and not one class"):
+        kzoo.train("mnist_softmax", root / "data", out=tmp_path / "a", quiet=True)
+    with pytest.raises(kzoo.KzooError, match="'digits' has one class for each picture; segmentation needs a mask"):
+        kzoo.train("pixels", "digits", out=tmp_path / "b", quiet=True)
+    with pytest.raises(kzoo.KzooError, match="'digits' has one class for each picture"):
+        kzoo.evaluate(run, "digits", quiet=True)
+    with pytest.raises(kzoo.KzooError, match="has a mask for each picture"):
+        scout(root / "data", [])
+    with pytest.raises(kzoo.KzooError, match="has masks: kzoo data check is for"):
+        kzoo.check_data(root / "data")
+    cutout = Recipe("holes", "", augment=(("cutout", 0.2),))
+    with pytest.raises(kzoo.KzooError, match="augmentation cutout hides pixels"):
+        kzoo.train("pixels", root / "data", recipe=cutout, out=tmp_path / "c", quiet=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from kzoo.data.dataset import DataSet, Split, part_of
-from kzoo.data.guards import declared, is_picture, orientation, shown
+from kzoo.data.guards import declared, is_picture, shown, upright_size
 from kzoo.data.guards import read as contents_of
 from kzoo.data.listing import contents, files_below
 from kzoo.data.masks import IGNORED, TABLES, MaskFile, Table, read_table, values_of
@@ -158,17 +158,15 @@ def _pairs(root, images, masks, skipped):
 
 def _fault(pair):
     """Why a picture and a mask can't be used, by their headers; None if nothing is wrong so far."""
-    sizes = []
-    for path, what in zip(pair, ("", "has a mask that "), strict=True):
-        try:
-            data = contents_of(path)
-        except DataError as e:
-            return f"{what}{e}"
-        size = declared(data)
-        turned = not what and data[:2] == b"\xff\xd8" and orientation(data) > 4
-        sizes.append(size[::-1] if turned else size)
-    (width, height), (mask_width, mask_height) = sizes
-    if sizes[0] != sizes[1]:
+    try:
+        height, width = upright_size(contents_of(pair[0]))
+    except DataError as e:
+        return str(e)
+    try:
+        mask_width, mask_height = declared(contents_of(pair[1]))
+    except DataError as e:
+        return f"has a mask that {e}"
+    if (width, height) != (mask_width, mask_height):
         return f"has {width} x {height} pixels, and its mask has {mask_width} x {mask_height}"
     return None
 
