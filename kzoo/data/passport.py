@@ -13,7 +13,8 @@ from kzoo.data.dataset import DataSet
 from kzoo.data.guards import shown
 from kzoo.data.labels import images_by_class, text_of
 from kzoo.data.loading import load_data
-from kzoo.data.scan import bits_note, scan_images
+from kzoo.data.masks import IGNORED, MaskFile
+from kzoo.data.scan import bits_note, in_order, scan_images
 from kzoo.errors import DataError
 from kzoo.progress import Silent
 
@@ -51,6 +52,9 @@ class Passport:
         several: Where images have several labels {"images": {split: n}, "unlabelled": {split: images without a label},
             "together": [{"classes": [a, b], "images"}], the pairs that most often occur together}, else {}. `counts`
             then counts an image for each of its labels, and the "classes" of `duplicates` are texts such as "a; b".
+        pixels: Of masks, {split: {class: share of the pixels}}, "" for pixels without a label; {} without masks. A
+            picture then counts for each class in its mask, and imbalance and weights are those of pixels.
+        empty_masks: ids of pictures whose masks have no labelled pixel.
         warnings: Sentences, the most serious first.
     """
 
@@ -73,6 +77,8 @@ class Passport:
     class_weights: dict[str, float]
     bits: int = 0
     several: dict = field(default_factory=dict)
+    pixels: dict[str, dict[str, float]] = field(default_factory=dict)
+    empty_masks: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -149,20 +155,31 @@ def check_data(
             bits=bits,
             bar=bar,
         )
-    if any(split.masks for split in data.splits.values()):
-        raise DataError(f"'{data.name}' has masks: kzoo data check is for data with one class for each picture.")
     seen = data.scan or scan_images(data.splits, bar)
+    masked = any(split.masks for split in data.splits.values())
+    pixels, bad_masks = _pixels(data, seen) if masked else ({}, [])
     place, labels = {}, {}
     for part, split in data.splits.items():
         usable = [i for i, id in enumerate(split.ids) if seen.infos[seen.row[id]].fault is None]
+        usable = [i for i in usable if not masked or split.ids[i] in pixels]
         labels[part] = split.labels[usable]
-        place.update({split.ids[i]: (part, text_of(split.labels[i], data.classes)) for i in usable})
+        place.update({split.ids[i]: (part, "" if masked else text_of(split.labels[i], data.classes)) for i in usable})
     infos = {id: seen.infos[seen.row[id]] for id in place}
-    counts = {part: images_by_class(found, len(data.classes)).tolist() for part, found in labels.items()}
-    counted = counts.get("train", [0] * len(data.classes))
-    n = len(labels.get("train", ()))
-    weights = {c: n / (len(counted) * k) if k else 0.0 for c, k in zip(data.classes, counted, strict=True)}
+    shares = {}
+    if masked:  # a picture counts for each class in its mask, and imbalance and weights are those of pixels
+        of_part = {part: [pixels[id] for id, (p, _) in place.items() if p == part] for part in data.splits}
+        shares = {part: sum(found, np.zeros(256, int)) for part, found in of_part.items()}
+        present = {part: sum((n[: len(data.classes)] > 0 for n in found), 0) for part, found in of_part.items()}
+        counts = {part: (present[part] + np.zeros(len(data.classes), int)).tolist() for part in data.splits}
+        counted = shares.get("train", np.zeros(256, int))[: len(data.classes)].tolist()
+        total = sum(counted)
+    else:
+        counts = {part: images_by_class(found, len(data.classes)).tolist() for part, found in labels.items()}
+        counted = counts.get("train", [0] * len(data.classes))
+        total = len(labels.get("train", ()))
+    weights = {c: total / (len(counted) * k) if k else 0.0 for c, k in zip(data.classes, counted, strict=True)}
     faults = [(id, seen.infos[seen.row[id]].fault) for s in data.splits.values() for id in s.ids if id not in place]
+    faults = [*((id, reason) for id, reason in faults if reason), *bad_masks]
     found = Passport(
         name=data.name,
         seed=seed,
@@ -183,6 +200,8 @@ def check_data(
         class_weights={} if data.several else weights,
         bits=max((k.bits for k in infos.values()), default=0),
         several=_several(labels, data.classes) if data.several else {},
+        pixels={part: _shares(numbers, data.classes) for part, numbers in shares.items()},
+        empty_masks=[id for id in place if masked and not pixels[id][: len(data.classes)].any()],
     )
     found.warnings = list(_warnings(found, bits))
     near = sum(not d["exact"] for d in found.duplicates)
@@ -207,6 +226,32 @@ def _several(labels, classes):
         "unlabelled": {part: int((~found.any(1)).sum()) for part, found in labels.items()},
         "together": [{"classes": [a, b], "images": n} for n, a, b in pairs],
     }
+
+
+def _pixels(data, seen):
+    """({id: pixels of each number, int (256,)} of the masks of images that can be decoded, [(id, reason)])."""
+
+    def count(item):
+        id, label = item
+        try:
+            mask = label.read() if isinstance(label, MaskFile) else label
+        except (DataError, OSError) as e:
+            return id, None, str(e)
+        numbers = np.bincount(mask.reshape(-1), minlength=256)
+        outside = np.flatnonzero(numbers[len(data.classes) : IGNORED])
+        if len(outside):
+            return id, None, f"has a mask with the value {outside[0] + len(data.classes)}, which is no class"
+        return id, numbers, None
+
+    items = [pair for s in data.splits.values() for pair in zip(s.ids, s.labels, strict=True)]
+    items = [(id, label) for id, label in items if seen.infos[seen.row[id]].fault is None]
+    found = list(in_order(count, items))
+    return {id: n for id, n, reason in found if reason is None}, [(id, reason) for id, _, reason in found if reason]
+
+
+def _shares(numbers, classes):
+    """{class: share of all pixels}, "" for pixels without a label."""
+    return {c: float(numbers[i] / max(numbers.sum(), 1)) for i, c in [*enumerate(classes), (IGNORED, "")]}
 
 
 def _count(items):
@@ -292,7 +337,10 @@ def _warnings(p, bits):
     if "val" not in p.counts:
         yield "No validation part: kzoo draws one from the training images."
     if p.imbalance >= IMBALANCE and not p.several:
-        yield f"Classes differ by a factor of {p.imbalance:.3g}: use class weights."
+        how = "a loss for rare classes, such as focal+dice" if p.pixels else "class weights"
+        yield f"Classes differ by a factor of {p.imbalance:.3g}: use {how}."
+    if p.empty_masks:
+        yield f"{_n(len(p.empty_masks), 'mask')} without a labelled pixel, such as {shown(p.empty_masks[0])[-40:]}."
     if p.sizes["small"]:
         yield f"{_n(len(p.sizes['small']), 'image')} with a side below {SMALL} pixels."
 
@@ -389,7 +437,13 @@ def _facts(p):
         )
     else:
         yield "duplicates", "none"
-    yield "imbalance", f"{p.imbalance:.3g} (largest class / smallest, in training)"
+    if p.pixels:
+        part = next(iter(p.pixels))
+        rows = [(shown(c)[:24] or "no label", share) for c, share in p.pixels[part].items()]
+        more = f", and {len(rows) - 13} more classes" if len(rows) > 13 else ""
+        yield f"{part} pixels", ", ".join(f"{c} {share:.2%}" for c, share in [*rows[:-1][:12], rows[-1]]) + more
+    unit = " by pixels" if p.pixels else ""
+    yield "imbalance", f"{p.imbalance:.3g} (largest class / smallest{unit}, in training)"
 
 
 def _listings(p):

@@ -360,3 +360,36 @@ def test_several_labels_are_counted_each_and_together(tmp_path):
     assert "several an image" in text and "0 + 1 2" in text and "weight" not in text
     lines = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line[:1] in ("-", "a")}
     assert lines["-"] == ["1", "1", "without", "a", "label"] and lines["all"] == ["6", "2"]
+
+
+def test_masks_are_checked(tmp_path, kzoo_command):
+    """Sizes, numbers without a class, empty masks, and the share of the pixels of each class."""
+    for name in ("images", "masks"):
+        (tmp_path / "roads" / name).mkdir(parents=True)
+    (tmp_path / "roads" / "classes.csv").write_text("name,index\nsky,0\nroad,1\n")
+    for i in range(20):
+        mask = np.zeros((20, 30), "uint8")
+        mask[:2] = 1 if i % 2 else 0
+        mask[5:, :10] = 255
+        mask = {3: mask[:, :20], 4: np.full_like(mask, 9), 5: np.full_like(mask, 255)}.get(i, mask)
+        Image.fromarray(mask).save(tmp_path / "roads" / "masks" / f"{i}.png")
+        noise = np.random.default_rng(i).integers(0, 256, (20, 30, 3)).astype("uint8")
+        Image.fromarray(noise).save(tmp_path / "roads" / "images" / f"{i}.png")
+    found = check_data(tmp_path / "roads", val_fraction=0, test_fraction=0)
+    assert found.unreadable == [
+        {"id": "images/3.png", "reason": "has 30 x 20 pixels, and its mask has 20 x 20"},
+        {"id": "images/4.png", "reason": "has a mask with the value 9, which is no class"},
+    ]
+    assert found.images == 18 and found.empty_masks == ["images/5.png"] and not found.ok
+    assert found.counts["train"] == {"sky": 17, "road": 8}
+    assert found.pixels["train"] == {
+        "sky": (17 * 450 - 8 * 60) / 10800,
+        "road": 480 / 10800,
+        "": (17 * 150 + 600) / 10800,
+    }
+    assert found.imbalance == (17 * 450 - 8 * 60) / 480 and found.class_weights["road"] == 17 * 450 / 2 / 480
+    code, out, _ = kzoo_command("data", "check", tmp_path / "roads")
+    assert code == 0 and "train pixels" in out and "1 mask without a labelled pixel, such as images/5.png" in out
+    assert "a loss for rare classes" in out
+    drawn = check_data("digits_segmentation")
+    assert drawn.ok and drawn.images == 900 and 0.8 < drawn.pixels["test"]["background"] < 0.9

@@ -318,8 +318,6 @@ def test_data_of_another_task_is_refused_in_a_line(world, tmp_path):
         kzoo.evaluate(run, "digits", quiet=True)
     with pytest.raises(kzoo.KzooError, match="has a mask for each picture"):
         scout(root / "data", [])
-    with pytest.raises(kzoo.KzooError, match="has masks: kzoo data check is for"):
-        kzoo.check_data(root / "data")
     cutout = Recipe("holes", "", augment=(("cutout", 0.2),))
     with pytest.raises(kzoo.KzooError, match="augmentation cutout hides pixels"):
         kzoo.train("pixels", root / "data", recipe=cutout, out=tmp_path / "c", quiet=True)
