@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from kzoo.data.dataset import DataSet
 
 GAMMA = 2.0  # of the focal loss
-MAX_FLIPS = 0.01  # the share of pixels that may get another class in "the same" answer
-MAX_PRINTED_CLASSES = 12
+MAX_FLIPS = 0.01  # the share of pixels that may get clearly another class in "the same" answer
+CLEAR = 0.02  # of the largest logit: what a class is lower by than the best one, to be clearly another one
 
 
 # --- losses: (masks (B, H, W), logits (B, h, w, C)) to (B,) or () ------------------------------------------------
@@ -502,7 +502,7 @@ class Segmentation(Task):
         more = ", ..." if len(classes) > 10 else ""
         return (
             f"A network for segmentation, {len(classes)} classes for each pixel: {', '.join(classes[:10])}{more}. For "
-            "an encoded picture `mask` is a PNG of its size: the number of the class of each pixel, from the nearest "
+            "an encoded picture mask is a PNG of its size: the number of the class of each pixel, from the nearest "
             f"pixel of the network's answer, and {IGNORED} outside of the central crop for which it answers."
         )
 
@@ -583,8 +583,13 @@ class Segmentation(Task):
         ]
 
     def same(self, outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
-        """Whether at most one pixel in a hundred (but one in any case) has another class, bool (N,)."""
-        flips = (outputs.argmax(-1) != expected.argmax(-1)).sum((1, 2))
+        """Whether at most one pixel in a hundred (but one in any case) has clearly another class, bool (N,).
+
+        Clearly: its new class was lower than the best one by more than 2 % of the largest logit. At the edge between
+        two classes rounding decides.
+        """
+        own = np.take_along_axis(expected, outputs.argmax(-1)[..., None], -1)[..., 0]
+        flips = (expected.max(-1) - own > CLEAR * np.abs(expected).max()).sum((1, 2))
         return flips <= max(1, MAX_FLIPS * expected[0, ..., 0].size)
 
     def certainty(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -181,7 +181,7 @@ def test_answers_are_shares_of_the_pixels():
     assert TASK.cells({"top": row["top"][:1]}, 2) == ["sky", "0.700000", "", ""]
 
 
-def test_the_same_answer_allows_one_pixel_in_a_hundred():
+def test_the_same_answer_allows_one_pixel_in_a_hundred_and_what_rounding_decides():
     expected = np.zeros((1, 20, 20, 2), "float32")
     expected[..., 0] = 1
     for flips, same in ((4, True), (5, False)):
@@ -189,6 +189,10 @@ def test_the_same_answer_allows_one_pixel_in_a_hundred():
         other[0, 0, :flips, 1] = 2
         assert TASK.same(other, expected).tolist() == [same]
     assert TASK.same(-expected[:, :1, :1], expected[:, :1, :1]).all(), "one pixel in any case"
+    expected[..., 1] = 0.99  # 1 % lower than the best, everywhere
+    assert TASK.same(expected[..., ::-1], expected).all()
+    expected[..., 1] = 0.97
+    assert not TASK.same(expected[..., ::-1], expected).any()
 
 
 def test_the_palette_is_that_of_pascal_voc():
