@@ -391,6 +391,14 @@ class Segmentation(Task):
                 "of images/ and masks/."
             )
 
+    def check_outputs(self, network: keras.Model) -> None:
+        shape, (height, width) = network.outputs[0].shape, network.inputs[0].shape[1:3]
+        if len(shape) != 4 or None in shape[1:] or shape[1] > height or shape[2] > width:
+            raise RunError(
+                f"{network.name} gives {tuple(shape[1:])} for {height} x {width} pixels; segmentation needs logits "
+                "(height, width, classes) of at most the size of the input."
+            )
+
     def check_labels(self, labels: np.ndarray, classes: Sequence[str]) -> None:
         if len(classes) > MAX_CLASSES:
             raise RunError(f"A mask can hold {MAX_CLASSES} classes; there are {len(classes)}.")

@@ -162,6 +162,9 @@ class Task:
     def check_data(self, data: DataSet) -> None:
         """Raise a RunError if a data set has no such labels as the task learns from."""
 
+    def check_outputs(self, network: keras.Model) -> None:
+        """Raise a RunError if a network, before it is trained, has outputs of another kind than the task needs."""
+
     def check_labels(self, labels: np.ndarray, classes: Sequence[str]) -> None:
         """Raise a RunError if a training part can't be used, for example if a class has no image."""
 

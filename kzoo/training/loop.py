@@ -170,6 +170,7 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         raise RunError("patience waits for a better validation metric, and there is no validation part.")
     shape = tuple(options.input_shape or row.input_shape)
     network, precision, why = _network(row, options, task.outputs(dataset.classes), shape, config)
+    task.check_outputs(network)
     settings = _settings(
         replace(row, task=task.name),
         {**known, **config},

@@ -103,6 +103,14 @@ def test_a_smaller_output_is_compared_with_the_middle():
         value("dice", MASKS[:, :5], LOGITS)
 
 
+def test_networks_of_another_kind_are_refused_before_training():
+    x = keras.Input((8, 8, 3))
+    for y in (keras.layers.GlobalAveragePooling2D()(x), keras.layers.UpSampling2D()(x)):
+        with pytest.raises(kzoo.KzooError, match=r"gives \(.*\) for 8 x 8 pixels; segmentation needs logits"):
+            TASK.check_outputs(keras.Model(x, y))
+    TASK.check_outputs(keras.Model(x, keras.layers.Conv2D(2, 3)(x)))
+
+
 def test_recipes_that_do_not_fit_are_refused():
     smooth, rubbish = Recipe("smooth", "", label_smoothing=0.1), Recipe("r", "", rubbish=1.0)
     for name in ("focal", "dice", "jaccard"):
