@@ -126,8 +126,10 @@ def backbone(
         UnknownName: there is no such model.
         WeightsError: the weights can't be fetched.
     """
-    if model is not None:
-        image_spec(model)
+    if model is not None and find(image_spec(model).task).dense:
+        raise RunError(
+            f"{spec(model).name} gives a class for each pixel, and kzoo finetune trains classifiers: use kzoo train."
+        )
     if weights is None:
         from kzoo.weights import matches
 

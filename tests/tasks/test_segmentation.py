@@ -16,6 +16,7 @@ import kzoo
 from kzoo.catalog import registry
 from kzoo.evaluating.loading import LoadedModel
 from kzoo.exporting.reader import Export
+from kzoo.finetuning.backbone import backbone
 from kzoo.finetuning.scouting import scout
 from kzoo.serving.app import json_classifier
 from kzoo.tasks import find
@@ -330,6 +331,8 @@ def test_data_of_another_task_is_refused_in_a_line(world, tmp_path):
         kzoo.evaluate(run, "digits", quiet=True)
     with pytest.raises(kzoo.KzooError, match="has a mask for each picture"):
         scout(root / "data", [])
+    with pytest.raises(kzoo.KzooError, match="pixels gives a class for each pixel, and kzoo finetune trains class"):
+        backbone("pixels")
     cutout = Recipe("holes", "", augment=(("cutout", 0.2),))
     with pytest.raises(kzoo.KzooError, match="augmentation cutout hides pixels"):
         kzoo.train("pixels", root / "data", recipe=cutout, out=tmp_path / "c", quiet=True)
