@@ -40,6 +40,11 @@ DEEPER = {
     "wrn_28_10",
     "wrn_40_4",
     "nasnet_large",
+    "googlenet",
+    "inception_resnet_v1",
+    "inception_resnet_v2",
+    "inception_v4",
+    "resnet50_v1_5",
 }
 deep = pytest.mark.deep("2026-11-26")
 ROWS = [pytest.param(name, marks=deep if name in DEEPER else ()) for name in kzoo.list_models()]

@@ -217,6 +217,7 @@ def test_a_run_decides_again_when_it_is_resumed_and_by_its_own_thresholds(run, t
         kzoo.evaluate(again, quiet=True)
 
 
+@pytest.mark.deep("2026-11-26")
 def test_predict_and_an_export_answer_with_all_labels(run, tmp_path, kzoo_command):
     images, _ = tags.drawn(20, seed=7)
     paths = [tmp_path / f"{i:02}.png" for i in range(20)]

@@ -293,6 +293,7 @@ def test_masks_are_written_and_nothing_is_replaced(world, tmp_path, kzoo_command
         kzoo.predict(classifier, files, out=tmp_path / "none")
 
 
+@pytest.mark.deep("2026-11-26")
 def test_an_export_gives_masks_of_the_size_of_pictures(world, tmp_path):
     root, run = world
     folder = kzoo.export(run, out=tmp_path / "export", quiet=True)
