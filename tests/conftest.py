@@ -62,6 +62,25 @@ def features_of_the_tests(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def graphs_are_run_as_they_are():
+    """TensorFlow would optimise each graph before its first run, which takes longer than the few runs of a test."""
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@pytest.fixture
+def graphs_are_optimised(graphs_are_run_as_they_are):
+    """As for a user, and as in a process of its own: optimised graphs may round otherwise."""
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@pytest.fixture(scope="session", autouse=True)
 def exports_are_checked_in_this_process():
     """Importing TensorFlow in a new process for each export would take a sixth of the suite's time."""
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":  # nothing is exported there

@@ -48,7 +48,7 @@ def operations(function):
 @pytest.mark.parametrize("name", PICTURES if DEEP else ROWS.values())
 def test_every_network_consists_of_the_listed_operations(name):
     model = kzoo.build(name, precision="float32", seed=0, **small(name))
-    for precision in ("float32", "bfloat16", "float16"):
+    for precision in ("float32", "bfloat16"):  # float16 differs from bfloat16 in types only
         assert operations(graph.network(model, precision)[0]) <= NETWORKS
 
 

@@ -103,7 +103,7 @@ def worst_difference(ours, theirs, pairs, size):
         pytest.param("mobilenet_v1", "MobileNet", same_names, (75, 66), {}, None, marks=deep),
         ("mobilenet_v2", "MobileNetV2", same_names, (64, 67), {}, lambda n: "Logits" if n == "predictions" else n),
         pytest.param("mobilenet_v2", "MobileNetV2", same_names, (75, 66), {"alpha": 0.35}, None, marks=deep),
-        ("nasnet_mobile", "NASNetMobile", same_names, (64, 67), {}, None),
+        pytest.param("nasnet_mobile", "NASNetMobile", same_names, (64, 67), {}, None, marks=deep),
         pytest.param("nasnet_large", "NASNetLarge", same_names, (75, 66), {}, None, marks=deep),
     ],
 )

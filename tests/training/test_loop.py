@@ -96,6 +96,7 @@ def epochs(folder):
     return len(path.read_text().splitlines()) - 1 if path.exists() else 0
 
 
+@pytest.mark.usefixtures("graphs_are_optimised")
 def test_killed_and_stopped_and_resumed_it_gives_the_uninterrupted_run(tmp_path, kzoo_command, monkeypatch):
     """After kill -9, Ctrl-C and a polite kill; the last two keep what is finished and say how to continue."""
     out = tmp_path / "stopped"
