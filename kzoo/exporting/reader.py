@@ -233,7 +233,7 @@ def graph_classes(meta: MetaGraphDef) -> list[list[str]] | None:
 def listed(operations: Sequence[str], most: int = 5) -> str:
     """Names of operations for a message, at most `most` of them."""
     more = f" and {len(operations) - most} more" if len(operations) > most else ""
-    return ", ".join(shown(name)[:60] for name in operations[:most]) + more
+    return ", ".join(shown(name)[:100] for name in operations[:most]) + more  # the longest of TensorFlow has 72
 
 
 class Export:

@@ -259,6 +259,8 @@ def test_the_refusal_is_one_line_that_names_the_operations(hostile, kzoo_command
     said = str(caught.value)
     assert "operations that no kzoo export has: Op0, Op1, Op2, Op3, Op4 and 3 more." in said
     assert "--trust" in said and "\n" not in said and "\x1b" not in said
+    longest = max(registered(), key=len)
+    assert reader.listed([longest]) == longest
     for verb, *more in (("predict", hostile / "card.md"), ("verify",), ("serve", "--port", "0")):
         code, out, err = kzoo_command(verb, hostile, *more)
         assert code == 1 and "Op0, Op1" in out + err and "Traceback" not in err
