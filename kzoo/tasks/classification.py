@@ -13,7 +13,7 @@ from kzoo.data.guards import shown
 from kzoo.errors import ExportError, RunError
 from kzoo.files import write_atomically
 from kzoo.metrics import negative_log_likelihood, softmax, top_k_hits, wilson
-from kzoo.tasks.task import Evaluation, Task
+from kzoo.tasks.task import Evaluation, Task, refuse_probabilities
 
 if TYPE_CHECKING:
     import keras
@@ -179,15 +179,7 @@ def check_logits(model: keras.Model, classes: Sequence[str], name: str) -> None:
         classes: names, by number.
         name: of the network, for the message.
     """
-    import keras
-
-    last = model.outputs[0]._keras_history.operation
-    softmax, sigmoid = keras.activations.softmax, keras.activations.sigmoid
-    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (softmax, sigmoid):
-        raise ExportError(
-            f"{name} ends in probabilities ({last.name}); kzoo exports networks that output logits. Build it "
-            "without that activation (keras.applications: classifier_activation=None)."
-        )
+    refuse_probabilities(model, name)
     if len(model.output_shape) != 2 or model.output_shape[1] != len(classes):
         raise ExportError(
             f"The output of {name} has the shape {model.output_shape}, but there are {len(classes)} class names."

@@ -18,7 +18,7 @@ import numpy as np
 from kzoo.data.guards import shown
 from kzoo.data.masks import IGNORED, MAX_CLASSES
 from kzoo.errors import ExportError, RunError
-from kzoo.tasks.task import Evaluation, Task
+from kzoo.tasks.task import Evaluation, Task, refuse_probabilities
 
 if TYPE_CHECKING:
     import keras
@@ -520,15 +520,7 @@ class Segmentation(Task):
     # --- export ---
 
     def check_network(self, model: keras.Model, classes: Sequence[str], name: str) -> None:
-        import keras
-
-        last = model.outputs[0]._keras_history.operation
-        softmax, sigmoid = keras.activations.softmax, keras.activations.sigmoid
-        if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (softmax, sigmoid):
-            raise ExportError(
-                f"{name} ends in probabilities ({last.name}); kzoo exports networks that output logits. Build it "
-                "without that activation."
-            )
+        refuse_probabilities(model, name)
         shape = model.output_shape
         if len(shape) != 4 or shape[3] != len(classes) or None in shape[1:]:
             raise ExportError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kzoo.errors import unknown
+from kzoo.errors import ExportError, unknown
 from kzoo.files import finite, write_atomically
 
 if TYPE_CHECKING:
@@ -62,6 +62,24 @@ class Evaluation:
 
 
 NOT_FINITE = "makes the network compute NaN or infinity, so there is no answer"
+
+
+def refuse_probabilities(model: keras.Model, name: str) -> None:
+    """Raise an ExportError if a network ends in a softmax or sigmoid; kzoo's tasks take logits.
+
+    Args:
+        model: the network.
+        name: of the network, for the message.
+    """
+    import keras
+
+    last = model.outputs[0]._keras_history.operation
+    softmax, sigmoid = keras.activations.softmax, keras.activations.sigmoid
+    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (softmax, sigmoid):
+        raise ExportError(
+            f"{name} ends in probabilities ({last.name}); kzoo exports networks that output logits. Build it "
+            "without that activation (keras.applications: classifier_activation=None)."
+        )
 
 
 def zero_where_bad(x: tf.Tensor, good: tf.Tensor) -> tf.Tensor:
