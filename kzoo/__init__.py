@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from types import FunctionType
 
 try:
     __version__ = version("kzoo")
@@ -75,13 +76,35 @@ _HOME = {
     "export": "kzoo.exporting.write",
     "verify": "kzoo.exporting.check",
 }
+# What imports Keras when it is imported, which is then done without TensorFlow's messages, as the commands do it.
+_IMPORTING_KERAS = {
+    "kzoo.builder",
+    "kzoo.graph.ledger",
+    "kzoo.training.loop",
+    "kzoo.evaluating.evaluation",
+    "kzoo.evaluating.prediction",
+    "kzoo.finetuning.scouting",
+    "kzoo.style",
+    "kzoo.style.stylenet",
+    "kzoo.exporting.write",
+    "kzoo.exporting.check",
+}
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name):
     if name not in _HOME:
         raise AttributeError(f"module 'kzoo' has no attribute '{name}'")
+    from kzoo.checks import checking_keywords
+    from kzoo.hardware import load_keras, quiet_tensorflow
+
+    if _HOME[name] in _IMPORTING_KERAS:
+        load_keras()
+    else:
+        quiet_tensorflow()  # it may be imported later
     value = getattr(import_module(_HOME[name]), name)
+    if isinstance(value, FunctionType):
+        value = checking_keywords(value)
     setattr(sys.modules[__name__], name, value)
     return value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import keras
 from kzoo import weights as pretrained
 from kzoo.catalog import ModelSpec, Preprocessing, Weights, spec
 from kzoo.catalog.imports import architecture, located, ours
+from kzoo.checks import unknown_option
 from kzoo.errors import KzooError, unknown
 from kzoo.hardware import POLICIES
 from kzoo.layers import Preprocess
@@ -83,16 +84,23 @@ def options(row: ModelSpec) -> dict[str, Any]:
     return found
 
 
-def check_options(row: ModelSpec, config: Mapping[str, Any]) -> None:
+def check_options(row: ModelSpec, config: Mapping[str, Any], function: Callable) -> None:
     """Check that a row's architecture takes all keywords of `config`.
 
+    Args:
+        row: Of the catalog.
+        config: The keywords.
+        function: The function of the API that they were given to: one of its own may have been meant.
+
     Raises:
-        UnknownName: It does not take one of them.
+        UnknownOption: It does not take one of them.
     """
     known = options(row)
     for key in config:
         if key not in known:
-            raise unknown(f"option of {row.name}", key, known, f"It has: {', '.join(known) or 'none'}.")
+            own = [p for p in signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+            hint = f"{row.name} has: {', '.join(known) or 'none'}; help(kzoo.{function.__name__}) shows the others."
+            raise unknown_option(row.name, key, [*known, *(p.name for p in own)], hint)
 
 
 def build(
@@ -144,7 +152,7 @@ def build(
         (None, 5)
     """
     row = spec(name)
-    check_options(row, config)
+    check_options(row, config, build)
     if weights is not None:
         weights = pretrained.resolve(row, weights)
         config = {**weights.config, **config}
@@ -190,9 +198,11 @@ def build(
         x = Preprocess(prep.channel_order, prep.scale, prep.offset, name="preprocessing")(inputs)
         try:
             outputs = architecture(row)(x, num_classes=num_classes, **{**row.config, **config})
+        except KzooError:
+            raise
         except Exception as e:
             if not isinstance(e, (ValueError, TypeError)) or (isinstance(e, TypeError) and not config):
-                if ours(row) or isinstance(e, KzooError):  # not a user's value, but a bug
+                if ours(row):  # not a user's value, but a bug
                     raise
                 with located(row.architecture):
                     raise

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import fields
+from functools import wraps
+from inspect import signature
 from typing import Any
 
-from kzoo.errors import KzooError, unknown
+from kzoo.errors import KzooError, UnknownOption, unknown
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 MAX_SEED = 2**31 - 1
@@ -15,6 +18,38 @@ BITS = range(8, 17)  # of 16-bit pictures, that may be said to be used
 def changed(options: Any) -> dict[str, Any]:
     """The fields of an options dataclass whose values differ from their defaults, by name."""
     return {f.name: getattr(options, f.name) for f in fields(options) if getattr(options, f.name) != f.default}
+
+
+def unknown_option(of: str, name: str, known: Iterable[str], hint: str) -> UnknownOption:
+    """Make the error for a keyword that something does not take, with the nearest one that it takes."""
+    return UnknownOption(str(unknown(f"option of {of}", name, known, hint)))
+
+
+def checking_keywords(function: Callable) -> Callable:
+    """Let a public function refuse a keyword that it does not take with an UnknownOption, which suggests the nearest.
+
+    One that takes any keywords, as options of a network, is returned as it is: it knows only later which exist.
+
+    Args:
+        function: of the API.
+
+    Returns:
+        A function with the same signature and docstring, to be found as `kzoo.NAME` (pickle looks there).
+    """
+    parameters = signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return function
+
+    @wraps(function)
+    def call(*args, **keywords):
+        for name in keywords:
+            if name not in parameters:
+                hint = f"help(kzoo.{function.__name__}) shows all."
+                raise unknown_option(f"{function.__name__}()", name, parameters, hint)
+        return function(*args, **keywords)
+
+    call.__module__ = "kzoo"
+    return call
 
 
 def check_count(name: str, value: int | None, minimum: int) -> None:

@@ -14,6 +14,10 @@ class UnknownName(KzooError):
     """A model, recipe, option or data set that does not exist."""
 
 
+class UnknownOption(UnknownName, TypeError):
+    """A keyword that a function or a network does not take; a TypeError as well, as Python raises for it."""
+
+
 class DataError(KzooError):
     """Images, labels or data sets that can't be used."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
+import threading
 from functools import cache
 from glob import glob
 from pathlib import Path
@@ -121,25 +123,72 @@ def auto_precision(model: keras.Model | None = None) -> tuple[str, str]:
     return "bfloat16", f"this processor has {sorted(has)[0]}"
 
 
+# What TensorFlow's C++ code writes while it is imported and looks for devices; the last is the rest of a message.
+NOISE = re.compile(
+    rb"WARNING: All log messages before absl::|[IWEF]\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d .*: [IWEF] |"
+    rb"To enable the following instructions:"
+)
+_loading = threading.Lock()  # two threads would take each other's file for stderr
+_loaded = False
+
+
 def load_keras() -> None:
     """Import Keras and its backend without the messages that their C++ code writes.
 
     TensorFlow 2.21 writes some lines to file descriptor 2 while it is imported, whatever the environment says. They are
-    held back, and shown only if the import fails. Nothing else may write to stderr meanwhile.
+    dropped, unless the import fails or TF_CPP_MIN_LOG_LEVEL is 0; what others write to stderr meanwhile follows
+    afterwards.
     """
-    with tempfile.TemporaryFile() as held:
-        sys.stderr.flush()
-        stderr = os.dup(2)
-        os.dup2(held.fileno(), 2)
+    global _loaded
+    with _loading:
+        if _loaded:
+            return
+        level = quiet_tensorflow()
         try:
-            import keras  # noqa: F401
-            import tensorflow
+            stderr = os.dup(2)
+        except OSError:  # closed, as in a daemon: nobody can see it
+            stderr = None
+        if level == "0" or stderr is None:
+            _import_keras()
+        else:
+            _import_keras_holding(stderr)
+        _loaded = True
 
-            tensorflow.config.list_physical_devices()  # looks for GPUs, and complains if there is none
+
+def quiet_tensorflow() -> str:
+    """Ask TensorFlow for errors only as long as it isn't imported and the user's environment says nothing else.
+
+    Returns:
+        The value of TF_CPP_MIN_LOG_LEVEL.
+    """
+    if "tensorflow" in sys.modules:
+        return os.environ.get("TF_CPP_MIN_LOG_LEVEL", "")
+    return os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _import_keras():
+    import keras  # noqa: F401
+    import tensorflow
+
+    tensorflow.config.list_physical_devices()  # looks for GPUs, and complains if there is none
+
+
+def _import_keras_holding(stderr):
+    """Import with file descriptor 2 held back; `stderr` is a copy of it."""
+    with tempfile.TemporaryFile() as held:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(held.fileno(), 2)
+        noise = NOISE
+        try:
+            _import_keras()
         except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
+            noise = None
             raise
         finally:
             os.dup2(stderr, 2)
+            held.seek(0)
+            for line in held:
+                if noise is None or not noise.match(line):
+                    os.write(stderr, line)
             os.close(stderr)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from kzoo.catalog import Preprocessing, imports_of, list_models, spec
 from kzoo.errors import RunError, first_line
 from kzoo.files import LEFT, escaped, finite, hold_lock, sha256, write_atomically
+from kzoo.hardware import load_keras
 from kzoo.progress import say
 
 if TYPE_CHECKING:
@@ -309,6 +310,7 @@ def load_run(path: str | os.PathLike) -> Run:
         raise RunError(f"{path / CONFIG} is damaged: {', '.join(wrong)} can't be read.")
     check_imports(config, path)
     row = spec(config["model"])
+    load_keras()  # quietly: the next line imports it
     import_module(row.architecture.partition(":")[0])  # its layers register themselves with Keras
     import_module("kzoo.layers")
     file = path / MODEL

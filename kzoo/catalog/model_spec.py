@@ -210,7 +210,7 @@ class ModelSpec:
     multiply_adds: int | str | None = None
     deviations: tuple[str, ...] = ()
     preprocessing: Preprocessing = Preprocessing()
-    weights: tuple[Weights, ...] = ()
+    weights: tuple[Weights, ...] = field(default=(), repr=False)  # `kzoo weights list` shows them
     recipe: str = "modern"
     task: str = "classification"
     loss_weights: tuple[float, ...] = ()

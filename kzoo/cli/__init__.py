@@ -14,6 +14,7 @@ import click
 
 from kzoo import runs
 from kzoo.errors import KzooError, printable
+from kzoo.hardware import quiet_tensorflow
 
 # Verb -> help text. The file kzoo/cli/<verb>.py has the click command as `command`.
 VERBS = {
@@ -99,7 +100,7 @@ def main(args: Sequence[str] | None = None, prog_name: str = "kzoo") -> None:
         SystemExit: with the code 0 for success, 1 for a KzooError (printed in one line), 2 for wrong usage, 130 for
             Ctrl-C.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors arrive as exceptions; the rest is noise
+    quiet_tensorflow()  # errors arrive as exceptions; the rest is noise
     try:
         group.main(args=args, prog_name=prog_name, standalone_mode=False)
     except KzooError as e:

@@ -24,7 +24,9 @@ def command(model, input_shape, num_classes, as_json):
     row = spec(model)  # before Keras is imported: a wrong name is refused at once
     load_keras()
     from kzoo.graph.ledger import count, ledger
+    from kzoo.training.recipes import RECIPES
 
+    recipe = RECIPES.get(row.recipe)
     table = ledger(row, input_shape=input_shape, num_classes=num_classes or row.num_classes)
     if as_json:
         published = {
@@ -35,7 +37,7 @@ def command(model, input_shape, num_classes, as_json):
             "multiply_adds": row.multiply_adds,
             "deviations": row.deviations,
         }
-        print_json({**table.to_dict(), "published": published})
+        print_json({**table.to_dict(), "published": published, "recipe": recipe.to_dict() if recipe else row.recipe})
         return
     width = min(shutil.get_terminal_size((80, 24)).columns, 120)
     totals = table.totals
@@ -55,4 +57,10 @@ def command(model, input_shape, num_classes, as_json):
     click.echo(f"  multiply-adds  {ours}, published {figure(row.multiply_adds)}")
     for deviation in row.deviations:
         say(f"  deviation      {deviation}", " " * 17)
+    if recipe and len(row.input_shape) == 3:  # clips can't be trained on
+        say(
+            f"  recipe         {recipe.name}: {recipe.optimizer}, learning rate {recipe.learning_rate:g}, "
+            f"{recipe.epochs} epochs of batches of {recipe.batch_size}; kzoo train {row.name} takes it by default",
+            " " * 17,
+        )
     click.echo("\n" + table.table(width) + "\n\n" + "\n".join(table.notes()))

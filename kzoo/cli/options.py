@@ -40,14 +40,13 @@ own_networks = click.option(
 
 
 def shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int, int] | None:
-    """A click callback: "160x160x3", "160,160,3" or "160" to (160, 160, 3)."""
+    """A click callback: "160x160x3" or "160,160,3" to (160, 160, 3)."""
     if value is None:
         return None
     try:
         numbers = tuple(int(n) for n in value.lower().replace(",", "x").split("x"))
     except ValueError:
         numbers = ()
-    numbers = {1: numbers * 2 + (3,), 2: numbers + (3,)}.get(len(numbers), numbers)
     if len(numbers) != 3 or min(numbers) < 1:
         raise click.BadParameter(f"expected height x width x channels, such as 160x160x3; got '{value}'.")
     return numbers

@@ -108,6 +108,15 @@ class Passport:
     def __str__(self) -> str:
         return "\n".join(_lines(self))
 
+    def __repr__(self) -> str:
+        found = {
+            "unreadable": self.unreadable,
+            "corrupt": self.damaged,
+            "across parts": self.across,
+        }
+        wrong = ", ".join(f"{len(v):,} {what}" for what, v in found.items() if v) or "ok"
+        return f"<Passport of {shown(self.name)}: {self.images:,} images, {len(self.classes):,} classes; {wrong}>"
+
 
 def check_data(
     source: str | os.PathLike | DataSet,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,8 @@ class EnsembleEvaluation(Evaluation):
     top1: float
     average: Evaluation
     ece: float
-    members: list[dict[str, Any]]
-    gains: dict[str, dict[str, Any] | None]
+    members: list[dict[str, Any]] = field(repr=False)
+    gains: dict[str, dict[str, Any] | None] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

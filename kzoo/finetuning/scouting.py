@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from kzoo.data.dataset import DataSet, report_skipped
-from kzoo.data.guards import check_channels
+from kzoo.data.guards import check_channels, shown
 from kzoo.data.loading import load_data
 from kzoo.errors import DataError, RunError
 from kzoo.finetuning.backbone import FeatureExtractor, backbone, download_advice, found_locally
@@ -56,6 +56,13 @@ class Scouting:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict that JSON takes."""
         return dict(self.__dict__)
+
+    def __repr__(self) -> str:
+        best = self.rows[0]
+        return (
+            f"<Scouting of {shown(self.data)}: best of {len(self.rows)} is {best['model']}, "
+            f"{best['accuracy']:.2%} [{best['low']:.2%}, {best['high']:.2%}]>"
+        )
 
     def __str__(self):
         width = max(len(r["model"]) for r in self.rows)

@@ -43,7 +43,7 @@ class Figure:
     """
 
     name: str
-    panels: list[tuple[str, str, str, Curves]]
+    panels: list[tuple[str, str, str, Curves]] = field(repr=False)
     notes: list[str]
     data: str
     epochs: int

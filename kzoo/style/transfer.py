@@ -64,6 +64,10 @@ class Result:
     history: list
     path: Path | None = None
 
+    def __repr__(self) -> str:
+        height, width = self.picture.shape[:2]
+        return f"<Result: {width} x {height} pixels, {f'in {self.path}' if self.path else 'not written'}>"
+
 
 def _filled_from_settings(function: Callable[P, R]) -> Callable[P, R]:
     """Give a function whose keywords include the fields of `Settings` those of its argument `settings`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,8 @@ class ClassificationEvaluation(Evaluation):
 
     top1: float
     top5: float | None
-    per_class: list[dict]
-    confusion: np.ndarray
+    per_class: list[dict] = field(repr=False)
+    confusion: np.ndarray = field(repr=False)
     not_finite: int = 0
 
     def files(self) -> list[str]:

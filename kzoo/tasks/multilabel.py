@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +43,7 @@ class MultilabelEvaluation(Evaluation):
     f1_macro: float | None
     f1_micro: float
     exact: float
-    per_class: list[dict]
+    per_class: list[dict] = field(repr=False)
     unlabelled: int
     not_finite: int = 0
     thresholds: str = ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -263,8 +263,8 @@ class SegmentationEvaluation(Evaluation):
     mean_iou: float
     mean_dice: float
     pixel_accuracy: float
-    per_class: list[dict]
-    confusion: np.ndarray
+    per_class: list[dict] = field(repr=False)
+    confusion: np.ndarray = field(repr=False)
     pixels: int
     not_finite: int = 0
 

@@ -41,7 +41,7 @@ class Evaluation:
     run: str
     data: str
     split: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = field(repr=False)  # print() shows them; in a repr a thousand would fill the screen
     images: int
     loss: float
 

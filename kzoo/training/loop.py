@@ -147,7 +147,7 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
     options = TrainOptions(**given)
     row = image_spec(spec(model).name)  # a ModelSpec must be registered, too: evaluate and export look it up
     known = network_options(row)
-    check_options(row, config)
+    check_options(row, config, train)
     if before and row.name == before["model"]:  # with the options that were added since
         before["options"] = {**known, **before["options"]}
     if "aux" in known:

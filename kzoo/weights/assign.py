@@ -50,6 +50,10 @@ class Report:
     names: str | None = None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        numbers = f"{len(self.loaded):,} variables loaded, {len(self.new):,} new"
+        return f"<Report: {numbers}; {len(self.left_out):,} arrays left out>"
+
 
 def assign(
     model: keras.Model,

@@ -104,6 +104,11 @@ def test_everything_planted_is_found(found):
     assert found.drawn == [] and not found.ok
 
 
+def test_a_notebook_shows_one_line(found):
+    assert repr(found).endswith("45 images, 2 classes; 6 unreadable, 1 corrupt, 2 across parts>"), repr(found)
+    assert "\n" not in repr(found)
+
+
 def test_duplicates_across_splits_and_with_other_labels(found):
     groups = [(sorted(os.path.basename(i) for i in d["ids"]), d["exact"]) for d in found.duplicates]
     assert sorted(groups) == [

@@ -91,4 +91,7 @@ def test_scout_ranks(named, world):
     row = found.rows[0]
     assert row["low"] < row["accuracy"] <= row["high"] <= 1 and found.images == 48 and row["features"] == 64
     assert "resnet20" in str(found)
+    assert repr(found).endswith(
+        f"photos: best of 1 is resnet20, {row['accuracy']:.2%} [{row['low']:.2%}, {row['high']:.2%}]>"
+    )
     assert found.held_out == {"test": 16} and found.test_from == "your val"

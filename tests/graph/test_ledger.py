@@ -569,6 +569,7 @@ def test_info_shows_the_table_and_the_paper():
     assert "LeCun et al. (1998)" in result.output
     assert "60,000 trainable, published 60,000" in result.output
     assert "RBF" in result.output
+    assert "recipe         lenet: adamw, learning rate 0.003, 40 epochs of batches of 128" in result.output
     assert max(map(len, result.output.splitlines())) <= 81
 
 
@@ -579,6 +580,7 @@ def test_info_as_json():
     assert data["rows"][0]["output"] == [32, 32, 1]
     assert data["rows"][-1]["output"] == [3]
     assert data["published"]["params"] == 3_274_634
+    assert data["recipe"]["name"] == "lecture_cnn"
     assert {"multiply_adds", "values", "receptive_field", "weights", "biases"} <= set(data["rows"][3])
 
 
@@ -587,6 +589,7 @@ def test_info_as_json():
     [
         (["vgg1"], 1, "Error: Unknown model 'vgg1'. Did you mean 'vgg"),
         (["vgg16", "--input-shape", "3xy"], 2, "expected height x width x channels"),
+        (["vgg16", "--input-shape", "64x64"], 2, "expected height x width x channels, such as 160x160x3; got '64x64'"),
         (["vgg16", "--input-shape", "16x16x3"], 1, "Error: vgg16 can't "),
         (["vgg16", "--num-classes", "0"], 2, "Invalid value for '--num-classes'"),
         ([], 2, "Missing argument 'MODEL'"),

@@ -1,6 +1,7 @@
 """The seam: two tasks that kzoo does not know go through train, resume, evaluate, predict, export and verify."""
 
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ import kzoo
 from kzoo import runs, tasks
 from kzoo.catalog import registry
 from kzoo.exporting.reader import Export
+from kzoo.tasks.classification import ClassificationEvaluation
+from kzoo.tasks.multilabel import MultilabelEvaluation
+from kzoo.tasks.segmentation import SegmentationEvaluation
 from kzoo.training.recipes import Recipe
 
 
@@ -72,6 +76,14 @@ def test_abstain_needs_a_classifier(world, tmp_path):
     _, run = world
     with pytest.raises(kzoo.KzooError, match="abstain needs a classifier"):
         kzoo.export(run, out=tmp_path / "e", abstain=0.9, quiet=True)
+
+
+@pytest.mark.parametrize("kind", [ClassificationEvaluation, MultilabelEvaluation, SegmentationEvaluation])
+def test_a_notebook_shows_an_evaluation_without_its_thousand_classes(kind):
+    names = {f.name for f in fields(kind) if f.init}
+    large = {"classes": tuple(map(str, range(1000))), "per_class": [{}] * 1000, "confusion": np.zeros((1000, 1000))}
+    found = repr(kind(**{name: large.get(name, 0.5) for name in names}))
+    assert len(found) < 300 and "loss=0.5" in found
 
 
 def test_an_unknown_task_names_the_nearest():

@@ -1,0 +1,88 @@
+"""Keras is imported without TensorFlow's messages, and nothing else is lost."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from kzoo import hardware
+
+ROOT = Path(__file__).resolve().parents[1]
+NOISE = """WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
+I0000 00:00:1795738028.803820   25758 port.cc:153] oneDNN custom operations are on.
+E0000 00:00:1795738053.328176   25758 cuda_platform.cc:52] failed call to cuInit: UNKNOWN ERROR (303)
+2026-11-26 10:11:12.131415: I tensorflow/core/platform/cpu_feature_guard.cc:210] This TensorFlow binary is optimized.
+To enable the following instructions: AVX2, in other operations, rebuild TensorFlow with other flags.
+"""
+OTHERS = "epoch 3 of another thread\nWARNING: the user's own\n"
+
+
+@pytest.fixture
+def imported(monkeypatch, capfd):
+    """Runs load_keras as if Keras was imported for the first time and wrote a text meanwhile: what is shown of it."""
+
+    def run(text, error=None):
+        def write():
+            os.write(2, text.encode())
+            if error:
+                raise error
+
+        monkeypatch.setattr(hardware, "_loaded", False)
+        monkeypatch.setattr(hardware, "_import_keras", write)
+        try:
+            hardware.load_keras()
+        finally:
+            os.write(2, b"behind\n")
+            shown = capfd.readouterr().err
+            assert shown.endswith("behind\n"), "stderr is back"
+            run.shown = shown.removesuffix("behind\n")
+        return run.shown
+
+    return run
+
+
+def test_tensorflows_messages_are_dropped_and_those_of_others_are_not(imported):
+    assert imported(NOISE + OTHERS) == OTHERS
+    assert imported("without its end") == "without its end"
+
+
+def test_everything_is_shown_where_the_import_fails_or_the_user_asks_for_it(imported, monkeypatch):
+    with pytest.raises(ImportError):
+        imported(NOISE + OTHERS, ImportError("no such library"))
+    assert imported.shown == NOISE + OTHERS
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    assert imported(NOISE) == NOISE
+
+
+def test_without_a_stderr_it_is_imported_all_the_same(imported, monkeypatch):
+    def closed(descriptor):
+        raise OSError("Bad file descriptor")
+
+    monkeypatch.setattr(hardware, "os", SimpleNamespace(environ=os.environ, dup=closed))
+    assert imported(OTHERS) == OTHERS
+
+
+def test_the_users_log_level_is_kept(monkeypatch):
+    for name, value, left in (("json", None, "3"), ("json", "1", "1"), ("tensorflow", None, None)):
+        with monkeypatch.context() as patch:
+            patch.delitem(sys.modules, "tensorflow", raising=False)
+            patch.setitem(sys.modules, name, sys)
+            patch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+            if value:
+                patch.setenv("TF_CPP_MIN_LOG_LEVEL", value)
+            hardware.quiet_tensorflow()
+            assert os.environ.get("TF_CPP_MIN_LOG_LEVEL") == left
+
+
+@pytest.mark.deep("2026-11-27")
+def test_training_from_python_prints_its_progress_only(tmp_path):
+    code = f"import kzoo; kzoo.train('lenet5', data='digits', epochs=1, out={str(tmp_path / 'run')!r})"
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 0 and done.stdout == "" and len(lines) == 3, done.stderr
+    for line, start in zip(lines, ("lenet5 on digits: ", "Recipe lenet, 1 epoch ", "epoch 1/1: "), strict=True):
+        assert line.startswith(start)
