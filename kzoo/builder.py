@@ -153,13 +153,14 @@ def build(
     """
     row = spec(name)
     check_options(row, config, build)
+    replaced: bool | str | None = new_classifier
     if weights is not None:
         weights = pretrained.resolve(row, weights)
         config = {**weights.config, **config}
         if new_classifier is None and num_classes == "published":
-            new_classifier = False  # without a number of classes, those of the weights are wanted
+            replaced = False  # without a number of classes, those of the weights are wanted
         elif new_classifier is None and num_classes != row.num_classes:
-            new_classifier = "if missing"
+            replaced = "if missing"
     backbone = _backbone(row, {**row.config, **config})
     if backbone_weights is not None:
         if backbone is None:
@@ -219,7 +220,7 @@ def build(
     if any(0 in tensor.shape for layer in model.layers for tensor in keras.tree.flatten(layer.output)):
         raise _too_small(row, shape)  # Keras before 3.13 pools to an empty tensor silently
     if weights is not None:
-        pretrained.load(model, weights, new_classifier=new_classifier, adapt_input=adapt_input)
+        pretrained.load(model, weights, new_classifier=replaced, adapt_input=adapt_input)
     if backbone is not None and backbone_weights is not None:
         _load_backbone(model, backbone.name, backbone_weights, adapt_input)
     return model

@@ -16,6 +16,8 @@ from kzoo.progress import say
 class Interrupted(RunError):
     """Work was stopped by Ctrl-C or SIGTERM. `exit_code` is 128 + the signal's number."""
 
+    exit_code: int
+
 
 def in_session() -> bool:
     """Return whether Python goes on when this work ends: in a notebook's kernel, in IPython, or at Python's prompt."""

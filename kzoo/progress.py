@@ -6,8 +6,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from kzoo.errors import printable
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 
 def say(text: str) -> None:
@@ -76,7 +80,7 @@ class Live(Silent):
             console=Console(stderr=True),
             transient=True,
         )
-        self.task = None
+        self.task: TaskID | None = None
 
     def start(self, text: str, total: int | None, done: int = 0) -> None:
         if self.task is not None:
@@ -89,6 +93,7 @@ class Live(Silent):
         speed = self.count / max(time.monotonic() - self.began, 1e-9)
         rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
         text = " ".join(f"{k} {v:.4g}" for k, v in numbers.items())
+        assert self.task is not None, "start() comes first"
         self.progress.update(self.task, advance=n, speed=f"{rate} {self.unit}/s", numbers=text)
 
     def done(self, text: str | None = None) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, overload
 
 from kzoo.checks import BITS
 
@@ -222,6 +222,14 @@ class ModelSpec:
 
     def __hash__(self):
         return hash((self.name, self.architecture, self.input_shape, self.num_classes))
+
+
+@overload
+def printed(value: str) -> float: ...
+
+
+@overload
+def printed(value: int | None) -> int | None: ...
 
 
 def printed(value: int | str | None) -> float | int | None:

@@ -77,7 +77,7 @@ def keras(
         KERAS + file,
         f"md5:{md5}" if md5 else "",
         preprocessing,
-        mib * MIB or None,
+        round(mib * MIB) or None,
         names,
         licence=licence,
         top1=top1,

@@ -8,6 +8,9 @@ from kzoo.catalog.model_spec import ModelSpec, Paper, Preprocessing
 from kzoo.catalog.pretrained import PRETRAINED
 from kzoo.catalog.registry import register, spec
 
+_blocks: tuple[int, ...]
+_params: int | str | None
+
 # --- MNIST: the lecture's first networks -----------------------------------------------------------------
 
 _ZERO_TO_ONE = Preprocessing(scale=1 / 255, offset=0.0)

@@ -55,7 +55,7 @@ def decode_split(
     height, width, channels = shape
     size = len(split) * height * width * (channels + split.masks)
     fits = size <= MEMORY
-    if not split.files:
+    if isinstance(split.images, np.ndarray):
         have = split.images.shape[-1]
         check_channels(have, channels)
         _check_masks(split)
@@ -243,6 +243,7 @@ def batches(
     rows = _images_at(split, shape, preprocessing)
     targets_at = _targets_at(split, shape, preprocessing, targets)
     if alternate_flip:
+        assert order is not None, "flips alternate from epoch to epoch"
         begins = tf.constant(np.random.default_rng(order[0]).random(n) < 0.5)
 
     @tf.autograph.experimental.do_not_convert

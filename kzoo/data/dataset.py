@@ -74,7 +74,8 @@ class Split:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        kind = f"{self.images.dtype} arrays of {self.images.shape[1:]}" if hasattr(self.images, "dtype") else "files"
+        x = self.images
+        kind = f"{x.dtype} arrays of {x.shape[1:]}" if isinstance(x, np.ndarray) else "files"
         return f"<Split of {len(self):,} images: {kind}>"
 
     def take(self, indices: np.ndarray) -> Split:
@@ -147,8 +148,8 @@ class DataSet:
     def whole(self) -> Split:
         """Join all parts into one Split."""
         parts = list(self.splits.values())
-        images = [p.images for p in parts]
-        images = list(chain(*images)) if parts[0].files else np.concatenate(images)
+        found = [p.images for p in parts]
+        images = list(chain(*found)) if parts[0].files else np.concatenate(found)
         return Split(images, np.concatenate([p.labels for p in parts]), list(chain(*(p.ids for p in parts))))
 
     def fingerprint(self) -> str:

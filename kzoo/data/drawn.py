@@ -17,13 +17,13 @@ def strokes(rng: np.random.Generator, side: int) -> Image.Image:
     picture = Image.new("RGB", (side, side), tuple(int(v) for v in NIGHT[1]))
     draw = ImageDraw.Draw(picture)
     for i in range(5600):
-        at, colour = rng.uniform(-0.06, 1.04, 2), None
+        at, colour = rng.uniform(-0.06, 1.04, 2), 0.0
         path = [at]
-        for _ in range(8):
+        for step in range(8):
             away = path[-1] - centres
             near = np.exp(-(away**2).sum(1) / 0.02)
             field = (near * turns) @ np.stack([-away[:, 1], away[:, 0]], 1) * 8 + [0.5, 0.15 * np.sin(9 * path[-1][0])]
-            colour = near.max() if colour is None else colour
+            colour = near.max() if step == 0 else colour
             path.append(path[-1] + field / (np.linalg.norm(field) + 1e-9) * 0.008)
         tone = np.clip(colour * 5 + rng.normal(0, 0.7), 0, 5)
         low = int(min(tone, 4))

@@ -47,7 +47,7 @@ def group(
     n = len(digests)
     labels = np.arange(n)
     first = {}
-    for i in np.flatnonzero(usable):
+    for i in np.flatnonzero(usable).tolist():
         labels[i] = first.setdefault(digests[i], i)
     nodes = np.flatnonzero(usable & (min_correlation <= 1) & (labels == np.arange(n)))
     if len(nodes) > 1:

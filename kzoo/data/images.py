@@ -199,6 +199,18 @@ def _stored(data, channels, bits, rules):
     return image, tf.case([(~fits, lambda: wrong), (above, lambda: tf.constant(ABOVE))], lambda: tf.constant(""))
 
 
+@lru_cache(32)
+def _stored_graph(channels, bits, rules):
+    """`_stored` compiled, once in a process for networks of all sizes, in exports too: it is most of what is traced."""
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+    def stored(data):
+        with tf.device("CPU"):
+            return _stored(data, channels, bits, rules)
+
+    return stored
+
+
 ABOVE = "holds values above 255, and the model was made without bits (--bits), which says how many are used"
 
 
@@ -518,7 +530,7 @@ def attempt(
         and width that the picture had.
     """
     height, width, channels = shape
-    image, reason = _stored(data, channels, preprocessing.bits, preprocessing.rules)
+    image, reason = _stored_graph(channels, preprocessing.bits, preprocessing.rules)(data)
 
     def ready():
         return fit(_converted(image, channels), height, width, preprocessing)

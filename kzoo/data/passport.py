@@ -14,7 +14,7 @@ from kzoo.data.guards import shown
 from kzoo.data.labels import images_by_class, text_of
 from kzoo.data.loading import load_data
 from kzoo.data.masks import IGNORED, MaskFile
-from kzoo.data.scan import bits_note, in_order, scan_images
+from kzoo.data.scan import Scan, bits_note, in_order, scan_images
 from kzoo.errors import DataError
 from kzoo.progress import Silent
 
@@ -164,7 +164,7 @@ def check_data(
             bits=bits,
             bar=bar,
         )
-    seen = data.scan or scan_images(data.splits, bar)
+    seen = data.scan if isinstance(data.scan, Scan) else scan_images(data.splits, bar)
     masked = any(split.masks for split in data.splits.values())
     pixels, bad_masks = _pixels(data, seen) if masked else ({}, [])
     place, labels = {}, {}

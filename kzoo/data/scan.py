@@ -44,7 +44,7 @@ SUFFIXES = {
     "TIFF": {".tif", ".tiff"},
 }
 # By the names of `kzoo.data.guards.MAGIC`.
-PLUGINS = {
+PLUGINS: dict[str | None, Callable[[io.BytesIO], Image.Image]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
     "GIF": GifImagePlugin.GifImageFile,
@@ -53,7 +53,8 @@ PLUGINS = {
 }
 LARGE = 16_000_000  # pixels from which on pictures are decoded one at a time: one may take some 400 MB
 _large = threading.Lock()
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(slots=True)
@@ -137,7 +138,7 @@ def scan_images(splits: dict[str, Split], bar: Silent | None = None) -> Scan:
     for split in splits.values():
         named = ((split.images[i], split.ids[i]) for i in range(len(split)))
         for id, (found, hashed, small) in zip(split.ids, in_order(inspect_image, named), strict=True):
-            if small is not None:
+            if hashed is not None and small is not None:
                 hashes[len(ids)], thumbnails[len(ids)] = hashed, small
             ids.append(id)
             infos.append(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import keras
 import tensorflow as tf
@@ -17,6 +18,14 @@ from kzoo.tasks.task import zero_where_bad
 from kzoo.walk import calls
 
 PARALLEL_DECODES = 4  # bounds the memory: each of the images that are decoded at once may have MAX_PIXELS
+
+
+@lru_cache(4)
+def _refusal_graph(max_pixels):
+    """`refusal` compiled, once in a process for all exports."""
+    return tf.function(
+        lambda data: refusal(data, max_pixels), input_signature=[tf.TensorSpec((), tf.string)], autograph=False
+    )
 
 
 def decode_batch(
@@ -48,7 +57,7 @@ def decode_sized(
 
     @tf.autograph.experimental.do_not_convert  # as in `images.make_preparer`
     def one(i):
-        reason = refusal(encoded[i], images.MAX_PIXELS)
+        reason = _refusal_graph(images.MAX_PIXELS)(encoded[i])
         ready, reason, size = tf.cond(
             reason == "",
             lambda: images.attempt(encoded[i], shape, preprocessing),

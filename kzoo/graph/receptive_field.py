@@ -172,7 +172,7 @@ class Unknown(Exception):
     """The receptive field behind an operation can't be computed; the message says why."""
 
 
-def picture(shape: Sequence[int | None], dims: Iterable[int]) -> Fields:
+def picture(shape: Sequence[int], dims: Iterable[int]) -> Fields:
     """Return the fields of an input: each unit of the axes `dims` sees its own pixel.
 
     Args:
@@ -232,13 +232,13 @@ def merge(
     the only one), the shapes of the inputs and of the output, and raise Unknown.
     """
     merged = []
-    for fields in zip(*befores, strict=True):
-        dims = {s.dim for s in fields} - {None}
+    for aligned in zip(*befores, strict=True):
+        dims = {s.dim for s in aligned} - {None}
         if len(dims) > 1:
             raise Unknown("its inputs are aligned along different axes")
         dim = dims.pop() if dims else None
         units = out[dim] if dim else 1
-        fields = [s if s.units == units else s.merged_to(dim, units) for s in fields]  # a size of 1 serves all units
+        fields = [s if s.units == units else s.merged_to(dim, units) for s in aligned]  # a size of 1 serves all units
         everything = any(s.everything for s in fields)
         if units > 1 and len({s.rate for s in fields}) > 1:
             everything = everything or any(not s.shift and s.sees_everything for s in fields)

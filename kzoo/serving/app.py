@@ -31,6 +31,7 @@ from kzoo.serving.requests import body_of, check_pixels, form_image, images_of
 from kzoo.tasks.task import NOT_FINITE
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
@@ -168,10 +169,11 @@ class Server:
     ):
         self.allow_hosts = {host_name(name) if name.count(":") < 2 else name.lower() for name in allow_hosts}
         self.name, self.card, self.limits = name, card, limits
-        self.classify, self.batcher = classify, None
+        self.classify = classify
+        self.batcher: Batcher | None = None
         self.ready = False  # also False once the server was told to stop: load balancers ask before they send more
         self.held = 0  # bytes of bodies that are not answered yet
-        self.http = None  # the uvicorn.Server that runs it
+        self.http: uvicorn.Server | None = None  # that runs it
 
     def application(self) -> Starlette:
         """The Starlette application; while it runs, a task classifies what waits."""
@@ -457,8 +459,10 @@ def run(server: Server, host: str, port: int, ready: Callable[[str, int], Any] |
         timeout_graceful_shutdown=max(1, math.ceil(limits.timeout)),
         h11_max_incomplete_event_size=32 << 10,
     )
-    server.http = Http(config)
+    server.http = http = Http(config)
     began = time.monotonic()
     with listening:
-        server.http.run(sockets=[listening])
-    return {"seconds": time.monotonic() - began, "images": server.batcher.images, "batches": server.batcher.batches}
+        http.run(sockets=[listening])
+    batcher = server.batcher
+    assert batcher is not None, "it exists from the server's start"
+    return {"seconds": time.monotonic() - began, "images": batcher.images, "batches": batcher.batches}

@@ -50,8 +50,8 @@ async def body_of(request: Request, server: Holder) -> bytes:
     if encoding not in ("identity", "gzip", "x-gzip", ""):
         raise Refused(415, f"The body is encoded as {encoding[:40]!r}; gzip is accepted, or none.")
     inflate = Gunzip(limits.body) if "gzip" in encoding else None
-    declared = request.headers.get("content-length", "")
-    declared = int(declared) if declared.isdigit() else limits.body
+    length = request.headers.get("content-length", "")
+    declared = int(length) if length.isdigit() else limits.body
     if declared > limits.body:
         raise Refused(413, f"The request has {declared:,} bytes; at most {limits.body:,} are accepted.")
     if server.held + declared > max(limits.held, limits.body):

@@ -240,7 +240,7 @@ def train_stylenet(
                 model = _train(folder, options, network, painting, ready, interrupted=interrupted, bar=bar)
             runs.save_model(model, folder / runs.MODEL)
             if not ready.files:  # the pictures are in memory
-                example = np.asarray(ready.take([0]).images[0], "uint8")
+                example = np.asarray(ready.take(np.array([0])).images[0], "uint8")
                 pictures.side_by_side(folder / "example.png", [example, painting, paint(model, example)])
     return folder
 

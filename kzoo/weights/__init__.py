@@ -30,7 +30,7 @@ __all__ = ["MAPS", "Names", "Report", "assign", "cache_dir", "check_stem", "fetc
 log = logging.getLogger("kzoo")
 
 
-def resolve(model: str | ModelSpec, weights: str | Path | Weights) -> Weights:
+def resolve(model: str | ModelSpec, weights: str | os.PathLike | Weights) -> Weights:
     """Find the weights that build() was asked for.
 
     A file that kzoo recognises by its hash gets the preprocessing that it was trained with. Another file gets that of
@@ -57,7 +57,7 @@ def resolve(model: str | ModelSpec, weights: str | Path | Weights) -> Weights:
     tags = {w.tag: w for w in row.weights}
     if isinstance(weights, str) and weights in tags:
         return named_by_arrays(row, tags[weights])
-    if isinstance(weights, Path) or format_of(weights) or "/" in weights:
+    if not isinstance(weights, str) or format_of(weights) or "/" in weights:
         known = recognised(row, weights)
         if known:
             return named_by_arrays(row, known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -220,14 +221,14 @@ def best(
     Returns:
         The Choice; of equal ones that with the shortest prefix, and our own names before foreign ones.
     """
-    chosen, most = None, None
+    chosen, most = Choice(None, "", [], {}, [], []), -math.inf
     for prefix in prefixes(arrays):
         short = unprefixed(arrays, prefix)
         for name in [names] if names is not None else [None, *MAPS]:
             found, left_out, problems = placed(short, name, layers)
             fit = sum(p in variables and found[p].shape == tuple(variables[p].shape) for p in found)
             over = sum(p not in variables and not is_classifier(p) for p in found) + len(problems)
-            if most is None or fit - over > most:
+            if fit - over > most:
                 chosen, most = Choice(name, prefix, list(short), found, left_out, problems), fit - over
             if fit == len(variables) and not over:
                 return chosen

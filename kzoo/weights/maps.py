@@ -11,7 +11,7 @@ The names of variables and the order of their axes follow from the source: `vari
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -483,7 +483,7 @@ def torch_mobilenet_v2(stem: Mapping[str, str], block: str, source: int) -> tupl
         block: The foreign name of block {i}, the {n}-th of stage {s}.
         source: Which names of MOBILENET_V2_BLOCK: 0 for torchvision's, 1 for timm's.
     """
-    rows = [(re.escape(theirs), ours) for theirs, ours in stem.items()]
+    rows: list[tuple[str, ...]] = [(re.escape(theirs), ours) for theirs, ours in stem.items()]
     places = [(s, n) for s, count in enumerate(MOBILENET_V2_BLOCKS) for n in range(count)]
     for i, (s, n) in enumerate(places):
         for part in MOBILENET_V2_BLOCK if i else MOBILENET_V2_FIRST:
@@ -557,7 +557,8 @@ def torch_vgg(depth: int, batch_norm: bool) -> Names:
         depth: A key of VGG_BLOCKS.
         batch_norm: Whether the network has batch norm.
     """
-    rows, i = [], 0
+    rows: list[tuple[str, ...]] = []
+    i = 0
     for block, count in enumerate(VGG_BLOCKS[depth], 1):
         for n in range(1, count + 1):
             rows.append((rf"features\.{i}", f"block{block}_conv{n}"))
@@ -864,7 +865,7 @@ def prefixes(names: Iterable[str]) -> list[str]:
         for name in names:
             if name.startswith(prefix) and (match := re.match(r"[^./]+[./]", name[len(prefix) :])):
                 counts[match[0]] = counts.get(match[0], 0) + 1
-        most = max(counts, key=counts.get, default="")
+        most = max(counts, key=lambda start: counts[start], default="")
         if not most or counts[most] < SHARE * len(names) or len(found) > 8:
             return found
         prefix += most
@@ -990,7 +991,7 @@ def without_background(target: str, variable: str, array: np.ndarray) -> dict[st
     return {f"{target}/{variable}": array[..., 1:] if array.shape[-1] == 1001 else array}
 
 
-CHANGES = {
+CHANGES: dict[str, Callable[..., dict[str, np.ndarray]]] = {
     "dense": dense,
     "depthwise": depthwise,
     "flat": flat,

@@ -67,10 +67,11 @@ def check_stem(model: keras.Model, batch: np.typing.ArrayLike) -> str | None:
         ma, va = m[alive], v[alive]
         return float(np.mean((mu - ma) ** 2 / va + np.log((s + 1e-12) / va) ** 2))
 
-    back = {None: lambda x: x, **plausible(x)}
+    back: dict[str | None, Callable] = {None: lambda x: x}
+    back.update(plausible(x))
     turned = (False, True) if x.shape[-1] == 3 else (False,)
     distances = {(name, t): distance(f(x[..., ::-1] if t else x)) for name, f in back.items() for t in turned}
-    best = min(distances, key=distances.get)
+    best = min(distances, key=lambda change: distances[change])
     if best == (None, False) or distances[best] * RATIO > distances[None, False]:
         return None
     found = []

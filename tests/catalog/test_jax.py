@@ -1,4 +1,4 @@
-"""The catalog and the layers on JAX, in processes of their own: Keras chooses its backend once."""
+"""The catalog, the layers and a training on JAX, in processes of their own: Keras chooses its backend once."""
 
 import os
 import subprocess
@@ -12,7 +12,8 @@ pytest.importorskip("jax")
 NAMES = ["alexnet", "mnist_cnn", "lenet5", "resnet20", "mobilenet_v2", "squeezenet1_1", "unet_same"]
 # The same on every backend: what new processes find, Keras' own training.
 LEFT_OUT = ["are_fc7", "importing_kzoo", "trains_as_a_network"]
-FILES = ["tests/catalog/test_rows.py", "tests/test_layers.py", "tests/models/test_lenet.py"]
+TRAINING = "tests/training/test_loop.py::test_it_trains_and_measures_on_this_backend"
+FILES = ["tests/catalog/test_rows.py", "tests/test_layers.py", "tests/models/test_lenet.py", TRAINING]
 
 
 def on_jax(*arguments):

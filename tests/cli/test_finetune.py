@@ -44,7 +44,7 @@ def test_kill_9_and_ctrl_c_for_real(world, tmp_path):
         "--weights",
         world / "weights.npz",
         "--input-shape",
-        "16",
+        "16x16x3",
         "--precision",
         "float32",
         "--unfreeze",

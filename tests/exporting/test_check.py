@@ -1,6 +1,7 @@
 """Verify: what was changed is found."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -44,19 +45,17 @@ def test_verify_finds_what_was_changed(exported, tmp_path, kzoo_command):
     arrays["logits"] = arrays["logits"][:, ::-1]
     with open(folder / "golden.npz", "wb") as f:
         np.savez(f, **arrays)
-    report = kzoo.verify(folder, raises=False)
-    bad = {c["check"]: c["detail"] for c in report["checks"] if c["ok"] is False}
-    assert "golden.npz has changed" in bad["files"] and "get another answer" in bad["saved_model"]
-    with pytest.raises(ExportError, match="does not give the results it gave"):
+    with pytest.raises(ExportError, match="does not give the results it gave") as e:
         kzoo.verify(folder)
+    assert re.search(r"files: .*golden\.npz has changed.*; saved_model: .*get another answer", str(e.value))
     code, out, err = kzoo_command("verify", folder)
     assert code == 1 and "FAILED  files" in out and "Error: " in err
 
     card = json.loads((folder / "card.json").read_text())
-    for key, value, name in (("temperature", 7.0, "probabilities"), ("classes", [*CLASSES[1:], CLASSES[0]], "labels")):
-        (folder / "card.json").write_text(json.dumps({**card, key: value}))
-        report = kzoo.verify(folder, raises=False)
-        assert name in {c["check"] for c in report["checks"] if c["ok"] is False}
+    wrong = {"temperature": 7.0, "classes": [*CLASSES[1:], CLASSES[0]]}
+    (folder / "card.json").write_text(json.dumps({**card, **wrong}))
+    report = kzoo.verify(folder, raises=False)
+    assert {"probabilities", "labels"} <= {c["check"] for c in report["checks"] if c["ok"] is False}
     for key, value in (("files", {"saved_model.pb": 1}), ("formats", None), ("classes", "ab"), ("temperature", 0)):
         (folder / "card.json").write_text(json.dumps({**card, key: value}))
         code, _, err = kzoo_command("verify", folder)

@@ -93,6 +93,7 @@ NET = {
     "size": 64,
     "batch-size": 2,
     "width": 4,
+    "blocks": 1,
     "precision": "float32",
     "weights": "random",
     "model": "vgg11",
@@ -136,7 +137,7 @@ def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch):
     assert [r.split(",")[0] for r in rows] == ["step", "2", "4", "6"]
     assert "is not empty" in str(run(*train, whole))
     config = json.loads((tmp_path / "whole" / "config.json").read_text())
-    given = {"size": 64, "batch_size": 2, "width": 4, "steps": 6, "precision": "float32", "model": "vgg11"}
+    given = {"size": 64, "batch_size": 2, "width": 4, "blocks": 1, "steps": 6, "precision": "float32", "model": "vgg11"}
     given |= {"weights": "random", "content_layers": ["block2_conv1"], "style_layers": ["block1_conv1", "block2_conv1"]}
     chosen = {"style_size": 72}
     assert {f.name: config[f.name] for f in fields(StylenetOptions)} == asdict(StylenetOptions()) | given | chosen

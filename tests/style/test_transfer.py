@@ -3,6 +3,7 @@
 import os
 import re
 from contextlib import contextmanager
+from functools import cache
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -37,6 +38,12 @@ def test_deterministic_and_monotone(tmp_path):
     assert pictures.read_picture(tmp_path / "a-compare.png").shape[0] == 62
 
 
+@cache
+def plain(**options):
+    """The pictures that several tests compare theirs with."""
+    return stylize(CONTENT, STYLE, **options)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -57,11 +64,11 @@ def test_options_lower_the_loss(options):
     result = stylize(CONTENT, STYLE, **options)
     losses = [r["loss"] for r in result.history if r["size"] == 64]
     assert losses[-1] < losses[0]
-    assert not np.array_equal(result.picture, stylize(CONTENT, STYLE).picture)
+    assert not np.array_equal(result.picture, plain().picture)
 
 
 def test_tiles_change_no_pixel():
-    tiled, whole = (stylize(CONTENT, STYLE, tile=tile).picture.astype(int) for tile in (16, None))
+    tiled, whole = (result.picture.astype(int) for result in (stylize(CONTENT, STYLE, tile=16), plain()))
     assert np.abs(tiled - whole).max() <= 1
 
 
@@ -104,7 +111,7 @@ def stopping(after):
 @pytest.mark.parametrize("options", [{}, {"average": True}, {"optimizer": "adam"}])
 def test_resumes_bit_for_bit(tmp_path, monkeypatch, after, options):
     out = tmp_path / "a.png"
-    whole = stylize(CONTENT, STYLE, **options)
+    whole = plain(**options)
     with monkeypatch.context() as m:
         m.setattr(transfer, "interruptible", lambda kept: stopping(after))
         with pytest.raises(Interrupted):
@@ -282,7 +289,7 @@ def test_like_for_a_picture_of_another_shape(capsys):
 
 
 def test_a_grey_style_has_no_colours_to_match(capsys):
-    options = {"weights": "random", "size": 48, "evaluations": 1, "model": "vgg11", "preserve_color": "histogram"}
+    options = {**SMALL, "evaluations": 1, "preserve_color": "histogram", "networks": NETWORKS}
     kzoo.stylize(CONTENT, STYLE[..., :1].repeat(3, -1), **options)
     assert "The style is grey or of one hue" in capsys.readouterr().err
     kzoo.stylize(CONTENT, STYLE, **options)

@@ -34,6 +34,12 @@ def net():
     return make()
 
 
+@pytest.fixture(scope="module")
+def compiled(net):
+    """Compiled once for all tests that take the picture in one piece."""
+    return CompiledNetwork(net)
+
+
 @pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize("options", [{}, {"pooling": "max", "padding": "zeros"}])
 def test_tiles_give_the_gradient_of_the_whole(options, guided):
@@ -55,9 +61,9 @@ def test_tiles_give_the_gradient_of_the_whole(options, guided):
     assert np.abs(gradient[0, -8:, -8:]).max() > 0  # the last rows are no part of a pooled unit's shade
 
 
-def test_paper_balance_is_the_papers(net):
+def test_paper_balance_is_the_papers(net, compiled):
     objective = StyleObjective(
-        CompiledNetwork(net),
+        compiled,
         CONTENT,
         [STYLE],
         content_weight=2.0,
@@ -79,16 +85,15 @@ def test_paper_balance_is_the_papers(net):
     assert gradient.dtype == "float32" and gradient.shape == X.shape
 
 
-def test_relative_balance(net):
+def test_relative_balance(compiled):
     """Zero features would cost content_weight and style_weight; the content itself costs its distance in style."""
-    objective = StyleObjective(CompiledNetwork(net), CONTENT, [STYLE], content_weight=1.0, style_weight=10.0)
+    objective = StyleObjective(compiled, CONTENT, [STYLE], content_weight=1.0, style_weight=10.0)
     _, parts, _ = objective(CONTENT)
     assert parts["content"] == 0
     np.testing.assert_allclose(parts["style"], 10 * np.mean(list(objective.distances(CONTENT).values())), rtol=1e-4)
 
 
-def test_the_relative_weight_of_published_weights_is_the_ratio_of_the_terms_for_zero_features(net):
-    compiled = CompiledNetwork(net)
+def test_the_relative_weight_of_published_weights_is_the_ratio_of_the_terms_for_zero_features(compiled):
     published = {"content_weight": 2.0, "style_weight": 30.0, "balance": "paper"}
     objective = StyleObjective(compiled, CONTENT, [STYLE], **published)
     grams = compiled.grams(STYLE)[0]
@@ -104,27 +109,27 @@ def test_the_relative_weight_of_published_weights_is_the_ratio_of_the_terms_for_
     assert StyleObjective(compiled, CONTENT, [STYLE], content_weight=0.0).relative_weight is None
 
 
-def test_gradient_balance_pulls_equally(net):
-    objective = StyleObjective(CompiledNetwork(net), CONTENT, [STYLE], balance="gradient")
+def test_gradient_balance_pulls_equally(net, compiled):
+    objective = StyleObjective(compiled, CONTENT, [STYLE], balance="gradient")
     norms = [objective.gradient_norm(n, CONTENT) for n in net.style]
     np.testing.assert_allclose(norms, np.mean(norms), rtol=1e-3)
 
 
-def test_several_styles_have_the_gradient_of_the_sum(net):
-    compiled, weights = CompiledNetwork(net), [3.0, 1.0]
+def test_several_styles_have_the_gradient_of_the_sum(compiled):
+    weights = [3.0, 1.0]
     given = {"content_weight": 0.0, "style_weight": 1.0, "balance": "paper"}
     _, _, both = StyleObjective(compiled, CONTENT, [STYLE, OTHER], style_weights=weights, **given)(X)
     one, two = (StyleObjective(compiled, CONTENT, [s], **given)(X)[2] for s in (STYLE, OTHER))
     np.testing.assert_allclose(both, 0.75 * one + 0.25 * two, rtol=1e-3, atol=1e-4 * np.abs(one).max())
 
 
-def test_a_region_takes_its_own_style(net):
+def test_a_region_takes_its_own_style(compiled):
     """Where a region's style is the picture itself nothing pulls; the other region is pulled."""
     left = np.zeros((90, 130, 2), "float32")
     left[:, :64, 0] = left[:, 64:, 1] = 1
     everywhere = np.ones((70, 85, 2), "float32")
     objective = StyleObjective(
-        CompiledNetwork(net),
+        compiled,
         X,
         [X, STYLE],
         style_weights=np.eye(2),
@@ -135,16 +140,16 @@ def test_a_region_takes_its_own_style(net):
     assert gradient[:32].max() < 1e-3 * gradient[80:].max()
 
 
-def test_an_empty_region_is_refused(net):
+def test_an_empty_region_is_refused(compiled):
     with pytest.raises(KzooError, match="mask leaves"):
-        StyleObjective(CompiledNetwork(net), CONTENT, [STYLE], guides=(np.zeros((90, 130, 1)), [np.ones((70, 85, 1))]))
+        StyleObjective(compiled, CONTENT, [STYLE], guides=(np.zeros((90, 130, 1)), [np.ones((70, 85, 1))]))
 
 
 def test_layer_weights_count_where_gradients_are_balanced():
     net = make(content_layers=("block4_conv2",), style_layers=tuple(f"block{i}_conv1" for i in range(1, 6)))
-    norms = {}
+    norms, compiled = {}, CompiledNetwork(net)
     for weights in ((0.8, 0.1, 0.05, 0.05, 0.0), None):
-        objective = StyleObjective(CompiledNetwork(net), CONTENT, [STYLE], balance="gradient", layer_weights=weights)
+        objective = StyleObjective(compiled, CONTENT, [STYLE], balance="gradient", layer_weights=weights)
         norms[weights] = np.array([objective.gradient_norm(n, CONTENT) for n in net.style])
     asked = next(w for w in norms if w)
     np.testing.assert_allclose(norms[None] / norms[None].sum(), 0.2, rtol=1e-3)

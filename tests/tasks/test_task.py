@@ -66,10 +66,11 @@ def test_a_task_goes_through_every_verb(world, tmp_path, kzoo_command):
     folder = kzoo.export(run, out=tmp_path / "export", quiet=True)
     card = json.loads((folder / "card.json").read_text())
     assert card["task"] == task.name and kzoo.verify(folder)["ok"]
-    for a, b in zip(kzoo.predict(folder, pictures), answers, strict=True):
+    export = Export(folder)
+    for a, b in zip(kzoo.predict(export, pictures), answers, strict=True):
         key = next(k for k in a if isinstance(a[k], float))
         np.testing.assert_allclose(a[key], b[key], atol=1e-4)
-    assert Export(folder).answer([b"no image"])[0]["error"] == "is not a JPEG, PNG, GIF, BMP or WebP image"
+    assert export.answer([b"no image"])[0]["error"] == "is not a JPEG, PNG, GIF, BMP or WebP image"
 
 
 def test_abstain_needs_a_classifier(world, tmp_path):

@@ -8,6 +8,7 @@ import os
 import re
 import struct
 import zipfile
+import zlib
 from collections import Counter
 
 import numpy as np
@@ -337,7 +338,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
             if math.prod(shape) > MAX_BYTES:
                 raise DataError(f"'{path}' declares {shape}, more than is accepted.")
             data = f.read(math.prod(shape) + 1)
-    except (OSError, EOFError, struct.error, gzip.zlib.error) as e:
+    except (OSError, EOFError, struct.error, zlib.error) as e:
         raise DataError(f"'{path}' is not a readable IDX file ({e}).") from e
     if len(data) != math.prod(shape):
         raise DataError(f"'{path}' declares {shape} but holds {len(data)} bytes.")
