@@ -121,8 +121,6 @@ def _read(source, bits) -> DataSet:
     for kind in SOURCES:
         module = import_module(f"kzoo.data.sources.{kind}")
         if module.matches(source):
-            if kind not in ("named", "tfds") and not os.path.exists(source):
-                break
             return module.read(source, bits) if kind == "arrays" else module.read(source)
     takes = accepted()
     if os.path.exists(source):

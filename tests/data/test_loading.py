@@ -1,17 +1,35 @@
 """Loading data: what a user reads when it can't be used."""
 
 import struct
+import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from support.photos import fails, photos
 
+from kzoo.data.dataset import DataSet, Split
 from kzoo.data.loading import load_data
+from kzoo.data.sources import SOURCES
 from kzoo.errors import DataError
 
 
 def test_a_path_that_does_not_exist(kzoo_command):
     code, _, err = kzoo_command("train", "mnist_softmax", "--data", "no/such/folder")
     assert code == 1 and err.startswith("Error: There is no data set 'no/such/folder'") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["none.npz", "none.csv", "none.tsv"])
+def test_a_file_that_does_not_exist(name):
+    fails(name, f"There is no data set '{name}'")
+
+
+def test_a_kind_of_source_may_need_no_file(monkeypatch):
+    split = Split(np.zeros((20, 4, 4, 1), "uint8"), np.arange(20) % 2, [*map(str, range(20))])
+    module = SimpleNamespace(matches="stripes".__eq__, read=lambda name: DataSet(name, ("a", "b"), {"all": split}))
+    monkeypatch.setitem(SOURCES, "stripes", "stripes, which are drawn")
+    monkeypatch.setitem(sys.modules, "kzoo.data.sources.stripes", module)
+    assert len(load_data("stripes").whole()) == 20
 
 
 def test_unreadable_images_are_listed_and_left_out_or_refused(tmp_path):

@@ -236,7 +236,7 @@ def test_masks(files):
         ({"padding": "reflect"}, "Unknown padding"),
         ({"style_layers": (1,)}, "style_layers"),
         ({"style_weights": 3}, "can't be used"),
-        ({"colour": 1}, "Unknown setting"),
+        ({"colour": 1}, r"Unknown option of stylize\(\) 'colour'"),
         ({"style_weights": (1, 2)}, "2 numbers"),
         ({"style_weights": (0,)}, "not all 0"),
         ({"layer_weights": (1,)}, "layer_weights"),

@@ -23,8 +23,8 @@ MAX_BYTES = 8 << 30  # of arrays read from one file
 
 
 def matches(source: str) -> bool:
-    """Return whether this kind reads the source: a file named .npz."""
-    return source.endswith(".npz")
+    """Return whether this kind reads the source: an existing file named .npz."""
+    return source.endswith(".npz") and os.path.exists(source)
 
 
 def load_arrays(path: str | os.PathLike, most: int = MAX_BYTES) -> dict[str, np.ndarray]:

@@ -51,8 +51,8 @@ YES, NO = {"true", "1", "1.0", "yes", "y", "t"}, {"false", "0", "0.0", "no", "n"
 
 
 def matches(source: str) -> bool:
-    """Return whether this kind reads the source: a file named .csv or .tsv."""
-    return source.lower().endswith((".csv", ".tsv"))
+    """Return whether this kind reads the source: an existing file named .csv or .tsv."""
+    return source.lower().endswith((".csv", ".tsv")) and os.path.exists(source)
 
 
 def read(path: str | os.PathLike) -> DataSet:
