@@ -52,13 +52,14 @@ def spans(size: int, tile: int, halo: int, stride: int) -> list[Span]:
     last = -(-(size - window) // stride) * stride  # rounded up: the last window is no larger than the others
     starts = [*range(0, last, tile), last]
     cores = [0, *(s + halo for s in starts[1:]), size]
-    return [Span(s, min(s + window, size), *cores[i : i + 2], s == last) for i, s in enumerate(starts)]
+    return [Span(s, min(s + window, size), cores[i], cores[i + 1], s == last) for i, s in enumerate(starts)]
 
 
 def windows(shape: tuple[int, int], tile: int | None, halo: int, stride: int) -> list[tuple[Span, Span]]:
     """All (vertical, horizontal) spans of a picture (height, width); without a tile it is one window."""
     if tile is None:
-        return [tuple(Span(0, n, 0, n) for n in shape)]
+        height, width = (Span(0, n, 0, n) for n in shape)
+        return [(height, width)]
     return [(y, x) for y in spans(shape[0], tile, halo, stride) for x in spans(shape[1], tile, halo, stride)]
 
 

@@ -9,7 +9,7 @@ from support.processes import ROOT
 
 pytest.importorskip("jax")
 # Rows that have most kinds of layers between them; test_layers.py has kzoo's own. KZOO_DEEP=1 takes all rows.
-NAMES = ["alexnet", "mnist_cnn", "lenet5", "resnet20", "mobilenet_v2", "squeezenet1_1", "unet_same"]
+NAMES = ["zfnet", "mnist_cnn", "lenet5", "resnet20", "mobilenet_v2", "squeezenet1_1", "unet_same"]
 # The same on every backend: what new processes find, Keras' own training.
 LEFT_OUT = ["are_fc7", "importing_kzoo", "trains_as_a_network"]
 TRAINING = "tests/training/test_loop.py::test_it_trains_and_measures_on_this_backend"

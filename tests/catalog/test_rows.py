@@ -47,8 +47,10 @@ DEEPER = {
     "inception_v4",
     "resnet50_v1_5",
 }
-deep = pytest.mark.deep("2026-11-26")
-ROWS = [pytest.param(name, marks=deep if name in DEEPER else ()) for name in kzoo.list_models()]
+# The same blocks as in another row, with other numbers of them or without batch norm.
+ALIKE = {"resnet32", "plain18", "squeezenet1_0", "vgg11", "vgg_cifar10"}
+deep = {**dict.fromkeys(DEEPER, "2026-11-26"), **dict.fromkeys(ALIKE, "2026-11-27")}
+ROWS = [pytest.param(name, marks=pytest.mark.deep(deep[name]) if name in deep else ()) for name in kzoo.list_models()]
 # How many numbers the features of a small network have.
 FEATURES = {
     "vgg11": 16,

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -16,6 +17,7 @@ from kzoo.weights.verify import block_of, probe, statistics
 DATA = Path(os.environ.get("KZOO_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 
+@cache
 def photos(part, count):
     from kzoo.data.images import make_preparer
 
