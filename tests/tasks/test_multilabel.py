@@ -84,6 +84,13 @@ def test_evaluate_is_scikit_learns_with_thresholds_by_class():
     for key, want in (("precision", precision), ("recall", recall), ("f1", each), ("images", support)):
         np.testing.assert_allclose([r[key] for r in found.per_class], want)
     assert [r["threshold"] for r in found.per_class] == thresholds
+    low, high = found.interval
+    assert low < found.mean_average_precision < high and f"% [{low:.2%}, {high:.2%}]," in str(found)
+    rng, again = np.random.default_rng(1), []
+    for _ in range(200):
+        i = rng.integers(0, 60, 60)
+        again.append(average_precision_score(labels[i], p[i]))
+    np.testing.assert_allclose([low, high], np.percentile(again, [2.5, 97.5]), atol=0.03)
     np.testing.assert_allclose(found.f1_macro, each.mean())
     np.testing.assert_allclose(found.f1_micro, f1_score(labels, predicted, average="micro"))
     assert found.exact == (predicted == labels).all(1).mean() and found.unlabelled == (~labels.any(1)).sum()
@@ -106,7 +113,12 @@ def test_a_class_that_no_image_has_is_in_no_mean_and_nan_counts_as_wrong():
     assert found.not_finite == 1 and found.exact == 2 / 3 and cat["recall"] == 0.5
     assert "1 images have outputs that are NaN" in str(found) and "none" in str(found)
     empty = TASK.evaluate(np.array([[-1.0, -1, -1]]), np.zeros((1, 3), int), CLASSES, run="", data="", split="all")
-    assert empty.mean_average_precision is None and empty.exact == 1 and TASK.headline(vars(empty)) == "none"
+    assert (
+        empty.interval is None
+        and empty.mean_average_precision is None
+        and empty.exact == 1
+        and TASK.headline(vars(empty)) == "none"
+    )
 
 
 def test_answer_has_all_at_or_above_their_thresholds_and_perhaps_none():
