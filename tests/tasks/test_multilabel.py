@@ -188,6 +188,25 @@ def test_signature_is_the_answer():
     assert not moved[0][1]
 
 
+def test_a_new_network_starts_at_the_shares_of_the_classes():
+    labels = np.zeros((99, 3), "uint8")
+    labels[:24, 0], labels[:, 2] = 1, 1
+    network = kzoo.build("mnist_softmax", num_classes=3, input_shape=(2, 2, 1))
+    kernel = np.array(network.layers[-1].kernel)
+    TASK.prepare(network, labels)
+    found = 1 / (1 + np.exp(-np.array(network.layers[-1].bias, "float64")))
+    np.testing.assert_allclose(found, [24.5 / 100, 0.5 / 100, 99.5 / 100], rtol=1e-4)
+    np.testing.assert_array_equal(network.layers[-1].kernel, kernel)
+    TASK.prepare(keras.Sequential([keras.Input((3,)), keras.layers.ReLU(name="predictions")]), labels)  # no bias
+    find("classification").prepare(network, labels)
+
+
+def test_the_best_epoch_is_that_of_the_lowest_loss():
+    better, f1_better = {"val_loss": 0.2, "val_f1": 0.5}, {"val_loss": 0.3, "val_f1": 0.9}
+    assert TASK.score(better) > TASK.score(f1_better)
+    assert TASK.score({"epoch": 2}) > TASK.score({"epoch": 1}), "without a validation part the last one"
+
+
 # --- every verb ---
 
 PLAIN = Recipe("plain", "a test", optimizer="sgd", learning_rate=0.05, batch_size=16, epochs=8)
