@@ -300,7 +300,9 @@ def test_other_data_is_measured_by_the_names_of_its_classes(run, tmp_path, capsy
     assert [r["images"] for r in all_three.per_class] == labels.sum(0).tolist()
     np.savez(tmp_path / "y.npz", images=images[:2], labels=np.array([0, 1]), classes=np.array(["red", "blue"]))
     one = kzoo.evaluate(run, tmp_path / "y.npz", quiet=True)
-    assert [r["images"] for r in one.per_class] == [1, 0, 1] and "has one label an image" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert [r["images"] for r in one.per_class] == [1, 0, 1] and "has one label an image" in said
+    assert "has no class 'green', which" in said and "no image counts as having it" in said
 
 
 def test_a_network_for_something_else_refuses_several_labels(trained, tmp_path):

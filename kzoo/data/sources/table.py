@@ -33,7 +33,7 @@ import numpy as np
 
 from kzoo.data.dataset import PART_COLUMNS, DataSet, Split, part_in, part_of, report_skipped
 from kzoo.data.guards import PICTURE_SUFFIXES, fault, shown
-from kzoo.data.labels import class_names, is_missing, multi_hot
+from kzoo.data.labels import BETWEEN, class_names, is_missing, multi_hot
 from kzoo.data.listing import identity
 from kzoo.errors import DataError
 from kzoo.progress import say
@@ -45,7 +45,7 @@ PATHS = (
     *("path", "filename", "file", "filepath", "file_name", "file_path", "fname", "image", "image_path", "imagepath"),
     *("img", "img_path", "image_name", "imagename", "image_file", *WEAK),
 )
-SEVERAL, BETWEEN = "labels", ";|"  # the column that may hold several labels, and what may stand between them
+SEVERAL = "labels"  # the column that may hold several labels
 LABELS = ("label", "labels", "class", "target", "category", "class_name", "classname", "label_name", "class_label", "y")
 YES, NO = {"true", "1", "1.0", "yes", "y", "t"}, {"false", "0", "0.0", "no", "n", "f"}
 MINUS = {"-1", "-1.0"}  # absent where no column has a NO, as in CelebA; beside one it often means "uncertain"
