@@ -21,6 +21,7 @@ from kzoo.data.dataset import DataSet
 from kzoo.data.loading import load_data
 from kzoo.errors import KzooError, RunError, unknown
 from kzoo.files import write_atomically
+from kzoo.interrupt import Interrupted
 from kzoo.plots import curves
 from kzoo.progress import say
 from kzoo.training.loop import train
@@ -64,7 +65,7 @@ def relu_tanh(
     epochs: int = 20,
     images: int | None = None,
     seed: int = 0,
-    rates: Sequence[float] = (0.003, 0.01, 0.03, 0.1),
+    rates: Sequence[float] = (0.0025, 0.005, 0.01, 0.02),
     quiet: bool = False,
 ) -> Figure:
     """Training error by epoch of a network with ReLUs and with tanh, each at its best rate.
@@ -203,7 +204,9 @@ def unlearn(
     from kzoo.tasks import find
 
     task, row, classes = find("classification"), spec("mnist_mlp"), data.classes
-    parts = {n: decode_split(data.splits[n], row.input_shape, row.preprocessing)[0] for n in ("train", "val")}
+    height, width, channels = row.input_shape
+    shape = (height, width, channels)
+    parts = {n: decode_split(data.splits[n], shape, row.preprocessing)[0] for n in ("train", "val")}
     x, labels = np.asarray(parts["train"].images), parts["train"].labels
     model = build("mnist_mlp", num_classes=len(classes), seed=seed)
 
@@ -367,7 +370,11 @@ def draw(name: str, out: str | os.PathLike | None = None, **options: Any) -> Fig
         reason = "exists already" if path.exists() else f"can't be written: there is no folder {path.parent}"
         raise KzooError(f"{path} {reason}; give another --out.")
     started = time.perf_counter()
-    figure = FIGURES[name](**{k: v for k, v in options.items() if v is not None})
+    try:
+        figure = FIGURES[name](**{k: v for k, v in options.items() if v is not None})
+    except Interrupted as e:  # a training says that its run can be resumed, and it is deleted
+        e.args = ("The figure was stopped before the end; nothing of it is kept.",)
+        raise
     figure.seconds = round(time.perf_counter() - started, 1)
     with write_atomically(path) as f:
         f.write(curves(figure.panels))
@@ -386,11 +393,15 @@ def _part(data, images, seed, *, validation):
         if isinstance(data, DataSet)
         else load_data(data, seed=seed, **({} if validation else {"val_fraction": 0.0}))
     )
+    if whole.several or any(split.masks for split in whole.splits.values()):
+        raise KzooError(f"A figure is of one class an image, and {whole.name} has others: give data such as mnist.")
+    if "train" not in whole.splits or (validation and "val" not in whole.splits):
+        raise KzooError(f"A figure needs images to train on and to validate on, and {whole.name} lacks such a part.")
     train_part = whole.splits["train"]
     if images is not None and images < len(train_part):
         train_part = train_part.take(np.arange(images) * len(train_part) // images)
     splits = {"train": train_part}
-    if validation and "val" in whole.splits:
+    if validation:
         splits["val"] = whole.splits["val"]
     return DataSet(whole.name, whole.classes, splits), f"{whole.name}, {len(train_part):,} training images"
 
@@ -420,7 +431,7 @@ def best_rate(
             try:
                 train(model, data, learning_rate=rate, out=out, **options)
             except RunError as e:
-                if not (out / runs.CONFIG).is_file():  # it did not start
+                if isinstance(e, Interrupted) or not (out / runs.CONFIG).is_file():  # stopped, or it did not start
                     raise
                 say(f"Left out rate {rate:g}: {e}")
                 continue

@@ -10,6 +10,7 @@ from kzoo.cli import group
 from kzoo.cli.reproduce import FIGURES as NAMES
 from kzoo.data.dataset import DataSet, Split
 from kzoo.errors import KzooError, RunError
+from kzoo.interrupt import Interrupted
 from kzoo.reproducing import figures
 
 
@@ -78,6 +79,9 @@ def test_each_activation_is_shown_at_the_rate_that_reaches_25_percent_first(told
     told["relu", 0.01] = told["relu", 0.1] = RunError("The loss is NaN.")
     with pytest.raises(RunError, match=r"at none of the rates 0\.01, 0\.1"):
         figures.relu_tanh(noise(32, 3), rates=(0.01, 0.1))
+    told["relu", 0.01] = Interrupted("Stopped before the end.")
+    with pytest.raises(Interrupted, match="nothing of it is kept"):  # Ctrl-C does not leave out a rate
+        figures.draw("relu-tanh", tmp_path / "s.png", **options)
 
 
 def test_the_losses_are_shown_at_the_rate_that_validates_best(told, tmp_path, monkeypatch):
@@ -168,3 +172,9 @@ def test_what_can_not_be_drawn_is_refused_before_the_training(tmp_path):
             "shift", tmp_path / "c.png", data=DataSet("noise", whole.classes, {"train": whole.splits["train"]})
         )
     assert not (tmp_path / "c.png").exists()
+    train_only = DataSet("noise", whole.classes, {"train": whole.splits["train"]})
+    with pytest.raises(KzooError, match="and noise lacks such a part"):
+        figures.losses(train_only)
+    several = Split(np.zeros((4, 8, 8, 3), "uint8"), np.array([[1, 1], [0, 1], [0, 0], [1, 0]]), list("abcd"))
+    with pytest.raises(KzooError, match="one class an image, and tags has others"):
+        figures.relu_tanh(DataSet("tags", ("a", "b"), {"train": several}))
