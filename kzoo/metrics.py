@@ -555,7 +555,8 @@ def bootstrap_interval(
     """Percentile bootstrap interval of a statistic of n images.
 
     Args:
-        statistic: a function of how often each image was drawn, int (n,), which sums to n.
+        statistic: a function of how often each image was drawn, int (n,), which sums to n. Resamples for which it is
+            NaN are left out.
         n: the number of images.
         resamples: how many.
         level: of confidence.
@@ -569,7 +570,7 @@ def bootstrap_interval(
     """
     rng = np.random.default_rng(seed)
     found = [statistic(np.bincount(rng.integers(0, n, n), minlength=n)) for _ in range(resamples)]
-    low, high = np.percentile(found, [50 - 50 * level, 50 + 50 * level])
+    low, high = np.nanpercentile(found, [50 - 50 * level, 50 + 50 * level])
     return float(low), float(high)
 
 

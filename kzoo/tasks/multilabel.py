@@ -49,7 +49,8 @@ class MultilabelEvaluation(Evaluation):
         not_finite: the number of images with outputs that are not finite; all their labels count as wrong.
         thresholds: how the thresholds were chosen, in a sentence.
         interval: the 95 % interval of mean_average_precision, by bootstrap over the images (`INTERVAL_PAIRS`); None
-            without labels, and above MAX_INTERVAL_PAIRS pairs of an image and a class.
+            without labels, above MAX_INTERVAL_PAIRS pairs of an image and a class, and where no resample differs, as
+            where every image is ranked right.
     """
 
     mean_average_precision: float | None
@@ -251,7 +252,7 @@ class Multilabel(Task):
         n = len(labels)
         p = sigmoid(np.nan_to_num(outputs)) if n else np.zeros((0, len(classes)))
         chosen = [choose_threshold(p[:, k], labels[:, k] == 1) for k in range(len(classes))]
-        kept = [f"{shown(c)} ({why})" for c, (_, why) in zip(classes, chosen, strict=True) if why]
+        kept = [f"{shown(c)[:40]} ({why})" for c, (_, why) in zip(classes, chosen, strict=True) if why]
         listed = ", ".join(kept[:NAMED]) + (f" and {len(kept) - NAMED} more" if len(kept) > NAMED else "")
         reason = f"Thresholds: of highest F1 on {n:,} validation images"
         if not n:
@@ -308,7 +309,8 @@ class Multilabel(Task):
         if found.mean_average_precision is not None and ranked.size <= MAX_INTERVAL_PAIRS:
             resamples = int(np.clip(1000 * INTERVAL_PAIRS / ranked.size, 100, 1000))
             measure = weighted_mean_average_precision(ranked, np.asarray(labels) == 1)
-            found.interval = bootstrap_interval(measure, len(ranked), resamples=resamples)
+            low, high = bootstrap_interval(measure, len(ranked), resamples=resamples)
+            found.interval = (low, high) if low < high else None
         return found
 
     def _evaluated(self, outputs, labels, classes, **about):
