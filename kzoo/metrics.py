@@ -174,6 +174,20 @@ def log_losses(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     return -log_softmax(logits, axis=-1)[np.arange(len(logits)), labels]
 
 
+def label_log_losses(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
+    """Binary cross-entropy of each row of several labels: the mean over the classes of log(1 + e^z) - y z.
+
+    Args:
+        logits: (N, C).
+        labels: 0 and 1 (N, C).
+
+    Returns:
+        (N,), in nats.
+    """
+    logits = np.asarray(logits, "float64")
+    return (np.logaddexp(0, logits) - labels * logits).mean(-1)
+
+
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """The temperature T > 0 that minimises the negative log-likelihood of softmax(logits / T).
 
@@ -331,6 +345,37 @@ def average_precision(scores: ArrayLike, positive: ArrayLike) -> float | None:
         return None
     hits, chosen, _ = _by_threshold(scores, positive)
     return float((np.diff(hits, prepend=0) * hits / chosen).sum() / positive.sum())
+
+
+def weighted_mean_average_precision(scores: ArrayLike, positive: ArrayLike) -> Callable[[np.ndarray], float]:
+    """The mean of `average_precision` over classes as a function of how often each image counts, for resampling.
+
+    Args:
+        scores: (N, C), higher for what is ranked first; no NaN.
+        positive: bool (N, C).
+
+    Returns:
+        A function of counts (N,) to mAP, without the classes that no image with a count above 0 has; NaN without any.
+        Counts of 1 give the mean of `average_precision`.
+    """
+    scores, positive = np.asarray(scores), np.asarray(positive, bool)
+    order = np.argsort(-scores, 0, kind="stable")
+    ranked, there = (np.take_along_axis(x, order, 0) for x in (scores, positive))
+    at = np.arange(len(scores))[:, None]
+    last = np.append(ranked[1:] != ranked[:-1], np.ones((1, scores.shape[1]), bool), 0)
+    # For each image the position of the last one with the same score, which shares its threshold.
+    shared = np.minimum.accumulate(np.where(last, at, len(scores))[::-1], 0)[::-1]
+
+    def mean(counts):
+        count = counts[order]
+        own = count * there
+        hits, chosen = (np.take_along_axis(np.cumsum(x, 0), shared, 0) for x in (own, count))
+        total = own.sum(0)
+        measured = total > 0
+        sums = (own * hits / np.maximum(chosen, 1)).sum(0)
+        return float((sums[measured] / total[measured]).mean()) if measured.any() else float("nan")
+
+    return mean
 
 
 def _by_threshold(scores, positive):
@@ -510,7 +555,8 @@ def bootstrap_interval(
     """Percentile bootstrap interval of a statistic of n images.
 
     Args:
-        statistic: a function of how often each image was drawn, int (n,), which sums to n.
+        statistic: a function of how often each image was drawn, int (n,), which sums to n. Resamples for which it is
+            NaN are left out.
         n: the number of images.
         resamples: how many.
         level: of confidence.
@@ -524,7 +570,7 @@ def bootstrap_interval(
     """
     rng = np.random.default_rng(seed)
     found = [statistic(np.bincount(rng.integers(0, n, n), minlength=n)) for _ in range(resamples)]
-    low, high = np.percentile(found, [50 - 50 * level, 50 + 50 * level])
+    low, high = np.nanpercentile(found, [50 - 50 * level, 50 + 50 * level])
     return float(low), float(high)
 
 

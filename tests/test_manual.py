@@ -14,6 +14,7 @@ import click
 import pytest
 
 from kzoo import tasks
+from kzoo.builder import options as network_options
 from kzoo.catalog import registry
 from kzoo.cli import VERBS, group
 
@@ -224,3 +225,14 @@ def test_python_m_kzoo():
     assert done.returncode == 0 and done.stdout.startswith("vgg11 ")
     wrong = subprocess.run([sys.executable, "-m", "kzoo", "lst"], capture_output=True, text=True, env=env, cwd=ROOT)
     assert wrong.returncode == 2 and wrong.stderr.startswith("Usage: kzoo ")
+
+
+def test_the_tables_of_architectures_have_all_files_and_all_options():
+    page = (ROOT / "kzoo/models/README.md").read_text("utf-8")
+    files, options = (page.split(head)[1].split("\n\n")[0] for head in ("| File | Networks |", "| Family | Options |"))
+    named = [name for line in files.splitlines()[2:] for name in CODE.findall(line.split("|")[1])]
+    assert sorted(named) == sorted(p.name for p in (ROOT / "kzoo/models").glob("*.py") if p.stem != "__init__")
+    named = {name for line in options.splitlines()[2:] for name in CODE.findall(line.split("|")[2])}
+    known = {option for name in registry.list_models() for option in network_options(registry.spec(name))}
+    assert known - named == {"backbone_weights"}, "which is an argument of kzoo.build"
+    assert {name for name in named - known if '"' not in name} == {"unet_same"}

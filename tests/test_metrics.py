@@ -20,6 +20,7 @@ from kzoo.metrics import (
     cross_fitted,
     f1_of,
     fit_temperature,
+    label_log_losses,
     log_losses,
     log_mean_softmax,
     mcnemar,
@@ -29,6 +30,7 @@ from kzoo.metrics import (
     softmax,
     top_k_hits,
     weighted_calibration_error,
+    weighted_mean_average_precision,
     wilson,
 )
 
@@ -301,3 +303,23 @@ def test_a_threshold_needs_images_of_both_kinds_and_a_gain_out_of_fold():
     assert choose_threshold(p, np.arange(40) >= 9) == (0.5, "9 without it")
     assert choose_threshold(p[:19], np.arange(19) >= 10) == (0.5, "9 with it")
     assert choose_threshold(p, np.arange(40) >= 20) == (0.5, "no better out of fold")
+
+
+def test_weighted_mean_average_precision_is_that_of_repeated_images():
+    rng = np.random.default_rng(0)
+    positive = rng.random((40, 3)) < [0.5, 0.2, 0.1]
+    scores = np.round(positive + rng.normal(0, 1, (40, 3)), 1)  # with equal ones
+    measure = weighted_mean_average_precision(scores, positive)
+    np.testing.assert_allclose(measure(np.ones(40, int)), average_precision_score(positive, scores))
+    counts = rng.integers(0, 4, 40)
+    again = np.repeat(np.arange(40), counts)
+    np.testing.assert_allclose(measure(counts), average_precision_score(positive[again], scores[again]))
+    counts[positive[:, 2]] = 0  # a class that no image has is in no mean
+    again = np.repeat(np.arange(40), counts)
+    np.testing.assert_allclose(measure(counts), average_precision_score(positive[again, :2], scores[again, :2]))
+    assert np.isnan(measure(np.zeros(40, int)))
+
+
+def test_label_log_losses_by_hand_and_without_overflow():
+    found = label_log_losses([[np.log(3), -np.log(3)], [-800.0, 0.0]], np.array([[1, 1], [0, 1]]))
+    np.testing.assert_allclose(found, [(-np.log(0.75) - np.log(0.25)) / 2, np.log(2) / 2])

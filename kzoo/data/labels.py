@@ -12,6 +12,7 @@ import numpy as np
 from kzoo.data.guards import shown
 from kzoo.errors import DataError
 
+BETWEEN = ";|"  # what may stand between several labels in a cell of a table
 MAX_LABELS = 1 << 30  # images times classes where an image may have several labels
 # What pandas reads as a missing value. "none" and "na" in lower case are names like any other.
 MISSING = {

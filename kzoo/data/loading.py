@@ -10,7 +10,7 @@ from kzoo.checks import check_bits
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.divide import DIVISION, divide
 from kzoo.data.guards import shown
-from kzoo.data.labels import images_by_class
+from kzoo.data.labels import BETWEEN, images_by_class
 from kzoo.data.listing import identity
 from kzoo.data.scan import drop_undecodable
 from kzoo.data.sources import NAMED, SOURCES, accepted
@@ -102,6 +102,11 @@ def read_data(source: str | os.PathLike, bits: int | None = None) -> DataSet:
     check_bits(bits)
     data = _read(os.fspath(source), bits)
     data.name = os.fspath(source)
+    marked = [c for c in data.classes if data.several and any(mark in c for mark in BETWEEN)]
+    if marked:  # what predict writes, and what a run records of its images, could not be told from two labels
+        raise DataError(
+            f"'{data.name}' has the class {marked[0]!r}, and ; and | stand between several labels: rename it."
+        )
     for part, split in data.splits.items():
         if split.masks or split.labels.ndim > 1:  # masks are checked where they are read; several labels are 0 and 1
             continue

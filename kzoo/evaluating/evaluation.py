@@ -291,6 +291,12 @@ def _same_classes(labels, dataset, run):
         if not dataset.several:
             say(f"Note: '{dataset.name}' has one label an image.")
             labels = multi_hot([[k] for k in labels], len(classes))
+        if missing := [c for c in run.classes if c not in classes]:
+            say(
+                f"Note: '{dataset.name}' has no class {', '.join(map(repr, missing[:5]))}"
+                f"{', ...' if len(missing) > 5 else ''}, which {run.path} knows: no image counts as having it, so each "
+                "such answer is wrong."
+            )
         found = np.zeros((len(labels), len(run.classes)), labels.dtype)
         found[:, own[own >= 0]] = labels[:, own >= 0]
         return found

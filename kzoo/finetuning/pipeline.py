@@ -5,7 +5,7 @@ training part; the validation part decides how deep to train and which epoch is 
 fitted again, with the same kind and strength, on all training photos, including those that kzoo held out for
 validation: more photos improve a head, and the figures in the report were measured before. Deeper layers keep the
 weights that were chosen, because without validation photos there is no early stopping. Several labels a photo get a
-head for each class, and no deeper layers.
+head for each class.
 
 Keras is imported only when a feature is missing or deeper layers train; a second run needs neither.
 """
@@ -40,7 +40,7 @@ from kzoo.finetuning.report import write_report
 from kzoo.finetuning.template import audit_file, fill, parameters, template
 from kzoo.hardware import backend, load_keras
 from kzoo.interrupt import Interrupted, interruptible
-from kzoo.metrics import negative_log_likelihood, top_k_hits, wilson
+from kzoo.metrics import label_log_losses, negative_log_likelihood, top_k_hits, wilson
 from kzoo.progress import progress, say
 from kzoo.tasks import Task, find, task_for
 
@@ -347,7 +347,6 @@ def _check_input_shape(setup):
 def _check_several(options):
     """RunError for an option that is for one class an image."""
     asked = {
-        f"--unfreeze {options.unfreeze}": options.unfreeze not in ("auto", "none"),
         f"--shots {options.shots}": options.shots,
         "--class-weights": options.class_weights,
         f"--label-smoothing {options.label_smoothing:g}": options.label_smoothing,
@@ -357,8 +356,8 @@ def _check_several(options):
     wrong = [name for name, given in asked.items() if given]
     if wrong:
         raise RunError(
-            f"{' and '.join(wrong)}: for one class an image. With several labels kzoo finetune fits the head alone, a "
-            "logistic regression for each class: leave it out, or use kzoo train."
+            f"{' and '.join(wrong)}: for one class an image. With several labels a head is fitted for each class, and "
+            "deeper layers learn by binary cross-entropy: leave it out, or use kzoo train."
         )
 
 
@@ -605,7 +604,7 @@ def _write_head(setup, folder, heads):
         "trainable_parameters": size,
         "frozen_parameters": parameters(file) - size,
         "audit": audit,
-        "val_accuracy": heads.row.get("val_accuracy"),
+        **{k: v for k, v in heads.row.items() if k in ("val_accuracy", "val_mean_average_precision")},
         "text": heads.text,
     }
 
@@ -633,8 +632,6 @@ def _deepen(setup, found, heads, folder, interrupted):
     unfreeze = setup.options.unfreeze
     if unfreeze == "none":
         return Best("head", f"The head alone, as asked: {heads.text}.")
-    if setup.data.several:
-        return Best("head", f"The head alone: deeper layers are trained for one class an image only. {heads.text}.")
     if "val" not in found.parts.splits:
         if unfreeze != "auto":
             raise RunError(
@@ -694,8 +691,10 @@ def _finish(setup, settings, found, heads, best, *, folder, phases, history):
         setup.log(task.decision["reason"])
     if "test" in measured and setup.data.several:
         test = report["several"]["test"]
+        low, high = test["interval"] or (None, None)
+        interval = "" if low is None else f" [{low:.2%}, {high:.2%}]"
         setup.log(
-            f"Held-out test on {test['images']:,} images: mAP {_share(test['mean_average_precision'])}, F1 "
+            f"Held-out test on {test['images']:,} images: mAP {_share(test['mean_average_precision'])}{interval}, F1 "
             f"{_share(test['f1_macro'])} (mean of the classes)."
         )
     elif "test" in measured:
@@ -742,8 +741,8 @@ def _report(setup, settings, found, heads, *, task, outcome, measured, folder, p
 def _score(setup, logits, labels, prefix=""):
     """{prefix + name: value}: the mean loss, and the accuracy, or mean average precision of several labels."""
     if setup.data.several:
-        found = setup.task.evaluate(logits, labels, setup.data.classes, run="", data="", split="")
-        values = {"loss": found.loss, "mean_average_precision": found.mean_average_precision}
+        score = setup.task.scores(logits, labels)["mean_average_precision"]
+        values = {"loss": float(label_log_losses(logits, labels).mean()), "mean_average_precision": score}
     else:
         values = {"loss": negative_log_likelihood(logits, labels), "accuracy": float(top_k_hits(logits, labels).mean())}
     return {prefix + name: value for name, value in values.items()}

@@ -76,7 +76,7 @@ def write_report(folder: str | os.PathLike, record: Mapping[str, Any]) -> dict[s
             - outcome: a sentence or two.
             - passport: what `Passport.to_dict()` gives.
             - phases: dicts of name, seconds, trainable, trainable_parameters, frozen_parameters, audit (a dict of ok,
-              frozen_checked, moved, text), val_accuracy, text.
+              frozen_checked, moved, text), val_accuracy (several labels: val_mean_average_precision), text.
             - history: dicts of phase, epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds.
             - head: {"kind", "strength", "cross_validation": [{"kind", "strength", "accuracy", "loss"}]}.
             - parts: {"val", "test": {"ids", "labels": int (N,), "logits": (N, C)}}.

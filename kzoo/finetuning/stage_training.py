@@ -21,7 +21,7 @@ from kzoo.finetuning.heads import HeadObjective
 from kzoo.finetuning.options import FinetuneOptions
 from kzoo.finetuning.stages import STAGE_RATE, set_trainable
 from kzoo.interrupt import Interrupted
-from kzoo.tasks import find
+from kzoo.tasks import Task
 from kzoo.training.optimizers import decays
 
 WEIGHT_DECAY = 0.05
@@ -98,7 +98,8 @@ class StagePlan:
 
     Attributes:
         options: a `FinetuneOptions`: seed, epochs, augment, mix.
-        objective: the loss, a `HeadObjective`.
+        task: what is trained: targets, metrics, for several labels the loss.
+        objective: the loss of one class an image, a `HeadObjective`.
         classes: names, by number.
         shape, preprocessing: of the network's input.
         deadline: time.monotonic() at which training ends, None for never.
@@ -106,6 +107,7 @@ class StagePlan:
     """
 
     options: FinetuneOptions
+    task: Task
     objective: HeadObjective
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
@@ -129,11 +131,8 @@ def stage_model(network, plan, factors, steps, epochs):
     )
     model.compile(
         StageAdamW(rate, WEIGHT_DECAY, factors),
-        head_loss(plan.objective),
-        metrics=[
-            keras.metrics.MeanMetricWrapper(metric, name=name)
-            for name, metric in find("classification").metrics.items()
-        ],
+        plan.task.loss() if plan.task.several else head_loss(plan.objective),
+        metrics=plan.task.trackers(len(plan.classes)),
         jit_compile=keras.backend.backend() != "tensorflow",
     )
     model.optimizer.build(model.trainable_variables)
@@ -163,10 +162,9 @@ def train_stage(network, stage_list, number, plan, splits, *, store, bar, interr
     saved = store.stage(number)
     epochs = saved["epochs"] if saved else plan.options.epochs
     model = stage_model(network, plan, factors, steps, epochs)
-    task = find("classification")
 
     def targets(labels):
-        return task.targets(labels, plan.classes)
+        return plan.task.targets(labels, plan.classes)
 
     def serve(split, **options):
         return batches(split, plan.shape, plan.preprocessing, plan.batch, targets=targets, **options)
@@ -307,7 +305,7 @@ class StageKeeper(keras.callbacks.Callback):
             epochs=self.epochs,
             before=self.before,
         )
-        task = find("classification")
+        task = self.plan.task
         self.bar.done(
             f"{row['phase']} {epoch + 1}/{self.epochs}: {task.epoch_text(row)}, val {task.epoch_text(row, 'val_')} "
             f"({row['seconds']:.1f} s)"

@@ -221,10 +221,17 @@ class Ledger:
         return {"name": self.name, "rows": [r.to_dict() for r in self.rows], "totals": totals}
 
     def table(self, width: int = 80) -> str:
-        """Format the table as text; names are shortened where a line would be longer than `width`."""
-        cells = self._cells()
-        widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS))]
-        widths[0] = max(12, min(widths[0], width - sum(widths[1:]) - 2 * len(widths[1:])))
+        """Format the table as text.
+
+        Where a line would be longer than `width`, names are shortened to at least 12 characters; then, as for clips,
+        weights and biases share the column "params".
+        """
+        for cells in (self._cells(), self._cells(together=True)):
+            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+            left = width - sum(widths[1:]) - 2 * len(widths[1:])
+            if left >= min(12, widths[0]):
+                break
+        widths[0] = max(12, min(widths[0], left))
         lines = []
         for row in cells:
             first = _shorten(row[0], widths[0]).ljust(widths[0])
@@ -248,7 +255,8 @@ class Ledger:
             *(["   A layer can declare both: python -m pydoc kzoo.graph.ledger"] if unknown else []),
         ]
 
-    def _cells(self):
+    def _cells(self, together=False):
+        """The header, a row for each layer and the total, as texts; `together` adds weights and biases up."""
         body = []
         for r in self.rows:
             output = "x".join(map(str, r.output))
@@ -257,11 +265,14 @@ class Ledger:
             cost = "?" if r.multiply_adds is None else count(r.multiply_adds) if r.multiply_adds else ""
             values = count(r.values) if r.values else ""
             sees = "?" if r.receptive_field is None else str(r.receptive_field)
-            body.append((r.name, output, weights, biases, cost, values, sees))
+            numbers = (weights if r.shared or not r.params else f"{r.params:,}",) if together else (weights, biases)
+            body.append((r.name, output, *numbers, cost, values, sees))
         t = self.totals
         cost = ("" if t.multiply_adds is not None else ">= ") + count(t.known_multiply_adds)
-        total = ("total", f"{t.params:,}", f"{t.weights:,}", f"{t.biases:,}", cost, count(t.values), "")
-        return [COLUMNS, *body, total]
+        rest = (cost, count(t.values), "")
+        if together:
+            return [TOGETHER, *body, ("total", "", f"{t.params:,}", *rest)]
+        return [COLUMNS, *body, ("total", f"{t.params:,}", f"{t.weights:,}", f"{t.biases:,}", *rest)]
 
     def __str__(self):
         return "\n".join([self.table(), *self.notes()])
@@ -279,6 +290,7 @@ class Ledger:
 
 
 COLUMNS = ("layer", "output", "weights", "biases", "mult-adds", "values", "sees")
+TOGETHER = ("layer", "output", "params", "mult-adds", "values", "sees")
 
 
 def count(n: int) -> str:

@@ -21,6 +21,7 @@ from kzoo.data.dataset import DataSet
 from kzoo.data.loading import load_data
 from kzoo.errors import KzooError, RunError, unknown
 from kzoo.files import write_atomically
+from kzoo.interrupt import Interrupted
 from kzoo.plots import curves
 from kzoo.progress import say
 from kzoo.training.loop import train
@@ -64,7 +65,7 @@ def relu_tanh(
     epochs: int = 20,
     images: int | None = None,
     seed: int = 0,
-    rates: Sequence[float] = (0.003, 0.01, 0.03, 0.1),
+    rates: Sequence[float] = (0.0025, 0.005, 0.01, 0.02),
     quiet: bool = False,
 ) -> Figure:
     """Training error by epoch of a network with ReLUs and with tanh, each at its best rate.
@@ -122,7 +123,9 @@ def losses(
     """Cross-entropy, hinge and mean squared error: the size of their gradients, and what `mnist_mlp` learns by them.
 
     Behind a softmax the gradient of the squared error vanishes where the network is sure and wrong; that of the others
-    is largest there. The networks are trained with plain SGD, each at the rate with the best validation accuracy.
+    is largest there. The networks are trained with plain SGD, each at the rate with the best validation accuracy. From
+    small weights few digits are ever far on the wrong side, so `unlearn` then starts, with these rates, from a network
+    that is sure and wrong.
 
     Args:
         data: such as MNIST, or "digits".
@@ -141,6 +144,7 @@ def losses(
     """
     part, about = _part(data, images, seed, validation=True)
     lines: dict[str, tuple[list[int], list[float]]] = {}
+    best: dict[str, float] = {}
     notes = []
     for loss in LOSSES:
         options: dict[str, Any] = {"loss": loss, "epochs": epochs, "seed": seed, "quiet": quiet}
@@ -148,6 +152,7 @@ def losses(
             "mnist_mlp", part, rates, lambda h: h[-1]["val_accuracy"], recipe="lecture_softmax", **options
         )
         accuracy = [row["val_accuracy"] for row in history]
+        best[loss] = rate
         lines[f"{loss}, rate {rate:g}"] = (list(range(1, len(accuracy) + 1)), accuracy)
         notes.append(
             f"{loss:13} at rate {rate:g}: validation accuracy {accuracy[0]:.1%} after one epoch, "
@@ -156,14 +161,83 @@ def losses(
     margins = np.linspace(-10, 10, 21)
     sizes: Curves = {loss: (margins.tolist(), gradient_sizes(loss, margins).tolist()) for loss in LOSSES}
     notes += [f"{loss:13} gradient where the right class is 10 behind: {y[0]:.2g}" for loss, (_, y) in sizes.items()]
+    again: dict[str, tuple[list[int], list[float]]] = {}
+    trials = [*best.items(), ("mse", best["cross_entropy"])]  # the last with no other change than the loss
+    for (loss, rate), (size, accuracy) in zip(trials, unlearn(part, trials, epochs=epochs, seed=seed), strict=True):
+        again[f"{loss}, rate {rate:g}"] = (list(range(len(accuracy))), accuracy)
+        notes.append(
+            f"{loss:13} at rate {rate:g} from a sure and wrong network: gradient {size:.2g}, validation accuracy "
+            f"{accuracy[0]:.1%}, {accuracy[1]:.1%} after one epoch, {accuracy[-1]:.1%} in the end"
+        )
     panels = [
         ("Gradient by how far the right class is ahead", "logit of the right class - largest other", "norm", sizes),
-        ("Validation accuracy", "epoch", "accuracy", lines),
+        ("Validation accuracy from small weights", "epoch", "accuracy", lines),
+        ("Validation accuracy from a network that is sure and wrong", "epoch", "accuracy", again),
     ]
     return Figure("losses", panels, notes, about, epochs, seed)
 
 
 LOSSES = ("cross_entropy", "hinge", "mse")
+
+
+def unlearn(
+    data: DataSet, trials: Sequence[tuple[str, float]], *, epochs: int, seed: int = 0
+) -> list[tuple[float, list[float]]]:
+    """Train `mnist_mlp` from a network that is sure and wrong: it has learned each class as the next one.
+
+    It learned by cross-entropy and plain SGD, for as many epochs, at a rate of WRONG_RATE; then its logits were made
+    SURE times as large.
+
+    Args:
+        data: with the parts train and val.
+        trials: (loss, learning rate) of each training.
+        epochs: of each training.
+        seed: of the weights, and of the order of the images.
+
+    Returns:
+        For each training the norm of the loss' gradient by the logits before it, the mean over SAMPLE training images;
+        and the validation accuracy before it and after each epoch.
+    """
+    import keras
+
+    from kzoo.builder import build
+    from kzoo.tasks import find
+
+    task, row, classes = find("classification"), spec("mnist_mlp"), data.classes
+    height, width, channels = row.input_shape
+    shape = (height, width, channels)
+    parts = {n: decode_split(data.splits[n], shape, row.preprocessing)[0] for n in ("train", "val")}
+    x, labels = np.asarray(parts["train"].images), parts["train"].labels
+    model = build("mnist_mlp", num_classes=len(classes), seed=seed)
+
+    def fit(loss, rate, labels, epochs):
+        keras.utils.set_random_seed(seed)
+        model.compile(keras.optimizers.SGD(rate), task.losses[loss](None))
+        targets, found = task.targets(labels, classes), [accuracy()]
+        for _ in range(epochs):
+            model.fit(x, targets, batch_size=BATCH, verbose=0)
+            found.append(accuracy())
+        return found
+
+    def accuracy():
+        z = model.predict(np.asarray(parts["val"].images), batch_size=BATCH, verbose=0)
+        return float(np.mean(z.argmax(-1) == parts["val"].labels))
+
+    fit("cross_entropy", WRONG_RATE, (labels + 1) % len(classes), epochs)
+    last = model.get_layer("predictions")
+    last.set_weights([SURE * w for w in last.get_weights()])
+    start = model.get_weights()
+    some = np.arange(min(SAMPLE, len(x))) * len(x) // min(SAMPLE, len(x))
+    z, right = model.predict(x[some], verbose=0).astype("float64"), task.targets(labels[some], classes)
+    found = []
+    for loss, rate in trials:
+        model.set_weights(start)
+        size = np.linalg.norm(logit_gradients(loss, z, right), axis=-1).mean()
+        found.append((float(size), fit(loss, rate, labels, epochs)))
+    return found
+
+
+BATCH, SAMPLE, WRONG_RATE, SURE = 100, 50, 0.5, 3
 
 
 def gradient_sizes(loss: str, margins: Sequence[float] | np.ndarray, classes: int = 10) -> np.ndarray:
@@ -175,24 +249,35 @@ def gradient_sizes(loss: str, margins: Sequence[float] | np.ndarray, classes: in
         classes: how many logits; all but two are 20 below both.
 
     Returns:
-        (M,), by central differences.
+        (M,).
+    """
+    z = np.full((len(margins), classes), -20.0) - np.abs(margins)[:, None] / 2
+    z[:, 0], z[:, 1] = np.asarray(margins) / 2, -np.asarray(margins) / 2
+    right = np.tile(np.eye(classes)[0], (len(z), 1))
+    return np.linalg.norm(logit_gradients(loss, z, right), axis=-1)
+
+
+def logit_gradients(loss: str, logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The gradient (N, C) of a loss of classification by the logits (N, C) of each image, by central differences.
+
+    Args:
+        loss: its name.
+        logits: (N, C).
+        targets: one-hot (N, C).
     """
     from keras import ops
 
     from kzoo.tasks import find
 
     function, step = find("classification").losses[loss](None), 1e-2
-    right = np.eye(classes, dtype="float32")[:1]
+    targets = np.asarray(targets, "float32")
 
-    def value(z):
-        return float(np.mean(ops.convert_to_numpy(function(right, z[None].astype("float32")))))
+    def value(z, y):
+        return float(np.mean(ops.convert_to_numpy(function(y, z[None].astype("float32")))))
 
-    sizes = []
-    for margin in margins:
-        z = np.full(classes, -20.0 - abs(margin) / 2)
-        z[:2] = margin / 2, -margin / 2
-        sizes.append(np.linalg.norm([value(z + d) - value(z - d) for d in step * np.eye(classes)]) / (2 * step))
-    return np.array(sizes)
+    steps = step * np.eye(logits.shape[1])
+    pairs = zip(logits, targets[:, None], strict=True)
+    return np.array([[value(z + d, y) - value(z - d, y) for d in steps] for z, y in pairs]) / (2 * step)
 
 
 def shift(
@@ -285,7 +370,11 @@ def draw(name: str, out: str | os.PathLike | None = None, **options: Any) -> Fig
         reason = "exists already" if path.exists() else f"can't be written: there is no folder {path.parent}"
         raise KzooError(f"{path} {reason}; give another --out.")
     started = time.perf_counter()
-    figure = FIGURES[name](**{k: v for k, v in options.items() if v is not None})
+    try:
+        figure = FIGURES[name](**{k: v for k, v in options.items() if v is not None})
+    except Interrupted as e:  # a training says that its run can be resumed, and it is deleted
+        e.args = ("The figure was stopped before the end; nothing of it is kept.",)
+        raise
     figure.seconds = round(time.perf_counter() - started, 1)
     with write_atomically(path) as f:
         f.write(curves(figure.panels))
@@ -304,11 +393,15 @@ def _part(data, images, seed, *, validation):
         if isinstance(data, DataSet)
         else load_data(data, seed=seed, **({} if validation else {"val_fraction": 0.0}))
     )
+    if whole.several or any(split.masks for split in whole.splits.values()):
+        raise KzooError(f"A figure is of one class an image, and {whole.name} has others: give data such as mnist.")
+    if "train" not in whole.splits or (validation and "val" not in whole.splits):
+        raise KzooError(f"A figure needs images to train on and to validate on, and {whole.name} lacks such a part.")
     train_part = whole.splits["train"]
     if images is not None and images < len(train_part):
         train_part = train_part.take(np.arange(images) * len(train_part) // images)
     splits = {"train": train_part}
-    if validation and "val" in whole.splits:
+    if validation:
         splits["val"] = whole.splits["val"]
     return DataSet(whole.name, whole.classes, splits), f"{whole.name}, {len(train_part):,} training images"
 
@@ -338,7 +431,7 @@ def best_rate(
             try:
                 train(model, data, learning_rate=rate, out=out, **options)
             except RunError as e:
-                if not (out / runs.CONFIG).is_file():  # it did not start
+                if isinstance(e, Interrupted) or not (out / runs.CONFIG).is_file():  # stopped, or it did not start
                     raise
                 say(f"Left out rate {rate:g}: {e}")
                 continue

@@ -186,6 +186,9 @@ class Task:
     def check_labels(self, labels: np.ndarray, classes: Sequence[str]) -> None:
         """Raise a RunError if a training part can't be used, for example if a class has no image."""
 
+    def prepare(self, network: keras.Model, labels: np.ndarray) -> None:
+        """Set initial weights of a new network that follow from the labels (N, ...) of the training part."""
+
     def score(self, row: Mapping[str, float]) -> tuple[float, float]:
         """The score of an epoch, for selecting the best one: by the first metric, then by the loss.
 

@@ -207,6 +207,7 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
             if recipe.loss:
                 say(f"Loss {recipe.loss}. {task.about_losses.get(recipe.loss, '')}".rstrip())
         splits = _read(dataset, task, shape, row.preprocessing, strict=options.strict, folder=folder, quiet=quiet)
+        task.prepare(network, splits["train"].labels)  # a resumed run's weights come over it
         with interruptible() as interrupted, computing_in():  # losses and metrics follow Keras' global settings
             _fit(network, task, splits, settings, recipe, folder=folder, interrupted=interrupted, quiet=quiet)
     return runs.load_run(folder)

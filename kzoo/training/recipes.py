@@ -131,8 +131,9 @@ RECIPES = {
             "Krizhevsky et al. 2012, figure 1: plain SGD with momentum, no regularisation",
             optimizer="sgd",
             learning_rate=0.01,
+            batch_size=32,
             epochs=20,
-            notes="The paper chose the rate for each activation and prints neither.",
+            notes="The paper chose the rate for each activation and prints neither rates nor the size of the batches.",
         ),
         Recipe(
             "modern",

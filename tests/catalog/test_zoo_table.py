@@ -54,6 +54,7 @@ def test_a_network_as_published_is_what_table_ledger_and_fingerprint_say(zoo_tab
     written = next(line for line in published_lines(zoo_table) if line.startswith(f"| `{name}` |"))
     assert written == zoo_table.line(kzoo.spec(name), table.totals), "run python scripts/zoo_table.py --write"
     assert [(r.name, r.kind, r.unknown) for r in table.rows if r.unknown] == []
+    assert max(map(len, str(table).splitlines())) <= 80, "as kzoo info prints it"
     # By it a weights file that fits another row is found.
     found = fingerprint((v.path, v.shape) for v in model.weights)
     assert FINGERPRINTS.get(name) == found, f'kzoo/catalog/fingerprints.py needs the line "{name}": "{found}",'

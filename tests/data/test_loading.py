@@ -9,7 +9,7 @@ import pytest
 from support.photos import fails, photos
 
 from kzoo.data.dataset import DataSet, Split
-from kzoo.data.loading import load_data
+from kzoo.data.loading import load_data, read_data
 from kzoo.data.sources import SOURCES
 from kzoo.errors import DataError
 
@@ -64,3 +64,16 @@ def test_reprs_fit_into_a_line():
     data = load_data("digits")
     assert repr(data) == "<DataSet digits: 10 classes; 1,258 train, 180 val, 359 test>"
     assert repr(data.splits["val"]) == "<Split of 180 images: uint8 arrays of (8, 8, 1)>"
+
+
+def test_a_class_with_a_mark_between_labels_in_its_name_is_refused_for_several_labels(tmp_path):
+    """kzoo predict writes "a; b", which would be read as two labels."""
+    images = np.zeros((4, 2, 2), "uint8") + np.arange(4, dtype="uint8")[:, None, None]
+    several = {"images": images, "labels": np.array([[1, 1], [0, 1], [0, 0], [1, 0]])}
+    for name in ("cat;dog", "cat|dog"):
+        np.savez(tmp_path / "x.npz", classes=np.array([name, "frog"]), **several)
+        with pytest.raises(DataError, match="stand between several labels: rename it"):
+            read_data(tmp_path / "x.npz")
+    one = {**several, "labels": np.array([0, 1, 1, 0])}
+    np.savez(tmp_path / "y.npz", classes=np.array(["cat;dog", "frog"]), **one)
+    assert read_data(tmp_path / "y.npz").classes == ("cat;dog", "frog")

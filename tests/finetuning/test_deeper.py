@@ -6,6 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from support import tags
 from support.training import weights_of
 from support.tuning import Killed, finetune_folder, same, tune
 
@@ -14,6 +15,7 @@ from kzoo import runs
 from kzoo.finetuning import checkpoint, deeper, stage_training
 from kzoo.finetuning.options import FinetuneOptions
 from kzoo.finetuning.stage_training import StageKeeper, StagePlan
+from kzoo.tasks import find
 from kzoo.tasks.classification import TASK
 
 
@@ -58,6 +60,56 @@ def test_what_does_not_help_is_not_kept_and_another_metric_is_recorded(world, he
         np.testing.assert_array_equal(a[path], b[path])
 
 
+@pytest.mark.deep("2026-11-27")
+def test_several_labels_train_deeper_layers_and_are_judged_by_their_loss_and_map(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(deeper, "MIN_Z", -100.0)
+    table = tags.write(tmp_path / "data", 120, parts=True)
+    folder = tune(world, tmp_path / "r", table, unfreeze="4x4", epochs=1, augment="none")
+    report = json.loads((folder / "report.json").read_text())
+    head, stage = report["phases"]
+    assert stage["name"] == "4x4" and stage["audit"]["ok"] and any("conv4" in n for n in stage["trainable"])
+    assert "mAP" in stage["text"] and 0 < stage["val_mean_average_precision"] <= 1
+    first, second = runs.read_csv(folder / "history.csv")
+    np.testing.assert_allclose(float(first["val_mean_average_precision"]), head["val_mean_average_precision"])
+    assert second["val_f1"] and second["val_label_accuracy"] and not second["val_accuracy"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    if metrics["winner"] == "4x4":  # kept unless mAP fell
+        assert metrics["val_mean_average_precision"] == stage["val_mean_average_precision"]
+    result = kzoo.evaluate(folder, quiet=True)
+    np.testing.assert_allclose(result.mean_average_precision, metrics["test_mean_average_precision"], rtol=1e-3)
+    assert report["several"]["test"]["interval"] == pytest.approx(list(result.interval), abs=1e-3)
+
+
+def test_a_stage_of_several_labels_learns_by_the_loss_of_its_task():
+    several, options = find("multilabel"), FinetuneOptions(augment="none")
+    network = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    plan = StagePlan(options, several, None, ("a", "b", "c"), (2, 2, 3), None)
+    model = stage_training.stage_model(network, plan, {}, 1, 1)
+    y, z = np.array([[1, 0, 1]], "float32"), np.array([[1.0, -2.0, 0.5]], "float32")
+    np.testing.assert_allclose(np.asarray(model.loss(y, z)), np.asarray(several.loss()(y, z)))
+    assert [m.name for m in several.trackers(3)] == ["f1", "label_accuracy"]
+
+
+def test_a_stage_is_kept_if_the_loss_falls_clearly_and_the_score_does_not():
+    before, several = np.linspace(1, 2, 20), find("multilabel")
+    judged = deeper._judged
+    assert judged(several, (before, 0.8), before - 0.1, 0.8) == (
+        True,
+        "kept: log loss 1.5000 to 1.4000, mAP 80.00% to 80.00% on 20 validation photos",
+    )
+    kept, why = judged(several, (before, 0.8), before - 0.1, 0.79)
+    assert not kept and why.endswith("; mAP falls")
+    kept, why = judged(TASK, (before, 0.8), before - 0.1, 0.75)
+    assert not kept and "accuracy 80.00% to 75.00%" in why and why.endswith("fewer photos are classified correctly")
+    kept, why = judged(TASK, (before, 0.8), before[::-1] - 0.1, 0.8)
+    assert not kept and "within two standard errors" in why
+    labels = np.array([[1, 0], [0, 1]])
+    losses, score = deeper._measured(several, np.array([[0.0, -np.log(3)], [np.log(3), 0.0]]), labels)
+    np.testing.assert_allclose(losses, [(np.log(2) - np.log(0.75)) / 2, (-np.log(0.25) + np.log(2)) / 2])
+    assert score == (0.5 + 1) / 2
+    assert deeper._score_of({"right": [True, False, True, True]}) == 0.75, "of a checkpoint of kzoo 0.1.0"
+
+
 def test_a_budget_that_is_too_short_for_deeper_layers(world, head_only, tmp_path, monkeypatch):
     monkeypatch.setattr(deeper, "_deadline", lambda clock: clock.began)  # over when the first stage begins
     folder = tune(world, tmp_path / "r", budget=3600.0)
@@ -84,7 +136,10 @@ class Recorded:
 @pytest.mark.parametrize(("late_at", "finished"), [(0, 0), (1, 0), (2, 1), (4, 1), (9, 2)])
 def test_an_epoch_that_the_deadline_cuts_short_counts_nowhere(late_at, finished):
     """Two epochs of 3 steps (38 photos by 16); the deadline passes in a step of them. Be it in the first epoch."""
-    parts, plan = Recorded(), StagePlan(FinetuneOptions(), None, ("a", "b"), (4, 4, 3), None, deadline=float("inf"))
+    parts, plan = (
+        Recorded(),
+        StagePlan(FinetuneOptions(), TASK, None, ("a", "b"), (4, 4, 3), None, deadline=float("inf")),
+    )
     more = {"number": 0, "epochs": 2, "store": parts, "bar": parts, "before": {}, "images": 38}
     keeper = StageKeeper(parts, parts, plan, interrupted=lambda: False, **more)
     assert keeper.restore(None) == 0

@@ -232,13 +232,12 @@ def test_ants_and_bees(shared, tmp_path, monkeypatch):
 def several(world, tmp_path_factory):
     """A run with several labels a photo: drawn stripes, of which the tint of a stripe is a label."""
     root = tmp_path_factory.mktemp("several")
-    return tune(world, root / "run", tags.write(root / "data", 200, parts=True))
+    return tune(world, root / "run", tags.write(root / "data", 200, parts=True), unfreeze="none")
 
 
 def test_several_labels_get_a_head_for_each_class(several, kzoo_command):
     config, metrics = (json.loads((several / f"{n}.json").read_text()) for n in ("config", "metrics"))
     assert config["task"] == "multilabel" and metrics["winner"] == "head" and metrics["refit"]
-    assert "deeper layers are trained for one class an image only" in metrics["outcome"]
     run = kzoo.load_run(several)
     assert run.task.decision == metrics["decision"] and "validation images" in metrics["decision"]["reason"]
     result = kzoo.evaluate(run, quiet=True)
@@ -259,7 +258,6 @@ def test_several_labels_get_a_head_for_each_class(several, kzoo_command):
 def test_options_for_one_class_are_refused_with_several_labels(world, several, tmp_path):
     table = several.parent / "data/tags.csv"
     for name, value, said in (
-        ("unfreeze", "all", "--unfreeze all"),
         ("shots", 3, "--shots 3"),
         ("class_weights", "balanced", "--class-weights"),
         ("label_smoothing", 0.1, "--label-smoothing 0.1"),

@@ -573,6 +573,18 @@ def test_info_shows_the_table_and_the_paper():
     assert max(map(len, result.output.splitlines())) <= 81
 
 
+def test_a_table_that_is_too_wide_adds_weights_and_biases_up():
+    clip = keras.Input((16, 112, 112, 3), name="image")
+    x = keras.layers.Conv3D(512, 3, (3, 6, 6), padding="same", name="convolution_1a")(clip)
+    table = kzoo.ledger(keras.Model(clip, keras.layers.Conv3D(999, 3, (2, 5, 5), name="convolution_2a")(x)))
+    wide, narrow = table.table(200).splitlines(), table.table(76).splitlines()
+    assert max(map(len, wide)) > 76 >= max(map(len, narrow))
+    assert narrow[0].split() == ["layer", "output", "params", "mult-adds", "values", "sees"]
+    assert narrow[3].split()[1:3] == ["6x19x19x512", f"{512 * 82:,}"]
+    total = 512 * 82 + 999 * (27 * 512 + 1)
+    assert narrow[-1].split()[:2] == ["total", f"{total:,}"]
+
+
 def test_info_as_json():
     result = info("mnist_cnn", "--json", "--input-shape", "32x32x1", "--num-classes", "3")
     assert result.exit_code == 0, result.output

@@ -10,6 +10,7 @@ from kzoo.cli import group
 from kzoo.cli.reproduce import FIGURES as NAMES
 from kzoo.data.dataset import DataSet, Split
 from kzoo.errors import KzooError, RunError
+from kzoo.interrupt import Interrupted
 from kzoo.reproducing import figures
 
 
@@ -78,15 +79,46 @@ def test_each_activation_is_shown_at_the_rate_that_reaches_25_percent_first(told
     told["relu", 0.01] = told["relu", 0.1] = RunError("The loss is NaN.")
     with pytest.raises(RunError, match=r"at none of the rates 0\.01, 0\.1"):
         figures.relu_tanh(noise(32, 3), rates=(0.01, 0.1))
+    told["relu", 0.01] = Interrupted("Stopped before the end.")
+    with pytest.raises(Interrupted, match="nothing of it is kept"):  # Ctrl-C does not leave out a rate
+        figures.draw("relu-tanh", tmp_path / "s.png", **options)
 
 
-def test_the_losses_are_shown_at_the_rate_that_validates_best(told, tmp_path):
-    for loss in figures.LOSSES:
+def test_the_losses_are_shown_at_the_rate_that_validates_best(told, tmp_path, monkeypatch):
+    tried = []
+
+    def unlearn(data, trials, *, epochs, seed):
+        tried.extend(trials)
+        return [(0.5, [0.1, 0.2, 0.3]) for _ in trials]
+
+    monkeypatch.setattr(figures, "unlearn", unlearn)
+    told["cross_entropy", 0.1], told["cross_entropy", 1.0] = [0.8, 0.9], [0.9, 0.8]
+    for loss in ("hinge", "mse"):
         told[loss, 0.1], told[loss, 1.0] = [0.9, 0.8], [0.7, 0.85]
     figure = figures.draw("losses", tmp_path / "l.png", data=noise(28, 1), epochs=2, rates=(0.1, 1.0))
     assert figure.panels[1][3]["mse, rate 1"] == ([1, 2], [0.7, 0.85])
-    assert figure.notes[0] == "cross_entropy at rate 1: validation accuracy 70.0% after one epoch, 85.0% in the end"
+    assert figure.notes[1] == "hinge         at rate 1: validation accuracy 70.0% after one epoch, 85.0% in the end"
+    assert tried == [("cross_entropy", 0.1), ("hinge", 1.0), ("mse", 1.0), ("mse", 0.1)]
+    assert figure.panels[2][3]["mse, rate 0.1"] == ([0, 1, 2], [0.1, 0.2, 0.3])
+    assert figure.notes[-1] == (
+        "mse           at rate 0.1 from a sure and wrong network: gradient 0.5, validation accuracy 10.0%, 20.0% after "
+        "one epoch, 30.0% in the end"
+    )
     assert (tmp_path / "l.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_sure_and_wrong_network_unlearns_by_its_loss(monkeypatch):
+    """Ten pictures that a linear map tells apart; behind the softmax only the squared error has no gradient."""
+    monkeypatch.setattr(figures, "BATCH", 10)
+    x = np.zeros((10, 28, 28, 1), "uint8")
+    x[np.arange(10), np.arange(10)] = 255
+    part = Split(x, np.arange(10), list("abcdefghij"))
+    data = DataSet("rows", tuple("abcdefghij"), {"train": part, "val": part})
+    trials = [("cross_entropy", 0.2), ("mse", 0.2)]
+    (entropy, learned), (squared, kept) = figures.unlearn(data, trials, epochs=12)
+    assert learned[0] == kept[0] == 0.0, "each is taken for the next one"
+    assert len(learned) == 13 and learned[-1] == 1.0 and kept[-1] < 0.5
+    assert squared < 0.1 < 1.3 < entropy < 1.42, "at most the root of 2"
 
 
 def test_shift_is_trained_and_drawn(tmp_path):
@@ -140,3 +172,9 @@ def test_what_can_not_be_drawn_is_refused_before_the_training(tmp_path):
             "shift", tmp_path / "c.png", data=DataSet("noise", whole.classes, {"train": whole.splits["train"]})
         )
     assert not (tmp_path / "c.png").exists()
+    train_only = DataSet("noise", whole.classes, {"train": whole.splits["train"]})
+    with pytest.raises(KzooError, match="and noise lacks such a part"):
+        figures.losses(train_only)
+    several = Split(np.zeros((4, 8, 8, 3), "uint8"), np.array([[1, 1], [0, 1], [0, 0], [1, 0]]), list("abcd"))
+    with pytest.raises(KzooError, match="one class an image, and tags has others"):
+        figures.relu_tanh(DataSet("tags", ("a", "b"), {"train": several}))

@@ -84,6 +84,13 @@ def test_evaluate_is_scikit_learns_with_thresholds_by_class():
     for key, want in (("precision", precision), ("recall", recall), ("f1", each), ("images", support)):
         np.testing.assert_allclose([r[key] for r in found.per_class], want)
     assert [r["threshold"] for r in found.per_class] == thresholds
+    low, high = found.interval
+    assert low < found.mean_average_precision < high and f"% [{low:.2%}, {high:.2%}]," in str(found)
+    rng, again = np.random.default_rng(1), []
+    for _ in range(200):
+        i = rng.integers(0, 60, 60)
+        again.append(average_precision_score(labels[i], p[i]))
+    np.testing.assert_allclose([low, high], np.percentile(again, [2.5, 97.5]), atol=0.03)
     np.testing.assert_allclose(found.f1_macro, each.mean())
     np.testing.assert_allclose(found.f1_micro, f1_score(labels, predicted, average="micro"))
     assert found.exact == (predicted == labels).all(1).mean() and found.unlabelled == (~labels.any(1)).sum()
@@ -106,7 +113,12 @@ def test_a_class_that_no_image_has_is_in_no_mean_and_nan_counts_as_wrong():
     assert found.not_finite == 1 and found.exact == 2 / 3 and cat["recall"] == 0.5
     assert "1 images have outputs that are NaN" in str(found) and "none" in str(found)
     empty = TASK.evaluate(np.array([[-1.0, -1, -1]]), np.zeros((1, 3), int), CLASSES, run="", data="", split="all")
-    assert empty.mean_average_precision is None and empty.exact == 1 and TASK.headline(vars(empty)) == "none"
+    assert (
+        empty.interval is None
+        and empty.mean_average_precision is None
+        and empty.exact == 1
+        and TASK.headline(vars(empty)) == "none"
+    )
 
 
 def test_answer_has_all_at_or_above_their_thresholds_and_perhaps_none():
@@ -174,6 +186,25 @@ def test_signature_is_the_answer():
     assert [ok for _, ok, _ in task.check_signature(found, z, {"classes": CLASSES})] == [True, True]
     moved = task.check_signature(found, z + 0.1, {"classes": CLASSES})
     assert not moved[0][1]
+
+
+def test_a_new_network_starts_at_the_shares_of_the_classes():
+    labels = np.zeros((99, 3), "uint8")
+    labels[:24, 0], labels[:, 2] = 1, 1
+    network = kzoo.build("mnist_softmax", num_classes=3, input_shape=(2, 2, 1))
+    kernel = np.array(network.layers[-1].kernel)
+    TASK.prepare(network, labels)
+    found = 1 / (1 + np.exp(-np.array(network.layers[-1].bias, "float64")))
+    np.testing.assert_allclose(found, [24.5 / 100, 0.5 / 100, 99.5 / 100], rtol=1e-4)
+    np.testing.assert_array_equal(network.layers[-1].kernel, kernel)
+    TASK.prepare(keras.Sequential([keras.Input((3,)), keras.layers.ReLU(name="predictions")]), labels)  # no bias
+    find("classification").prepare(network, labels)
+
+
+def test_the_best_epoch_is_that_of_the_lowest_loss():
+    better, f1_better = {"val_loss": 0.2, "val_f1": 0.5}, {"val_loss": 0.3, "val_f1": 0.9}
+    assert TASK.score(better) > TASK.score(f1_better)
+    assert TASK.score({"epoch": 2}) > TASK.score({"epoch": 1}), "without a validation part the last one"
 
 
 # --- every verb ---
@@ -269,7 +300,9 @@ def test_other_data_is_measured_by_the_names_of_its_classes(run, tmp_path, capsy
     assert [r["images"] for r in all_three.per_class] == labels.sum(0).tolist()
     np.savez(tmp_path / "y.npz", images=images[:2], labels=np.array([0, 1]), classes=np.array(["red", "blue"]))
     one = kzoo.evaluate(run, tmp_path / "y.npz", quiet=True)
-    assert [r["images"] for r in one.per_class] == [1, 0, 1] and "has one label an image" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert [r["images"] for r in one.per_class] == [1, 0, 1] and "has one label an image" in said
+    assert "has no class 'green', which" in said and "no image counts as having it" in said
 
 
 def test_a_network_for_something_else_refuses_several_labels(trained, tmp_path):

@@ -6,8 +6,8 @@ The rules:
   such a line there are two columns, of which one holds files that exist.
 - A column called `labels` may hold several labels an image, with ";" between them, or "|". If any of its cells has one,
   images have several labels, and an empty cell means none of them; else one class, as in the other LABELS. In place of
-  a column of labels there may be a column for each class, of 0 and 1 (or no and yes): one class if each image has
-  exactly one, else several labels.
+  a column of labels there may be a column for each class, of 0 and 1 (or no and yes, or -1 and 1): one class if each
+  image has exactly one, else several labels.
 - Commas, semicolons or tabs stand between. UTF-8 and UTF-16 are told by their byte order mark; without one the text is
   UTF-8, and Windows-1252 (what Excel writes) where it is no UTF-8.
 - Paths are relative to the file's own folder and stay in it, so that a table from elsewhere can't pull other pictures
@@ -33,7 +33,7 @@ import numpy as np
 
 from kzoo.data.dataset import PART_COLUMNS, DataSet, Split, part_in, part_of, report_skipped
 from kzoo.data.guards import PICTURE_SUFFIXES, fault, shown
-from kzoo.data.labels import class_names, is_missing, multi_hot
+from kzoo.data.labels import BETWEEN, class_names, is_missing, multi_hot
 from kzoo.data.listing import identity
 from kzoo.errors import DataError
 from kzoo.progress import say
@@ -45,9 +45,10 @@ PATHS = (
     *("path", "filename", "file", "filepath", "file_name", "file_path", "fname", "image", "image_path", "imagepath"),
     *("img", "img_path", "image_name", "imagename", "image_file", *WEAK),
 )
-SEVERAL, BETWEEN = "labels", ";|"  # the column that may hold several labels, and what may stand between them
+SEVERAL = "labels"  # the column that may hold several labels
 LABELS = ("label", "labels", "class", "target", "category", "class_name", "classname", "label_name", "class_label", "y")
 YES, NO = {"true", "1", "1.0", "yes", "y", "t"}, {"false", "0", "0.0", "no", "n", "f"}
+MINUS = {"-1", "-1.0"}  # absent where no column has a NO, as in CelebA; beside one it often means "uncertain"
 
 
 def matches(source: str) -> bool:
@@ -118,7 +119,8 @@ def _labelled(path):
         usable = [row["label"] for _, row in rows if not row["fault"]]
         counts = [len(label) for label in usable]
         listed = ", ".join(map(shown, classes[:5])) + (", ..." if len(classes) > 5 else "")
-        what = f"'{path}' has a column of 0 and 1 for each of {len(classes)} classes ({listed})"
+        values = "-1 and 1" if any(row["minus"] for _, row in rows) else "0 and 1"
+        what = f"'{path}' has a column of {values} for each of {len(classes)} classes ({listed})"
         if counts and set(counts) == {1}:
             say(f"Note: {what}, with one 1 in each row: one class an image.")
             return [(n, {**row, "label": row["label"][0] if row["label"] else ""}) for n, row in rows], classes, False
@@ -127,6 +129,11 @@ def _labelled(path):
     cells = [row["label"] for _, row in rows]
     marks = [mark for mark in BETWEEN if any(mark in cell for cell in cells)]
     if not marks:
+        if rows and rows[0][1]["column"] == SEVERAL and any("," in cell for cell in cells):
+            say(
+                f"Note: the column {SEVERAL} of '{path}' has commas in it, and each cell is read as one class: write ; "
+                "or | if these stand between several labels."
+            )
         return rows, (), False
     if rows[0][1]["column"] != SEVERAL:
         say(
@@ -138,17 +145,15 @@ def _labelled(path):
         raise DataError(
             f"'{path}' has ; and | in its column {SEVERAL}, so it is not clear which stands between labels: write one."
         )
-    rows = [(n, {**row, "label": tuple(_split(row["label"], marks[0]))}) for n, row in rows]
+    written = [[name for name in map(str.strip, cell.split(marks[0])) if name] for cell in cells]
+    rows = [(n, {**row, "label": tuple(sorted(set(w)))}) for (n, row), w in zip(rows, written, strict=True)]
+    twice = sum(len(set(w)) < len(w) for w in written)
     say(
         f"Note: '{path}' has several labels an image, with {marks[0]} between them. "
         f"{_counted([len(row['label']) for _, row in rows])}."
+        + (f" In {twice:,} a label stands twice, which counts once." if twice else "")
     )
     return rows, (), True
-
-
-def _split(cell, mark):
-    """The different labels in a cell, sorted."""
-    return sorted({name.strip() for name in cell.split(mark)} - {""})
 
 
 def _counted(counts):
@@ -197,12 +202,13 @@ def _rows(path):
         values["more"] = any(cells[len(columns) :])
         values["split"] = read_part(cells[part]) if part is not None and part < len(cells) else ""
         values["column"] = columns[at["label"]] if "label" in at else ""
-        values["fault"] = None
+        values["fault"], values["minus"] = None, False
         if of_classes:
             has = {i: cells[i].lower() if i < len(cells) else "" for i in of_classes}
             values["label"] = tuple(sorted(name for i, name in of_classes.items() if has[i] in YES))
-            unclear = next((of_classes[i] for i, v in has.items() if v not in YES | NO), None)
+            unclear = next((of_classes[i] for i, v in has.items() if v not in YES | NO | MINUS), None)
             values["fault"] = unclear and f"has neither 0 nor 1 in the column {shown(unclear)}"
+            values["minus"] = not MINUS.isdisjoint(has.values())
         elif values["column"] == SEVERAL and any(cells[len(columns) :]):
             raise DataError(
                 f"Row {number} of '{path}' has more cells than the first line: write several labels with | between "
@@ -218,7 +224,7 @@ def _class_columns(columns, table, path):
     """{"at": {"path": i}, column: name of its class} of a table with a column of 0 and 1 for each class; else {}.
 
     Raises:
-        DataError: The same class has two columns.
+        DataError: The same class has two columns, or -1 stands beside 0.
     """
     found = [i for i, c in enumerate(columns) if c in PATHS]
     found = [i for i in found if columns[i] not in WEAK] or found
@@ -228,9 +234,16 @@ def _class_columns(columns, table, path):
     part, _ = _part_column(columns, at, table[1:], path)
     rest = [i for i in range(len(columns)) if i not in (found[0], part)]
     values = {i: {r[i].lower() for _, r in table[1:] if i < len(r)} for i in rest}
-    classes = {i: table[0][1][i] for i in rest if columns[i] and values[i] <= YES | NO | {""} and values[i] - {""}}
+    clear = YES | NO | MINUS | {""}
+    classes = {i: table[0][1][i] for i in rest if columns[i] and values[i] <= clear and values[i] - {""}}
     if len(classes) < 2:
         return {}
+    minus = [name for i, name in classes.items() if values[i] & MINUS]
+    if minus and any(values[i] & NO for i in classes):
+        raise DataError(
+            f"'{path}' has -1 in the column {shown(minus[0])} and 0 as well, there or in other columns, so it is not "
+            "clear which means that an image lacks the class: write 0 or 1 in each."
+        )
     twice = [name for name, n in Counter(classes.values()).items() if n > 1]
     if twice:
         raise DataError(f"'{path}' has two columns {shown(twice[0])}: keep one of them.")

@@ -239,3 +239,19 @@ def test_several_labels_that_are_not_clear_are_refused_or_skipped(tmp_path):
     assert data.skipped == [("row 3 (1.png)", "has the label 'nan', which means that it has none")]
     data = read_data(table(tmp_path, "path,a,b\n0.png,1,1\n1.png,1\n2.png,,1\n"))
     assert [reason for _, reason in data.skipped] == [f"has neither 0 nor 1 in the column {c}" for c in "ba"]
+
+
+def test_minus_1_is_absent_unless_0_stands_beside_it(tmp_path, capsys):
+    want = ("cat", "dog"), [[1, 1], [0, 0], [0, 1], [1, 0]]
+    assert tags(tmp_path, "path,dog,cat\n0.png,1,1\n1.png,-1,-1.0\n2.png,1,-1\n3.png,-1,1\n") == want
+    assert "a column of -1 and 1 for each of 2 classes (dog, cat): several labels" in capsys.readouterr().err
+    fails(table(tmp_path, "path,dog,cat\n0.png,1,1\n1.png,-1,0\n2.png,1,0\n"), "-1 in the column dog and 0 as well")
+    fails(table(tmp_path, "path,dog,cat\n0.png,1,1\n1.png,0,-1\n2.png,no,1\n"), "-1 in the column cat and 0 as well")
+
+
+def test_a_label_that_stands_twice_and_commas_between_labels_are_said(tmp_path, capsys):
+    tags(tmp_path, "path,labels\n0.png,dog; cat;dog\n1.png,\n2.png,cat;cat\n3.png,dog\n")
+    assert "with several: 1. In 2 a label stands twice, which counts once." in capsys.readouterr().err
+    one = read_data(table(tmp_path, 'path,labels\n0.png,"cat, dog"\n1.png,cat\n'))
+    assert one.classes == ("cat", "cat, dog") and not one.several
+    assert "has commas in it, and each cell is read as one class: write ; or |" in capsys.readouterr().err
