@@ -59,7 +59,7 @@ def test_what_does_not_help_is_not_kept_and_another_metric_is_recorded(world, he
 
 
 def test_a_budget_that_is_too_short_for_deeper_layers(world, head_only, tmp_path, monkeypatch):
-    monkeypatch.setattr(deeper, "_deadline", lambda clock: clock.began)  # over when the first stage begins
+    monkeypatch.setattr(deeper, "deadline", lambda clock: clock.began)  # over when the first stage begins
     folder = tune(world, tmp_path / "r", budget=3600.0)
     assert "budget left no time" in json.loads((folder / "metrics.json").read_text())["outcome"]
 
@@ -67,7 +67,7 @@ def test_a_budget_that_is_too_short_for_deeper_layers(world, head_only, tmp_path
 class Recorded:
     """Stands for the network, its optimizer, the checkpoint and the bar of a stage."""
 
-    names, trainable_variables, variables, learning_rate = ("4x4",), (), (), 0.1
+    names, layers, variables, learning_rate = ("4x4",), (), (), 0.1
 
     def __init__(self):
         self.optimizer, self.saved = self, 0
@@ -84,7 +84,7 @@ class Recorded:
 @pytest.mark.parametrize(("late_at", "finished"), [(0, 0), (1, 0), (2, 1), (4, 1), (9, 2)])
 def test_an_epoch_that_the_deadline_cuts_short_counts_nowhere(late_at, finished):
     """Two epochs of 3 steps (38 photos by 16); the deadline passes in a step of them. Be it in the first epoch."""
-    parts, plan = Recorded(), StagePlan(FinetuneOptions(), None, ("a", "b"), (4, 4, 3), None, deadline=float("inf"))
+    parts, plan = Recorded(), StagePlan(FinetuneOptions(), TASK, None, (), ("a", "b"), (4, 4, 3), None)
     more = {"number": 0, "epochs": 2, "store": parts, "bar": parts, "before": {}, "images": 38}
     keeper = StageKeeper(parts, parts, plan, interrupted=lambda: False, **more)
     assert keeper.restore(None) == 0
@@ -106,7 +106,7 @@ def test_an_epoch_that_the_deadline_cuts_short_counts_nowhere(late_at, finished)
 @pytest.mark.deep("2026-11-26")
 def test_a_stage_of_an_incomplete_epoch_only_is_left_out(world, head_only, tmp_path, monkeypatch):
     monkeypatch.setattr(stage_training, "_measured", lambda *args: (0.0, 0.0))
-    monkeypatch.setattr(deeper, "_deadline", lambda clock: clock.began + 3600)
+    monkeypatch.setattr(deeper, "deadline", lambda clock: clock.began + 3600)
     original = StageKeeper.on_train_batch_end
 
     def late(self, batch, logs=None):
