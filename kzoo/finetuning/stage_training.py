@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from kzoo.catalog import Preprocessing
-from kzoo.data.augment import augmentation, moves, still
+from kzoo.data.augment import augmentation, for_targets
 from kzoo.data.batches import batches
 from kzoo.data.mix import mixed
 from kzoo.errors import RunError
@@ -125,8 +125,7 @@ class StagePlan:
 def stage_model(network, plan, factors, steps, epochs):
     """Put augmentation before the network and compile it: warm-up over the first epoch, then cosine decay to 0."""
     x = inputs = keras.Input(network.input_shape[1:], dtype="float32", name="image")
-    pairs = still(plan.augment) if plan.task.dense else plan.augment  # the rest moves masks as well: see train_stage
-    for layer in augmentation(pairs, plan.options.seed):
+    for layer in augmentation(for_targets(plan.augment, plan.task.dense)[0], plan.options.seed):
         x = layer(x)
     model = keras.Model(inputs, network(x))
     total, warmup = steps * epochs, min(steps, steps * epochs // 2)
@@ -169,7 +168,7 @@ def train_stage(network, stage_list, number, plan, splits, *, store, bar, interr
     saved = store.stage(number)
     epochs = saved["epochs"] if saved else plan.options.epochs
     model = stage_model(network, plan, factors, steps, epochs)
-    move = moves(plan.augment) if plan.task.dense else None
+    _, move = for_targets(plan.augment, plan.task.dense)
 
     def targets(labels):
         return plan.task.targets(labels, plan.classes)

@@ -18,7 +18,7 @@ from kzoo.builder import build, check_options, computing_in
 from kzoo.builder import options as network_options
 from kzoo.catalog import RULES, ModelSpec, Preprocessing, image_spec, imports_of, spec
 from kzoo.checks import changed
-from kzoo.data.augment import augmentation, moves, still
+from kzoo.data.augment import augmentation, for_targets
 from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.divide import DIVISION
@@ -171,8 +171,7 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
     task.check_data(dataset)
     task.check_class_weights(options.class_weights, dataset.classes)
     task.loss(recipe)  # a name or a recipe that does not fit is refused before the images are read
-    if task.dense:
-        moves(recipe.augment)
+    for_targets(recipe.augment, task.dense)
     if options.patience is not None and "val" not in dataset.splits:
         raise RunError("patience waits for a better validation metric, and there is no validation part.")
     shape = tuple(options.input_shape or row.input_shape)
@@ -346,7 +345,7 @@ def training_model(
         A compiled model with the output (B, ...), or (B, heads, ...) for several.
     """
     x = inputs = keras.Input(network.input_shape[1:], dtype="float32", name="image")
-    for layer in augmentation(still(recipe.augment) if task.dense else recipe.augment, seed):
+    for layer in augmentation(for_targets(recipe.augment, task.dense)[0], seed):
         x = layer(x)
     heads = network(x)
     several = isinstance(heads, (list, tuple))
@@ -432,7 +431,7 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
                 splits["train"],
                 order=(seed, keeper.epoch),
                 alternate_flip=recipe.alternate_flip,
-                move=moves(recipe.augment) if task.dense else None,
+                move=for_targets(recipe.augment, task.dense)[1],
             ),
             validation_data=serve(splits["val"]) if "val" in splits else None,
             epochs=recipe.epochs,
