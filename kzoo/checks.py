@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from functools import wraps
 from inspect import signature
@@ -80,3 +81,26 @@ def check_input_shape(shape: tuple[int, ...] | None) -> None:
     """Raise a KzooError unless the shape is None or (height, width, channels), all positive."""
     if shape is not None and (len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape)):
         raise KzooError(f"input_shape must be (height, width, channels), such as (160, 160, 3); got {shape!r}.")
+
+
+def check_class_weights(weights: str | Mapping[str, float] | None) -> str | dict[str, float] | None:
+    """Check weights of classes in a loss.
+
+    Args:
+        weights: None, "balanced", or a weight of at least 0 for each class that shall not have 1, by name.
+
+    Returns:
+        The same, with numbers as floats.
+
+    Raises:
+        KzooError: it is something else.
+    """
+    if weights is None or weights == "balanced":
+        return weights
+    if not isinstance(weights, Mapping):
+        raise KzooError(f"class_weights is None, 'balanced' or a dict of weights by class, got {weights!r}.")
+    found = {str(name): float(weight) for name, weight in weights.items()}
+    for name, weight in found.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise KzooError(f"A class weight is a number of at least 0, and that of {name!r} is {weight}.")
+    return found

@@ -249,7 +249,7 @@ def record(folder: Path, settings: Mapping[str, Any], dataset: DataSet) -> None:
 
     with write_atomically(folder / LABELS, "w", errors="backslashreplace") as f:
         f.writelines(f"{name}\n" for name in dataset.classes)
-    named = dataset.classes and not any(split.masks for split in dataset.splits.values())
+    named = dataset.classes and not dataset.masks
     named = named and (dataset.several or all(split.labels.ndim == 1 for split in dataset.splits.values()))
     rows = [
         {"split": name, "label": text_of(label, dataset.classes) if named else _plain(label), "id": image}

@@ -226,6 +226,7 @@ WRONG = [
     ("finetune", {"mix": "cutmax"}, "--mix cutmax", "Unknown mixture 'cutmax'. Did you mean 'cutmix'?"),
     ("finetune", {"views": -1}, "--views -1", "views must be a whole number of at least 0, got -1."),
     ("finetune", {"shots": 0}, "--shots 0", "shots must be a whole number of at least 1, got 0."),
+    ("train", {"class_weights": {"a": -1.0}}, "--class-weights a=-1", "A class weight is a number of at least 0, and"),
     ("finetune", {"class_weights": "even"}, "--class-weights even", "class_weights is None, 'balanced' or a dict"),
     ("finetune", {"label_smoothing": 1.0}, "--label-smoothing 1", "label_smoothing must be in [0, 1), got 1.0."),
     ("finetune", {"focal": -1.0}, "--focal -1", "focal, the exponent, must be in [0, 10], got -1.0."),

@@ -691,6 +691,7 @@ register(
         params=31_030_658,  # by hand from Figure 1, which prints no total
         preprocessing=_ZERO_TO_ONE,
         task="segmentation",
+        recipe="segmentation",
         deviations=(
             "The paper prints neither the place nor the rate of dropout: 0.5 behind the last two levels of the "
             "contracting path, as in the authors' release.",
@@ -707,6 +708,7 @@ register(
         2,
         paper=_UNET,
         task="segmentation",
+        recipe="segmentation",
         deviations=(
             "Convolutions are padded, so that every pixel gets logits and nothing is cropped.",
             "Batch norm behind each 3x3 convolution, no dropout; batch_norm=False and dropout=0.5 give the paper's.",

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
 import click
 
 from kzoo.catalog import image_spec
 from kzoo.checks import MAX_SEED, PRECISIONS
-from kzoo.cli.options import given, option_of, seconds, shape
+from kzoo.cli.options import given, option_of, seconds, shape, weights_by_class
 from kzoo.data.sources import accepted
 from kzoo.finetuning.options import AUGMENTATIONS, MIXTURES, FinetuneOptions
 
 option = option_of(FinetuneOptions)
-
-
-def weights_by_class(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    """A click callback: None and "balanced" are kept; "ants=1,bees=2" becomes {"ants": 1.0, "bees": 2.0}."""
-    if value is None or value == "balanced":
-        return value
-    try:
-        pairs = [item.rpartition("=") for item in value.split(",")]
-        return {name: float(weight) for name, _, weight in pairs}
-    except ValueError:
-        raise click.BadParameter(f"expected balanced, or weights such as ants=1,bees=2.5; got '{value}'.") from None
 
 
 @click.command(

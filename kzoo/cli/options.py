@@ -65,6 +65,17 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
     return float(match[1]) * UNITS[match[2]]
 
 
+def weights_by_class(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    """A click callback: None and "balanced" are kept; "ants=1,bees=2" becomes {"ants": 1.0, "bees": 2.0}."""
+    if value is None or value == "balanced":
+        return value
+    try:
+        pairs = [item.rpartition("=") for item in value.split(",")]
+        return {name: float(weight) for name, _, weight in pairs}
+    except ValueError:
+        raise click.BadParameter(f"expected balanced, or weights such as ants=1,bees=2.5; got '{value}'.") from None
+
+
 def option_of(options: type) -> Callable:
     """Make a function that turns a field of an options dataclass into a click option.
 

@@ -25,11 +25,14 @@ from kzoo.files import finite
 @click.option("--weights", help="For a model of the catalog: a tag or a file; the first published set by default.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images computed at once.")
 @click.option("--out", metavar="DIR", help="Write masks of segmentation into DIR: NAME.png and NAME-overlay.png.")
+@click.option(
+    "--tiles", is_flag=True, help="For masks of large pictures: overlapping tiles at their own resolution, not resized."
+)
 @trust
 @as_json
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: image, error, class_1, probability_1, ..., abstain.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def command(*, model, images, others, top, weights, batch_size, out, trust, as_json, as_csv, quiet):
+def command(*, model, images, others, top, weights, batch_size, out, tiles, trust, as_json, as_csv, quiet):
     """Classify IMAGES, which are files or folders, with MODEL: a run, an export, or a name of the catalog.
 
     Unreadable images are reported and the others are classified; the exit code is then 1.
@@ -54,7 +57,7 @@ def command(*, model, images, others, top, weights, batch_size, out, trust, as_j
             advance.done = done
 
         advance.started, advance.done = False, 0
-        for result in predict(model, images, top=top, batch_size=batch_size, out=out, progress=advance):
+        for result in predict(model, images, top=top, batch_size=batch_size, out=out, tiles=tiles, progress=advance):
             write.row(result)
             total += 1
             bad += "error" in result

@@ -11,7 +11,7 @@ import click
 
 from kzoo.catalog import image_spec
 from kzoo.checks import MAX_SEED, PRECISIONS
-from kzoo.cli.options import given, load_keras, option_of, shape
+from kzoo.cli.options import given, load_keras, option_of, shape, weights_by_class
 from kzoo.data.sources import accepted
 from kzoo.errors import KzooError
 from kzoo.training.options import TrainOptions
@@ -53,6 +53,12 @@ def _number(text):
     metavar="LOSS",
     help="cross_entropy (the default for classes), hinge or mse; for several labels an image binary_cross_entropy (the "
     "default) or focal; for masks focal, dice, jaccard or cross_entropy+dice, too; that of the recipe by default.",
+)
+@option(
+    "class_weights",
+    callback=weights_by_class,
+    metavar="balanced|a=1,b=2",
+    help="Weights of the classes in the loss, of masks of their pixels; 1 for those that are not named.",
 )
 @option("patience", type=click.IntRange(1), help="Early stopping: epochs to wait for a better validation accuracy.")
 @option("seed", type=click.IntRange(0, MAX_SEED), help="Of initial weights, order of images, augmentation and dropout.")

@@ -77,11 +77,6 @@ MOVES = ("flip", "shift", "crop", "zoom", "rotate")
 STILL = ("brightness", "contrast")
 
 
-def still(pairs: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Those of the (name, amount) pairs that leave every pixel in its place, so that a mask stays as it is."""
-    return [pair for pair in pairs if pair[0] in STILL]
-
-
 def moves(pairs: Iterable[tuple[str, float]]) -> Callable | None:
     """Make a function that moves pictures and their masks alike, for the (name, amount) pairs that move pixels.
 
@@ -130,6 +125,23 @@ def moves(pairs: Iterable[tuple[str, float]]) -> Callable | None:
         return tf.ensure_shape(x, given[0]), tf.ensure_shape(y, given[1])
 
     return moved
+
+
+def for_targets(pairs: Iterable[tuple[str, float]], dense: bool) -> tuple[list[tuple[str, float]], Callable | None]:
+    """Divide (name, amount) pairs by what does them: layers, or a function that moves masks with their pictures.
+
+    Args:
+        pairs: of a recipe.
+        dense: whether targets are masks.
+
+    Returns:
+        (pairs for `augmentation`, the function of `moves` or None). Without masks layers do all.
+
+    Raises:
+        UnknownName, KzooError: as `moves`.
+    """
+    pairs = list(pairs)
+    return ([pair for pair in pairs if pair[0] in STILL], moves(pairs)) if dense else (pairs, None)
 
 
 def _matrix(name, amount, random, height, width):

@@ -145,6 +145,11 @@ class DataSet:
         labels = next((split.labels for split in self.splits.values()), None)
         return labels is not None and labels.shape[1:] == (len(self.classes),) and labels.dtype.kind in "iub"
 
+    @property
+    def masks(self) -> bool:
+        """Whether there is a mask for each image, and not one class."""
+        return any(split.masks for split in self.splits.values())
+
     def whole(self) -> Split:
         """Join all parts into one Split."""
         parts = list(self.splits.values())

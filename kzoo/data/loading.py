@@ -155,7 +155,7 @@ def _note_shared_files(data):
 
 def _check(data):
     if len(data.classes) < 2:
-        who = "segmentation" if any(split.masks for split in data.splits.values()) else "a classifier"
+        who = "segmentation" if data.masks else "a classifier"
         raise DataError(f"'{data.name}' has {len(data.classes)} class; {who} needs at least two.")
     first = "all" if "all" in data.splits else "train"
     if first not in data.splits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kzoo.data.guards import kind_of, read, shown
+from kzoo.data.guards import kind_of, read, readable, shown
 from kzoo.data.labels import class_names
 from kzoo.data.scan import check_png, opened
 from kzoo.errors import DataError
@@ -55,11 +56,11 @@ class MaskFile:
     """A mask that is read when it is needed.
 
     Attributes:
-        path: Of the file.
+        path: Of the file, or its bytes.
         table: What its pixels mean.
     """
 
-    path: str
+    path: str | bytes
     table: Table
 
     def read(self) -> np.ndarray:
@@ -71,7 +72,9 @@ class MaskFile:
         return class_numbers(values_of(self.path), self.table)
 
     def identity(self) -> bytes:
-        """What tells it from another mask without reading it: its size, and its table."""
+        """What tells it from another mask without reading a file: the size or the bytes, and the table."""
+        if isinstance(self.path, bytes):
+            return repr((hashlib.sha256(self.path).hexdigest(), self.table)).encode("utf-8", "surrogateescape")
         try:
             size = os.path.getsize(self.path)
         except OSError:
@@ -79,14 +82,17 @@ class MaskFile:
         return repr((size, self.table)).encode("utf-8", "surrogateescape")
 
 
-def values_of(path: str | os.PathLike) -> np.ndarray:
+def values_of(path: str | os.PathLike | bytes) -> np.ndarray:
     """The pixels of a mask as they are stored: (H, W), numbers or places in a palette; or RGB (H, W, 3).
+
+    Args:
+        path: Of the file, or its bytes.
 
     Raises:
         DataError: The file can't be read, is a JPEG or animated, has more than 8 bits, or is transparent.
     """
     try:
-        data = read(path)
+        data = readable(path) if isinstance(path, bytes) else read(path)
     except DataError as e:
         raise DataError(f"has a mask that {e}") from e
     if kind_of(data) not in ("PNG", "BMP", "GIF"):

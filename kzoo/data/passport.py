@@ -165,7 +165,7 @@ def check_data(
             bar=bar,
         )
     seen = data.scan if isinstance(data.scan, Scan) else scan_images(data.splits, bar)
-    masked = any(split.masks for split in data.splits.values())
+    masked = data.masks
     pixels, bad_masks = _pixels(data, seen) if masked else ({}, [])
     place, labels = {}, {}
     for part, split in data.splits.items():

@@ -69,7 +69,7 @@ def evaluate(
     one = _loaded(run)
     found = _read(one, data, split, quiet)
     if one.task.dense:  # what fitted into memory in training
-        batch_size = min(batch_size, one.config["recipe"]["batch_size"])
+        batch_size = min(batch_size, one.config.get("recipe", {}).get("batch_size", 16))
     about = {"run": str(one.path), "data": found.data, "split": found.name}
     with progress(quiet=quiet) as bar:
         bar.start("evaluating", len(found.ready))

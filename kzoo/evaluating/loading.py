@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from kzoo import runs
+from kzoo.catalog import Preprocessing
 from kzoo.data import images
 from kzoo.data.guards import upright_size
 from kzoo.errors import DataError
+from kzoo.evaluating.tiles import Tiling, tiling
 from kzoo.exporting.ensemble import check_alike, check_distinct, member_name
 from kzoo.exporting.reader import Export, is_export
 from kzoo.exporting.source import find_source, temperature_of
@@ -34,6 +36,8 @@ class LoadedModel:
         outputs: a function of a list of encoded images that gives the network's outputs (...) for each image, or a
             reason; a member of an ensemble has it.
         temperature: by which a member's logits are divided.
+        preprocessing: how images are prepared; None for an ensemble.
+        tiling: gives how to cut large pictures into tiles (`kzoo.evaluating.tiles`); None for an ensemble.
     """
 
     task: Task
@@ -41,6 +45,8 @@ class LoadedModel:
     answer: Callable[[Sequence[bytes], int], list[dict]]
     outputs: Callable[[Sequence[bytes]], list[np.ndarray | str]] | None = None
     temperature: float = 1.0
+    preprocessing: Preprocessing | None = None
+    tiling: Callable[[], Tiling] | None = None
 
 
 def load_model(model: Any, weights: Any = None, *, trust: bool = False) -> LoadedModel:
@@ -70,7 +76,13 @@ def load_model(model: Any, weights: Any = None, *, trust: bool = False) -> Loade
         model = _export(os.path.abspath(model), trust, _state(model))
     if isinstance(model, Export):
         return LoadedModel(
-            model.task, model.classes, model.answer, _outputs_of_export(model), model.card.get("temperature", 1.0)
+            model.task,
+            model.classes,
+            model.answer,
+            _outputs_of_export(model),
+            model.card.get("temperature", 1.0),
+            model.preprocessing,
+            lambda: tiling(model.input_shape),
         )
     if named and not os.path.isdir(model) and os.sep not in os.fspath(model):
         source = find_source(model, weights=weights)
@@ -112,7 +124,7 @@ def _of_network(model, task, classes, shape, preprocessing, temperature=1.0):
         return {name: x.numpy() for name, x in task.of_pictures(found, sizes, shape, preprocessing).items()}
 
     answer = _answer(task, classes, outputs, pictures if task.pictures else None)
-    return LoadedModel(task, tuple(classes), answer, outputs, temperature)
+    return LoadedModel(task, tuple(classes), answer, outputs, temperature, preprocessing, lambda: tiling(shape, model))
 
 
 def _outputs_of_export(export):

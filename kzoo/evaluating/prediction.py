@@ -14,7 +14,9 @@ from kzoo.data.guards import as_uint8, is_clutter, npy
 from kzoo.data.sources.arrays import is_images, load_arrays
 from kzoo.errors import DataError
 from kzoo.evaluating.loading import load_model
+from kzoo.evaluating.tiles import check_tiles, tiled
 from kzoo.files import write_atomically
+from kzoo.progress import say
 
 MAX_BATCH_BYTES = 1 << 28  # of encoded images: a batch of large files has fewer images
 
@@ -28,6 +30,7 @@ def predict(
     weights: Any = None,
     trust: bool = False,
     out: str | os.PathLike | None = None,
+    tiles: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[dict]:
     """Classify image files. They are read batch by batch, so their number is not limited by memory.
@@ -44,6 +47,8 @@ def predict(
         trust: load an export with any operations, which may read and write files.
         out: a folder for the masks of segmentation: NAME.png with the class numbers as a palette, and NAME-overlay.png
             with the colours over the picture, for an image NAME.jpg. Nothing that exists is replaced.
+        tiles: for masks: keep each picture's own resolution, and cut it into overlapping tiles of the network's input
+            size. Without it a picture is resized to that size, and its mask back.
         progress: called after each batch as progress(images done, number of images).
 
     Returns:
@@ -70,8 +75,14 @@ def predict(
     files = [f for path in paths for f in _expand(path)]
     files = [f for path in files for f in (_of_arrays(path) if path.endswith(".npz") else [(path, None)])]
     model = load_model(run, weights, trust=trust)
+    if tiles:
+        say(check_tiles(model).text)
     names = [None] * len(files) if out is None else _names(model, files, Path(out))
-    return _predict(model, files, names, top, batch_size, progress)
+
+    def answer(encoded):
+        return [tiled(model, data, top, batch_size) for data in encoded] if tiles else model.answer(encoded, top)
+
+    return _predict(model, answer, files, names, batch_size, progress)
 
 
 def _names(model, files, out):
@@ -97,7 +108,7 @@ def _names(model, files, out):
     return names
 
 
-def _predict(model, files, names, top, batch_size, progress):
+def _predict(model, answer, files, names, batch_size, progress):
     results, good = [], []
     for done, (path, array) in enumerate(files, 1):
         result = {"image": path}
@@ -107,7 +118,7 @@ def _predict(model, files, names, top, batch_size, progress):
             result["error"] = e.strerror or str(e) if isinstance(e, OSError) else str(e)
         results.append(result)
         if len(results) == batch_size or done == len(files) or sum(map(len, good)) > MAX_BATCH_BYTES:
-            answers = iter(model.answer(good, top) if good else ())
+            answers = iter(answer(good) if good else ())
             encoded = iter(good)
             for result, name in zip(results, names[done - len(results) : done], strict=True):
                 if "error" not in result:

@@ -41,6 +41,9 @@ MIB = 1 << 20
 SUGGESTED = ("mobilenet_v2", "resnet50_v1_5")  # downloads to advise: a small network and an accurate one
 
 
+U_NET, DECODER_WIDTH = "unet_same", 16  # what a backbone becomes the encoder of; filters of its finest level
+
+
 @dataclass(frozen=True)
 class Backbone:
     """A network of the catalog with weights, an input shape and a precision.
@@ -128,7 +131,8 @@ def backbone(
     """
     if model is not None and find(image_spec(model).task).dense:
         raise RunError(
-            f"{spec(model).name} gives a class for each pixel, and kzoo finetune trains classifiers: use kzoo train."
+            f"{spec(model).name} gives a class for each pixel, and kzoo finetune takes a classifier, which becomes the "
+            "encoder where the data has masks, such as resnet20: name one, or use kzoo train."
         )
     if weights is None:
         from kzoo.weights import matches
@@ -361,6 +365,11 @@ class FeatureExtractor:
         load_keras()
         return feature_network(self.backbone)
 
+    @property
+    def encoder(self) -> keras.Model:
+        """The network whose stages may be trained: here all of it."""
+        return self.model
+
     @cached_property
     def predict(self) -> Callable[[np.ndarray], np.ndarray]:
         """A function of a batch (B, H, W, C) to features (B, D), in the network's inference form."""
@@ -377,6 +386,55 @@ class FeatureExtractor:
     def __call__(self) -> tuple[Callable, Callable]:
         """Return (prepare, build), as `kzoo.finetuning.features.features` asks for it."""
         return self.prepare, lambda: self.predict
+
+
+class MaskNetwork:
+    """The backbone as the encoder of a U-Net, for data with masks: its weights, and a new decoder.
+
+    Args:
+        backbone: the encoder.
+        classes: names, by number.
+        seed: of the decoder's initial weights.
+    """
+
+    def __init__(self, backbone: Backbone, classes: Sequence[str], seed: int):
+        self.backbone, self.classes, self.seed = backbone, classes, seed
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Options of unet_same."""
+        return {"width": DECODER_WIDTH, "backbone": self.backbone.name, "backbone_options": self.backbone.config}
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """The network from images to logits (B, H, W, classes)."""
+        load_keras()
+        from kzoo.builder import build
+
+        base = self.backbone
+        with _quietly():
+            return build(
+                U_NET,
+                num_classes=len(self.classes),
+                input_shape=base.input_shape,
+                precision=base.precision,
+                seed=self.seed,
+                backbone_weights=replace(base.weights, file=str(base.path), preprocessing=base.preprocessing),
+                **self.config,
+            )
+
+    @cached_property
+    def encoder(self) -> keras.Model:
+        """The network whose stages may be trained: the backbone's part of `model`, which shares its layers."""
+        from kzoo.models.unet import encoder
+
+        return encoder(self.model, self.backbone.name)
+
+    @property
+    def decoder(self) -> tuple[str, ...]:
+        """The names of the layers with weights that are not the encoder's."""
+        own = {layer.name for layer in self.encoder.layers}
+        return tuple(layer.name for layer in self.model.layers if layer.weights and layer.name not in own)
 
 
 def input_preparer(backbone: Backbone) -> Callable[..., np.ndarray]:

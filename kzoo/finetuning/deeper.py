@@ -1,20 +1,25 @@
-"""Train deeper layers, stage by stage from the top; a stage is kept if it improves the validation loss."""
+"""Train deeper layers, stage by stage from the top; a stage is kept if it improves on the validation images."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 
 from kzoo import runs
 from kzoo.data.batches import batches, decode_split
+from kzoo.data.dataset import Split
 from kzoo.finetuning.audit import array_hash, enforce
 from kzoo.finetuning.backbone import with_head
 from kzoo.finetuning.checkpoint import StageCheckpoint
-from kzoo.finetuning.stage_training import StagePlan, train_stage, value_of
-from kzoo.finetuning.stages import HEAD, selected_stages
+from kzoo.finetuning.stage_training import AUGMENT, StagePlan, head_loss, train_stage, value_of
+from kzoo.finetuning.stages import HEAD, Stage, selected_stages
 from kzoo.graph.inference import predictor
-from kzoo.metrics import label_log_losses, log_losses, top_k_hits
 from kzoo.progress import progress
 
 MIN_Z = 2.0  # standard errors by which the log loss must fall
@@ -22,15 +27,38 @@ MIN_VAL_IMAGES = 10  # with fewer an improvement can't be told from chance
 RESERVED_SHARE = 0.1  # of a budget, for the steps after the training
 
 
+@dataclass(frozen=True)
+class Phase:
+    """What trains together, from the best network so far.
+
+    Attributes:
+        name: of the phase, that of its lowest stage.
+        stages: what trains beside the head.
+        plan: how.
+    """
+
+    name: str
+    stages: list[Stage]
+    plan: StagePlan
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How good a network is on the validation images: what `kzoo.tasks.Task.judge` gives.
+
+    Attributes:
+        losses: of each image, (N,); lower is better.
+        score: of all, higher is better.
+    """
+
+    losses: np.ndarray
+    score: float
+
+
 def deepen(setup, found, heads, folder, interrupted) -> dict:
     """Train the stages that options.unfreeze names, one after the other, each from the best so far.
 
-    A stage is kept if the mean validation log loss falls by more than two standard errors of its photo-by-photo
-    differences, and no fewer photos are classified correctly (with several labels a photo: mean average precision does
-    not fall); with fewer than MIN_VAL_IMAGES photos none is kept. Two
-    standard errors, because each stage's epoch was chosen on the same photos: on ants and bees, gains of 1.3 and 1.9
-    standard errors on 49 validation photos were no gains on the 153 held-out ones (accuracy 94.8 %, 96.7 % with the
-    head alone). "auto" ends at the first stage that does not improve.
+    See `train_phases`. "auto" ends at the first stage that does not improve.
 
     Args:
         setup, found, heads: what the steps before gave (`kzoo.finetuning.pipeline`).
@@ -40,64 +68,126 @@ def deepen(setup, found, heads, folder, interrupted) -> dict:
     Returns:
         The fields of `kzoo.finetuning.pipeline.Best`.
     """
-    unfreeze, head, splits = setup.options.unfreeze, heads.head, found.parts.splits
+    head, splits, task = heads.head, found.parts.splits, setup.task
     network = with_head(setup.extractor.model, setup.data.classes)
     network.get_layer(HEAD).set_weights([head.kernel, head.bias])
-    stages = selected_stages(network, unfreeze)
+    stages = selected_stages(network, setup.options.unfreeze)
     names = [stage.name for stage in stages]
     identity = array_hash(np.concatenate([head.kernel.ravel(), head.bias])) + " ".join(names)
-    store = StageCheckpoint(folder, names, identity)
     shape, preprocessing = setup.base.input_shape, setup.base.preprocessing
-    phases, history = [], []
     with progress(quiet=setup.quiet) as bar:
         bar.start("reading", len(splits["train"]) + len(splits["val"]))
         ready = {n: decode_split(splits[n], shape, preprocessing, bar.advance)[0] for n in ("train", "val")}
         plan = StagePlan(
             options=setup.options,
-            task=setup.task,
-            objective=setup.objective(splits["train"].labels),
+            task=task,
+            loss=task.loss() if task.several else head_loss(setup.objective(splits["train"].labels)),
+            augment=AUGMENT[setup.options.augment],
             classes=setup.data.classes,
             shape=shape,
             preprocessing=preprocessing,
-            deadline=_deadline(setup.clock),
+            deadline=deadline(setup.clock),
         )
-        winner, best = "head", _measured(setup.task, head.logits(found.x["val"]), ready["val"].labels)
-        why = f"Unfreezing {names[0]} did not improve validation loss"
-        values = {v.path: v for v in network.weights}
-        _assign(values, store.winner)
-        for number in range(len(stages)):
-            if number < len(store.done):  # before a kill
-                record = store.done[number]
-            else:
-                record = _stage(
-                    network, stages, number, plan, ready, store=store, bar=bar, best=best, interrupted=interrupted
-                )
-                if record is None:
-                    why = f"The budget left no time for {names[number]}"
-                    break
-                setup.log(record["phase"]["text"] + ".")
-            phases.append(record["phase"])
-            history += record["rows"]
-            why = record["phase"]["text"]
-            if record["kept"]:
-                winner, best = names[number], (np.array(record["losses"]), _score_of(record))
-            elif unfreeze == "auto":
-                break
-        found_so_far = {"name": winner, "phases": phases, "history": history}
-        if winner == "head":
+        done = train_phases(
+            setup,
+            network,
+            [Phase(stage.name, stages[: i + 1], plan) for i, stage in enumerate(stages)],
+            ready,
+            store=StageCheckpoint(folder, names, identity),
+            best=("head", Judged(*task.judge([(head.logits(found.x["val"]), ready["val"].labels)]))),
+            bar=bar,
+            interrupted=interrupted,
+        )
+        found_so_far = {"name": done.winner, "phases": done.phases, "history": done.history}
+        if done.winner == "head":
+            why = done.why or f"Unfreezing {names[0]} did not improve validation loss"
             return {**found_so_far, "outcome": f"The head alone is best: {why}. {heads.text}."}
         logits = {"val": _logits(network, plan, ready["val"])}
         logits["test"] = _logits(network, plan, splits["test"]) if "test" in splits else None
     with setup.clock.timed("saving"):
-        for layer in network.layers:
-            layer.trainable = True  # so that the saved model can be trained further
-        runs.save_model(network, folder / runs.MODEL)
-    measure = setup.task.headline_name if setup.task.several else "accuracy"
-    outcome = f"Trained down to {winner}: validation {measure} {best[1]:.2%}. {why}."
+        save(network, folder)
+    assert done.best is not None  # the head's, at first
+    outcome = f"Trained down to {done.winner}: validation {task.judged_by[1]} {done.best.score:.2%}. {done.why}."
     return {**found_so_far, "outcome": outcome, "logits": logits}
 
 
-def _deadline(clock):
+@dataclass(frozen=True)
+class Trained:
+    """What the phases gave.
+
+    Attributes:
+        winner: the name of the best network: of its phase, or that of the network before all phases.
+        best: how good it is; None only where no phase was trained and nothing was known before.
+        why: what the last phase gave, in words; "" if there was none.
+        phases, history: records of the phases, and of their epochs.
+    """
+
+    winner: str
+    best: Judged | None
+    why: str
+    phases: list[dict]
+    history: list[dict]
+
+
+def train_phases(
+    setup: Any,
+    network: keras.Model,
+    phases: Sequence[Phase],
+    splits: Mapping[str, Split],
+    *,
+    store: StageCheckpoint,
+    best: tuple[str, Judged | None],
+    bar: Any,
+    interrupted: Callable[[], bool],
+) -> Trained:
+    """Train phases, one after the other, each from the best so far; the network ends with the best weights.
+
+    A phase is kept if the mean validation loss falls by more than two standard errors of its image-by-image
+    differences, and the score is no lower; with fewer than MIN_VAL_IMAGES images none is kept. Two standard errors,
+    because each phase's epoch was chosen on the same images: on ants and bees, gains of 1.3 and 1.9 standard errors on
+    49 validation photos were no gains on the 153 held-out ones (accuracy 94.8 %, 96.7 % with the head alone).
+
+    Args:
+        setup: options, clock and log (`kzoo.finetuning.pipeline.Setup`).
+        network: as it is before the first phase.
+        phases: in order. With unfreeze "auto" the first one that is not kept is the last.
+        splits: "train" and "val", with their images decoded.
+        store: checkpoint of the phases.
+        best: (name, how good it is) of the network as it is; None for one that the first phase replaces in any case.
+        bar: progress.
+        interrupted: asked whether to stop.
+    """
+    (winner, judged), why, records, history = best, "", [], []
+    values = {v.path: v for v in network.weights}
+    _assign(values, store.winner)
+    for number, phase in enumerate(phases):
+        if number < len(store.done):  # before a kill
+            record = store.done[number]
+        else:
+            record = _train(network, phase, number, splits, store=store, bar=bar, best=judged, interrupted=interrupted)
+            if record is None:
+                why = f"The budget left no time for {phase.name}"
+                break
+            setup.log(record["phase"]["text"] + ".")
+        records.append(record["phase"])
+        history += record["rows"]
+        why = record["phase"]["text"]
+        if record["kept"]:
+            score = record["score"] if "score" in record else float(np.mean(record["right"]))  # "right": kzoo 0.1.0
+            winner, judged = phase.name, Judged(np.array(record["losses"]), score)
+        elif setup.options.unfreeze == "auto":
+            break
+    return Trained(winner, judged, why, records, history)
+
+
+def save(network: keras.Model, folder: Path) -> None:
+    """Write the network as the run's model, all of it trainable, so that it can be trained further."""
+    for layer in network.layers:
+        layer.trainable = True
+    runs.save_model(network, folder / runs.MODEL)
+
+
+def deadline(clock: Any) -> float | None:
     """When the training of stages must end, so that the steps after it fit into the budget."""
     if clock.deadline is None:
         return None
@@ -106,34 +196,34 @@ def _deadline(clock):
     return clock.deadline - max(RESERVED_SHARE * clock.budget, min(5.0, left / 2))
 
 
-def _stage(network, stages, number, plan, splits, *, store, bar, best, interrupted):
-    """Train one stage and decide whether it is kept; its record, or None if the budget was too short for an epoch."""
-    moving = {v.path: v for v in network.weights}
-    kept = {path: value_of(v) for path, v in moving.items() if path.split("/")[0] in _layers(stages, number)}
-    done = train_stage(
-        network, stages[: number + 1], number, plan, splits, store=store, bar=bar, interrupted=interrupted
-    )
+def _train(network, phase, number, splits, *, store, bar, best, interrupted):
+    """Train one phase and decide whether it is kept; its record, or None if the budget was too short for an epoch."""
+    plan, moving = phase.plan, {v.path: v for v in network.weights}
+    layers = {*plan.head, *(name for stage in phase.stages for name in stage.layers)}
+    kept = {path: value_of(v) for path, v in moving.items() if path.split("/")[0] in layers}
+    done = train_stage(network, phase.stages, number, plan, splits, store=store, bar=bar, interrupted=interrupted)
     if done is None:
         _assign(moving, kept)
         return None
-    enforce(done["audit"], stages[number].name)
-    losses, score = _measured(plan.task, _logits(network, plan, splits["val"]), splits["val"].labels)
-    improves, text = _judged(plan.task, best, losses, score)
+    enforce(done["audit"], phase.name)
+    task = plan.task
+    judged = Judged(*task.judge(outputs_of(network, plan, splits["val"])))
+    improves, text = _compared(best, judged, task)
     trainable = sum(int(np.prod(v.shape)) for v in network.trainable_variables)
     record = {
         "kept": improves,
-        "losses": losses.tolist(),
-        "score": score,
+        "losses": judged.losses.tolist(),
+        "score": judged.score,
         "rows": done["rows"],
         "phase": {
-            "name": stages[number].name,
+            "name": phase.name,
             "seconds": done["seconds"],
-            "trainable": [HEAD, *(n for s in stages[: number + 1] for n in s.layers)],
+            "trainable": [*plan.head, *(n for s in phase.stages for n in s.layers)],
             "trainable_parameters": trainable,
             "frozen_parameters": int(network.count_params()) - trainable,
             "audit": done["audit"],
-            "val_mean_average_precision" if plan.task.several else "val_accuracy": score,
-            "text": f"{stages[number].name} {text}",
+            f"val_{task.judged_by[2]}": judged.score,
+            "text": f"{phase.name} {text}",
         },
     }
     after = {path: value_of(moving[path]) for path in kept} if improves else None
@@ -143,28 +233,26 @@ def _stage(network, stages, number, plan, splits, *, store, bar, best, interrupt
     return record
 
 
-def _judged(task, best, losses, score):
-    """(whether a stage improves on the best so far, the reason in words). best: (losses photo by photo, score)."""
-    difference = best[0] - losses
-    gain, n = difference.mean(), len(difference)
+def _compared(best, judged, task):
+    """(whether a phase improves on the best so far, the reason in words)."""
+    what, score, _ = task.judged_by
+    n = len(judged.losses)
+    if best is None:
+        return True, f"{what} {judged.losses.mean():.4f}, {score} {judged.score:.2%} on {n:,} validation images"
+    difference = best.losses - judged.losses
+    gain = difference.mean()
     needed = MIN_Z * difference.std(ddof=1) / np.sqrt(n) if n >= MIN_VAL_IMAGES else np.inf
-    improves = bool(gain > needed and score >= best[1])
-    measure = task.headline_name if task.several else "accuracy"
+    improves = bool(gain > needed and judged.score >= best.score)
     text = (
-        f"{'kept' if improves else 'not kept'}: log loss {best[0].mean():.4f} to {losses.mean():.4f}, {measure} "
-        f"{best[1]:.2%} to {score:.2%} on {n:,} validation photos"
+        f"{'kept' if improves else 'not kept'}: {what} {best.losses.mean():.4f} to {judged.losses.mean():.4f}, {score} "
+        f"{best.score:.2%} to {judged.score:.2%} on {n:,} validation images"
     )
     if not improves and gain > 0:
         within = f"within two standard errors ({needed:.4f})"
-        few = f"fewer than {MIN_VAL_IMAGES} photos can't tell an improvement from chance"
+        few = f"fewer than {MIN_VAL_IMAGES} images can't tell an improvement from chance"
         chance = within if n >= MIN_VAL_IMAGES else few
-        lower = "mAP falls" if task.several else "fewer photos are classified correctly"
-        text += f"; {chance}" if gain <= needed else f"; {lower}"
+        text += f"; {chance}" if gain <= needed else f"; the {score} falls"
     return improves, text
-
-
-def _layers(stages, number):
-    return {HEAD, *(name for stage in stages[: number + 1] for name in stage.layers)}
 
 
 def _assign(variables, values):
@@ -172,20 +260,13 @@ def _assign(variables, values):
         variables[path].assign(value)
 
 
-def _measured(task, logits, labels):
-    """(log loss of each photo, the accuracy; with several labels a photo their mean average precision)."""
-    if task.several:
-        # A validation part without any label says nothing of the ranking: 0 before and after.
-        return label_log_losses(logits, labels), task.scores(logits, labels)["mean_average_precision"] or 0.0
-    return log_losses(logits, labels), float(top_k_hits(logits, labels).mean())
-
-
-def _score_of(record):
-    """The score of a stage; a checkpoint of kzoo 0.1.0 has which photos were right."""
-    return record["score"] if "score" in record else float(np.mean(record["right"]))
-
-
 def _logits(network, plan, split):
     """The logits (N, classes) of a part, by the network's inference form."""
+    return np.concatenate([z for z, _ in outputs_of(network, plan, split)])
+
+
+def outputs_of(network: keras.Model, plan: StagePlan, split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(outputs, labels) of a part, batch by batch, by the network's inference form."""
     predict = predictor(network)
-    return np.concatenate([predict(x) for x, _ in batches(split, plan.shape, plan.preprocessing, 32)])
+    for x, y in batches(split, plan.shape, plan.preprocessing, plan.batch):
+        yield predict(x), y.numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kzoo.checks import check_bits, check_count, check_input_shape, check_precision, check_seed
+from kzoo.checks import check_bits, check_class_weights, check_count, check_input_shape, check_precision, check_seed
 from kzoo.errors import KzooError, unknown
 
 AUGMENTATIONS, MIXTURES = ("none", "light", "strong"), ("mixup", "cutmix")
@@ -73,11 +73,7 @@ class FinetuneOptions:
                 f"--shots leaves too few photos to validate on, so deeper layers stay frozen: --unfreeze "
                 f"{self.unfreeze} needs all photos."
             )
-        weights = self.class_weights
-        if isinstance(weights, Mapping):
-            object.__setattr__(self, "class_weights", {str(k): float(v) for k, v in weights.items()})
-        elif weights not in (None, "balanced"):
-            raise KzooError(f"class_weights is None, 'balanced' or a dict of weights by class, got {weights!r}.")
+        object.__setattr__(self, "class_weights", check_class_weights(self.class_weights))
         check_seed(self.seed)
         check_precision(self.precision)
         check_input_shape(self.input_shape)

@@ -104,7 +104,7 @@ def make_parts(
             gone += [(split.ids[i], reason) for i, reason in reasons.items()]
     with timed("passport"):
         memo = _memo_path(data, options, hashes)
-        known = _read_memo(memo)
+        known = None if data.masks else _read_memo(memo)  # the key does not know what is in masks
         seen = RememberedGroups(known["groups"]) if known else _scan(data, needs_network(hashes.values()), quiet)
         divided = DataSet(data.name, data.classes, dict(data.splits), data.skipped + gone, scan=None if known else seen)
         # A DataSet that was loaded with parts drawn for it has them: they are taken as they are.
@@ -117,8 +117,9 @@ def make_parts(
             divided.drawn = ("train", "test")
         if known is None:
             passport = check_data(divided, seed=options.seed, bits=options.bits)
+        if known is None and not data.masks:
             _write_memo(memo, {"passport": asdict(passport), "groups": passport.groups})
-        else:
+        elif known:
             passport = Passport(**known["passport"])
     user, drawn = divided.splits, bool(divided.drawn)
     splits, val_given = _choose_parts(data, user, seen, options, known_parts)
@@ -149,7 +150,7 @@ def _choose_parts(data, user, seen, options, recorded):
     elif options.shots:
         check_shots(train, options.shots, data.classes)
         train, val = _draw(train, options.shots, options.seed), None
-    counts = images_by_class(train.labels, len(data.classes))
+    counts = np.array([len(train)]) if train.masks else images_by_class(train.labels, len(data.classes))
     if recorded is None and val is None and not options.shots and counts.min() >= MIN_PER_CLASS:
         whole = DataSet(data.name, data.classes, {"train": train}, scan=seen)
         rest = divide(whole, VAL_FRACTION, 0.0, options.seed).splits

@@ -5,7 +5,8 @@ training part; the validation part decides how deep to train and which epoch is 
 fitted again, with the same kind and strength, on all training photos, including those that kzoo held out for
 validation: more photos improve a head, and the figures in the report were measured before. Deeper layers keep the
 weights that were chosen, because without validation photos there is no early stopping. Several labels a photo get a
-head for each class.
+head for each class. With masks the network becomes the encoder of a U-Net, whose decoder is its head; there are no
+features to keep (`kzoo.finetuning.decoder`).
 
 Keras is imported only when a feature is missing or deeper layers train; a second run needs neither.
 """
@@ -29,9 +30,17 @@ from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.guards import check_channels
 from kzoo.data.labels import images_by_class
 from kzoo.data.loading import load_data
-from kzoo.errors import DataError, RunError, WeightsError, first_line, unknown
+from kzoo.errors import DataError, RunError, WeightsError, first_line
 from kzoo.finetuning.audit import enforce
-from kzoo.finetuning.backbone import Backbone, FeatureExtractor, backbone, download_advice, machine
+from kzoo.finetuning.backbone import (
+    U_NET,
+    Backbone,
+    FeatureExtractor,
+    MaskNetwork,
+    backbone,
+    download_advice,
+    machine,
+)
 from kzoo.finetuning.features import Cache, features
 from kzoo.finetuning.heads import Head, HeadObjective, fit_head, fit_one_vs_rest
 from kzoo.finetuning.options import FinetuneOptions
@@ -157,7 +166,7 @@ class Setup:
         base: the network below the classifier.
         options: how to fine-tune.
         data: as the source divides it.
-        cache, extractor: where features are, and what computes those that are missing.
+        cache, extractor: where features are, and what computes those that are missing; for masks the whole network.
         clock: seconds of each step, and the deadline.
         log: prints a line unless quiet.
     """
@@ -166,7 +175,7 @@ class Setup:
     options: FinetuneOptions
     data: DataSet
     cache: Cache
-    extractor: FeatureExtractor
+    extractor: FeatureExtractor | MaskNetwork
     clock: Clock
     quiet: bool
 
@@ -176,8 +185,8 @@ class Setup:
 
     @property
     def task(self) -> Task:
-        """What is trained: classification, or multilabel for several labels an image."""
-        return task_for("classification", self.data)
+        """What is trained: classification, multilabel for several labels an image, or segmentation for masks."""
+        return find("segmentation") if self.data.masks else task_for("classification", self.data)
 
     def objective(self, labels: np.ndarray) -> HeadObjective:
         """Return the loss, with its class weights as numbers.
@@ -185,13 +194,8 @@ class Setup:
         Args:
             labels: int (N,), of the training part; "balanced" weights follow from them.
         """
-        given, classes = self.options.class_weights, self.data.classes
-        weights = None
-        if isinstance(given, Mapping):
-            weights = tuple(float(given.get(c, 1.0)) for c in classes)
-        elif given == "balanced":
-            counts = np.bincount(labels, minlength=len(classes))
-            weights = tuple((len(labels) / (len(counts) * counts)).tolist())
+        found = self.task.class_weights(self.options.class_weights, labels, self.data.classes)
+        weights = None if found is None else tuple(found.tolist())
         return HeadObjective(weights, self.options.label_smoothing, self.options.focal)
 
 
@@ -231,7 +235,7 @@ def finetune_run(photos, model, given: dict, *, weights=None, out=None, resume=F
     if resume:
         before = _resumed(out)
         photos = before["data"] if photos is None else photos
-        model = before["model"] if model is None else model
+        model = _backbone_of(before) if model is None else model
         weights = _weights_of(before) if weights is None else weights
         asked = {k: v for k, v in given.items() if (k, v) != ("precision", "auto")}
         given = {**_options_of(before), **asked}
@@ -279,10 +283,15 @@ def _options_of(before):
     }
 
 
+def _backbone_of(before):
+    """The name of the network that a run began with."""
+    return before["options"]["backbone"] if before["model"] == U_NET else before["model"]
+
+
 def _weights_of(before):
     """The weights of a run: the tag's row, since a bare file would come without its preprocessing, but that very file
     if it is there."""
-    file, tags = before["weights"]["file"], {w.tag: w for w in spec(before["model"]).weights}
+    file, tags = before["weights"]["file"], {w.tag: w for w in spec(_backbone_of(before)).weights}
     if before["weights"]["tag"] not in tags:
         return file
     row = tags[before["weights"]["tag"]]
@@ -302,25 +311,26 @@ def _set_up(photos, model, weights, options, clock, quiet, rules):
             strict=options.strict,
             bits=options.bits,
         )
-    find("classification").check_data(data)
     if data.several:
         _check_several(options)
+    if data.masks:
+        _check_masks(options)
+        base = _for_masks(base, data, options)
     for split in data.splits.values():
         if not split.files:
             check_channels(split.images.shape[-1], base.input_shape[2])
     if options.shots:
         check_shots(data.splits["train"], options.shots, data.classes)
-    if isinstance(options.class_weights, Mapping):
-        for name in options.class_weights:
-            if name not in data.classes:
-                raise unknown("class", name, data.classes, f"--class-weights takes: {', '.join(data.classes[:20])}.")
-    setup = Setup(base, options, data, base.cache(), FeatureExtractor(base), clock, quiet)
-    if options.input_shape and not setup.cache.index:
+    network = MaskNetwork(base, data.classes, options.seed) if data.masks else FeatureExtractor(base)
+    setup = Setup(base, options, data, base.cache(), network, clock, quiet)
+    setup.task.check_data(data)
+    setup.task.check_class_weights(options.class_weights, data.classes)
+    if data.masks or (options.input_shape and not setup.cache.index):
         _check_input_shape(setup)
     if options.unfreeze not in ("none", "auto", "all"):
         from kzoo.finetuning.stages import selected_stages  # imports Keras
 
-        selected_stages(setup.extractor.model, options.unfreeze)
+        selected_stages(setup.extractor.encoder, options.unfreeze)
     if weights is None:
         better = download_advice(model, base.weights.top1 or 0.0)
         top1 = f", {base.weights.top1:.1f} % top-1 on ImageNet" if base.weights.top1 else ""
@@ -361,14 +371,39 @@ def _check_several(options):
         )
 
 
+def _check_masks(options):
+    """RunError for an option that masks have no use for."""
+    asked = {
+        f"--shots {options.shots}": options.shots,
+        f"--views {options.views}": options.views,
+        f"--focal {options.focal:g}": options.focal,
+        f"--mix {options.mix}": options.mix,
+    }
+    wrong = [name for name, given in asked.items() if given]
+    if wrong:
+        raise RunError(f"{' and '.join(wrong)}: for one class an image, and the data has masks: leave it out.")
+
+
+def _for_masks(base, data, options):
+    """The backbone as an encoder: pictures are not cropped, and are as large as arrays are, or as unet_same's."""
+    split = next(iter(data.splits.values()))
+    size = spec(U_NET).input_shape[:2] if split.files else split.images.shape[1:3]
+    return replace(
+        base,
+        input_shape=options.input_shape or (*size, base.input_shape[2]),
+        preprocessing=replace(base.preprocessing, crop=1.0),
+    )
+
+
 def _settings(setup):
     """config.json; "parts" is added once the parts are known."""
     base, options = setup.base, setup.options
+    config = setup.extractor.config if setup.data.masks else base.config
     return {
-        "model": base.name,
+        "model": U_NET if setup.data.masks else base.name,
         "imports": imports_of(base.name),
         "task": setup.task.name,
-        "options": {k: _plain(v) for k, v in base.config.items()},
+        "options": {k: _plain(v) for k, v in config.items()},
         "classes": list(setup.data.classes),
         "input_shape": list(base.input_shape),
         "preprocessing": base.preprocessing.to_dict(),
@@ -396,6 +431,8 @@ def _settings(setup):
 def _plain(value):
     if isinstance(value, (int, float, str, bool, type(None))):
         return value
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
     return list(value) if isinstance(value, tuple) else repr(value)
 
 
@@ -407,7 +444,7 @@ def _run(setup, folder, settings, interrupted, before):
     data, base, timed = setup.data, setup.base, setup.clock.timed
 
     def needs_network(hashes):
-        return any(name is not None and (0, name) not in setup.cache.index for name in hashes)
+        return data.masks or any(name is not None and (0, name) not in setup.cache.index for name in hashes)
 
     with timed("data"):
         parts = make_parts(
@@ -425,6 +462,8 @@ def _run(setup, folder, settings, interrupted, before):
     setup.log(f"{base.name} on {data.name}: {parts.describe(data.classes)}")
     for warning in parts.passport.warnings[:5]:
         setup.log(f"Note: {warning}")
+    if data.masks:
+        return _train_decoder(setup, settings, parts, folder, interrupted)
     with timed("features"):
         found = _features(setup, parts, folder, interrupted)
     heads = _fit_heads(setup, found, interrupted)
@@ -432,6 +471,30 @@ def _run(setup, folder, settings, interrupted, before):
     best = _deepen(setup, found, heads, folder, interrupted)
     phases, history = phases + best.phases, history + best.history
     _finish(setup, settings, found, heads, best, folder=folder, phases=phases, history=history)
+    return None
+
+
+def _train_decoder(setup, settings, parts, folder, interrupted):
+    """Train a U-Net on masks, and write the results."""
+    load_keras()  # quietly: the next line imports it
+    from kzoo.finetuning.decoder import train_decoder
+
+    trained, measured, skipped = train_decoder(setup, parts, folder, interrupted)
+    _report_skipped(setup, [*parts.skipped, *skipped], folder)
+    runs.write_csv(folder / runs.HISTORY, trained.history, list(trained.history[0]))
+    outcome = f"{'The decoder alone' if trained.winner == 'decoder' else f'Trained down to {trained.winner}'}: "
+    outcome += f"{trained.why}."
+    metrics: dict[str, Any] = {"winner": trained.winner, "outcome": outcome, "refit": False}
+    for part, result in measured.items():
+        metrics.update({f"{part}_{k}": getattr(result, k) for k in ("loss", "mean_iou", "mean_dice", "pixel_accuracy")})
+    with setup.clock.timed("report"):
+        masks = {part: result.to_dict() for part, result in measured.items()}
+        _write_report(setup, settings, parts, folder, outcome, trained.phases, trained.history, {"masks": masks})
+    metrics["seconds"] = {**setup.clock.seconds, "all": round(time.monotonic() - setup.clock.began, 3)}
+    runs.write_json(folder / runs.METRICS, metrics)
+    setup.log(outcome)
+    if "test" in measured:
+        setup.log(f"Held-out test on {measured['test'].images:,} pictures: mean IoU {measured['test'].mean_iou:.2%}.")
 
 
 @dataclass(frozen=True)
@@ -720,20 +783,24 @@ def _report(setup, settings, found, heads, *, task, outcome, measured, folder, p
             "parts": measured,
             "train_features": {"ids": train.ids, "labels": train.labels, "features": found.x["train"]},
         }
+    measures["head"] = heads.head.to_dict()
+    return _write_report(setup, settings, found.parts, folder, outcome, phases, history, measures)
+
+
+def _write_report(setup, settings, parts, folder, outcome, phases, history, measures):
     copied = ("command", "model", "weights", "data", "classes", "seed", "precision", "hardware", "versions")
     return write_report(
         folder,
         {
-            "title": f"{setup.base.name} on {Path(photos).name or photos}",
+            "title": f"{setup.base.name} on {Path(setup.data.name).name or setup.data.name}",
             "run": folder.name,
             **{k: settings[k] for k in copied},
             "outcome": outcome,
-            "passport": found.parts.passport.to_dict(),
+            "passport": parts.passport.to_dict(),
             "phases": phases,
             "history": history,
-            "head": heads.head.to_dict(),
             **measures,
-            "picture": found.parts.images.get,
+            "picture": parts.images.get,
         },
     )
 

@@ -58,6 +58,7 @@ COPIED = (
     "history",
     "head",
     "several",
+    "masks",
 )
 
 
@@ -83,6 +84,7 @@ def write_report(folder: str | os.PathLike, record: Mapping[str, Any]) -> dict[s
             - train_features: {"ids", "labels", "features": (N, D)}, to find suspect labels.
             - several: {"val", "test": what `to_dict()` of a multilabel evaluation gives}, in place of "parts" and
               "train_features" where images have several labels.
+            - masks: {"val", "test": what `to_dict()` of an evaluation of segmentation gives}, in place of these, too.
             - picture: a function of an id that gives a path, encoded bytes or a uint8 array. A picture that can't be
               given or read is left out.
 
@@ -361,7 +363,8 @@ def _curves(history):
     from kzoo.plots import line_chart
 
     charts = []
-    for title, keys in (("Loss", ("loss", "val_loss")), ("Accuracy", ("accuracy", "val_accuracy"))):
+    for title, key in (("Loss", "loss"), ("Accuracy", "accuracy"), ("Mean IoU", "mean_iou")):
+        keys = (key, f"val_{key}")
         lines = {name: [row.get(k) for row in history] for name, k in zip(LINES, keys, strict=True)}
         lines = {name: values for name, values in lines.items() if any(v is not None for v in values)}
         if lines and len(history) > 1:

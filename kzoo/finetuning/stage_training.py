@@ -12,14 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from kzoo.catalog import Preprocessing
-from kzoo.data.augment import augmentation
+from kzoo.data.augment import augmentation, for_targets
 from kzoo.data.batches import batches
 from kzoo.data.mix import mixed
 from kzoo.errors import RunError
 from kzoo.finetuning import audit
 from kzoo.finetuning.heads import HeadObjective
 from kzoo.finetuning.options import FinetuneOptions
-from kzoo.finetuning.stages import STAGE_RATE, set_trainable
+from kzoo.finetuning.stages import HEAD, STAGE_RATE, moving_variables, set_trainable
 from kzoo.interrupt import Interrupted
 from kzoo.tasks import Task
 from kzoo.training.optimizers import decays
@@ -97,41 +97,47 @@ class StagePlan:
     """Settings that all stages share.
 
     Attributes:
-        options: a `FinetuneOptions`: seed, epochs, augment, mix.
-        task: what is trained: targets, metrics, for several labels the loss.
-        objective: the loss of one class an image, a `HeadObjective`.
+        options: a `FinetuneOptions`: seed, epochs, mix.
+        task: gives targets and metrics.
+        loss: (targets, outputs) to (B,) or ().
+        augment: (name, amount) pairs of `kzoo.data.augment`.
         classes: names, by number.
         shape, preprocessing: of the network's input.
         deadline: time.monotonic() at which training ends, None for never.
         batch: images in a step.
+        head: names of the layers that train beside any stage.
+        rate: the highest learning rate of the top stage.
     """
 
     options: FinetuneOptions
     task: Task
-    objective: HeadObjective
+    loss: Callable
+    augment: tuple[tuple[str, float], ...]
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     preprocessing: Preprocessing
     deadline: float | None = None
     batch: int = BATCH
+    head: tuple[str, ...] = (HEAD,)
+    rate: float = STAGE_RATE
 
 
 def stage_model(network, plan, factors, steps, epochs):
     """Put augmentation before the network and compile it: warm-up over the first epoch, then cosine decay to 0."""
     x = inputs = keras.Input(network.input_shape[1:], dtype="float32", name="image")
-    for layer in augmentation(AUGMENT[plan.options.augment], plan.options.seed):
+    for layer in augmentation(for_targets(plan.augment, plan.task.dense)[0], plan.options.seed):
         x = layer(x)
     model = keras.Model(inputs, network(x))
     total, warmup = steps * epochs, min(steps, steps * epochs // 2)
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else STAGE_RATE,
+        0.0 if warmup else plan.rate,
         max(total - warmup, 1),
-        warmup_target=STAGE_RATE if warmup else None,
+        warmup_target=plan.rate if warmup else None,
         warmup_steps=warmup,
     )
     model.compile(
         StageAdamW(rate, WEIGHT_DECAY, factors),
-        plan.task.loss() if plan.task.several else head_loss(plan.objective),
+        plan.loss,
         metrics=plan.task.trackers(len(plan.classes)),
         jit_compile=keras.backend.backend() != "tensorflow",
     )
@@ -156,12 +162,13 @@ def train_stage(network, stage_list, number, plan, splits, *, store, bar, interr
         {"rows" of the history, "audit", "seconds"}; None if the budget is too short for one epoch.
     """
     began = time.monotonic()
-    factors = set_trainable(network, stage_list)
+    factors = set_trainable(network, stage_list, plan.head)
     steps = math.ceil(len(splits["train"]) / plan.batch)
     before = audit.snapshot(network)
     saved = store.stage(number)
     epochs = saved["epochs"] if saved else plan.options.epochs
     model = stage_model(network, plan, factors, steps, epochs)
+    _, move = for_targets(plan.augment, plan.task.dense)
 
     def targets(labels):
         return plan.task.targets(labels, plan.classes)
@@ -191,7 +198,7 @@ def train_stage(network, stage_list, number, plan, splits, *, store, bar, interr
     )
     done = keeper.restore(saved)
     if done < epochs:
-        data = serve(splits["train"], order=(plan.options.seed, keeper.epoch))
+        data = serve(splits["train"], order=(plan.options.seed, keeper.epoch), move=move)
         model.fit(
             mixed(data, plan.options.mix, plan.options.seed, keeper.epoch) if plan.options.mix else data,
             callbacks=[keeper],
@@ -204,7 +211,7 @@ def train_stage(network, stage_list, number, plan, splits, *, store, bar, interr
     if not keeper.rows:
         return None
     keeper.take_best()
-    result = audit.compare(before, audit.snapshot(network), set(factors))
+    result = audit.compare(before, audit.snapshot(network), set(moving_variables(network)))
     return {"rows": keeper.rows, "audit": result, "seconds": round(time.monotonic() - began, 3)}
 
 
@@ -234,15 +241,12 @@ class StageKeeper(keras.callbacks.Callback):
         self.rows, self.best = [], None
         self.epoch = tf.Variable(0, dtype=tf.int64)  # the data's order depends on it
 
-    def _moving(self):
-        return {v.path: v for v in self.network.trainable_variables}
-
     def restore(self, saved):
         """Restore an interrupted stage; returns the number of its finished epochs."""
         self.seeds = [v for v in self.training.variables if "seed_generator" in v.path]
         if not saved:
             return 0
-        for path, v in self._moving().items():
+        for path, v in moving_variables(self.network).items():
             v.assign(saved["now"][path])
         for i, v in enumerate(self.training.optimizer.variables):
             v.assign(saved["optimizer"][str(i)])
@@ -251,7 +255,7 @@ class StageKeeper(keras.callbacks.Callback):
 
     def take_best(self):
         """Put the weights of the best epoch into the network."""
-        for path, v in self._moving().items():
+        for path, v in moving_variables(self.network).items():
             v.assign(self.best[path])
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -287,7 +291,7 @@ class StageKeeper(keras.callbacks.Callback):
             "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
             "seconds": round(time.monotonic() - self.began, 3),
         }
-        now = {path: value_of(v) for path, v in self._moving().items()}
+        now = {path: value_of(v) for path, v in moving_variables(self.network).items()}
         if not math.isfinite(row["val_loss"]) or not all(np.isfinite(a).all() for a in now.values()):
             raise RunError(f"Stage {row['phase']} diverged in epoch {epoch + 1}: use --precision float32.")
         if self.best is None or row["val_loss"] < min(

@@ -82,15 +82,25 @@ def selected_stages(model: keras.Model, unfreeze: str) -> list[Stage]:
     raise unknown("stage", unfreeze, everything, hint)
 
 
-def set_trainable(network: keras.Model, stage_list: Sequence[Stage]) -> dict[str, float]:
+def set_trainable(network: keras.Model, stage_list: Sequence[Stage], head: Sequence[str] = (HEAD,)) -> dict[str, float]:
     """Unfreeze the head and the layers of some stages, and freeze all others.
+
+    Args:
+        network: with the head.
+        stage_list: from the top.
+        head: names of the head's layers: the classifier, or a decoder.
 
     Returns:
         {path of a trainable variable: factor of its learning rate}, relative to the top stage's.
     """
-    moving = {HEAD: HEAD_RATE / STAGE_RATE}
+    moving = dict.fromkeys(head, HEAD_RATE / STAGE_RATE)
     for depth, stage in enumerate(stage_list):
         moving.update(dict.fromkeys(stage.layers, DEPTH_FACTOR**depth))
     for layer in network.layers:
         layer.trainable = layer.name in moving
     return {v.path: moving[layer.name] for layer in network.layers for v in layer.trainable_variables}
+
+
+def moving_variables(network: keras.Model) -> dict[str, keras.Variable]:
+    """{path: variable} of all that training may change: of a batch norm that trains, its statistics as well."""
+    return {v.path: v for layer in network.layers if layer.trainable for v in layer.weights}

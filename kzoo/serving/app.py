@@ -11,6 +11,7 @@ import asyncio
 import base64
 import html
 import ipaddress
+import json
 import math
 import os
 import signal
@@ -28,6 +29,7 @@ from kzoo.exporting.reader import Export
 from kzoo.files import finite
 from kzoo.serving.batcher import Batcher, Limits, Refused
 from kzoo.serving.requests import body_of, check_pixels, form_image, images_of
+from kzoo.tasks import find
 from kzoo.tasks.task import NOT_FINITE
 
 if TYPE_CHECKING:
@@ -157,6 +159,7 @@ class Server:
         card: the export's card.
         limits: what the server accepts.
         allow_hosts: names that the Host header may have, besides those of the address.
+        outputs: what an answer has, for /metadata.
     """
 
     def __init__(
@@ -166,9 +169,10 @@ class Server:
         card: dict,
         limits: Limits,
         allow_hosts: Sequence[str] = (),
+        outputs: Sequence[str] = ("labels", "probabilities", "logits", "error"),
     ):
         self.allow_hosts = {host_name(name) if name.count(":") < 2 else name.lower() for name in allow_hosts}
-        self.name, self.card, self.limits = name, card, limits
+        self.name, self.card, self.limits, self.outputs = name, card, limits, outputs
         self.classify = classify
         self.batcher: Batcher | None = None
         self.ready = False  # also False once the server was told to stop: load balancers ask before they send more
@@ -287,9 +291,7 @@ class Server:
         """GET /metadata, as TensorFlow Serving, with the export's card."""
 
         async def work():
-            outputs = ("labels", "probabilities", "logits", "error")
-            outputs += ("set_size", "abstain") if self.card.get("conformal") else ()
-            signature = {"inputs": {"image": {"dtype": "DT_STRING"}}, "outputs": {n: {} for n in outputs}}
+            signature = {"inputs": {"image": {"dtype": "DT_STRING"}}, "outputs": {n: {} for n in self.outputs}}
             return {
                 "model_spec": {"name": self.name, "signature_name": "", "version": "1"},
                 "metadata": {
@@ -312,7 +314,10 @@ class Server:
 
         inline = "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
         policy = f"default-src 'none'; {inline}; connect-src 'self'; img-src blob:"
+        # For the colours of a mask, whose numbers are those of the classes.
+        classes = self.card.get("classes", []) if find(self.card.get("task", "classification")).dense else []
         text = PAGE.read_text("utf-8").replace("{{name}}", html.escape(printable(self.name)))
+        text = text.replace("{{classes}}", html.escape(json.dumps(classes)))
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
 
@@ -353,8 +358,8 @@ def serve(
         raise ExportError(f"Serving needs {e.name}: pip install 'kzoo[serve]'.") from e
     export = Export(folder, trust)
     classify = json_classifier(export)
-    classify([b""])  # compiles
-    server = Server(classify, name or export.card["name"], export.card, limits or Limits(), allow_hosts)
+    outputs = tuple(classify([b""])[0])  # compiles
+    server = Server(classify, name or export.card["name"], export.card, limits or Limits(), allow_hosts, outputs)
     return run(server, host, port, ready)
 
 

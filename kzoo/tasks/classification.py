@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 from kzoo.data.guards import shown
 from kzoo.errors import ExportError, RunError
 from kzoo.files import write_atomically
-from kzoo.metrics import negative_log_likelihood, softmax, top_k_hits, wilson
+from kzoo.metrics import log_losses, negative_log_likelihood, softmax, top_k_hits, wilson
 from kzoo.tasks.task import Evaluation, Task, refuse_probabilities
 
 if TYPE_CHECKING:
@@ -79,35 +79,50 @@ class ClassificationEvaluation(Evaluation):
         return "\n".join(lines)
 
 
-def cross_entropy(recipe: Any = None) -> Callable:
+def cross_entropy(recipe: Any = None, weights: np.ndarray | None = None) -> Callable:
     """Cross-entropy of one-hot targets and logits.
 
     Args:
         recipe: a `kzoo.training.recipes.Recipe`, which gives label smoothing and the rubbish class; None: neither.
+        weights: of the classes, (C,): an image counts as often as its class; None: all count once.
 
     Returns:
         A loss: (targets (B, C), logits (B, C)) to a scalar.
     """
     import keras
 
+    weight = _weight_of(weights)
+
     smoothing = recipe.label_smoothing if recipe else 0.0
     entropy = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
     rubbish = recipe.rubbish if recipe else None
     if rubbish is None:
-        return entropy
+        return entropy if weights is None else lambda y, z: entropy(y, z, weight(y))
 
     def with_rubbish(y, z):
         zeros = keras.ops.zeros_like(z[:, :1])
-        return entropy(keras.ops.concatenate([y, zeros], 1), keras.ops.concatenate([z, zeros - rubbish], 1))
+        more = keras.ops.concatenate([y, zeros], 1), keras.ops.concatenate([z, zeros - rubbish], 1)
+        return entropy(*more, None if weights is None else weight(y))
 
     return with_rubbish
 
 
-def hinge(recipe: Any = None) -> Callable:
+def _weight_of(weights):
+    """A function of one-hot targets (B, C) to the weights of the images (B,), those of their classes; else to 1."""
+    if weights is None:
+        return lambda y: 1.0
+    from keras import ops
+
+    given = np.asarray(weights, "float32")
+    return lambda y: ops.sum(ops.cast(y, "float32") * given, -1)
+
+
+def hinge(recipe: Any = None, weights: np.ndarray | None = None) -> Callable:
     """The multi-class SVM loss of one-hot targets and logits s: the sum over j != y of max(0, s_j - s_y + 1).
 
     Args:
         recipe: a `kzoo.training.recipes.Recipe`, which must not smooth labels or have a rubbish class.
+        weights: as for `cross_entropy`.
 
     Returns:
         A loss: (targets (B, C), logits (B, C)) to (B,).
@@ -126,15 +141,16 @@ def hinge(recipe: Any = None) -> Callable:
     from keras import ops
 
     _needs_one_hot("hinge", recipe)
+    weight = _weight_of(weights)
 
     def loss(y, z):
         own = ops.sum(y * z, -1, keepdims=True)
-        return ops.sum((1 - y) * ops.maximum(z - own + 1, 0), -1)
+        return weight(y) * ops.sum((1 - y) * ops.maximum(z - own + 1, 0), -1)
 
     return loss
 
 
-def mse(recipe: Any = None) -> Callable:
+def mse(recipe: Any = None, weights: np.ndarray | None = None) -> Callable:
     """The mean squared error of the softmax of logits and one-hot targets.
 
     It is here to be compared: where the softmax is certain of the wrong class its gradient vanishes, and that of
@@ -142,6 +158,7 @@ def mse(recipe: Any = None) -> Callable:
 
     Args:
         recipe: as for `hinge`.
+        weights: as for `cross_entropy`.
 
     Returns:
         A loss: (targets (B, C), logits (B, C)) to (B,).
@@ -152,7 +169,8 @@ def mse(recipe: Any = None) -> Callable:
     from keras import ops
 
     _needs_one_hot("mse", recipe)
-    return lambda y, z: ops.mean(ops.square(ops.softmax(z) - y), -1)
+    weight = _weight_of(weights)
+    return lambda y, z: weight(y) * ops.mean(ops.square(ops.softmax(z) - y), -1)
 
 
 def _needs_one_hot(loss, recipe):
@@ -197,6 +215,8 @@ class Classification(Task):
         "temperature on the validation images.",
     }
     metrics = {"accuracy": accuracy}  # noqa: RUF012
+    weighted = True
+    judged_by = ("log loss", "accuracy", "accuracy")
     calibrated = True
     headline_name = "Top-1 [95 %]"
     example = 'print(out["labels"][0], out["probabilities"][0], out["error"][0])'
@@ -217,7 +237,7 @@ class Classification(Task):
         return classifier(features, len(classes), **options)
 
     def check_data(self, data: DataSet) -> None:
-        if any(split.masks for split in data.splits.values()):
+        if data.masks:
             raise RunError(
                 f"'{data.name}' has a mask for each picture and not one class: train a network for segmentation on it."
             )
@@ -230,6 +250,11 @@ class Classification(Task):
 
     def shown(self, metric: str, value: float) -> str:
         return f"{value:.2%}"
+
+    def judge(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:
+        """(the log loss of each image, the accuracy)."""
+        logits, labels = (np.concatenate(x) for x in zip(*batches, strict=True))
+        return log_losses(logits, labels), float(top_k_hits(logits, labels).mean())
 
     # --- answers ---
 

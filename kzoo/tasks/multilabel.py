@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +190,7 @@ class Multilabel(Task):
     metrics = {"f1": f1, "label_accuracy": label_accuracy}  # noqa: RUF012
     several = True
     decides = True
+    judged_by = ("log loss", "mAP", "mean_average_precision")
     headline_name = "mAP"
     example = (
         'print([x for x in zip(out["labels"][0].numpy(), out["probabilities"][0].numpy()) if x[0]], out["error"][0])'
@@ -245,6 +246,12 @@ class Multilabel(Task):
 
     def shown(self, metric: str, value: float) -> str:
         return f"{value:.2%}"
+
+    def judge(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:
+        """(the log loss of each image; the mean average precision)."""
+        logits, labels = (np.concatenate(x) for x in zip(*batches, strict=True))
+        # A validation part without any label says nothing of the ranking: 0 before and after.
+        return label_log_losses(logits, labels), self.scores(logits, labels)["mean_average_precision"] or 0.0
 
     # --- answers ---
 

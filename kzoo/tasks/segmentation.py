@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kzoo.data.guards import shown
-from kzoo.data.masks import IGNORED, MAX_CLASSES
+from kzoo.data.masks import IGNORED, MAX_CLASSES, MaskFile
 from kzoo.errors import ExportError, RunError
 from kzoo.tasks.task import Evaluation, Task, refuse_probabilities
 
@@ -67,17 +67,21 @@ def _compared(y, z):
     return hot, ops.log_softmax(z, -1), labelled
 
 
-def _pixel_mean(values, labelled):
+def _pixel_mean(values, hot, labelled, weights):
+    """The mean over the labelled pixels of an image, each with the weight of its class: (B,)."""
     from keras import ops
 
+    if weights is not None:
+        values = values * ops.sum(hot * np.asarray(weights, "float32"), -1)
     return ops.sum(values * labelled, (1, 2)) / ops.maximum(ops.sum(labelled, (1, 2)), 1)
 
 
-def cross_entropy(recipe: Any = None) -> Callable:
+def cross_entropy(recipe: Any = None, weights: np.ndarray | None = None) -> Callable:
     """Cross-entropy of masks and logits: the mean over the labelled pixels of an image.
 
     Args:
         recipe: a `kzoo.training.recipes.Recipe`, which gives label smoothing and must not have a rubbish class.
+        weights: of the classes, (C,): what a pixel of the class is multiplied by; None: all by 1.
 
     Returns:
         A loss: (masks (B, H, W), logits (B, h, w, C)) to (B,); 0 for an image without a labelled pixel.
@@ -92,18 +96,18 @@ def cross_entropy(recipe: Any = None) -> Callable:
         from keras import ops
 
         hot, logs, labelled = _compared(y, z)
-        if smoothing:
-            hot = hot * (1 - smoothing) + smoothing / z.shape[-1]
-        return _pixel_mean(-ops.sum(hot * logs, -1), labelled)
+        target = hot * (1 - smoothing) + smoothing / z.shape[-1] if smoothing else hot
+        return _pixel_mean(-ops.sum(target * logs, -1), hot, labelled, weights)
 
     return loss
 
 
-def focal(recipe: Any = None) -> Callable:
+def focal(recipe: Any = None, weights: np.ndarray | None = None) -> Callable:
     """Focal loss: cross-entropy times (1 - p)^2, p of the true class, so that easy pixels weigh less.
 
     Args:
         recipe: as for `cross_entropy`, and it must not smooth labels.
+        weights: as for `cross_entropy`.
 
     Returns:
         As for `cross_entropy`.
@@ -121,18 +125,19 @@ def focal(recipe: Any = None) -> Callable:
 
         hot, logs, labelled = _compared(y, z)
         own = ops.sum(hot * logs, -1)
-        return _pixel_mean(-((1 - ops.exp(own)) ** GAMMA) * own, labelled)
+        return _pixel_mean(-((1 - ops.exp(own)) ** GAMMA) * own, hot, labelled, weights)
 
     return loss
 
 
-def dice(recipe: Any = None) -> Callable:
+def dice(recipe: Any = None, weights: np.ndarray | None = None) -> Callable:
     """Dice loss: 1 - 2 |A and B| / (|A| + |B|), with the probabilities of a class as A and its pixels as B.
 
     The sums run over all labelled pixels of a batch; the loss is the mean over the classes that occur in its masks.
 
     Args:
         recipe: as for `focal`.
+        weights: of the classes, (C,), in the mean over them; None: all alike.
 
     Returns:
         A loss: (masks (B, H, W), logits (B, h, w, C)) to ().
@@ -144,14 +149,15 @@ def dice(recipe: Any = None) -> Callable:
         Milletari et al. 2016, arXiv:1606.04797, section 3, for several classes and without the squares.
     """
     _without("dice", recipe)
-    return lambda y, z: _overlap(y, z, lambda both, total: 2 * both / total)
+    return lambda y, z: _overlap(y, z, weights, lambda both, total: 2 * both / total)
 
 
-def jaccard(recipe: Any = None) -> Callable:
+def jaccard(recipe: Any = None, weights: np.ndarray | None = None) -> Callable:
     """Jaccard loss, or soft IoU: 1 - |A and B| / |A or B|, else as `dice`.
 
     Args:
         recipe: as for `dice`.
+        weights: as for `dice`.
 
     Returns:
         As for `dice`.
@@ -163,24 +169,26 @@ def jaccard(recipe: Any = None) -> Callable:
         Rahman and Wang 2016, Optimizing Intersection-Over-Union, equation 3.
     """
     _without("jaccard", recipe)
-    return lambda y, z: _overlap(y, z, lambda both, total: both / (total - both))
+    return lambda y, z: _overlap(y, z, weights, lambda both, total: both / (total - both))
 
 
-def _overlap(y, z, score):
+def _overlap(y, z, weights, score):
     from keras import ops
 
     hot, logs, labelled = _compared(y, z)
     p = ops.exp(logs) * labelled[..., None]
     true = ops.sum(hot, (0, 1, 2))
     there = ops.cast(true > 0, "float32")
+    if weights is not None:
+        there = there * np.asarray(weights, "float32")
     scores = score(ops.sum(hot * p, (0, 1, 2)), ops.maximum(true + ops.sum(p, (0, 1, 2)), 1e-6))
-    return ops.sum((1 - scores) * there) / ops.maximum(ops.sum(there), 1)
+    return ops.sum((1 - scores) * there) / ops.maximum(ops.sum(there), 1e-6)
 
 
 def _sum(first, second):
-    def loss(recipe=None):
-        a = first(recipe)
-        b = second(recipe.changed(label_smoothing=0.0) if recipe else None)  # smoothing is the first one's
+    def loss(recipe=None, weights=None):
+        a = first(recipe, weights)
+        b = second(recipe.changed(label_smoothing=0.0) if recipe else None, weights)  # smoothing is the first one's
         return lambda y, z: a(y, z) + b(y, z)
 
     return loss
@@ -365,6 +373,8 @@ class Segmentation(Task):
         "focal+jaccard": _sum(focal, jaccard),
     }
     metrics = {"mean_iou": mean_iou, "pixel_accuracy": pixel_accuracy}  # noqa: RUF012
+    weighted = True
+    judged_by = ("1 - IoU of a picture", "mean IoU", "mean_iou")
     dense = True
     pictures = ("mask",)
     headline_name = "Mean IoU"
@@ -388,7 +398,7 @@ class Segmentation(Task):
         if not all(split.masks for split in data.splits.values()):
             raise RunError(
                 f"'{data.name}' has one class for each picture; segmentation needs a mask for each, such as a folder "
-                "of images/ and masks/."
+                "of images/ and masks/, or tfds:NAME#FEATURE."
             )
 
     def check_outputs(self, network: keras.Model) -> None:
@@ -411,18 +421,41 @@ class Segmentation(Task):
         if not found[: len(classes)].any():
             raise RunError("No pixel of the training masks has a label.")
 
+    def counts(self, labels: np.ndarray, classes: int) -> np.ndarray:
+        found = np.zeros(256, "int64")
+        for mask in labels:
+            found += np.bincount((mask.read() if isinstance(mask, MaskFile) else mask).reshape(-1), minlength=256)
+        return found[:classes]
+
     def shown(self, metric: str, value: float) -> str:
         return f"{value:.2%}"
+
+    def judge(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:
+        """(1 - IoU of each picture, the mean over the classes in its mask or its answer; the mean IoU of all)."""
+        losses, total = [], np.zeros(1, "int64")
+        for outputs, masks in batches:
+            for i in range(len(masks)):
+                pixels = count(outputs[i : i + 1], masks[i : i + 1])[0]
+                losses.append(1 - _ious(pixels)[1])
+                total = total + pixels
+        return np.array(losses), _ious(total)[1]
 
     # --- answers ---
 
     def answer(self, outputs: np.ndarray, classes: Sequence[str], top: int, temperature: float = 1.0) -> list[dict]:
-        shares = _shares(outputs)
-        order = np.argsort(-shares, axis=-1, kind="stable")[:, :top]
-        return [
-            {"top": [{"class": classes[i], "share": float(p[i])} for i in best if p[i] > 0]}
-            for p, best in zip(shares, order, strict=True)
-        ]
+        return [self._top(shares, classes, top) for shares in _shares(outputs)]
+
+    def of_mask(self, mask: np.ndarray, classes: Sequence[str], top: int) -> dict[str, Any]:
+        from PIL import Image
+
+        counts = np.bincount(mask.reshape(-1), minlength=len(classes))[: len(classes)]
+        answer = self._top(counts / max(counts.sum(), 1), classes, top)
+        return {**answer, "mask": base64.b64encode(_png(Image.fromarray(mask))).decode()}
+
+    @staticmethod
+    def _top(shares, classes, top):
+        order = np.argsort(-shares, kind="stable")[:top]
+        return {"top": [{"class": classes[i], "share": float(shares[i])} for i in order if shares[i] > 0]}
 
     def row_text(self, row: Mapping[str, Any]) -> str:
         return ", ".join(f"{shown(t['class'])} {t['share']:.1%}" for t in row["top"])
@@ -478,17 +511,17 @@ class Segmentation(Task):
                 found = count(outputs[i : i + 4], masks[i : i + 4])
                 pixels, entropy, not_finite = pixels + found[0], entropy + found[1], not_finite + found[2]
             images += len(masks)
+        iou, mean = _ious(pixels)
         both, true = np.diagonal(pixels).astype(float), pixels.sum(1)
         total = true + pixels[:, :-1].sum(0)
-        there = total > 0
-        iou, dice = both / np.maximum(total - both, 1), 2 * both / np.maximum(total, 1)
+        there, dice = total > 0, 2 * both / np.maximum(total, 1)
         answered = int(pixels[:, :-1].sum())
         return SegmentationEvaluation(
             **about,
             classes=tuple(classes),
             images=images,
             loss=entropy / answered if answered else float("nan"),
-            mean_iou=float(iou[there].mean()) if there.any() else 0.0,
+            mean_iou=mean,
             mean_dice=float(dice[there].mean()) if there.any() else 0.0,
             pixel_accuracy=float(both.sum() / max(pixels.sum(), 1)),
             per_class=[
@@ -596,6 +629,14 @@ class Segmentation(Task):
         ordered = np.sort(outputs, -1)
         margin = ordered[..., -1] - ordered[..., -2] if outputs.shape[-1] > 1 else ordered[..., -1]
         return _shares(outputs).argmax(-1), margin.mean((1, 2))
+
+
+def _ious(pixels):
+    """(IoU of each class (C,); the mean over those in the masks or the answers) of `count`'s pixels."""
+    both = np.diagonal(pixels)
+    either = pixels.sum(1) + pixels[:, :-1].sum(0) - both
+    iou = both / np.maximum(either, 1)
+    return iou, float(iou[either > 0].mean()) if (either > 0).any() else 0.0
 
 
 def _png(image):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kzoo.errors import ExportError, unknown
+from kzoo.errors import ExportError, RunError, unknown
 from kzoo.files import finite, write_atomically
 
 if TYPE_CHECKING:
@@ -104,10 +104,13 @@ class Task:
         name: used in rows of the catalog, in config.json and in cards.
         output: the key of the network's unchanged outputs among the outputs of an export.
         losses: name -> a function of a Recipe that returns a loss: (targets, outputs) to (B,) or (). The first one is
-            the default.
+            the default. Of a `weighted` task it is a function of a Recipe and weights of the classes, (C,) or None.
+        weighted: whether the losses take weights of classes.
         about_losses: name of a loss -> a sentence that training prints if that loss is asked for.
         metrics: name -> a function (targets, outputs) to (B, ...), whose mean is shown in training (or what the
             task's `trackers` make of it). The first one and the loss select the best epoch.
+        judged_by: what `judge` gives, in words: the loss of an image, and the score; and the name of the score as a
+            metric.
         higher_is_better: whether a higher value of the first metric is better.
         dense: whether a target is a picture, too, so that an augmentation must move both alike.
         calibrated: whether outputs are logits whose temperature can be fitted, so that an export can abstain.
@@ -124,6 +127,8 @@ class Task:
     losses: Mapping[str, Callable]
     about_losses: Mapping[str, str] = MappingProxyType({})
     metrics: Mapping[str, Callable]
+    weighted: bool = False
+    judged_by: tuple[str, str, str] = ("loss", "score", "score")
     higher_is_better: bool = True
     dense: bool = False
     pictures: tuple[str, ...] = ()
@@ -136,11 +141,12 @@ class Task:
 
     # --- training ---
 
-    def loss(self, recipe: Any = None) -> Callable:
+    def loss(self, recipe: Any = None, class_weights: np.ndarray | None = None) -> Callable:
         """The loss of a recipe: (targets, outputs) to (B,) or ().
 
         Args:
             recipe: a `kzoo.training.recipes.Recipe`; None takes the task's first loss.
+            class_weights: (C,), of `class_weights`, for a task whose losses are `weighted`.
 
         Raises:
             UnknownName: the task has no loss of that name.
@@ -149,7 +155,49 @@ class Task:
         name = (recipe and recipe.loss) or next(iter(self.losses))
         if name not in self.losses:
             raise unknown("loss", name, self.losses, f"{self.name} has: {', '.join(self.losses)}.")
-        return self.losses[name](recipe)
+        return self.losses[name](recipe) if class_weights is None else self.losses[name](recipe, class_weights)
+
+    def check_class_weights(self, given: str | Mapping[str, float] | None, classes: Sequence[str]) -> None:
+        """Refuse weights that the task can't use.
+
+        Args:
+            given: None, "balanced", or weights by class.
+            classes: names, by number.
+
+        Raises:
+            RunError: the losses of the task take none.
+            UnknownName: there is no such class.
+        """
+        if given is not None and not self.weighted:
+            raise RunError(f"The losses of {self.name} take no weights of classes: leave class_weights out.")
+        for name in given if isinstance(given, Mapping) else ():
+            if name not in classes:
+                raise unknown("class", name, classes, f"--class-weights takes: {', '.join(classes[:20])}.")
+
+    def class_weights(
+        self, given: str | Mapping[str, float] | None, labels: np.ndarray, classes: Sequence[str]
+    ) -> np.ndarray | None:
+        """Weights of classes as numbers.
+
+        Args:
+            given: None; "balanced", n / (C * n_c) of the n labels of which n_c are of class c (of masks: pixels), so
+                that the mean over the labels is 1; or weights by class, 1 for those that are not listed.
+            labels: of the training part, (N, ...).
+            classes: names, by number.
+
+        Returns:
+            float64 (C,); None if none are given. A class without labels has the weight 1.
+        """
+        if given is None:
+            return None
+        if isinstance(given, Mapping):
+            return np.array([float(given.get(c, 1.0)) for c in classes])
+        counts = self.counts(labels, len(classes))
+        return np.where(counts > 0, counts.sum() / (len(classes) * np.maximum(counts, 1)), 1.0)
+
+    def counts(self, labels: np.ndarray, classes: int) -> np.ndarray:
+        """How many labels there are of each class, int (C,)."""
+        return np.bincount(labels, minlength=classes)
 
     def trackers(self, outputs: int, several: bool = False) -> list[keras.metrics.Metric]:
         """The metrics of training as Keras' objects: the mean of each of the `metrics` over the images.
@@ -218,6 +266,17 @@ class Task:
         metrics = " ".join(f"{m} {self.shown(m, row[part + m])}" for m in self.metrics)
         return f"loss {row[part + 'loss']:.4f} {metrics}"
 
+    def judge(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:
+        """How good a network is, for fine-tuning, which keeps deeper layers only where both do not get worse.
+
+        Args:
+            batches: (outputs (B, ...), labels (B, ...)) of the validation images.
+
+        Returns:
+            (a loss for each image, (N,); a score of all, higher is better).
+        """
+        raise NotImplementedError
+
     # --- answers ---
 
     def decide(self, outputs: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
@@ -277,6 +336,16 @@ class Task:
                 if "error" not in row:
                     row[name] = base64.b64encode(file).decode()
         return found
+
+    def of_mask(self, mask: np.ndarray, classes: Sequence[str], top: int) -> dict[str, Any]:
+        """The answer of a `dense` task for a mask that was put together from tiles.
+
+        Args:
+            mask: uint8 (H, W), class numbers.
+            classes: names, by number.
+            top: the number of classes in an answer.
+        """
+        raise NotImplementedError
 
     def drawn(self, row: Mapping[str, Any], encoded: bytes) -> dict[str, bytes]:
         """An answer as files for people to look at, for a task with `pictures`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from kzoo.builder import build, check_options, computing_in
 from kzoo.builder import options as network_options
 from kzoo.catalog import RULES, ModelSpec, Preprocessing, image_spec, imports_of, spec
 from kzoo.checks import changed
-from kzoo.data.augment import augmentation, moves, still
+from kzoo.data.augment import augmentation, for_targets
 from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.divide import DIVISION
@@ -48,6 +49,7 @@ RESUME_KEYS = (
     "seed",
     "precision",
     "patience",
+    "class_weights",
     "val_fraction",
     "test_fraction",
     "backend",
@@ -63,6 +65,7 @@ def train(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     loss: str | None = None,
+    class_weights: str | Mapping[str, float] | None = None,
     patience: int | None = None,
     seed: int = 0,
     precision: str = "auto",
@@ -85,6 +88,8 @@ def train(
         epochs, batch_size, learning_rate: in place of the recipe's.
         loss: in place of the recipe's: for classes "cross_entropy" (the default), "hinge" or "mse"; for masks
             "cross_entropy", "focal", "dice", "jaccard" or a sum such as "cross_entropy+dice".
+        class_weights: of the loss: None; "balanced", n / (classes * n_c), n_c being the training images of a class, of
+            masks the pixels; or {class: weight}, 1 for those that are not listed. Not for several labels an image.
         patience: stop after so many epochs without a better validation metric; None never stops early.
         seed: of the initial weights, the order of the images, augmentation and dropout. The same seed gives the same
             numbers on the same machine.
@@ -121,6 +126,7 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         loss=loss,
+        class_weights=class_weights,
         patience=patience,
         seed=seed,
         precision=precision,
@@ -163,9 +169,9 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         say(f"Warning: {note}")
     task = task_for(row.task, dataset)
     task.check_data(dataset)
+    task.check_class_weights(options.class_weights, dataset.classes)
     task.loss(recipe)  # a name or a recipe that does not fit is refused before the images are read
-    if task.dense:
-        moves(recipe.augment)
+    for_targets(recipe.augment, task.dense)
     if options.patience is not None and "val" not in dataset.splits:
         raise RunError("patience waits for a better validation metric, and there is no validation part.")
     shape = tuple(options.input_shape or row.input_shape)
@@ -221,13 +227,14 @@ def resumed(out) -> dict:
     if not {*RESUME_KEYS, "data"} <= before.keys():
         raise RunError(f"{out} is not a kzoo train run, so kzoo train can't continue it.")
     runs.check_imports(before, out)
+    before.setdefault("class_weights", None)
     before["recipe"] = find_recipe(before["recipe"]).to_dict()  # with the fields that were added since
     return before
 
 
 def _options_of(before):
     """The options that a run's config.json records."""
-    names = ("recipe", "patience", "seed", "precision", "val_fraction", "test_fraction")
+    names = ("recipe", "patience", "class_weights", "seed", "precision", "val_fraction", "test_fraction")
     return {**{n: before[n] for n in names}, "input_shape": tuple(before["input_shape"]), "bits": before.get("bits")}
 
 
@@ -279,6 +286,7 @@ def _settings(row, config, options, recipe, *, dataset, division, network, preci
         "seed": options.seed,
         "precision": precision,
         "patience": options.patience,
+        "class_weights": options.class_weights,
         "val_fraction": options.val_fraction,
         "test_fraction": options.test_fraction,
         "division": division,
@@ -312,7 +320,14 @@ def _read(dataset, task, shape, preprocessing, *, strict, folder, quiet):
 
 
 def training_model(
-    network: keras.Model, task: Task, recipe: Recipe, *, steps: int, seed: int, loss_weights: tuple[float, ...] = ()
+    network: keras.Model,
+    task: Task,
+    recipe: Recipe,
+    *,
+    steps: int,
+    seed: int,
+    loss_weights: tuple[float, ...] = (),
+    class_weights: np.ndarray | None = None,
 ) -> keras.Model:
     """The network behind its augmentation, compiled to train by a recipe. Augmentation is no part of the network.
 
@@ -325,17 +340,18 @@ def training_model(
         steps: in one epoch.
         seed: of the augmentation.
         loss_weights: of the losses of several outputs; () weighs all alike.
+        class_weights: (C,), of `Task.class_weights`.
 
     Returns:
         A compiled model with the output (B, ...), or (B, heads, ...) for several.
     """
     x = inputs = keras.Input(network.input_shape[1:], dtype="float32", name="image")
-    for layer in augmentation(still(recipe.augment) if task.dense else recipe.augment, seed):
+    for layer in augmentation(for_targets(recipe.augment, task.dense)[0], seed):
         x = layer(x)
     heads = network(x)
     several = isinstance(heads, (list, tuple))
     model = keras.Model(inputs, keras.ops.stack(heads, axis=1) if several else heads)
-    loss = task.loss(recipe)
+    loss = task.loss(recipe, class_weights)
 
     def weighted_loss(y, z):
         weights = loss_weights or (1.0,) * z.shape[1]
@@ -368,7 +384,15 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
     seed, classes = settings["seed"], settings["classes"]
     shape, n = tuple(settings["input_shape"]), len(splits["train"])
     steps, loss_weights = math.ceil(n / recipe.batch_size), spec(settings["model"]).loss_weights
-    model = training_model(network, task, recipe, steps=steps, seed=seed, loss_weights=loss_weights)
+    model = training_model(
+        network,
+        task,
+        recipe,
+        steps=steps,
+        seed=seed,
+        loss_weights=loss_weights,
+        class_weights=task.class_weights(settings["class_weights"], splits["train"].labels, classes),
+    )
     keeper = RunKeeper(
         network, task=task, recipe=recipe, settings=settings, folder=folder, images=n, interrupted=interrupted
     )
@@ -408,7 +432,7 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
                 splits["train"],
                 order=(seed, keeper.epoch),
                 alternate_flip=recipe.alternate_flip,
-                move=moves(recipe.augment) if task.dense else None,
+                move=for_targets(recipe.augment, task.dense)[1],
             ),
             validation_data=serve(splits["val"]) if "val" in splits else None,
             epochs=recipe.epochs,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kzoo.checks import check_bits, check_count, check_input_shape, check_precision, check_seed
+from kzoo.checks import check_bits, check_class_weights, check_count, check_input_shape, check_precision, check_seed
 from kzoo.errors import KzooError, unknown
 from kzoo.training.recipes import Recipe, find_recipe
 
@@ -18,6 +19,7 @@ class TrainOptions:
         recipe: a name of `RECIPES` or a Recipe; None takes the model's own.
         epochs, batch_size, learning_rate: in place of the recipe's.
         loss: likewise; a name among the losses of the model's task.
+        class_weights: of the loss: None, "balanced" (n / (classes * n_c), of pixels for masks), or {class: weight}.
         patience: stop after so many epochs without a better validation metric; None never stops early.
         seed: of the initial weights, the order of the images, augmentation and dropout.
         precision: "float32", "bfloat16", "float16", or "auto" for what this machine is fast in.
@@ -33,6 +35,7 @@ class TrainOptions:
     batch_size: int | None = None
     learning_rate: float | None = None
     loss: str | None = None
+    class_weights: str | Mapping[str, float] | None = None
     patience: int | None = None
     seed: int = 0
     precision: str = "auto"
@@ -47,6 +50,7 @@ class TrainOptions:
         recipe.changed(**self.changes())
         if self.loss is not None:
             check_loss(self.loss)
+        object.__setattr__(self, "class_weights", check_class_weights(self.class_weights))
         check_count("patience", self.patience, 1)
         check_seed(self.seed)
         check_precision(self.precision)

@@ -180,6 +180,21 @@ RECIPES = {
             "The paper of the holes: 16 pixels for 10 classes, partly outside; here they lie whole in the picture.",
         ),
         Recipe(
+            "segmentation",
+            "AdamW (arXiv:1711.05101) with a warm-up and a cosine (arXiv:1608.03983); cross-entropy and Dice loss "
+            "(arXiv:1606.04797); shifts, small turns and zooms",
+            optimizer="adamw",
+            learning_rate=3e-3,
+            weight_decay=0.01,
+            schedule="cosine",
+            warmup=1,
+            batch_size=16,
+            epochs=25,
+            loss="cross_entropy+dice",
+            augment=(("shift", 0.1), ("rotate", 10.0), ("zoom", 0.15)),
+            notes="Pictures are not mirrored: what a mask names may be a sign or a side.",
+        ),
+        Recipe(
             "modern_sgd",
             "Bag of Tricks (arXiv:1812.01187): Nesterov SGD, warm-up and cosine, label smoothing; flips",
             optimizer="sgd",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import kzoo
-from kzoo.data.augment import augmentation, moves, still
+from kzoo.data.augment import augmentation, for_targets, moves
 
 
 def test_crops_and_holes_are_those_of_the_papers():
@@ -76,4 +76,6 @@ def test_what_can_not_be_done_to_a_mask_is_refused():
     with pytest.raises(kzoo.KzooError, match=r"its amount is 0\.5"):
         moves([("flip", 0.3)])
     pairs = [("brightness", 0.1), ("shift", 0.1), ("contrast", 0.1)]
-    assert still(pairs) == [pairs[0], pairs[2]] and moves(still(pairs)) is None
+    layers, move = for_targets(pairs, True)
+    assert layers == [pairs[0], pairs[2]] and moves(layers) is None and move is not None
+    assert for_targets(pairs, False) == (pairs, None)

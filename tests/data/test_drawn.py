@@ -19,9 +19,11 @@ def test_kzoos_own_paintings_are_pictures_and_always_the_same():
         drawn.painting("gloss")
 
 
-def test_scenes_of_digits_have_masks_and_are_the_same_for_the_same_seed():
+def test_scenes_of_digits_have_masks_and_are_the_same_for_the_same_seed(monkeypatch):
+    assert drawn.SCENES == {"train": 1800, "val": 200, "test": 300}, "what the manual says"
+    monkeypatch.setattr(drawn, "SCENES", {"train": 60, "val": 50, "test": 50})
     first, data = digit_scenes(), kzoo.load_data("digits_segmentation")
-    assert {k: len(v[0]) for k, v in first.items()} == {"train": 600, "val": 100, "test": 200}
+    assert {k: len(v[0]) for k, v in first.items()} == drawn.SCENES
     for part, (pictures, masks) in first.items():
         np.testing.assert_array_equal(pictures, data.splits[part].images)
         np.testing.assert_array_equal(masks, data.splits[part].labels)

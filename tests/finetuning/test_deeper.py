@@ -80,38 +80,30 @@ def test_several_labels_train_deeper_layers_and_are_judged_by_their_loss_and_map
     assert report["several"]["test"]["interval"] == pytest.approx(list(result.interval), abs=1e-3)
 
 
-def test_a_stage_of_several_labels_learns_by_the_loss_of_its_task():
-    several, options = find("multilabel"), FinetuneOptions(augment="none")
-    network = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
-    plan = StagePlan(options, several, None, ("a", "b", "c"), (2, 2, 3), None)
-    model = stage_training.stage_model(network, plan, {}, 1, 1)
-    y, z = np.array([[1, 0, 1]], "float32"), np.array([[1.0, -2.0, 0.5]], "float32")
-    np.testing.assert_allclose(np.asarray(model.loss(y, z)), np.asarray(several.loss()(y, z)))
-    assert [m.name for m in several.trackers(3)] == ["f1", "label_accuracy"]
-
-
 def test_a_stage_is_kept_if_the_loss_falls_clearly_and_the_score_does_not():
     before, several = np.linspace(1, 2, 20), find("multilabel")
-    judged = deeper._judged
-    assert judged(several, (before, 0.8), before - 0.1, 0.8) == (
+
+    def judged(task, losses, score):
+        return deeper._compared(deeper.Judged(before, 0.8), deeper.Judged(losses, score), task)
+
+    assert judged(several, before - 0.1, 0.8) == (
         True,
-        "kept: log loss 1.5000 to 1.4000, mAP 80.00% to 80.00% on 20 validation photos",
+        "kept: log loss 1.5000 to 1.4000, mAP 80.00% to 80.00% on 20 validation images",
     )
-    kept, why = judged(several, (before, 0.8), before - 0.1, 0.79)
-    assert not kept and why.endswith("; mAP falls")
-    kept, why = judged(TASK, (before, 0.8), before - 0.1, 0.75)
-    assert not kept and "accuracy 80.00% to 75.00%" in why and why.endswith("fewer photos are classified correctly")
-    kept, why = judged(TASK, (before, 0.8), before[::-1] - 0.1, 0.8)
+    kept, why = judged(several, before - 0.1, 0.79)
+    assert not kept and why.endswith("; the mAP falls")
+    kept, why = judged(TASK, before - 0.1, 0.75)
+    assert not kept and "accuracy 80.00% to 75.00%" in why and why.endswith("the accuracy falls")
+    kept, why = judged(TASK, before[::-1] - 0.1, 0.8)
     assert not kept and "within two standard errors" in why
     labels = np.array([[1, 0], [0, 1]])
-    losses, score = deeper._measured(several, np.array([[0.0, -np.log(3)], [np.log(3), 0.0]]), labels)
+    losses, score = several.judge([(np.array([[0.0, -np.log(3)], [np.log(3), 0.0]]), labels)])
     np.testing.assert_allclose(losses, [(np.log(2) - np.log(0.75)) / 2, (-np.log(0.25) + np.log(2)) / 2])
     assert score == (0.5 + 1) / 2
-    assert deeper._score_of({"right": [True, False, True, True]}) == 0.75, "of a checkpoint of kzoo 0.1.0"
 
 
 def test_a_budget_that_is_too_short_for_deeper_layers(world, head_only, tmp_path, monkeypatch):
-    monkeypatch.setattr(deeper, "_deadline", lambda clock: clock.began)  # over when the first stage begins
+    monkeypatch.setattr(deeper, "deadline", lambda clock: clock.began)  # over when the first stage begins
     folder = tune(world, tmp_path / "r", budget=3600.0)
     assert "budget left no time" in json.loads((folder / "metrics.json").read_text())["outcome"]
 
@@ -119,7 +111,7 @@ def test_a_budget_that_is_too_short_for_deeper_layers(world, head_only, tmp_path
 class Recorded:
     """Stands for the network, its optimizer, the checkpoint and the bar of a stage."""
 
-    names, trainable_variables, variables, learning_rate = ("4x4",), (), (), 0.1
+    names, layers, variables, learning_rate = ("4x4",), (), (), 0.1
 
     def __init__(self):
         self.optimizer, self.saved = self, 0
@@ -136,10 +128,7 @@ class Recorded:
 @pytest.mark.parametrize(("late_at", "finished"), [(0, 0), (1, 0), (2, 1), (4, 1), (9, 2)])
 def test_an_epoch_that_the_deadline_cuts_short_counts_nowhere(late_at, finished):
     """Two epochs of 3 steps (38 photos by 16); the deadline passes in a step of them. Be it in the first epoch."""
-    parts, plan = (
-        Recorded(),
-        StagePlan(FinetuneOptions(), TASK, None, ("a", "b"), (4, 4, 3), None, deadline=float("inf")),
-    )
+    parts, plan = Recorded(), StagePlan(FinetuneOptions(), TASK, None, (), ("a", "b"), (4, 4, 3), None)
     more = {"number": 0, "epochs": 2, "store": parts, "bar": parts, "before": {}, "images": 38}
     keeper = StageKeeper(parts, parts, plan, interrupted=lambda: False, **more)
     assert keeper.restore(None) == 0
@@ -161,7 +150,7 @@ def test_an_epoch_that_the_deadline_cuts_short_counts_nowhere(late_at, finished)
 @pytest.mark.deep("2026-11-26")
 def test_a_stage_of_an_incomplete_epoch_only_is_left_out(world, head_only, tmp_path, monkeypatch):
     monkeypatch.setattr(stage_training, "_measured", lambda *args: (0.0, 0.0))
-    monkeypatch.setattr(deeper, "_deadline", lambda clock: clock.began + 3600)
+    monkeypatch.setattr(deeper, "deadline", lambda clock: clock.began + 3600)
     original = StageKeeper.on_train_batch_end
 
     def late(self, batch, logs=None):

@@ -15,6 +15,7 @@ from support.calibrated import drawn
 from kzoo.errors import KzooError
 from kzoo.finetuning.report import jsonable, write_report
 from kzoo.metrics import calibration_error, choose_temperature, cross_fitted, fit_temperature
+from kzoo.tasks import find
 
 # --- the page ---
 
@@ -261,3 +262,18 @@ def test_the_template_is_package_data():
     assert (files("kzoo.finetuning") / "report.html.j2").is_file()
     text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
     assert '"finetuning/*.j2"' in text
+
+
+def test_masks_have_iou_in_place_of_accuracy(tmp_path):
+    masks, logits = np.array([[[0, 1, 1]]], "uint8"), np.array([[[[1.0, 0], [0, 1], [1, 0]]]])
+    names = ("<sky>", "road")
+    about = {"run": "r", "data": "d", "split": "test"}
+    result = find("segmentation").evaluate(logits, masks, names, **about).to_dict()
+    history = [{"phase": "decoder", "epoch": i, "mean_iou": 0.1 * i, "val_mean_iou": 0.2} for i in (1, 2)]
+    phase = {"name": "decoder", "seconds": 1.0, "val_mean_iou": 0.25}
+    record = {"classes": list(names), "masks": {"test": result}, "history": history, "phases": [phase]}
+    found = write_report(tmp_path, record)
+    page = (tmp_path / "report.html").read_text()
+    assert found["masks"]["test"]["per_class"][1]["iou"] == 0.5 and found["parts"] == {}
+    assert "test mean IoU of 1 pictures" in page and "&lt;sky&gt;" in page and "<sky>" not in page
+    assert "Mean IoU" in page and "25.0" in page

@@ -336,6 +336,17 @@ def test_the_page_shows_the_models_name(served):
         server.name = "toy"
 
 
+def test_the_page_knows_the_numbers_of_classes_only_for_the_colours_of_masks(served):
+    _, port, server = served
+    card = server.card
+    assert 'data-classes="[]"' in ask(port, "/")[1]
+    server.card = {**card, "task": "segmentation", "classes": ["sky", '<b>"']}
+    try:
+        assert 'data-classes="[&quot;sky&quot;, &quot;&lt;b&gt;\\&quot;&quot;]"' in ask(port, "/")[1]
+    finally:
+        server.card = card
+
+
 def test_pixel_bombs_are_refused_before_they_are_decoded(served):
     model, port, _ = served
     before = len(model.sizes)

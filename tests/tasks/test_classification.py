@@ -5,13 +5,17 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from scipy.special import softmax as softmax_of
+from sklearn.utils.class_weight import compute_class_weight
 from support.training import QUICK, history_of, same_run
 
 import kzoo
 from kzoo.data.batches import decode_split
+from kzoo.data.dataset import DataSet, Split
 from kzoo.errors import KzooError, RunError
 from kzoo.graph.inference import predictor
 from kzoo.metrics import TEMPERATURES, fit_temperature, negative_log_likelihood
+from kzoo.tasks import find
 from kzoo.tasks.classification import TASK, cross_entropy, hinge, mse
 from kzoo.training.recipes import RECIPES, Recipe
 
@@ -57,6 +61,44 @@ def test_behind_a_softmax_that_is_certainly_wrong_only_mse_has_no_gradient():
             value = tf.reduce_sum(loss()(y, z))
         size[loss] = float(tf.norm(tape.gradient(value, z)))
     assert size[mse] < 1e-4 and size[cross_entropy] > 1 and size[hinge] > 1
+
+
+def test_weights_of_classes_count_an_image_as_often_as_its_class():
+    y = np.eye(3, dtype="float32")[[0, 1, 0, 0]]
+    z = np.array([[3.0, 1, 0], [0, 2, 2], [-1, 4, 1], [1, 1, 1]], "float32")
+    weights = np.array([2.0, 0.5, 7.0])
+    each = {
+        "cross_entropy": -(y * np.log(softmax_of(z, -1))).sum(-1),
+        "hinge": ((1 - y) * np.maximum(z - (y * z).sum(-1, keepdims=True) + 1, 0)).sum(-1),
+        "mse": ((softmax_of(z, -1) - y) ** 2).mean(-1),
+    }
+    for name, values in each.items():
+        loss = TASK.losses[name](None, weights)(y, z)
+        assert float(np.mean(loss)) == pytest.approx((values * [2, 0.5, 2, 2]).mean(), rel=1e-5), name
+    labels = np.array([0, 0, 0, 1])
+    sklearns = compute_class_weight("balanced", classes=np.arange(2), y=labels)
+    np.testing.assert_allclose(TASK.class_weights("balanced", labels, ("a", "b")), sklearns)
+    TASK.check_class_weights({"a": 2.0}, ("a", "b"))
+    with pytest.raises(kzoo.KzooError, match="Unknown class 'c'"):
+        TASK.check_class_weights({"c": 2.0}, ("a", "b"))
+    with pytest.raises(kzoo.KzooError, match="losses of multilabel take no weights of classes"):
+        find("multilabel").check_class_weights("balanced", ("a", "b"))
+
+
+def test_training_weighs_classes_and_records_it(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1)).astype("uint8")
+    parts = {"train": np.arange(40), "val": np.arange(40, 60)}
+    splits = {p: Split(x[i], (i % 2).astype("int64"), [f"{p}/{k}" for k in i]) for p, i in parts.items()}
+    data, out = DataSet("noise", ("a", "b"), splits), tmp_path / "run"
+    given = {"epochs": 1, "input_shape": (8, 8, 1), "out": out, "quiet": True}
+    run = kzoo.train("mnist_softmax", data, class_weights={"b": 0.0}, learning_rate=2.0, **given)
+    assert kzoo.evaluate(run, data, split="val", quiet=True).confusion.tolist() == [[10, 0], [10, 0]], (
+        "b counts nothing"
+    )
+    assert run.config["class_weights"] == {"b": 0.0}
+    assert kzoo.train(None, data, out=out, resume=True, quiet=True).config["class_weights"] == {"b": 0.0}
+    with pytest.raises(kzoo.KzooError, match=r"can't be resumed with other settings\. .*class_weights"):
+        kzoo.train(None, data, class_weights="balanced", out=out, resume=True, quiet=True)
 
 
 def test_a_recipe_names_its_loss():

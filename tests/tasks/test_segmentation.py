@@ -3,7 +3,10 @@
 import base64
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -57,6 +60,35 @@ def test_losses_of_two_pixels_worked_by_hand():
         a, b = name.split("+")
         both = value(a, masks, logits) + value(b, masks, logits)
         np.testing.assert_allclose(value(name, masks, logits), both, rtol=1e-6)
+
+
+def test_weights_of_classes_worked_by_hand():
+    masks = np.array([[[0, 1, 255]]], "uint8")
+    logits = by_hand([[0.8, 0.2], [0.4, 0.6], [0.01, 0.99]])
+    weights = np.array([2.0, 0.5])
+    entropy, focal = -np.log([0.8, 0.6]), -np.array([0.04, 0.16]) * np.log([0.8, 0.6])
+    overlaps = {"dice": [2 * 0.8 / 2.2, 2 * 0.6 / 1.8], "jaccard": [0.8 / 1.4, 0.6 / 1.2]}
+    expected = {
+        "cross_entropy": (weights * entropy).sum() / 2,
+        "focal": (weights * focal).sum() / 2,
+        **{name: (weights * (1 - np.array(scores))).sum() / 2.5 for name, scores in overlaps.items()},
+    }
+    expected["cross_entropy+dice"] = expected["cross_entropy"] + expected["dice"]
+    for name, want in expected.items():
+        loss = TASK.losses[name](None, weights)(*map(keras.ops.convert_to_tensor, (masks, logits)))
+        np.testing.assert_allclose(np.asarray(loss).ravel(), [want], rtol=1e-5, err_msg=name)
+    labels = np.array([[[0, 0, 0, 1, 255]]], "uint8")  # 4 pixels: n / (C * n_c), and 1 for a class without pixels
+    np.testing.assert_allclose(TASK.class_weights("balanced", labels, CLASSES), [4 / 9, 4 / 3, 1])
+    np.testing.assert_allclose(TASK.class_weights({"road": 3.0}, labels, CLASSES), [1, 1, 3])
+    assert TASK.class_weights(None, labels, CLASSES) is None
+
+
+def test_a_stage_is_judged_by_the_iou_of_each_picture_and_of_all():
+    losses, score = TASK.judge([(LOGITS[:3], MASKS[:3]), (LOGITS[3:], MASKS[3:])])
+    about = {"run": "", "data": "", "split": ""}
+    each = [TASK.evaluate(LOGITS[i : i + 1], MASKS[i : i + 1], CLASSES, **about).mean_iou for i in range(4)]
+    np.testing.assert_allclose(1 - losses, each)
+    assert score == pytest.approx(TASK.evaluate(LOGITS, MASKS, CLASSES, **about).mean_iou)
 
 
 def test_dice_is_the_mean_over_classes_that_occur_in_the_batch():
@@ -293,6 +325,28 @@ def test_masks_are_written_and_nothing_is_replaced(world, tmp_path, kzoo_command
         kzoo.predict(classifier, files, out=tmp_path / "none")
 
 
+def test_tiles_keep_a_pictures_own_resolution(world, tmp_path, kzoo_command):
+    """The network answers for the middle 12 x 12 of 16 x 16; by tiles for every pixel, as if the picture went on."""
+    root, run = world
+    picture = root / "data" / "images" / "0.png"
+    code, out, err = kzoo_command("predict", run.path, picture, "--tiles", "--out", tmp_path / "seen")
+    assert code == 0 and "Tiles of 16 x 16 pixels; 2 x 2 on each side overlap." in err
+    mask = np.asarray(Image.open(tmp_path / "seen" / "0.png"))
+    pixels = np.pad(np.asarray(Image.open(picture)), [(2, 2), (2, 2), (0, 0)], "reflect")
+    layers = [run.model.get_layer(name) for name in ("preprocessing", "conv1", "predictions")]
+    x = pixels[None].astype("float32")
+    for layer in layers:  # the whole picture at once
+        x = layer(x)
+    np.testing.assert_array_equal(mask, np.asarray(x)[0, 2:-2, 2:-2].argmax(-1))
+    share = float((mask == 0).mean())
+    assert f"sky {share:.1%}" in out
+    classifier = LoadedModel(find("classification"), ("a", "b"), lambda encoded, top: [])
+    with pytest.raises(kzoo.KzooError, match="tiles are for masks; classification gives one answer for a picture"):
+        kzoo.predict(classifier, picture, tiles=True)
+    (tmp_path / "no.png").write_bytes(b"no")
+    assert "error" in next(iter(kzoo.predict(run, tmp_path / "no.png", tiles=True)))
+
+
 @pytest.mark.deep("2026-11-26")
 def test_an_export_gives_masks_of_the_size_of_pictures(world, tmp_path):
     root, run = world
@@ -322,6 +376,50 @@ def test_an_export_gives_masks_of_the_size_of_pictures(world, tmp_path):
     assert base64.b64encode(given["mask"].numpy()[0]).decode() == rows[1]["mask"]
 
 
+ALONE = """
+import sys
+for name in ("kzoo", "keras", "PIL", "sklearn", "scipy"):
+    sys.modules[name] = None
+import numpy as np, tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+run = model.signatures["serving_default"]
+golden = np.load(sys.argv[1] + "/golden.npz")
+whole, lengths = golden["bytes"].tobytes(), golden["lengths"]
+files = [whole[end - n : end] for end, n in zip(np.cumsum(lengths), lengths)]
+logits = run(image=tf.constant(files))["logits"].numpy()
+print(float(np.abs(logits - golden["logits"]).max()), float(np.abs(golden["logits"]).max()))
+for path in sys.argv[2:]:
+    found = run(image=tf.constant([open(path, "rb").read()]))
+    open(path + ".mask.png", "wb").write(found["mask"].numpy()[0])
+    print(tf.io.decode_png(found["mask"][0]).shape.as_list())
+"""
+
+
+@pytest.mark.deep("2026-11-27")
+def test_an_export_needs_tensorflow_alone_for_golden_and_odd_pictures(world, tmp_path):
+    _, run = world
+    folder, rng = kzoo.export(run, out=tmp_path / "export", quiet=True), np.random.default_rng(1)
+    sizes, paths = [(1, 1), (3, 200), (517, 33), (16, 16), (255, 257)], []
+    for i, size in enumerate(sizes):
+        paths.append(tmp_path / f"{i}.{('png', 'jpg')[i % 2]}")
+        Image.fromarray(rng.integers(0, 256, (*size, 3)).astype("uint8")).save(paths[-1])
+    out = subprocess.run(
+        [sys.executable, "-c", ALONE, str(folder), *map(str, paths)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert out.returncode == 0, out.stderr[-800:]
+    first, *shapes = out.stdout.splitlines()
+    difference, largest = map(float, first.split())
+    assert difference < 1e-3 * largest and [json.loads(s) for s in shapes] == [[*size, 1] for size in sizes]
+    for path, row in zip(paths, Export(folder).answer([p.read_bytes() for p in paths]), strict=True):
+        with Image.open(f"{path}.mask.png") as image:
+            expected = np.asarray(Image.open(io.BytesIO(base64.b64decode(row["mask"]))))
+            np.testing.assert_array_equal(np.asarray(image), expected)
+
+
 def test_data_of_another_task_is_refused_in_a_line(world, tmp_path):
     root, run = world
     with pytest.raises(kzoo.KzooError, match="has a mask for each picture and not one class"):
@@ -332,7 +430,7 @@ def test_data_of_another_task_is_refused_in_a_line(world, tmp_path):
         kzoo.evaluate(run, "digits", quiet=True)
     with pytest.raises(kzoo.KzooError, match="has a mask for each picture"):
         scout(root / "data", [])
-    with pytest.raises(kzoo.KzooError, match="pixels gives a class for each pixel, and kzoo finetune trains class"):
+    with pytest.raises(kzoo.KzooError, match="pixels gives a class for each pixel, and kzoo finetune takes a class"):
         backbone("pixels")
     cutout = Recipe("holes", "", augment=(("cutout", 0.2),))
     with pytest.raises(kzoo.KzooError, match="augmentation cutout hides pixels"):

@@ -1,4 +1,7 @@
-"""Sets of TensorFlow Datasets, as tfds:NAME: prepared ones are read, others downloaded."""
+"""Sets of TensorFlow Datasets, as tfds:NAME: prepared ones are read, others downloaded.
+
+tfds:NAME has the feature `label` as its labels; tfds:NAME#FEATURE another one, which may be masks.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from kzoo.data.dataset import DataSet, Split, part_of
+from kzoo.data.masks import IGNORED, MaskFile, Table, values_of
 from kzoo.errors import DataError
 from kzoo.files import data_folders
 
 # The server that TensorFlow Datasets asks first, for every set, whether a prepared copy exists.
 HOST = "https://storage.googleapis.com"
+# What the pixels of masks mean, by set and feature: (name, value) of each class, in the order of their numbers. Masks
+# of other sets hold the numbers 0, 1, ... of classes.
+MASKS = {"oxford_iiit_pet": {"segmentation_mask": (("background", 2), ("pet", 1), ("outline", 3))}}
 
 
 def matches(source: str) -> bool:
@@ -22,20 +29,26 @@ def matches(source: str) -> bool:
 
 
 def read(source: str) -> DataSet:
-    """Read the data set that "tfds:NAME" names, see `read_prepared`. NAME may have a configuration and a version.
+    """Read the data set that "tfds:NAME" or "tfds:NAME#FEATURE" names, see `read_prepared`.
+
+    NAME may have a configuration and a version.
 
     Raises:
         DataError: The name asks for a slice, or is none.
     """
-    name = source.removeprefix("tfds:")
+    name, _, feature = source.removeprefix("tfds:").partition("#")
     if "[" in name or "+" in name:
         raise DataError(
             f"'{source}' asks for a slice, and kzoo reads whole sets: give tfds:{name.split('[')[0].split('+')[0]}, "
             "or take the slice in Python and give kzoo a DataSet."
         )
-    if not re.fullmatch(r"[A-Za-z0-9]\w*(/[A-Za-z0-9_.*-]+){0,2}(:[0-9.*]+)?", name):
-        raise DataError(f"'{source}' names no set: write tfds:NAME, tfds:NAME/CONFIG or tfds:NAME/VERSION.")
-    return read_prepared(name)
+    if not re.fullmatch(r"[A-Za-z0-9]\w*(/[A-Za-z0-9_.*-]+){0,2}(:[0-9.*]+)?", name) or (
+        "#" in source and not re.fullmatch(r"\w+", feature)
+    ):
+        raise DataError(
+            f"'{source}' names no set: write tfds:NAME, tfds:NAME/CONFIG, tfds:NAME/VERSION or tfds:NAME#FEATURE."
+        )
+    return read_prepared(name, feature or "label")
 
 
 def _need_network(name, seconds=5):
@@ -55,11 +68,12 @@ def _need_network(name, seconds=5):
         ) from None
 
 
-def read_prepared(name: str) -> DataSet:
+def read_prepared(name: str, label: str = "label") -> DataSet:
     """Read a set of TensorFlow Datasets that has the features image and label; download it if it is not prepared.
 
     Args:
         name: As `tfds.builder` takes it.
+        label: The feature that is learned: a whole number, or pictures of one channel, which are masks.
 
     Returns:
         A DataSet of encoded images, with the splits that TensorFlow Datasets has under a name that kzoo knows; others
@@ -81,18 +95,19 @@ def read_prepared(name: str) -> DataSet:
     try:
         builder = tfds.builder(name, **({"data_dir": prepared[0]} if prepared else {}))
         features = builder.info.features
-        if not {"image", "label"} <= set(features or ()):
-            raise DataError(f"tfds:{name} has the features {', '.join(features or ())}; kzoo needs image and label.")
+        if not {"image", label} <= set(features or ()):
+            raise DataError(f"tfds:{name} has the features {', '.join(features or ())}; kzoo needs image and {label}.")
         if not builder.data_path.exists():
             _need_network(name)
             builder.download_and_prepare()
-        dtype = str(getattr(features["label"], "np_dtype", None) or getattr(features["label"], "dtype", "int64"))
-        shape = tuple(getattr(features["label"], "shape", None) or ())
-        if not ("int" in dtype or "bool" in dtype) or shape:
+        dtype = str(getattr(features[label], "np_dtype", None) or getattr(features[label], "dtype", "int64"))
+        shape = tuple(getattr(features[label], "shape", None) or ())
+        masks = "int8" in dtype and len(shape) == 3 and shape[2] == 1
+        if not masks and (not ("int" in dtype or "bool" in dtype) or shape):
             raise DataError(
-                f"tfds:{name} has labels of the kind {dtype} {shape}; kzoo needs one whole number an image."
+                f"tfds:{name} has labels of the kind {dtype} {shape}; kzoo needs one whole number an image, or a mask."
             )
-        encoded = {"image": tfds.decode.SkipDecoding()}
+        encoded = dict.fromkeys(("image", label) if masks else ("image",), tfds.decode.SkipDecoding())
         parts, skipped = {}, []
         for split in builder.info.splits:
             part = part_of(split)
@@ -107,9 +122,12 @@ def read_prepared(name: str) -> DataSet:
         splits = {}
         for part, split in parts.items():
             rows = list(builder.as_dataset(split=split, decoders=encoded).as_numpy_iterator())
-            labels = np.array([row["label"] for row in rows], "int64")
+            labels = np.array([row[label] for row in rows], object if masks else "int64")
             splits[part] = Split([row["image"] for row in rows], labels, [f"{part}/{i}" for i in range(len(rows))])
-        classes = _classes(features["label"], splits)
+        if masks:
+            classes = _mask_classes(f"tfds:{name}#{label}", splits, MASKS.get(folder, {}).get(label))
+        else:
+            classes = _classes(features[label], splits)
     except DataError:
         raise
     except Exception as e:  # tensorflow_datasets raises its own many kinds, and those of what it downloads with
@@ -117,7 +135,24 @@ def read_prepared(name: str) -> DataSet:
         raise DataError(
             f"'{name}' is in none of $KZOO_DATA and the Keras cache, and TensorFlow Datasets can't load it ({reason})."
         ) from e
-    return DataSet(name, classes, splits, skipped)
+    return DataSet(name if label == "label" else f"{name}#{label}", classes, splits, skipped)
+
+
+def _mask_classes(source, splits, known):
+    """The names of the classes of masks, which become `MaskFile`s; known: their (name, value) pairs, or None."""
+    if known is None:
+        present = np.zeros(256, bool)
+        for split in splits.values():
+            for png in split.labels:
+                present[np.unique(values_of(png))] = True
+        values = np.flatnonzero(present[:IGNORED]).tolist()
+        if values != list(range(len(values))):
+            raise DataError(f"'{source}' has masks of the values {', '.join(map(str, values[:8]))}, not 0, 1, ... .")
+        known = [(str(v), v) for v in values]
+    table = Table(tuple(c for c, _ in known), indices=tuple((value, i) for i, (_, value) in enumerate(known)))
+    for split in splits.values():
+        split.labels[:] = [MaskFile(png, table) for png in split.labels]
+    return table.classes
 
 
 def _size_of(builder, split):

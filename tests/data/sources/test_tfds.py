@@ -1,10 +1,12 @@
 """TensorFlow Datasets without a network."""
 
+import io
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.photos import PLAIN, fails
 
 from kzoo.data.batches import decode_split
@@ -38,13 +40,18 @@ def prepared(tmp_path, monkeypatch):
     module = SimpleNamespace(builder=builder, decode=SimpleNamespace(SkipDecoding=object))
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
 
-    def prepare(label, **splits):
+    def prepare(label, masks=None, **splits):
         def as_dataset(split, decoders):
             rows = [{"image": bytes([i]), "label": i % 3} for i in range(splits[split])]
+            if "segmentation_mask" in decoders:
+                rows = [{**row, "segmentation_mask": masks} for row in rows]
             return SimpleNamespace(as_numpy_iterator=lambda: iter(rows))
 
         counts = {k: SimpleNamespace(num_examples=n) for k, n in splits.items()}
-        fake.info = SimpleNamespace(features={"image": None, "label": label}, splits=counts)
+        features = {"image": None, "label": label}
+        if masks:
+            features["segmentation_mask"] = SimpleNamespace(dtype="uint8", shape=(None, None, 1))
+        fake.info = SimpleNamespace(features=features, splits=counts)
         fake.as_dataset = as_dataset
         return asked
 
@@ -73,3 +80,30 @@ def test_slices_and_what_is_no_set_are_refused_in_one_line(prepared, kzoo_comman
         fails(name, "names no set: write tfds:NAME")
     prepared(SimpleNamespace(dtype="float32", shape=(4,)), train=9)
     fails("tfds:birds", "has labels of the kind float32 (4,)")
+
+
+def png(values):
+    file = io.BytesIO()
+    Image.fromarray(np.array(values, "uint8")).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_masks_are_another_feature_and_those_of_the_pets_are_trimaps(prepared, tmp_path):
+    label = SimpleNamespace(dtype="int64", shape=(), num_classes=3, names=["a", "b", "c"])
+    for name in ("oxford_iiit_pet", "birds"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    asked = prepared(label, png([[1, 3, 2]]), train=4, test=2)
+    data = load_data("tfds:oxford_iiit_pet/4.0.0#segmentation_mask")
+    assert asked == ["oxford_iiit_pet/4.0.0"] and data.masks and len(data.splits["test"]) == 2
+    assert data.classes == ("background", "pet", "outline")
+    assert data.splits["train"].labels[0].read().tolist() == [[1, 2, 0]]
+    again = load_data("tfds:oxford_iiit_pet/4.0.0#segmentation_mask")
+    assert again.fingerprint() == data.fingerprint() and again.name == "tfds:oxford_iiit_pet/4.0.0#segmentation_mask"
+    assert load_data("tfds:oxford_iiit_pet").classes == ("a", "b", "c"), "the breeds, without #FEATURE"
+    fails("tfds:birds#segmentation_mask", "has masks of the values 1, 2, 3, not 0, 1, ...")
+    prepared(label, png([[1, 0, 255]]), train=4)
+    other = load_data("tfds:birds#segmentation_mask")
+    assert other.classes == ("0", "1") and other.splits["train"].labels[0].read().tolist() == [[1, 0, 255]]
+    assert other.fingerprint() != data.fingerprint()
+    fails("tfds:birds#mask", "has the features image, label, segmentation_mask; kzoo needs image and mask")
+    fails("tfds:birds#", "names no set: write tfds:NAME")
