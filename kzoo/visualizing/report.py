@@ -257,7 +257,8 @@ def _run(network, chosen, options, settings, folder, *, images, quiet, before):
     writer = _Writer(folder, data, [key for key, *_ in plan] + [k for k in before if k not in {p[0] for p in plan}])
     kept = f"{KEPT}: {folder}" if folder is not None else "nothing was written"
     with interruptible(kept) as interrupted, progress("steps", quiet) as bar:
-        look = pieces.Look(network, options, bar=bar, interrupted=interrupted, images=images, seconds=options.limit)
+        common = dict(bar=bar, interrupted=interrupted, images=images, seconds=options.limit, folder=folder)
+        look = pieces.Look(network, options, **common)
         photos: dict[int, pieces.Photo] = {}
         try:
             for key, number, name in plan:
@@ -292,8 +293,6 @@ CREDIT = "flower.jpg is a sample photograph of scikit-learn, by flickr.com/photo
 
 def _one(look, writer, key, name, photo):
     """Make one piece, or say why not."""
-    if name not in pieces.FUNCTIONS:
-        return
     if name not in ALWAYS and photo is not None and look.deadline is not None:
         look.measure(photo)
     needed, left = pieces.estimate(look, name, photo), look.left
