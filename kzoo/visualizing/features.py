@@ -21,31 +21,23 @@ KEY = "kzoo-visualize"  # of the record that a PNG carries
 
 
 def compiled_features(
-    network: Network,
-    layer: str,
-    *,
-    any_size: bool = False,
-    tile: int | None = None,
-    rule: str = "plain",
-    networks: dict | None = None,
+    network: Network, layer: str, *, any_size: bool = False, tile: int | None = None, rule: str = "plain"
 ) -> CompiledNetwork:
-    """Compile a network from its input to a layer.
+    """Compile a network from its input to a layer; the network keeps the result.
 
     Args:
-        network: what is looked at; it is not changed.
+        network: what is looked at; its model is not changed.
         layer: the name of a layer, or "logits".
         any_size: for pictures of any size; the layer must be a feature map. Pooling and padding stay.
         tile: see `CompiledNetwork`.
         rule: of the gradients, see `with_rule`.
-        networks: a dictionary that keeps what was compiled from call to call.
 
     Raises:
-        UnknownName: there is no such layer.
+        UnknownName: there is no such layer or rule.
         KzooError: the layer can't be had at any size, or not in tiles.
     """
-    networks = {} if networks is None else networks
-    key = (id(network.model), layer, any_size, tile, rule)
-    if key not in networks:
+
+    def make():
         part = network.model if layer == LOGITS else network.up_to(layer)
         if any_size and len(part.outputs[0].shape) != 4:
             raise KzooError(f"{layer} of {network.name} is not a feature map, so it needs pictures of its own size.")
@@ -57,8 +49,9 @@ def compiled_features(
             found = at_own_size(part, (layer,))
         if rule != "plain":
             found = replace(found, model=with_rule(found.model, rule)[0])
-        networks[key] = CompiledNetwork(found, tile), network  # the network, so that no other gets its id
-    return networks[key][0]
+        return CompiledNetwork(found, tile)
+
+    return network.compiled(f"features {layer} {any_size} {tile} {rule}", make)
 
 
 def output_shape(compiled: CompiledNetwork, shape: tuple[int, ...]) -> tuple[int, ...]:

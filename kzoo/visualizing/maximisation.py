@@ -86,12 +86,12 @@ def maximise(
     state: str | os.PathLike | None = None,
     interrupted: Callable[[], bool] = never,
     progress: Silent | None = None,
-    networks: dict | None = None,
 ) -> Maximised:
     """Search for the picture that a unit of a layer, or a class, responds to most, with lucid's settings.
 
     Args:
-        network: a run, a name of the catalog, a .keras file, a keras.Model, or a Network.
+        network: a run, a name of the catalog, a .keras file, a keras.Model, or a Network, which keeps what is compiled
+            for several units of one layer.
         layer, unit: the name of a layer and the number of one of its channels.
         position: of the unit: (row, column) or "centre"; None: the mean over all positions of the channel.
         target_class: a class by number or name, in place of layer and unit; its logit is maximised.
@@ -107,7 +107,6 @@ def maximise(
         state: a file that keeps the search after Ctrl-C; the same call continues from it, to the same bits.
         interrupted: asked before each step; whether to stop.
         progress: shows the steps.
-        networks: a dictionary that keeps compiled networks, for several units of one layer.
 
     Returns:
         A Maximised.
@@ -144,11 +143,10 @@ def maximise(
         raise KzooError(f"A class of {network.name} needs pictures of {width}x{height} pixels; only a unit has a size.")
     began = time.monotonic()
 
-    networks = {} if networks is None else networks
     shape = (1, *size, channels)
 
     def objective(rule):
-        compiled = compiled_features(network, layer, any_size=size != own, rule=rule, networks=networks)
+        compiled = compiled_features(network, layer, any_size=size != own, rule=rule)
         towards = direction(output_shape(compiled, shape), unit, position)
         return FeatureObjective(compiled, shape, directions={compiled.network.layers[0]: towards})
 

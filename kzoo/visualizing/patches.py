@@ -129,7 +129,6 @@ def top_patches(
     budget: float | None = None,
     interrupted: Callable[[], bool] = never,
     progress: Silent | None = None,
-    networks: dict | None = None,
     skipped: list | None = None,
 ) -> list[UnitPatches]:
     """Find the patches that excite units of a layer most, among many images that are read one batch at a time.
@@ -144,7 +143,6 @@ def top_patches(
         budget: seconds; images that are not seen by then are left out.
         interrupted: asked before each batch; whether to stop.
         progress: shows the images.
-        networks: a dictionary that keeps compiled networks from call to call.
         skipped: gets (name, reason) of each image that was left out.
 
     Returns:
@@ -164,7 +162,7 @@ def top_patches(
     network = find_network(network)
     if n < 1:
         raise KzooError(f"n must be at least 1, got {n}.")
-    compiled = compiled_features(network, layer, networks=networks)
+    compiled = compiled_features(network, layer)
     channels = compiled.network.model.outputs[0].shape[-1]
     units = range(min(9, channels)) if units is None else units
     for unit in units:
@@ -194,7 +192,7 @@ def top_patches(
     if not any(best.values()):
         raise DataError(f"None of {len(source)} images can be read. {source.skipped[0][1]}")
     field = field_of(compiled.network.model, layer)
-    backwards = None if rule is None else compiled_features(network, layer, rule=rule, networks=networks)
+    backwards = None if rule is None else compiled_features(network, layer, rule=rule)
     return [_patches(unit, found, compiled, backwards, field, source) for unit, found in best.items()]
 
 

@@ -31,13 +31,8 @@ def network():
     return find_network(model)
 
 
-@pytest.fixture(scope="module")
-def networks():
-    return {}
-
-
-def test_a_linear_unit_ends_at_its_weights(network, networks):
-    found = maximise(network, target_class=1, parameterisation="ball", transforms=False, steps=150, networks=networks)
+def test_a_linear_unit_ends_at_its_weights(network):
+    found = maximise(network, target_class=1, parameterisation="ball", transforms=False, steps=150)
     w = network.model.get_layer("predictions").get_weights()[0][: 16 * 16 * 3, 1]
     x = found.picture.ravel() - GREY
     cosine = x @ w / np.linalg.norm(x) / np.linalg.norm(w)
@@ -45,25 +40,25 @@ def test_a_linear_unit_ends_at_its_weights(network, networks):
     assert found.values[-1] == max(found.values) and len(found.values) == found.settings["made"] <= 150
 
 
-def test_the_value_rises_and_is_that_of_the_picture(network, networks):
-    found = maximise(network, layer="conv", unit=0, steps=40, networks=networks)
+def test_the_value_rises_and_is_that_of_the_picture(network):
+    found = maximise(network, layer="conv", unit=0, steps=40)
     assert found.picture.shape == (16, 16, 3) and found.picture.dtype == "uint8"
     assert found.values[-1] > found.values[0] and found.value > found.start and found.redirected == 0
     conv = network.up_to("conv")
     np.testing.assert_allclose(found.value, np.mean(conv(found.picture[None].astype("float32"))[..., 0]), rtol=1e-5)
     assert found.settings["transforms"]["jitter"] == 1, "lucid's 8 pixels are for pictures of 128"
-    large = maximise(network, layer="conv", unit=0, position="centre", size=(40, 48), steps=3, networks=networks)
+    large = maximise(network, layer="conv", unit=0, position="centre", size=(40, 48), steps=3)
     assert large.picture.shape == (40, 48, 3) and large.value > large.start
 
 
-def test_a_dead_unit_is_woken(network, networks):
-    options = {"position": "centre", "transforms": False, "networks": networks}
+def test_a_dead_unit_is_woken(network):
+    options = {"position": "centre", "transforms": False}
     found = maximise(network, layer="conv", unit=2, steps=60, **options)
     assert found.start == 0 and found.values[0] == 0 and found.redirected > 0 and found.value > 0
 
 
-def test_ctrl_c_and_the_budget(network, networks, tmp_path):
-    options = {"layer": "conv", "unit": 1, "steps": 8, "networks": networks}
+def test_ctrl_c_and_the_budget(network, tmp_path):
+    options = {"layer": "conv", "unit": 1, "steps": 8}
     whole, asked, state = maximise(network, **options), [], tmp_path / "unit.state"
 
     def interrupted():
@@ -102,6 +97,6 @@ def test_directions():
         ({"target_class": 0, "parameterisation": "furier"}, "fourier"),
     ],
 )
-def test_what_can_not_be_had_is_said(network, networks, options, message):
+def test_what_can_not_be_had_is_said(network, options, message):
     with pytest.raises(KzooError, match=message):
-        maximise(network, networks=networks, **options)
+        maximise(network, **options)

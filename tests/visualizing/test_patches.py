@@ -33,11 +33,6 @@ def network():
     return find_network(model)
 
 
-@pytest.fixture(scope="module")
-def networks():
-    return {}
-
-
 def convolved(x, kernel):
     """A valid convolution of (H, W, C), with a ReLU, window by window."""
     size = kernel.shape[0]
@@ -54,9 +49,9 @@ def by_hand(x):
     return convolved(y.reshape(6, 2, 7, 2, 4).max((1, 3)), KERNELS[1])
 
 
-def test_brute_force_finds_the_same(network, networks, monkeypatch):
+def test_brute_force_finds_the_same(network, monkeypatch):
     monkeypatch.setattr(patches, "BATCH", 7)  # several batches, the last one smaller
-    found = top_patches(network, IMAGES, "conv2", [2, 0], networks=networks)
+    found = top_patches(network, IMAGES, "conv2", [2, 0])
     assert [each.unit for each in found] == [2, 0]
     features = np.stack([by_hand(x) for x in IMAGES])
     for each in found:
@@ -74,20 +69,20 @@ def test_brute_force_finds_the_same(network, networks, monkeypatch):
         assert all(p.shape == (6, 6, 3) and p.any() for p in each.projections)
 
 
-def test_the_projection_of_a_first_layer_is_its_kernel(network, networks):
-    (found,) = top_patches(network, IMAGES[:3], "conv1", [1], n=2, networks=networks)
+def test_the_projection_of_a_first_layer_is_its_kernel(network):
+    (found,) = top_patches(network, IMAGES[:3], "conv1", [1], n=2)
     for projection, (top, left, bottom, right) in zip(found.projections, found.boxes, strict=True):
         inside = np.ones((3, 3, 1), bool)
         inside[: max(0, -top)] = inside[:, : max(0, -left)] = False
         inside[3 - max(0, bottom - 11) :] = inside[:, 3 - max(0, right - 13) :] = False
         np.testing.assert_allclose(projection, np.where(inside, KERNELS[0][..., 1], 0), rtol=1e-5)
-    (plain,) = top_patches(network, IMAGES[:3], "conv1", [1], n=2, rule=None, networks=networks)
+    (plain,) = top_patches(network, IMAGES[:3], "conv1", [1], n=2, rule=None)
     assert plain.projections == [] and plain.images == found.images
 
 
-def test_a_vector_shows_whole_images_and_ties_go_to_the_first(network, networks):
+def test_a_vector_shows_whole_images_and_ties_go_to_the_first(network):
     same = np.concatenate([IMAGES[:1]] * 3)
-    (found,) = top_patches(network, same, "predictions", [0], n=2, networks=networks)
+    (found,) = top_patches(network, same, "predictions", [0], n=2)
     assert found.images == [0, 1] and found.positions == [(), ()] and found.boxes == [(0, 0, 11, 13)] * 2
     np.testing.assert_array_equal(found.crops[0], IMAGES[0])
     np.testing.assert_array_equal(found.recomputed, found.values)
@@ -103,7 +98,7 @@ def test_a_box_is_cut_and_put_back():
     assert box_of(None, (), (4, 6)) == (0, 0, 3, 5)
 
 
-def test_folders_are_read_one_batch_at_a_time(network, networks, tmp_path, monkeypatch):
+def test_folders_are_read_one_batch_at_a_time(network, tmp_path, monkeypatch):
     def decoding(shape, preprocessing):  # compiling the graph that does it would take seconds
         return lambda data: np.asarray(Image.open(io.BytesIO(data)).resize((14, 12)))
 
@@ -115,19 +110,19 @@ def test_folders_are_read_one_batch_at_a_time(network, networks, tmp_path, monke
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "notes.txt").write_text("no picture either")
     skipped = []
-    (found,) = top_patches(network, tmp_path, "conv2", [0], n=3, networks=networks, skipped=skipped)
+    (found,) = top_patches(network, tmp_path, "conv2", [0], n=3, skipped=skipped)
     assert len(found.names) == 3 and all(name.endswith(".png") for name in found.names)
     assert [name for name, _ in skipped] == [str(tmp_path / "broken.png")] and "broken.png" in skipped[0][1]
     with pytest.raises(Interrupted):
-        top_patches(network, tmp_path, "conv2", [0], networks=networks, interrupted=lambda: True)
-    (first,) = top_patches(network, IMAGES, "conv2", [0], n=9, networks=networks, budget=1e-9)
+        top_patches(network, tmp_path, "conv2", [0], interrupted=lambda: True)
+    (first,) = top_patches(network, IMAGES, "conv2", [0], n=9, budget=1e-9)
     assert len(first.images) == 4 and max(first.images) < 4, "the first batch only"
 
 
-def test_a_unit_that_sees_more_than_its_box_is_warned_of(network, networks, monkeypatch):
+def test_a_unit_that_sees_more_than_its_box_is_warned_of(network, monkeypatch):
     monkeypatch.setattr(patches, "field_of", lambda model, layer: _Small())
     with pytest.warns(UserWarning, match="sees more than its box"):
-        top_patches(network, IMAGES, "conv2", [0], networks=networks)
+        top_patches(network, IMAGES, "conv2", [0])
 
 
 class _Small:
@@ -135,7 +130,7 @@ class _Small:
         return (2 * y, 2 * y + 1), (2 * x, 2 * x + 1)
 
 
-def test_what_can_not_be_had_is_said(network, networks, tmp_path):
+def test_what_can_not_be_had_is_said(network, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     for options, message in (
         ({"layer": "conv9"}, "conv"),
@@ -147,5 +142,5 @@ def test_what_can_not_be_had_is_said(network, networks, tmp_path):
         ({"rule": "deconv"}, "deconvnet"),
     ):
         with pytest.raises(KzooError, match=message):
-            top_patches(network, **{"images": IMAGES, "layer": "conv2", "networks": networks, **options})
+            top_patches(network, **{"images": IMAGES, "layer": "conv2", **options})
     assert issubclass(DataError, KzooError)
