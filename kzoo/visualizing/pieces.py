@@ -525,7 +525,8 @@ def of_patches(look: Look, photo: Photo | None) -> Piece:
         raise NotPossible("It needs a folder of pictures: give --images.")
     figures, facts, skipped = [], {}, []
     for layer in _layers(look, PATCHED):
-        units = None if look.options.unit is None else [look.options.unit]
+        channels = look.network.output_of(layer).shape[-1]
+        units = range(min(UNITS, channels)) if look.options.unit is None else [look.options.unit]
         found = top_patches(look.network, look.images, layer, units, skipped=skipped, **look.long(PATCHED))
         rows = []
         for each in found:
@@ -555,7 +556,7 @@ def of_maximisation(look: Look, photo: Photo | None) -> Piece:
     else:
         number = 0 if options.target is None else network.class_number(options.target)
         wanted = [] if network.dense else [dict(target_class=number)]
-        wanted += [dict(layer=layer, unit=u) for layer in _layers(look, 3) for u in (0, 1)]
+        wanted += [dict(layer=layer, unit=u) for layer in _layers(look, 4)[-3:] for u in (0, 1)]
     figures, facts = [], {}
     for i, which in enumerate(wanted):
         name = f"{which['layer']}, unit {which['unit']}" if "layer" in which else network.class_name(number)
@@ -589,9 +590,7 @@ def of_dream(look: Look, photo: Photo) -> Piece:
     from kzoo.visualizing.dream import dream
 
     if look.network.shape[-1] != 3:
-        raise NotPossible(
-            f"{look.network.name} takes pictures of {look.network.shape[-1]} channels; a dream needs three."
-        )
+        raise NotPossible(f"{look.network.name} has {look.network.shape[-1]} input channels; a dream needs three.")
     layer, unit = look.options.layer or _layers(look, 3)[-1], look.options.unit
     picture, state = photo.original, look.state(f"dream-{photo.name}")
     found = dream(look.network, picture, layer=layer, unit=unit, seed=look.options.seed, state=state, **look.long(1))
@@ -600,7 +599,7 @@ def of_dream(look: Look, photo: Photo) -> Piece:
     return Piece([Figure("dream", drawing.as_rgb(found.picture), caption)], {"octaves": found.octaves})
 
 
-PATCHED = 2  # layers that are searched for patches
+PATCHED, UNITS = 3, 4  # layers that are searched for patches, and units of each
 TILE = 64  # pixels of a patch in the report
 
 
