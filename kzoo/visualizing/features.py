@@ -51,7 +51,8 @@ def compiled_features(
             found = replace(found, model=with_rule(found.model, rule)[0])
         return CompiledNetwork(found, tile)
 
-    return network.compiled(f"features {layer} {any_size} {tile} {rule}", make)
+    found: Any = network.compiled(f"features {layer} {any_size} {tile} {rule}", make)
+    return found
 
 
 def output_shape(compiled: CompiledNetwork, shape: tuple[int, ...]) -> tuple[int, ...]:
