@@ -20,7 +20,8 @@ from kzoo.synthesis.memory import check_memory
 from kzoo.synthesis.objective import CompiledNetwork, FeatureObjective
 from kzoo.synthesis.optimise import NormalisedSteps
 from kzoo.visualizing.cam import pooled_classifier
-from kzoo.visualizing.features import as_picture, compiled_features, output_shape, photo
+from kzoo.visualizing.drawing import as_rgb
+from kzoo.visualizing.features import compiled_features, output_shape, photo
 from kzoo.visualizing.maximisation import direction
 from kzoo.visualizing.network import find_network
 
@@ -197,7 +198,7 @@ def dream(
         done.append({"size": list(sizes[k]), "start": start, "end": bias - objective(x)[0]})
         detail = x - base
     saved.remove()
-    return Dreamed(as_picture(x), done, complete, settings)
+    return Dreamed(as_rgb(x[0]), done, complete, settings)
 
 
 def _class_direction(network, number):

@@ -60,12 +60,6 @@ def output_shape(compiled: CompiledNetwork, shape: tuple[int, ...]) -> tuple[int
     return tuple(compiled.shapes(*shape[1:3])[compiled.network.layers[0]])
 
 
-def as_picture(x: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 of (1, H, W, C) in 0..255; a grey picture gets three equal channels."""
-    picture = pictures.to_uint8(x[0])
-    return np.repeat(picture, 3, -1) if picture.shape[-1] == 1 else picture
-
-
 def photo(picture: str | os.PathLike | np.ndarray, channels: int) -> np.ndarray:
     """A picture of the user's at its own size, (H, W, channels) uint8.
 

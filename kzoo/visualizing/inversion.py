@@ -17,7 +17,8 @@ from kzoo.synthesis.descent import Descent, Saved, descend, never
 from kzoo.synthesis.objective import FeatureObjective
 from kzoo.synthesis.optimise import LBFGS, ArrayMomentum
 from kzoo.visualizing.cam import MERE
-from kzoo.visualizing.features import as_picture, compiled_features
+from kzoo.visualizing.drawing import as_rgb
+from kzoo.visualizing.features import compiled_features
 from kzoo.visualizing.network import Network, find_network
 
 # The root mean square of a photo's pixels around grey, in grey levels, by which the published weights are scaled.
@@ -160,7 +161,7 @@ def invert(
     saved.remove()
     result = np.clip(np.round(np.asarray(optimiser.x)), 0, 255)
     return Inverted(
-        picture=as_picture(result),
+        picture=as_rgb(result[0]),
         relative_error=relative_error(features, features_of(compiled, result)),
         photo_error=relative_error(photo - 127.5, result - 127.5),
         errors=[row[layer] for row in curve],

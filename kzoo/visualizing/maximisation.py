@@ -17,7 +17,8 @@ from kzoo.synthesis.objective import FeatureObjective
 from kzoo.synthesis.optimise import ArrayAdam
 from kzoo.synthesis.parameterisations import PARAMETERISATIONS
 from kzoo.synthesis.transforms import Transforms, resample
-from kzoo.visualizing.features import LOGITS, as_picture, compiled_features, output_shape
+from kzoo.visualizing.drawing import as_rgb
+from kzoo.visualizing.features import LOGITS, compiled_features, output_shape
 from kzoo.visualizing.network import find_network
 
 
@@ -200,7 +201,7 @@ def maximise(
     saved.remove()
     result = np.clip(np.round(picture(optimiser.x)[0]), 0, 255)
     return Maximised(
-        picture=as_picture(result),
+        picture=as_rgb(result[0]),
         value=-plain(result)[0],
         start=start,
         values=[-row["loss"] for row in values],
