@@ -227,7 +227,7 @@ def cam(network: Any, images: Any, target: Target = None) -> ClassMaps:
     return ClassMaps(maps, layer, targets, maps.mean((1, 2)) + bias[targets], bias[targets])
 
 
-def pooled(network: Network) -> tuple[layers.Layer, keras.Model]:
+def pooled(network: Network) -> tuple[layers.Layer, keras.layers.Layer]:
     """The global average pooling of a network, and the part behind it.
 
     Raises:
@@ -237,6 +237,8 @@ def pooled(network: Network) -> tuple[layers.Layer, keras.Model]:
         if isinstance(layer, POOLS) and len(layer.input.shape) == 4:
             out = layer.output.shape
             if len(out) == 2 or tuple(out[1:3]) == (1, 1):
+                if layer.output is network.model.outputs[0]:
+                    return layer, keras.layers.Identity(dtype="float32")
                 try:
                     return layer, keras.Model(layer.output, network.model.outputs[0])
                 except ValueError:  # another path leads round it

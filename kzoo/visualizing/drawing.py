@@ -49,7 +49,7 @@ def around_grey(values: np.ndarray, scale: float) -> np.ndarray:
 
     `from_grey` turns them back into numbers.
     """
-    return np.clip(np.round(127.5 + 127.5 * np.nan_to_num(values) / scale), 0, 255).astype("uint8")
+    return np.round(127.5 + 127.5 * np.clip(np.nan_to_num(values / scale), -1, 1)).astype("uint8")
 
 
 def from_grey(pixels: np.ndarray, scale: float) -> np.ndarray:
@@ -75,7 +75,7 @@ def overlay(picture: np.ndarray, values: np.ndarray, scale: float) -> np.ndarray
     """
     values = enlarged(values, picture.shape[:2])
     light = np.asarray(picture, "float64").mean(-1, keepdims=True) / 255
-    share = np.clip(np.abs(np.nan_to_num(values)) / scale, 0, 1)[..., None]
+    share = np.clip(np.abs(np.nan_to_num(values / scale)), 0, 1)[..., None]
     # The hue says which side, how much of it how far; the picture stays visible as its light and shade.
     hue = np.where(values[..., None] < 0, np.array(COLD), np.array(WARM))
     return np.clip(255 * (0.25 + 0.75 * light) * (1 - share) + hue * (0.45 + 0.55 * light) * share, 0, 255).astype(
@@ -128,6 +128,19 @@ def grid(tiles: Sequence[np.ndarray], columns: int | None = None, gap: int = 2, 
         r, c = divmod(i, columns)
         out[r * (height + gap) : r * (height + gap) + height, c * (width + gap) : c * (width + gap) + width] = tile
     return out
+
+
+def fitted(picture: np.ndarray, side: int) -> np.ndarray:
+    """A picture (h, w, 3) uint8 in a white square of a side, enlarged or reduced to its longer side."""
+    from PIL import Image
+
+    image = Image.fromarray(picture)
+    scale = side / max(image.size)
+    size = tuple(max(1, round(n * scale)) for n in image.size)
+    image = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
+    out = Image.new("RGB", (side, side), (255, 255, 255))
+    out.paste(image, ((side - size[0]) // 2, (side - size[1]) // 2))
+    return np.asarray(out)
 
 
 def png(picture: np.ndarray) -> bytes:

@@ -100,12 +100,10 @@ def occlusion(
     x = network.batch(images)
     targets = targets_of(network, x, target)
     height, width, channels = network.shape
-    size = (window or max(1, round(min(height, width) / 7)),) * 2
-    size = (min(size[0], height), min(size[1], width)) if window == max(height, width) else size
-    if not 1 <= size[0] <= height or not 1 <= size[1] <= width:
-        raise KzooError(
-            f"The window is 1 to {min(height, width)} pixels for pictures of {width}x{height}; got {window}."
-        )
+    window = max(1, round(min(height, width) / 7)) if window is None else window
+    if not 1 <= window <= max(height, width):
+        raise KzooError(f"A window has 1 to {max(height, width)} pixels for {width}x{height} pictures; got {window}.")
+    size = min(window, height), min(window, width)
     if stride is not None and stride < 1:
         raise KzooError(f"The stride is at least 1 pixel; got {stride}.")
     rows, columns = (starts(n, w, stride) for n, w in zip((height, width), size, strict=True))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,10 +99,14 @@ class Photo:
         x: (H, W, C) float32 in 0..255.
         network: a Network.
         target: the class to explain; None: the one with the highest score.
+        original: the picture before it was resized, for a dream; None: x.
     """
 
-    def __init__(self, name: str, x: np.ndarray, network: Network, target: int | str | None) -> None:
+    def __init__(
+        self, name: str, x: np.ndarray, network: Network, target: int | str | None, original: Any = None
+    ) -> None:
         self.name, self.x, self.network = name, x, network
+        self.original = drawing.as_rgb(x) if original is None else original
         self.scores = scores(network, x[None])[0]
         self.target = int(self.scores.argmax()) if target is None else network.class_number(target)
         self.maps: dict[str, np.ndarray] = {}
@@ -132,6 +137,7 @@ class Look:
         interrupted: whether Ctrl-C has arrived.
         images: a folder for the patches, or None.
         seconds: the budget; None: no limit.
+        folder: where what was begun is kept after Ctrl-C; None: nowhere.
     """
 
     def __init__(
@@ -143,8 +149,9 @@ class Look:
         interrupted: Callable[[], bool],
         images: str | None = None,
         seconds: float | None = None,
+        folder: Path | None = None,
     ) -> None:
-        self.network, self.options, self.images = network, options, images
+        self.network, self.options, self.images, self.folder = network, options, images, folder
         self.interrupted, self.bar = interrupted, Watched(bar, interrupted)
         self.deadline = None if seconds is None else time.monotonic() + seconds
         self.first, self.each = 0.0, 0.0  # seconds of the first gradient, which compiles it, and of each picture's
@@ -154,6 +161,16 @@ class Look:
     def left(self) -> float | None:
         """The seconds that are left; None: no limit."""
         return None if self.deadline is None else self.deadline - time.monotonic()
+
+    def long(self, among: int) -> dict[str, Any]:
+        """What a method that takes long is given: an equal share of the seconds that are left, progress, Ctrl-C."""
+        budget = None if self.left is None else max(1.0, self.left / among)
+        return {"budget": budget, "progress": self.bar, "interrupted": self.interrupted}
+
+    def state(self, name: str) -> Path | None:
+        """The file in which a search is kept after Ctrl-C."""
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-60:]
+        return None if self.folder is None else self.folder / f"{plain}.state"
 
     def measure(self, photo: Photo) -> None:
         """Find out how long a gradient takes, for the estimates of what fits into the budget."""
@@ -231,6 +248,7 @@ def of_prediction(look: Look, photo: Photo) -> Piece:
         for row, p in zip(rows, network.probabilities(photo.scores)[ranked], strict=True):
             row["probability"] = float(p)
     x, notes = np.repeat(photo.batch, len(numbers), 0), []
+    given = Figure("photo", drawing.as_rgb(photo.x), "What the network is given.")
     try:
         if look.options.layer is not None or network.dense:
             raise KzooError("")
@@ -240,11 +258,8 @@ def of_prediction(look: Look, photo: Photo) -> Piece:
         try:
             found, method = cam.gradcam(network, x, numbers, layer=look.options.layer), "Grad-CAM"
         except KzooError as e:
-            return Piece(
-                [Figure("photo", drawing.as_rgb(photo.x), "What the network is given.")], {"classes": rows}, [str(e)]
-            )
-    scale = drawing.scale_of(found.maps)
-    figures = [Figure("photo", drawing.as_rgb(photo.x), "What the network is given.")]
+            return Piece([given], {"classes": rows}, [str(e)])
+    scale, figures = drawing.scale_of(found.maps), [given]
     for i, (number, values) in enumerate(zip(numbers, found.maps, strict=True)):
         sign = " Nothing speaks for this class." if values.max() <= 0 else ""
         name, score = network.class_name(number), photo.scores[number]
@@ -344,11 +359,7 @@ def of_maps(look: Look, photo: Photo) -> Piece:
         if values.ndim != 3:
             raise NotPossible(f"{layer} of {network.name} gives {values.shape}, no feature maps.")
         picture, numbers, scale = filters.picture_of_maps(values)
-        most = (
-            f"the {len(numbers)} of {values.shape[-1]} with the most contrast"
-            if len(numbers) < values.shape[-1]
-            else f"all {len(numbers)} maps"
-        )
+        most = "the maps" if len(numbers) == values.shape[-1] else f"{len(numbers)} of {values.shape[-1]} maps"
         sign = ", blue below 0" if values[..., numbers].min() < 0 else ""
         caption = f"{layer}, {values.shape[0]}x{values.shape[1]}: {most}, full colour at {scale:.3g}{sign}."
         figures.append(Figure(f"maps-{i + 1}", picture, caption))
@@ -506,9 +517,94 @@ def of_areas(look: Look, photo: Photo) -> Piece:
 # --- what takes longest ------------------------------------------------------------------------------------
 
 
-def there(module: str) -> bool:
-    """Whether a module of this package is there."""
-    return importlib.util.find_spec(f"kzoo.visualizing.{module}") is not None
+def of_patches(look: Look, photo: Photo | None) -> Piece:
+    """The nine patches that excite each unit most, beside what the unit sends back to the pixels."""
+    from kzoo.visualizing.patches import top_patches
+
+    if look.images is None:
+        raise NotPossible("It needs a folder of pictures: give --images.")
+    figures, facts, skipped = [], {}, []
+    for layer in _layers(look, PATCHED):
+        channels = look.network.output_of(layer).shape[-1]
+        units = range(min(UNITS, channels)) if look.options.unit is None else [look.options.unit]
+        found = top_patches(look.network, look.images, layer, units, skipped=skipped, **look.long(PATCHED))
+        rows = []
+        for each in found:
+            crops = [drawing.as_rgb(c) for c in each.crops]
+            scale = drawing.scale_of(np.concatenate([p.reshape(-1) for p in each.projections] or [np.zeros(1)]))
+            sent = [drawing.as_rgb(drawing.around_grey(p, scale)) for p in each.projections]
+            rows.append(drawing.grid([drawing.fitted(t, TILE) for t in (*crops, *sent)], len(crops)))
+            facts[f"{layer}/{each.unit}"] = {"images": each.names, "values": np.asarray(each.values).tolist()}
+        numbers = ", ".join(str(each.unit) for each in found)
+        caption = (
+            f"{layer}, units {numbers}: above the patches, below what the unit at that place sends back (deconvnet)."
+        )
+        figures.append(Figure(f"patches-{layer}", drawing.grid(rows, 1, gap=8), caption))
+    notes = [f"{len(dict(skipped))} pictures could not be read: {next(iter(dict(skipped)))} ..."] if skipped else []
+    return Piece(figures, facts, notes)
+
+
+def of_maximisation(look: Look, photo: Photo | None) -> Piece:
+    """What excites the class, and units of layers from shallow to deep, most."""
+    from kzoo.visualizing.maximisation import maximise
+
+    network, options = look.network, look.options
+    if network.shape[-1] not in (1, 3):
+        raise NotPossible(f"{network.name} takes pictures of {network.shape[-1]} channels, which have no colours.")
+    if options.unit is not None:
+        wanted = [dict(layer=options.layer, unit=options.unit)]
+    else:
+        number = 0 if options.target is None else network.class_number(options.target)
+        wanted = [] if network.dense else [dict(target_class=number)]
+        wanted += [dict(layer=layer, unit=u) for layer in _layers(look, 4)[-3:] for u in (0, 1)]
+    figures, facts = [], {}
+    for i, which in enumerate(wanted):
+        name = f"{which['layer']}, unit {which['unit']}" if "layer" in which else network.class_name(number)
+        state = look.state(f"maximisation-{i + 1}")
+        found = maximise(network, seed=options.seed, state=state, **which, **look.long(len(wanted)))
+        ended = "" if found.complete else " The budget ended it early."
+        caption = f"{name}: {found.start:.3g} at the start, {found.value:.3g} now.{ended}"
+        figures.append(Figure(f"maximisation-{i + 1}", drawing.as_rgb(found.picture), caption))
+        facts[name] = {"start": found.start, "value": found.value, "settings": found.settings}
+    return Piece(figures, facts)
+
+
+def of_inversion(look: Look, photo: Photo) -> Piece:
+    """The picture again, from the features of each depth."""
+    from kzoo.visualizing.inversion import depths, invert
+
+    chosen = [look.options.layer] if look.options.layer else depths(look.network)
+    figures, facts = [], {}
+    for i, layer in enumerate(chosen):
+        state = look.state(f"inversion-{i + 1}-{photo.name}")
+        found = invert(look.network, photo.x, layer, seed=look.options.seed, state=state, **look.long(len(chosen)))
+        ended = "" if found.complete else " The budget ended it early."
+        caption = f"From {layer}: relative error {found.relative_error:.3g}.{ended}"
+        figures.append(Figure(f"inversion-{i + 1}", drawing.as_rgb(found.picture), caption))
+        facts[layer] = {"relative_error": found.relative_error, "errors": found.errors, "settings": found.settings}
+    return Piece(figures, facts)
+
+
+def of_dream(look: Look, photo: Photo) -> Piece:
+    """DeepDream of the picture."""
+    from kzoo.visualizing.dream import dream
+
+    if look.network.shape[-1] != 3:
+        raise NotPossible(f"{look.network.name} has {look.network.shape[-1]} input channels; a dream needs three.")
+    layer, unit = look.options.layer or _layers(look, 3)[-1], look.options.unit
+    picture, state = photo.original, look.state(f"dream-{photo.name}")
+    found = dream(look.network, picture, layer=layer, unit=unit, seed=look.options.seed, state=state, **look.long(1))
+    rises = ", ".join(f"{o['start']:.3g} to {o['end']:.3g}" for o in found.octaves)
+    caption = f"DeepDream of {layer}{'' if unit is None else f', unit {unit}'}: {rises}, octave by octave."
+    return Piece([Figure("dream", drawing.as_rgb(found.picture), caption)], {"octaves": found.octaves})
+
+
+PATCHED, UNITS = 3, 4  # layers that are searched for patches, and units of each
+TILE = 64  # pixels of a patch in the report
+
+
+def _layers(look, most):
+    return [look.options.layer] if look.options.layer else filters.layers_to_show(look.network, most)
 
 
 FUNCTIONS: dict[str, Callable[[Look, Any], Piece]] = {
@@ -525,6 +621,10 @@ FUNCTIONS: dict[str, Callable[[Look, Any], Piece]] = {
     "occlusion": of_occlusion,
     "sanity": of_sanity,
     "areas": of_areas,
+    "patches": of_patches,
+    "inversion": of_inversion,
+    "maximisation": of_maximisation,
+    "dream": of_dream,
 }
 OF_NETWORK = ("filters", "patches", "maximisation")  # they need no photo
 
@@ -540,4 +640,8 @@ def estimate(look: Look, name: str, photo: Photo | None) -> float:
         "occlusion": 2 * first + occlusion.POSITIONS**2 * each / 4,
         "sanity": 4 * first + (SAMPLES + 52) * each,
         "areas": first + 2 * 33 * (len(MAPS) + 1) * each / 4,
+        # These end with the budget; below a share of their steps they show nothing.
+        "patches": 2 * first,
+        "inversion": 5 * (first + 40 * each),
+        "maximisation": 7 * (first + 64 * each),
     }.get(name, 0.0)

@@ -121,7 +121,7 @@ def visualize(
     settings = {
         "model": network.name,
         "network": digest(network.model),
-        "pictures": {name: hashlib.sha256(x.tobytes()).hexdigest()[:16] for name, x in chosen},
+        "pictures": {name: hashlib.sha256(x.tobytes()).hexdigest()[:16] for name, x, _ in chosen},
         "images": None if images is None else os.path.abspath(images),
         "layer": layer,
         "unit": unit,
@@ -137,15 +137,16 @@ def visualize(
         return _run(network, chosen, options, settings, folder, images=images, quiet=quiet, before=before)
 
 
-def chosen_pictures(network: Network, given: Sequence) -> list[tuple[str, np.ndarray]]:
-    """The pictures to look at as (name, (H, W, C) float32), those that were given or some that there are.
+def chosen_pictures(network: Network, given: Sequence) -> list[tuple[str, np.ndarray, Any]]:
+    """The pictures to look at: (name, (H, W, C) float32, the file if there is one), those given or some that there are.
 
     Raises:
         DataError: one can't be read.
     """
     if given:
         names = [f"picture {i + 1}" if isinstance(p, (np.ndarray, bytes)) else shown(p) for i, p in enumerate(given)]
-        return [(name, network.prepare(p)) for name, p in zip(names, given, strict=True)]
+        files = [p if isinstance(p, (str, os.PathLike)) else None for p in given]
+        return [(n, network.prepare(p), file) for n, p, file in zip(names, given, files, strict=True)]
     source = network.source
     own = [row for row in candidates(source, SHOWN) if source.splits] if source.splits else candidates(source)
     if not source.splits:
@@ -153,7 +154,7 @@ def chosen_pictures(network: Network, given: Sequence) -> list[tuple[str, np.nda
     found = []
     for name, data, _ in own[:SHOWN]:
         with suppress(DataError):
-            found.append((name, network.prepare(data)))
+            found.append((name, network.prepare(data), None))
     if not found:
         raise DataError(f"There is no picture to show {network.name}: give a photo.")
     return found
@@ -187,6 +188,11 @@ def _existing(folder, settings, force):
         return {}
     known = found.get("pieces", {})
     return {k: p for k, p in known.items() if all((folder / f["file"]).is_file() for f in p["figures"])}
+
+
+def plain(name: str) -> str:
+    """A name as the name of a folder, at most 40 characters: letters, digits, dots and hyphens."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:40]
 
 
 class _Writer:
@@ -237,7 +243,9 @@ class _Writer:
 def _run(network, chosen, options, settings, folder, *, images, quiet, before):
     began = time.monotonic()
     wanted = options.wanted(images is not None)
-    slugs = [f"{i + 1}-{re.sub(r'[^A-Za-z0-9._-]+', '-', os.path.basename(n))[:40]}" for i, (n, _) in enumerate(chosen)]
+    slugs = [
+        f"{i + 1}-{re.sub(r'[^A-Za-z0-9._-]+', '-', os.path.basename(n))[:40]}" for i, (n, *_) in enumerate(chosen)
+    ]
     plan = [(name, None, name) for name in wanted if name in pieces.OF_NETWORK and name in ALWAYS]
     for kind in (ALWAYS, METHODS.keys() - ALWAYS):
         names = [n for n in wanted if n in kind and (n not in ALWAYS or n not in pieces.OF_NETWORK)]
@@ -247,8 +255,8 @@ def _run(network, chosen, options, settings, folder, *, images, quiet, before):
         "kzoo_visualize": VERSION,
         "network": _about(network),
         "settings": settings,
-        "pictures": {slug: {"name": name} for slug, (name, _) in zip(slugs, chosen, strict=True)},
-        "credit": "" if any(n not in CREDITED for n, _ in chosen) else CREDIT,
+        "pictures": {slug: {"name": name} for slug, (name, *_) in zip(slugs, chosen, strict=True)},
+        "credit": "" if any(n not in CREDITED for n, *_ in chosen) else CREDIT,
         "command": runs.command("visualize"),
         "versions": runs.versions(),
         "pieces": dict(before),
@@ -257,7 +265,8 @@ def _run(network, chosen, options, settings, folder, *, images, quiet, before):
     writer = _Writer(folder, data, [key for key, *_ in plan] + [k for k in before if k not in {p[0] for p in plan}])
     kept = f"{KEPT}: {folder}" if folder is not None else "nothing was written"
     with interruptible(kept) as interrupted, progress("steps", quiet) as bar:
-        look = pieces.Look(network, options, bar=bar, interrupted=interrupted, images=images, seconds=options.limit)
+        common = dict(bar=bar, interrupted=interrupted, images=images, seconds=options.limit, folder=folder)
+        look = pieces.Look(network, options, **common)
         photos: dict[int, pieces.Photo] = {}
         try:
             for key, number, name in plan:
@@ -268,7 +277,8 @@ def _run(network, chosen, options, settings, folder, *, images, quiet, before):
                 photo = None
                 if number is not None:
                     if number not in photos:
-                        photos[number] = pieces.Photo(*chosen[number], network, options.target)
+                        given, x, file = chosen[number]
+                        photos[number] = pieces.Photo(given, x, network, options.target, file)
                     photo = photos[number]
                     data["pictures"][slugs[number]].update(class_=photo.label, target=photo.target)
                 _one(look, writer, key, name, photo)
@@ -292,8 +302,6 @@ CREDIT = "flower.jpg is a sample photograph of scikit-learn, by flickr.com/photo
 
 def _one(look, writer, key, name, photo):
     """Make one piece, or say why not."""
-    if name not in pieces.FUNCTIONS:
-        return
     if name not in ALWAYS and photo is not None and look.deadline is not None:
         look.measure(photo)
     needed, left = pieces.estimate(look, name, photo), look.left
