@@ -20,7 +20,8 @@ from kzoo.synthesis.memory import check_memory
 from kzoo.synthesis.objective import CompiledNetwork, FeatureObjective
 from kzoo.synthesis.optimise import NormalisedSteps
 from kzoo.visualizing.cam import pooled_classifier
-from kzoo.visualizing.features import as_picture, compiled_features, output_shape, photo
+from kzoo.visualizing.drawing import as_rgb
+from kzoo.visualizing.features import compiled_features, output_shape, photo
 from kzoo.visualizing.maximisation import direction
 from kzoo.visualizing.network import find_network
 
@@ -147,6 +148,7 @@ def dream(
     if target_class is not None:
         number = network.class_number(target_class)
         layer, towards, bias = _class_direction(network, number)
+    assert layer is not None
     compiled = compiled_features(network, layer, any_size=True, tile=tile)
     if target_class is None:
         count = compiled.network.model.outputs[0].shape[-1]
@@ -171,10 +173,10 @@ def dream(
     fingerprint = hashlib.sha256(np.ascontiguousarray(given).tobytes()).hexdigest()[:16]
     saved = Saved(state, {"settings": settings, "photo": fingerprint})
     bar, complete, done, curve = progress or Silent(), True, [], []
-    optimiser, descent, before = None, None, saved.load()
+    before = saved.load()
     if before is not None:
         done = before[1]["octaves"]
-    detail = np.zeros((1, *sizes[0], given.shape[2]), "float32")
+    x = detail = np.zeros((1, *sizes[0], given.shape[2]), "float32")
     for k in range(len(done), len(sizes)):
         base = pictures.batch(given, sizes[k])
         optimiser = NormalisedSteps(np.clip(base + pictures.resized(detail[0], sizes[k])[None], 0, 255), rate, (0, 255))
@@ -192,10 +194,11 @@ def dream(
             descent.objective = Rolled(objective, min(jitter, min(sizes[k]) // 2), _drawing(seed, k, descent))
         bar.start(f"{sizes[k][1]}x{sizes[k][0]}", steps, descent.used)
         complete &= descend(descent, curve, bar=bar, saved=saved, more=_saying(octaves=done, start=start))
-        done.append({"size": list(sizes[k]), "start": start, "end": bias - objective(optimiser.x)[0]})
-        detail = optimiser.x - base
+        x = optimiser.x
+        done.append({"size": list(sizes[k]), "start": start, "end": bias - objective(x)[0]})
+        detail = x - base
     saved.remove()
-    return Dreamed(as_picture(optimiser.x), done, complete, settings)
+    return Dreamed(as_rgb(x[0]), done, complete, settings)
 
 
 def _class_direction(network, number):

@@ -51,18 +51,13 @@ def compiled_features(
             found = replace(found, model=with_rule(found.model, rule)[0])
         return CompiledNetwork(found, tile)
 
-    return network.compiled(f"features {layer} {any_size} {tile} {rule}", make)
+    found: Any = network.compiled(f"features {layer} {any_size} {tile} {rule}", make)
+    return found
 
 
 def output_shape(compiled: CompiledNetwork, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of the features of a picture (1, H, W, C): (1, h, w, N) or (1, N)."""
     return tuple(compiled.shapes(*shape[1:3])[compiled.network.layers[0]])
-
-
-def as_picture(x: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 of (1, H, W, C) in 0..255; a grey picture gets three equal channels."""
-    picture = pictures.to_uint8(x[0])
-    return np.repeat(picture, 3, -1) if picture.shape[-1] == 1 else picture
 
 
 def photo(picture: str | os.PathLike | np.ndarray, channels: int) -> np.ndarray:

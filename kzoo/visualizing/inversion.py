@@ -16,15 +16,15 @@ from kzoo.progress import Silent
 from kzoo.synthesis.descent import Descent, Saved, descend, never
 from kzoo.synthesis.objective import FeatureObjective
 from kzoo.synthesis.optimise import LBFGS, ArrayMomentum
-from kzoo.visualizing.features import as_picture, compiled_features
+from kzoo.visualizing.cam import MERE
+from kzoo.visualizing.drawing import as_rgb
+from kzoo.visualizing.features import compiled_features
 from kzoo.visualizing.network import Network, find_network
 
 # The root mean square of a photo's pixels around grey, in grey levels, by which the published weights are scaled.
 SPREAD = 60.0
-TV_WEIGHTS, SIDE = (
-    (1.0, 10.0, 100.0),
-    227,
-)  # of the first, second and last third of the depth, for pictures of 227 pixels
+# The published 1, 10 and 100 by depth are AlexNet's; with them the deeper layers of SqueezeNet give grey pictures.
+TV_WEIGHT, SIDE = 1.0, 227  # of pictures of 227 pixels; neighbours in a smaller photo differ more
 # A tenth of the published weight, which pulls black and white to grey: kzoo's own VGG gives a photo back from its first
 # layer with a squared error of 0.006 instead of 0.06.
 NORM_WEIGHT = 8e-11
@@ -40,6 +40,7 @@ class Inverted:
         picture: (H, W, 3) uint8.
         relative_error: |Phi(x) - Phi(photo)|^2 / |Phi(photo)|^2 of this picture.
         errors: the same at each step.
+        losses: the whole loss at each step.
         photo_error: |x - photo|^2 / |photo - 127.5|^2: what the layer does not know of the photo's pixels.
         complete: whether all evaluations were made within the budget, or no step lowered the loss any more.
         settings: how it was made, JSON-able.
@@ -48,6 +49,7 @@ class Inverted:
     picture: np.ndarray
     relative_error: float
     errors: list[float]
+    losses: list[float]
     photo_error: float
     complete: bool
     settings: dict[str, Any]
@@ -60,15 +62,6 @@ def depth_of(network: Network, layer: str) -> float:
         return sum(bool(each.trainable_weights or each.non_trainable_weights) for each in model.layers)
 
     return weighted(network.up_to(layer)) / max(1, weighted(network.model))
-
-
-def default_tv_weight(network: Network, layer: str) -> float:
-    """The weight of the total variation: as published, 1, 10 or 100 in the three thirds of the depth.
-
-    Below 227 pixels it shrinks with their number, since neighbours in a small photo differ more.
-    """
-    share = min(1.0, min(network.shape[:2]) / SIDE) ** 2
-    return TV_WEIGHTS[min(2, int(3 * depth_of(network, layer)))] * share
 
 
 def invert(
@@ -98,8 +91,8 @@ def invert(
         steps: evaluations of loss and gradient; None: 200, or the published 400 of momentum.
         optimizer: "lbfgs", or "momentum" as published: 0.9, the rate 0.004 for 100 steps, 0.0004 for 200, 0.00004 for
             100, times s^2.
-        tv_weight: None: as published, 1, 10 or 100 in the three thirds of the depth, less for pictures below 227
-            pixels. 0 leaves it out.
+        tv_weight: None: 1, and less in proportion for pictures below 227 pixels; 1, 10 and 100 by depth are the
+            published ones for AlexNet. 0 leaves it out.
         norm_weight: of the sixth powers; 8e-10 is the published one. 0 leaves it out.
         seed: of the noise.
         budget, state, interrupted, progress: as in `kzoo.visualizing.maximisation.maximise`.
@@ -133,7 +126,7 @@ def invert(
     square = float(np.sum(np.square(features, dtype="float64")))
     if not square > 0:
         raise KzooError(f"All features of {layer} are 0 for this picture: choose another layer.")
-    tv_weight = default_tv_weight(network, layer) if tv_weight is None else tv_weight
+    tv_weight = TV_WEIGHT * min(1.0, min(network.shape[:2]) / SIDE) if tv_weight is None else tv_weight
     typical = SPREAD**2 * photo.size
     objective = FeatureObjective(
         compiled,
@@ -166,12 +159,13 @@ def invert(
     bar.start(layer, steps, descent.used)
     complete = descend(descent, curve, bar=bar, saved=saved)
     saved.remove()
-    result = np.clip(np.round(optimiser.x), 0, 255)
+    result = np.clip(np.round(np.asarray(optimiser.x)), 0, 255)
     return Inverted(
-        picture=as_picture(result),
+        picture=as_rgb(result[0]),
         relative_error=relative_error(features, features_of(compiled, result)),
         photo_error=relative_error(photo - 127.5, result - 127.5),
         errors=[row[layer] for row in curve],
+        losses=[row["loss"] for row in curve],
         complete=complete,
         settings={**settings, "made": descent.used},
     )
@@ -189,7 +183,7 @@ def relative_error(features: np.ndarray, found: np.ndarray) -> float:
 
 
 def depths(network: Any, count: int = 5) -> list[str]:
-    """Choose layers at even depths to invert: the last of the layers that give feature maps of one size, and so on.
+    """Choose layers at even depths to invert: feature maps, behind normalisation and activation, in front of pooling.
 
     Args:
         network: as in `invert`.
@@ -204,6 +198,7 @@ def depths(network: Any, count: int = 5) -> list[str]:
         for layer in network.model.layers
         if getattr(layer, "output", None) is not None
         and len(network.output_of(layer.name).shape) == 4
+        and not isinstance(layer, MERE)
         and depth_of(network, layer.name) > 0
     ]
     last = {depth_of(network, name): name for name in names}  # the last layer of each depth: behind norm and activation

@@ -17,7 +17,8 @@ from kzoo.synthesis.objective import FeatureObjective
 from kzoo.synthesis.optimise import ArrayAdam
 from kzoo.synthesis.parameterisations import PARAMETERISATIONS
 from kzoo.synthesis.transforms import Transforms, resample
-from kzoo.visualizing.features import LOGITS, as_picture, compiled_features, output_shape
+from kzoo.visualizing.drawing import as_rgb
+from kzoo.visualizing.features import LOGITS, compiled_features, output_shape
 from kzoo.visualizing.network import find_network
 
 
@@ -61,7 +62,9 @@ def direction(shape: tuple[int, ...], unit: int, position: tuple[int, int] | str
         found = np.zeros((1,) * (len(shape) - 1) + shape[-1:], "float32")
         found[..., unit] = -1 / np.prod(shape[1:-1])
         return found
-    y, x = (shape[1] // 2, shape[2] // 2) if position == "centre" else position
+    if isinstance(position, str) and position != "centre":
+        raise unknown("position", position, ["centre"], 'It is "centre", or row and column.')
+    y, x = (shape[1] // 2, shape[2] // 2) if isinstance(position, str) else position
     if not (0 <= y < shape[1] and 0 <= x < shape[2]):
         raise KzooError(f"The layer has {shape[1]} rows and {shape[2]} columns; got the position ({y}, {x}).")
     found = np.zeros(shape, "float32")
@@ -138,21 +141,23 @@ def maximise(
     layer = layer or LOGITS
     height, width, channels = network.shape
     own = (height, width)
-    size = own if size is None else (size, size) if isinstance(size, int) else tuple(size)
-    if size != own and layer == LOGITS:
+    sides = own if size is None else (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    if min(sides) < 1:
+        raise KzooError(f"size must be at least 1 pixel, got {size}.")
+    if sides != own and layer == LOGITS:
         raise KzooError(f"A class of {network.name} needs pictures of {width}x{height} pixels; only a unit has a size.")
     began = time.monotonic()
 
-    shape = (1, *size, channels)
+    shape = (1, *sides, channels)
 
     def objective(rule):
-        compiled = compiled_features(network, layer, any_size=size != own, rule=rule)
+        compiled = compiled_features(network, layer, any_size=sides != own, rule=rule)
         towards = direction(output_shape(compiled, shape), unit, position)
         return FeatureObjective(compiled, shape, directions={compiled.network.layers[0]: towards})
 
     plain = objective("plain")
-    picture = PARAMETERISATIONS[parameterisation]((*size, channels))
-    moves = Transforms().scaled_to(min(size)) if transforms is True else transforms or None
+    picture = PARAMETERISATIONS[parameterisation]((*sides, channels))
+    moves = Transforms().scaled_to(min(sides)) if transforms is True else transforms or None
     settings = {
         "method": "maximisation",
         "network": network.name,
@@ -160,7 +165,7 @@ def maximise(
         "layer": layer,
         "unit": unit,
         "position": list(position) if isinstance(position, tuple) else position,
-        "size": list(size),
+        "size": list(sides),
         "steps": steps,
         "rate": rate or picture.RATE,
         "parameterisation": parameterisation,
@@ -196,7 +201,7 @@ def maximise(
     saved.remove()
     result = np.clip(np.round(picture(optimiser.x)[0]), 0, 255)
     return Maximised(
-        picture=as_picture(result),
+        picture=as_rgb(result[0]),
         value=-plain(result)[0],
         start=start,
         values=[-row["loss"] for row in values],

@@ -85,7 +85,7 @@ class Pictures:
             images = [path for path in files_below(images) if is_picture(path)]
         elif isinstance(images, (str, os.PathLike)):
             raise DataError(f"There is no folder {os.fspath(images)}.")
-        self.items: Sequence = images if isinstance(images, np.ndarray) else list(images)
+        self.items: Any = images if isinstance(images, np.ndarray) else list(images)
         if not len(self.items):
             raise DataError("There are no images to search for patches.")
 
