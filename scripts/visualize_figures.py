@@ -149,11 +149,11 @@ def compare(options):
         for optimizer in ("lbfgs", "momentum"):
             start = time.monotonic()
             found = invert(network, photo, "fire3_concat", optimizer=optimizer, tv_weight=1.0, norm_weight=8e-10)
-            steps = {n: f"{found.losses[n - 1]:.4f}" for n in (50, 100, 200, 400) if n <= len(found.losses)}
+            curve = [f"{n}: {found.losses[n - 1]:.4f}" for n in (50, 100, 200) if n <= len(found.losses)]
             print(
-                f"{name:8}{optimizer:10} loss at steps {steps}, features {found.relative_error:.4f}, "
-                f"pixels {found.photo_error:.3f}, {found.settings['made']} evaluations, "
-                f"{time.monotonic() - start:.0f} s",
+                f"{name:8}{optimizer:10} loss at step {', '.join(curve)}, last {found.losses[-1]:.4f}; "
+                f"features {found.relative_error:.4f}, pixels {found.photo_error:.3f}; "
+                f"{found.settings['made']} evaluations, {time.monotonic() - start:.0f} s",
                 flush=True,
             )
 

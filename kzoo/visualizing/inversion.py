@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from kzoo.checks import check_count
 from kzoo.errors import KzooError, unknown
 from kzoo.progress import Silent
 from kzoo.synthesis.descent import Descent, Saved, descend, never
@@ -18,7 +18,7 @@ from kzoo.synthesis.objective import FeatureObjective
 from kzoo.synthesis.optimise import LBFGS, ArrayMomentum
 from kzoo.visualizing.cam import MERE
 from kzoo.visualizing.drawing import as_rgb
-from kzoo.visualizing.features import compiled_features
+from kzoo.visualizing.features import check_weight, compiled_features, until
 from kzoo.visualizing.network import Network, find_network
 
 # The root mean square of a photo's pixels around grey, in grey levels, by which the published weights are scaled.
@@ -118,8 +118,10 @@ def invert(
     network = find_network(network)
     if optimizer not in OPTIMISERS:
         raise unknown("optimizer", optimizer, OPTIMISERS, f"It is one of {', '.join(OPTIMISERS)}.")
-    steps = steps or (200 if optimizer == "lbfgs" else len(RATES))
-    began = time.monotonic()
+    check_count("steps", steps, 1)
+    check_weight("tv_weight", tv_weight or 0)
+    check_weight("norm_weight", norm_weight)
+    deadline, steps = until(budget), steps or (200 if optimizer == "lbfgs" else len(RATES))
     photo = network.batch([image])
     compiled = compiled_features(network, layer)
     features = features_of(compiled, photo)
@@ -149,8 +151,7 @@ def invert(
     optimiser = LBFGS(noise) if optimizer == "lbfgs" else ArrayMomentum(noise, [rate * typical for rate in RATES])
     fingerprint = hashlib.sha256(photo.tobytes()).hexdigest()[:16]
     saved, curve = Saved(state, {"settings": settings, "photo": fingerprint}), []
-    descent = Descent(optimiser, objective, evaluations=steps, interrupted=interrupted)
-    descent.until = None if budget is None else began + budget
+    descent = Descent(optimiser, objective, evaluations=steps, until=deadline, interrupted=interrupted)
     if (before := saved.load()) is not None:
         arrays, more = before
         optimiser.restore(arrays)

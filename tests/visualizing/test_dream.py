@@ -99,6 +99,9 @@ def test_what_can_not_be_had_is_said(network):
         ({"layer": "conv2", "unit": 5}, "units 0 to 4"),
         ({"layer": "conv2", "octaves": 0}, "octaves"),
         ({"layer": "conv2", "octave_scale": 1.0}, "octave_scale"),
+        ({"layer": "conv2", "jitter": -1}, "jitter"),
+        ({"layer": "conv2", "rate": float("nan")}, "rate"),
+        ({"layer": "conv2", "budget": 0}, "budget"),
         ({"layer": "conv2", "size": 20}, "at least 32"),
         ({"layer": "conv2", "image": "no.png"}, "no.png"),
     ):

@@ -78,6 +78,8 @@ def test_what_can_not_be_had_is_said(network):
     for options, message in (
         ({"layer": "conv9"}, "conv"),
         ({"layer": "conv1", "optimizer": "adam"}, "lbfgs"),
+        ({"layer": "conv1", "tv_weight": -1}, "tv_weight"),
+        ({"layer": "conv1", "steps": 0}, "steps"),
         ({"layer": "conv1", "image": np.zeros((8, 8, 3), "uint8")}, "shape"),
     ):
         with pytest.raises(KzooError, match=message):
