@@ -1,6 +1,7 @@
 """Draw the pictures of kzoo.visualizing's manual, and compare L-BFGS with momentum.
 
     python scripts/visualize_figures.py classes units dream patches    with networks that ship with kzoo
+    python scripts/visualize_figures.py filters attribution --squeezenet WEIGHTS --mobilenet WEIGHTS
     python scripts/visualize_figures.py imagenet inversion compare --squeezenet WEIGHTS      with SqueezeNet 1.0's
 
 Photos are scikit-learn's (china.jpg by danielbuechele, flower.jpg by vultilion, CC BY 2.0), digits are scikit-learn's,
@@ -136,6 +137,56 @@ def patches(options):
     save("visualize-patches.png", grid(tiles, 3, gap=14))
 
 
+def filters(options):
+    """visualize-filters.png: the first layers of mnist_cnn, resnet20 and vgg_cifar10, below SqueezeNet 1.0's."""
+    from kzoo.visualizing.drawing import grid
+    from kzoo.visualizing.filters import filters as filters_of
+    from kzoo.visualizing.network import find_network
+
+    own = on_one_line([filters_of(name).picture() for name in ("mnist_cnn", "resnet20", "vgg_cifar10")], 250)
+    found = filters_of(find_network("squeezenet1_0", weights=options.squeezenet))
+    below = grid(found.tiles(), 24, gap=2, enlarge=9)
+    width = max(own.shape[1], below.shape[1])
+    rows = [np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in (own, below)]
+    save("visualize-filters.png", np.concatenate([rows[0], np.full((14, width, 3), 255, "uint8"), rows[1]]))
+
+
+def attribution(options):
+    """visualize-attribution.jpg: the flower in MobileNet v2: CAM, integrated gradients, SmoothGrad, guided."""
+    from kzoo.visualizing import attribution, cam, drawing, occlusion, projection
+    from kzoo.visualizing.network import find_network
+
+    network = find_network("mobilenet_v2", weights=options.mobilenet)
+    x = network.batch(resized(photograph("flower", 224), 224))
+    best = network.class_name(int(cam.cam(network, x).targets[0]))
+    print(f"most probable: {best}")
+    spots = cam.cam(network, x).maps[0]
+    hidden = occlusion.occlusion(network, x)
+    drop = hidden.of_pixels(hidden.drop, x.shape[1:3])[0]
+    integrated = attribution.integrated_gradients(network, x)
+    print(integrated.text())
+    summed = integrated.attributions[0].sum(-1)
+    smooth = attribution.magnitude(attribution.smoothgrad(network, x)[0])
+    guided = projection.guided_backpropagation(network, x).maps[0]
+    tiles = [
+        drawing.as_rgb(x[0]),
+        drawing.overlay(x[0], spots, drawing.scale_of(spots)),
+        drawing.overlay(x[0], drop, drawing.scale_of(drop)),
+        drawing.signed(summed, drawing.scale_of(summed, drawing.GREATEST)),
+        drawing.unsigned(smooth, drawing.scale_of(smooth, drawing.GREATEST)),
+        drawing.as_rgb(drawing.around_grey(guided, drawing.scale_of(guided, drawing.GREATEST))),
+    ]
+    save("visualize-attribution.jpg", row(tiles, 224, 3))
+
+
+def on_one_line(pictures, height):
+    """Pictures of any sizes side by side at about one height, enlarged by whole numbers."""
+    scaled = [p.repeat(k, 0).repeat(k, 1) for p in pictures for k in [max(1, round(height / p.shape[0]))]]
+    tallest = max(p.shape[0] for p in scaled)
+    padded = [np.pad(p, ((0, tallest - p.shape[0]), (0, 14), (0, 0)), constant_values=255) for p in scaled]
+    return np.concatenate(padded, 1)[:, :-14]
+
+
 def compare(options):
     """Print the losses of inversion by L-BFGS and by momentum as published, for one layer and the published weights."""
     import time
@@ -158,13 +209,14 @@ def compare(options):
             )
 
 
-FIGURES = {f.__name__: f for f in (classes, units, imagenet, inversion, dream, patches, compare)}
+FIGURES = {f.__name__: f for f in (filters, attribution, classes, units, imagenet, inversion, dream, patches, compare)}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="+", choices=list(FIGURES))
     parser.add_argument("--squeezenet", help="SqueezeNet 1.0's weights for ImageNet")
+    parser.add_argument("--mobilenet", help="MobileNet v2's weights for ImageNet")
     options = parser.parse_args()
     for name in options.what:
         FIGURES[name](options)

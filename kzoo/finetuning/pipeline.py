@@ -34,6 +34,7 @@ from kzoo.finetuning.audit import enforce
 from kzoo.finetuning.backbone import Backbone, FeatureExtractor, backbone, download_advice, machine
 from kzoo.finetuning.features import Cache, features
 from kzoo.finetuning.heads import Head, HeadObjective, fit_head, fit_one_vs_rest
+from kzoo.finetuning.maps import maps_of_mistakes
 from kzoo.finetuning.options import FinetuneOptions
 from kzoo.finetuning.parts import MIN_PER_CLASS, Parts, check_shots, make_parts
 from kzoo.finetuning.report import write_report
@@ -735,6 +736,7 @@ def _report(setup, settings, found, heads, *, task, outcome, measured, folder, p
             "head": heads.head.to_dict(),
             **measures,
             "picture": found.parts.images.get,
+            "maps": maps_of_mistakes(folder, found.parts.images.get),
         },
     )
 

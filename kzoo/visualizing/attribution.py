@@ -226,7 +226,8 @@ def integrated_gradients(
     start = baseline_of(network, x, baseline)
     targets = targets_of(network, x, target)
     rows = [_integrated(network, a, b, t, steps, progress) for a, b, t in zip(x, start, targets, strict=True)]
-    return IntegratedGradients(*(np.stack(column) for column in zip(*rows, strict=True)), targets)
+    attributions, difference, delta, points = (np.stack(column) for column in zip(*rows, strict=True))
+    return IntegratedGradients(attributions, difference, delta, points, targets)
 
 
 def _integrated(network, x, start, target, fixed, progress):
@@ -324,7 +325,8 @@ def full_gradient(network: Any, images: Any, target: Target = None) -> FullGradi
         slope, *others = (ops.convert_to_numpy(g).astype("float64") for g in slopes)
         added = sum(float((g * b).sum()) for g, b in zip(others, constants, strict=True)) + (slope * offset).sum()
         rows.append((float(ops.convert_to_numpy(found)[0] @ row), (slope * picture).sum(), added))
-    return FullGradient(*np.array(rows).T, targets)
+    logit, inputs, added = np.array(rows).T
+    return FullGradient(logit, inputs, added, targets)
 
 
 class WithBiases(keras.Model):

@@ -227,6 +227,36 @@ def cam(network: Any, images: Any, target: Target = None) -> ClassMaps:
     return ClassMaps(maps, layer, targets, maps.mean((1, 2)) + bias[targets], bias[targets])
 
 
+def class_map(network: Any, images: Any, target: Target = None, *, layer: str | None = None) -> tuple[ClassMaps, str]:
+    """CAM where a network has it and no layer is asked for, else Grad-CAM.
+
+    Args:
+        network: as for `gradcam`.
+        images: as for `gradcam`.
+        target: as for `gradcam`.
+        layer: as for `gradcam`.
+
+    Returns:
+        (the maps, "CAM" or "Grad-CAM").
+
+    Raises:
+        KzooError: as `gradcam`.
+    """
+    network = find_network(network)
+    if layer is None and not network.dense and not why_no_cam(network):
+        return cam(network, images, target), "CAM"
+    return gradcam(network, images, target, layer=layer), "Grad-CAM"
+
+
+def why_no_cam(network: Network) -> str:
+    """Why `cam` can't be computed of a network, in a sentence; "" if it can."""
+    try:
+        pooled_classifier(network)
+    except KzooError as e:
+        return str(e)
+    return ""
+
+
 def pooled(network: Network) -> tuple[layers.Layer, keras.layers.Layer]:
     """The global average pooling of a network, and the part behind it.
 

@@ -136,10 +136,10 @@ def fitted(picture: np.ndarray, side: int) -> np.ndarray:
 
     image = Image.fromarray(picture)
     scale = side / max(image.size)
-    size = tuple(max(1, round(n * scale)) for n in image.size)
-    image = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
+    width, height = (max(1, round(n * scale)) for n in image.size)
+    image = image.resize((width, height), Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
     out = Image.new("RGB", (side, side), (255, 255, 255))
-    out.paste(image, ((side - size[0]) // 2, (side - size[1]) // 2))
+    out.paste(image, ((side - width) // 2, (side - height) // 2))
     return np.asarray(out)
 
 

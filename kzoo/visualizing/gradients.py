@@ -176,4 +176,5 @@ def map_gradients(
         (_, (values, maps)), (_, gradient) = run([part, zeros], {"weights": weights[done : done + len(part)]})
         results.append([ops.convert_to_numpy(a) for a in (values, maps, gradient)])
         done += len(part)
-    return tuple(np.concatenate(arrays) for arrays in zip(*results, strict=True))
+    found, features, gradients = (np.concatenate(arrays) for arrays in zip(*results, strict=True))
+    return found, features, gradients

@@ -39,9 +39,9 @@ class Network:
         classes: names, by number.
         preprocessing: how a picture is resized and cropped; scaling sits in the model.
         task: what it was trained for.
+        source: what else is known of it.
         weights: what they are, in words.
         notes: what was done to the network and what is not known of it, in sentences.
-        source: what else is known of it.
     """
 
     name: str
@@ -49,9 +49,9 @@ class Network:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     task: Task
+    source: Source = field(repr=False, compare=False)
     weights: str = ""
     notes: tuple[str, ...] = ()
-    source: Source | None = field(default=None, repr=False, compare=False)
     functions: dict = field(default_factory=dict, init=False, repr=False, compare=False)  # compiled, see `compiled`
 
     @property
@@ -88,7 +88,7 @@ class Network:
         ends = [self.output_of(name) for name in layers]
         return keras.Model(self.model.inputs[0], ends[0] if len(ends) == 1 else ends, name=self.model.name)
 
-    def compiled(self, what: str, make: Callable[[], Callable]) -> Callable:
+    def compiled(self, what: str, make: Callable[[], Any]) -> Any:
         """A compiled function of the model under a name: made at the first call, then kept."""
         if what not in self.functions:
             self.functions[what] = make()
@@ -227,7 +227,7 @@ def find_network(
         if classes:
             raise KzooError(f"{source.name} has {outputs[-1]} outputs, but {len(names)} class names were given.")
         names = tuple(map(str, range(outputs[-1])))
-    return Network(source.name, flat, names, source.preprocessing, source.task, words, notes, source)
+    return Network(source.name, flat, names, source.preprocessing, source.task, source, words, notes)
 
 
 def _of_name(name, weights, classes):

@@ -56,9 +56,9 @@ class Occlusion:
         total, count = np.zeros((len(values), *shape)), np.zeros(shape)
         for i, row in enumerate(self.rows):
             for j, column in enumerate(self.columns):
-                at = slice(row, row + self.window[0]), slice(column, column + self.window[1])
-                total[(slice(None), *at)] += values[:, i, j, None, None]
-                count[at] += 1
+                here = (slice(row, row + self.window[0]), slice(column, column + self.window[1]))
+                total[:, here[0], here[1]] += values[:, i, j, None, None]
+                count[here] += 1
         return total / np.maximum(count, 1)
 
 

@@ -247,18 +247,14 @@ def of_prediction(look: Look, photo: Photo) -> Piece:
     if not network.dense:
         for row, p in zip(rows, network.probabilities(photo.scores)[ranked], strict=True):
             row["probability"] = float(p)
-    x, notes = np.repeat(photo.batch, len(numbers), 0), []
+    x = np.repeat(photo.batch, len(numbers), 0)
     given = Figure("photo", drawing.as_rgb(photo.x), "What the network is given.")
+    reason = "" if look.options.layer is not None or network.dense else cam.why_no_cam(network)
+    notes = [reason] if reason else []
     try:
-        if look.options.layer is not None or network.dense:
-            raise KzooError("")
-        found, method = cam.cam(network, x, numbers), "CAM"
+        found, method = cam.class_map(network, x, numbers, layer=look.options.layer)
     except KzooError as e:
-        notes += [str(e)] if str(e) else []
-        try:
-            found, method = cam.gradcam(network, x, numbers, layer=look.options.layer), "Grad-CAM"
-        except KzooError as e:
-            return Piece([given], {"classes": rows}, [str(e)])
+        return Piece([given], {"classes": rows}, [*notes, str(e)])
     scale, figures = drawing.scale_of(found.maps), [given]
     for i, (number, values) in enumerate(zip(numbers, found.maps, strict=True)):
         sign = " Nothing speaks for this class." if values.max() <= 0 else ""
@@ -491,7 +487,8 @@ def of_sanity(look: Look, photo: Photo) -> Piece:
 
 def of_areas(look: Look, photo: Photo) -> Piece:
     """Deletion and insertion of each map, beside a random one."""
-    facts, rng = {}, np.random.default_rng(look.options.seed)
+    facts: dict[str, Any] = {}
+    rng = np.random.default_rng(look.options.seed)
     look.bar.start("deletion and insertion", None)
     score = "logit" if look.network.dense else "probability"
     for name in (*MAPS, "random"):
@@ -501,10 +498,9 @@ def of_areas(look: Look, photo: Photo) -> Piece:
             continue  # the method has said why
         if values.ndim == 3:
             values = values.sum(-1) if name == "integrated" else attribution.magnitude(values)
-        common = dict(target=photo.target, score=score, progress=look.bar)
         facts[name] = {
-            "deletion": occlusion.deletion(look.network, photo.batch, values, **common).area,
-            "insertion": occlusion.insertion(look.network, photo.batch, values, **common).area,
+            kind: curve(look.network, photo.batch, values, photo.target, score=score, progress=look.bar).area
+            for kind, curve in (("deletion", occlusion.deletion), ("insertion", occlusion.insertion))
         }
     notes = [
         f"Deletion and insertion: the mean {score} of {photo.label} while pixels become grey, or come back to a "
@@ -552,7 +548,7 @@ def of_maximisation(look: Look, photo: Photo | None) -> Piece:
     if network.shape[-1] not in (1, 3):
         raise NotPossible(f"{network.name} takes pictures of {network.shape[-1]} channels, which have no colours.")
     if options.unit is not None:
-        wanted = [dict(layer=options.layer, unit=options.unit)]
+        wanted: list[dict[str, Any]] = [dict(layer=options.layer, unit=options.unit)]
     else:
         number = 0 if options.target is None else network.class_number(options.target)
         wanted = [] if network.dense else [dict(target_class=number)]
