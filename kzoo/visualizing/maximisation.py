@@ -188,7 +188,7 @@ def maximise(
 
     saved, values = Saved(state, {"settings": settings}), []
     optimiser = ArrayAdam(picture.start(seed), settings["rate"])
-    start = -plain(picture(optimiser.x)[0])[0]
+    start = 0.0 - plain(picture(optimiser.x)[0])[0]  # not -0.0
     descent = Descent(optimiser, evaluate, evaluations=steps, until=deadline, interrupted=interrupted)
     if (before := saved.load()) is not None:
         arrays, more = before
@@ -201,9 +201,9 @@ def maximise(
     result = np.clip(np.round(picture(optimiser.x)[0]), 0, 255)
     return Maximised(
         picture=as_rgb(result[0]),
-        value=-plain(result)[0],
+        value=0.0 - plain(result)[0],
         start=start,
-        values=[-row["loss"] for row in values],
+        values=[0.0 - row["loss"] for row in values],
         redirected=redirected,
         complete=complete,
         settings={**settings, "made": descent.used},

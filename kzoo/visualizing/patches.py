@@ -140,7 +140,8 @@ def top_patches(
         layer: the name of a layer; of one that gives vectors the patch is the whole image.
         units: numbers of its channels; None: the first nine.
         n: how many patches, at most one from each image: the position where it is highest, the first of equal ones.
-        rule: of the gradient that projects each patch back to pixels, see `with_rule`; None: no projections.
+        rule: of the gradient that projects each patch back to pixels, see `with_rule`; "plain" for a network without a
+            ReLU. None: no projections.
         budget: seconds; images that are not seen by then are left out.
         interrupted: asked before each batch; whether to stop.
         progress: shows the images.
@@ -169,6 +170,7 @@ def top_patches(
     for unit in units:
         if not 0 <= unit < channels:
             raise KzooError(f"{layer} of {network.name} has the units 0 to {channels - 1}; got {unit}.")
+    backwards = None if rule is None else compiled_features(network, layer, rule=rule)  # refused before the search
     source, bar = Pictures(network, images), progress or Silent()
     best: dict[int, list[Found]] = {unit: [] for unit in units}
     bar.start(layer, len(source))
@@ -192,7 +194,6 @@ def top_patches(
     if not any(best.values()):
         raise DataError(f"None of {len(source)} images can be read. {source.skipped[0][1]}")
     field = field_of(compiled.network.model, layer)
-    backwards = None if rule is None else compiled_features(network, layer, rule=rule)
     return [_patches(unit, found, compiled, backwards, field, source) for unit, found in best.items()]
 
 
