@@ -21,6 +21,8 @@ from kzoo.visualizing.options import ALWAYS, VisualizeOptions
 
 TOP = 3  # classes that are shown with their maps
 SAMPLES = 25  # of SmoothGrad
+GAP = 1e-3  # of a logit that is taken apart: more is no rounding
+MOST_POINTS = 64  # of integrated gradients of the network whose classifier is random
 # Maps that are checked: name -> what it is called.
 MAPS = {
     "saliency": "gradient",
@@ -207,7 +209,8 @@ class Look:
             seed = self.options.seed
             return attribution.smoothgrad(network, x, target, samples=SAMPLES, seed=seed, progress=self.bar)[0]
         if name == "integrated":
-            return attribution.integrated_gradients(network, x, target, progress=self.bar).attributions[0]
+            steps = None if network is self.network else MOST_POINTS  # there its sum is nobody's answer
+            return attribution.integrated_gradients(network, x, target, steps=steps, progress=self.bar).attributions[0]
         if name in ("deconvnet", "guided"):
             function = projection.deconvnet if name == "deconvnet" else projection.guided_backpropagation
             return function(network, x, target).maps[0]
@@ -355,7 +358,11 @@ def of_maps(look: Look, photo: Photo) -> Piece:
         if values.ndim != 3:
             raise NotPossible(f"{layer} of {network.name} gives {values.shape}, no feature maps.")
         picture, numbers, scale = filters.picture_of_maps(values)
-        most = "the maps" if len(numbers) == values.shape[-1] else f"{len(numbers)} of {values.shape[-1]} maps"
+        most = (
+            f"all {len(numbers)} maps"
+            if len(numbers) == values.shape[-1]
+            else f"{len(numbers)} of {values.shape[-1]} maps"
+        )
         sign = ", blue below 0" if values[..., numbers].min() < 0 else ""
         caption = f"{layer}, {values.shape[0]}x{values.shape[1]}: {most}, full colour at {scale:.3g}{sign}."
         figures.append(Figure(f"maps-{i + 1}", picture, caption))
@@ -394,11 +401,13 @@ def of_fullgrad(look: Look, photo: Photo) -> Piece:
     logit, inputs, biases, gap = (float(v[0]) for v in (found.logit, found.from_input, found.from_biases, found.gap))
     values = attribution.gradient_times_input(look.network, photo.batch, photo.target)[0].sum(-1)
     scale = drawing.scale_of(values, drawing.GREATEST)
+    whole = gap <= GAP
+    rest = f", to {gap:.1g}" if whole else f" + {logit - inputs - biases:.4g} that is no such product"
     caption = (
         f"Gradient times input of {photo.label}. Its logit {logit:.4g} = {inputs:.4g} from the pixels + {biases:.4g} "
-        f"from the biases, to {gap:.1g}."
+        f"from the biases{rest}."
     )
-    notes = ["The sum has a gap: not all of this network is convolutions, ReLUs and pooling."] if gap > 1e-3 else []
+    notes = [] if whole else ["Not all of this network is convolutions, ReLUs and pooling: hence the rest."]
     facts = {"logit": logit, "from_input": inputs, "from_biases": biases, "gap": gap}
     return Piece([Figure("fullgrad", drawing.signed(values, scale), caption)], facts, notes)
 

@@ -1,5 +1,8 @@
 """What these tests share: two small networks with a known inside, and the network that kzoo ships for CIFAR-10."""
 
+import zipfile
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -28,6 +31,15 @@ def pooled():
     x = layers.GlobalAveragePooling2D(name="gap")(x)
     x = layers.Dense(3, name="predictions")(layers.Dropout(0.5, name="drop")(x))
     return find_network(filled(keras.Model(inputs, x, name="pooled")), classes=["ant", "bee", "cat"])
+
+
+@pytest.fixture(scope="package")
+def old_runs(tmp_path_factory):
+    """The folder with runs of kzoo 0.1.0: "run" is a classifier of 48 digits in "photos"."""
+    folder = tmp_path_factory.mktemp("old")
+    with zipfile.ZipFile(Path(__file__).parents[1] / "fixtures" / "kzoo-0.1.0.zip") as archive:
+        archive.extractall(folder)
+    return folder
 
 
 @pytest.fixture(scope="package")

@@ -49,14 +49,14 @@ def test_a_nested_model_that_ends_in_probabilities_is_flattened_to_logits(ending
     assert model.get_config() == config and all(map(np.array_equal, model.weights, weights))
 
 
-def test_a_file_a_run_and_a_name_are_found(tmp_path, trained):
+def test_a_file_a_run_and_a_name_are_found(tmp_path, old_runs):
     model = classifier(layers.Dense(3))
     model.save(tmp_path / "mine.keras")
     network = find_network(tmp_path / "mine.keras")
     assert network.classes == ("0", "1", "2") and network.shape == (8, 8, 3)
-    run = find_network(trained)
-    assert run.classes == kzoo.load_run(trained).classes
-    assert find_network(trained / "model.keras").classes == run.classes, "a run's model has the run's classes"
+    run = find_network(old_runs / "run")
+    assert run.classes == kzoo.load_run(old_runs / "run").classes
+    assert find_network(old_runs / "run" / "model.keras").classes == run.classes, "a run's model has the run's classes"
     assert find_network("lenet5").weights == "mnist"
     random = find_network("resnet20", weights="random")
     assert random.weights == "random" and random.name == "resnet20"

@@ -28,14 +28,26 @@ def test_a_window_as_large_as_the_picture_leaves_grey(pooled, pictures):
     np.testing.assert_allclose(found.whole, scores(pooled, pictures)[:, 1], rtol=1e-4)
 
 
+def maps_of(network, x):
+    """The sums of the last feature maps of a picture."""
+    return np.asarray(network.up_to("conv2")(x))[0].sum((0, 1))
+
+
+def test_in_bfloat16_the_numbers_are_those_of_float32(pooled, pictures):
+    exact, half = (occlusion(pooled, pictures, 1, window=3, precision=p) for p in ("float32", "bfloat16"))
+    for name in ("logits", "activity"):
+        a, b = (getattr(found, name) for found in (exact, half))
+        assert np.abs(a - b).max() <= 1e-2 * np.abs(a).max(), name
+
+
 def test_what_is_watched(pooled, pictures):
     """The class's probability, the most probable class, the map that is strongest in the whole picture."""
     found = occlusion(pooled, pictures[:1], 1, window=4, stride=5, precision="float32")
     r, c = 1, 2
     copy = pictures[0].copy()
     copy[found.rows[r] : found.rows[r] + 4, found.columns[c] : found.columns[c] + 4] = 127.5
-    logits, maps = scores(pooled, copy[None])[0], pooled.up_to("conv2")(copy[None]).numpy()[0].sum((0, 1))
-    strongest = pooled.up_to("conv2")(pictures[:1]).numpy()[0].sum((0, 1)).argmax()
+    logits, maps = scores(pooled, copy[None])[0], maps_of(pooled, copy[None])
+    strongest = maps_of(pooled, pictures[:1]).argmax()
     np.testing.assert_allclose(found.probabilities[0, r, c], pooled.probabilities(logits)[1], rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(found.activity[0, r, c], maps[strongest], rtol=1e-4)
     assert found.best[0, r, c] == logits.argmax()

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -146,18 +145,16 @@ def test_faults_are_told_before_any_work(network, pictures, tmp_path):
             VisualizeOptions(**more)
 
 
-def test_a_run_is_shown_its_own_held_out_images(kzoo_command, tmp_path, monkeypatch):
+def test_a_run_is_shown_its_own_held_out_images(kzoo_command, old_runs, monkeypatch):
     """A run of kzoo 0.1.0; its validation images, one of each class, from the command line."""
-    with zipfile.ZipFile(Path(__file__).parents[1] / "fixtures" / "kzoo-0.1.0.zip") as archive:
-        archive.extractall(tmp_path)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(old_runs)
     code, out, err = kzoo_command("visualize", "run", "--methods", "filters,prediction", "--json", "--quiet")
     assert code == 0, err
     data = json.loads(out)
     held_out = {row["id"] for row in kzoo.load_run("run").division() if row["split"] == "val"}
     shown = [picture["name"] for picture in data["pictures"].values()]
     assert shown and set(shown) <= held_out, shown
-    assert data["path"] == "run-look/report.html" and (tmp_path / data["path"]).is_file()
+    assert data["path"] == "run-look/report.html" and Path(data["path"]).is_file()
     code, _, err = kzoo_command("visualize", "run", "nothing.png", "--out", "x")
     assert code == 1 and "nothing.png can't be used" in err and err.count("\n") == 1 and not Path("x").exists()
     code, _, err = kzoo_command("visualize", "c3d")
