@@ -18,7 +18,7 @@ import numpy as np
 
 FOLDER = Path(__file__).parent / "pictures"
 CLASSES = ("airplane", "bird", "cat", "frog", "horse", "ship")
-IMAGENET = ("flamingo", "goldfish", "daisy")
+IMAGENET = ("flamingo", "zebra", "goldfish", "balloon")
 UNITS = (("block2_conv2", 5), ("block3_conv3", 9), ("block3_conv3", 40), ("block4_conv3", 30), ("block5_conv1", 11))
 DIGIT_UNITS = (47, 40, 13, 24, 23, 4)
 DEPTHS = ("conv1", "fire3_concat", "fire5_concat", "fire8_concat", "predictions")
@@ -64,7 +64,7 @@ def classes(options):
     from kzoo.visualizing.network import find_network
 
     network = find_network("vgg_cifar10")
-    save("visualize-classes.jpg", row([maximise(network, target_class=c).picture for c in CLASSES], 128))
+    save("visualize-classes.jpg", row([maximise(network, target_class=c, steps=200).picture for c in CLASSES], 128))
 
 
 def units(options):
@@ -83,7 +83,7 @@ def imagenet(options):
     from kzoo.visualizing.network import find_network
 
     network = find_network("squeezenet1_0", weights=options.squeezenet)
-    save("visualize-imagenet.jpg", row([maximise(network, target_class=c, steps=256).picture for c in IMAGENET], 227))
+    save("visualize-imagenet.jpg", row([maximise(network, target_class=c, steps=256).picture for c in IMAGENET], 190))
 
 
 def inversion(options):
@@ -200,11 +200,11 @@ def compare(options):
         for optimizer in ("lbfgs", "momentum"):
             start = time.monotonic()
             found = invert(network, photo, "fire3_concat", optimizer=optimizer, tv_weight=1.0, norm_weight=8e-10)
-            steps = {n: f"{found.losses[n - 1]:.4f}" for n in (50, 100, 200, 400) if n <= len(found.losses)}
+            curve = [f"{n}: {found.losses[n - 1]:.4f}" for n in (50, 100, 200) if n <= len(found.losses)]
             print(
-                f"{name:8}{optimizer:10} loss at steps {steps}, features {found.relative_error:.4f}, "
-                f"pixels {found.photo_error:.3f}, {found.settings['made']} evaluations, "
-                f"{time.monotonic() - start:.0f} s",
+                f"{name:8}{optimizer:10} loss at step {', '.join(curve)}, last {found.losses[-1]:.4f}; "
+                f"features {found.relative_error:.4f}, pixels {found.photo_error:.3f}; "
+                f"{found.settings['made']} evaluations, {time.monotonic() - start:.0f} s",
                 flush=True,
             )
 

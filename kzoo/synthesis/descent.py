@@ -88,9 +88,13 @@ class Descent:
         """Whether one more evaluation would end after `until`."""
         return self.until is not None and time.monotonic() + self.cost > self.until
 
+    def is_done(self) -> bool:
+        """Whether the evaluations are made."""
+        return self.evaluations is not None and self.used >= self.evaluations
+
     def is_over(self) -> bool:
         """Whether the evaluations are made, or the time is over."""
-        return self.is_late() or (self.evaluations is not None and self.used >= self.evaluations)
+        return self.is_late() or self.is_done()
 
 
 class Saved:
@@ -153,7 +157,7 @@ def descend(
         more: gives what else is saved.
 
     Returns:
-        Whether it ended otherwise than by the time.
+        Whether the evaluations are made or no step lowers the loss any more; False where the time ended it.
 
     Raises:
         Interrupted: after Ctrl-C.
@@ -175,4 +179,4 @@ def descend(
         bar.advance(descent.used - before, loss=optimiser.loss)
         if not moved:
             return True
-    return not descent.is_late()
+    return descent.is_done()

@@ -95,8 +95,18 @@ class FeatureNetwork:
 
     def named_shapes(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """{layer: (1, h, w, N)}, the shapes of the feature maps of a picture (height, width)."""
-        shapes = self.model.compute_output_shape((1, height, width, self.model.inputs[0].shape[-1]))
+        try:
+            shapes = self.model.compute_output_shape((1, height, width, self.model.inputs[0].shape[-1]))
+        except ValueError as e:
+            raise self.misfit(height, width) from e
         return dict(zip(self.layers, shapes if isinstance(shapes, list) else [shapes], strict=True))
+
+    def misfit(self, height: int, width: int) -> KzooError:
+        """The error for a picture of a size that the network can't take. It is returned, not raised."""
+        return KzooError(
+            f"{self.model.name} can't take pictures of {width}x{height} pixels up to {', '.join(self.layers)}, where "
+            "branches of different sizes meet: choose earlier layers, or another size."
+        )
 
     def named(self, outputs: Any) -> dict[str, Any]:
         """{layer: feature map} of the model's outputs."""

@@ -78,6 +78,15 @@ def forward(model: keras.Model, function: Callable) -> Callable:
     return lambda x, arguments: run(np.asarray(x), state, _tensors(arguments))
 
 
+def _mismatches():
+    """What TensorFlow raises, besides Python's own errors, for tensors whose sizes do not fit."""
+    if keras.backend.backend() != "tensorflow":
+        return ()
+    import tensorflow as tf
+
+    return (tf.errors.InvalidArgumentError,)
+
+
 def _quiet(run):
     """Keep TensorFlow from warning that functions of the same code are traced again: here each is of another model."""
     run._omit_frequent_tracing_warning = True
@@ -121,11 +130,11 @@ class CompiledNetwork:
                 )
             tile = max(1, tile // network.stride) * network.stride
         self.network, self.tile = network, tile
-        self.measure = forward(network.model, self._measure)
-        self.all_features = forward(network.model, self._all_features)
-        self.tile_terms = differentiable(network.model, self._tile_terms)
-        self.picture_terms = differentiable(network.model, self._picture_terms)
-        self.position_terms = differentiable(network.model, self._position_terms)
+        self.measure = self._compiled(forward, self._measure)
+        self.all_features = self._compiled(forward, self._all_features)
+        self.tile_terms = self._compiled(differentiable, self._tile_terms)
+        self.picture_terms = self._compiled(differentiable, self._picture_terms)
+        self.position_terms = self._compiled(differentiable, self._position_terms)
         channels = network.model.inputs[0].shape[-1]
         identity = keras.Sequential([keras.Input((None, None, channels)), keras.layers.Identity(dtype="float32")])
         self.pixel_terms = differentiable(identity, self._pixel_terms)
@@ -133,6 +142,20 @@ class CompiledNetwork:
     def shapes(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """{layer: (1, h, w, N)}, the shapes of the feature maps of a picture (height, width)."""
         return self.network.named_shapes(height, width)
+
+    def _compiled(self, compile, function):
+        """A compiled function of the network, which says so where the network can't take a picture of that size."""
+        run, errors = compile(self.network.model, function), (ValueError, TypeError, *_mismatches())
+
+        def call(x, arguments):
+            try:
+                return run(x, arguments)
+            except errors as e:
+                if None not in self.network.model.inputs[0].shape[1:3]:
+                    raise
+                raise self.network.misfit(*x.shape[1:3]) from e
+
+        return call
 
     def features(self, picture: np.ndarray) -> dict[str, np.ndarray]:
         """{layer: float32 features} of pictures (B, H, W, C), computed in one piece."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from kzoo.checks import check_count
 from kzoo.errors import DataError, KzooError
 from kzoo.progress import Silent
 from kzoo.synthesis import pictures
@@ -21,7 +22,7 @@ from kzoo.synthesis.objective import CompiledNetwork, FeatureObjective
 from kzoo.synthesis.optimise import NormalisedSteps
 from kzoo.visualizing.cam import pooled_classifier
 from kzoo.visualizing.drawing import as_rgb
-from kzoo.visualizing.features import compiled_features, output_shape, photo
+from kzoo.visualizing.features import check_weight, compiled_features, output_shape, photo, until
 from kzoo.visualizing.maximisation import direction
 from kzoo.visualizing.network import find_network
 
@@ -132,12 +133,12 @@ def dream(
     network = find_network(network)
     if (layer is None) == (target_class is None) or (unit is not None and layer is None):
         raise KzooError("Give a layer, and a unit of it if you like, or a target_class.")
-    for name, value in (("octaves", octaves), ("steps", steps)):
-        if value < 1:
-            raise KzooError(f"{name} must be at least 1, got {value}.")
+    for name, value, least in (("octaves", octaves, 1), ("steps", steps, 1), ("jitter", jitter, 0), ("tile", tile, 1)):
+        check_count(name, value, least)
+    check_weight("rate", rate)
     if not octave_scale > 1:
         raise KzooError(f"octave_scale must be above 1, got {octave_scale}.")
-    began = time.monotonic()
+    began, end = time.monotonic(), until(budget)
     given = photo(image, network.shape[2])
     full = given.shape[:2] if size is None else pictures.fitted(given.shape, size)
     sizes = [tuple(max(1, round(n / octave_scale**k)) for n in full) for k in reversed(range(octaves))]
@@ -187,9 +188,9 @@ def dream(
         else:  # in the middle of this octave
             optimiser.restore(before[0])
             start, descent.used, curve, before = before[1]["start"], before[1]["used"], before[1]["curve"], None
-        if budget is not None:  # an octave takes the time that its pixels take
+        if end is not None:  # an octave takes the time that its pixels take
             pixels = [math.prod(each) for each in sizes]
-            descent.until = began + budget * sum(pixels[: k + 1]) / sum(pixels)
+            descent.until = began + (end - began) * sum(pixels[: k + 1]) / sum(pixels)
         if jitter:
             descent.objective = Rolled(objective, min(jitter, min(sizes[k]) // 2), _drawing(seed, k, descent))
         bar.start(f"{sizes[k][1]}x{sizes[k][0]}", steps, descent.used)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -53,6 +55,23 @@ def compiled_features(
 
     found: Any = network.compiled(f"features {layer} {any_size} {tile} {rule}", make)
     return found
+
+
+def until(budget: float | None) -> float | None:
+    """When a budget of seconds is over, on the clock of time.monotonic; None for None.
+
+    Raises:
+        KzooError: it is not above 0.
+    """
+    if budget is not None and not budget > 0:
+        raise KzooError(f"budget must be a number of seconds above 0, got {budget!r}.")
+    return None if budget is None else time.monotonic() + budget
+
+
+def check_weight(name: str, value: float) -> None:
+    """Raise a KzooError unless a number is finite and not below 0."""
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+        raise KzooError(f"{name} must be a number, 0 or above, got {value!r}.")
 
 
 def output_shape(compiled: CompiledNetwork, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from kzoo.checks import check_count
 from kzoo.errors import KzooError, unknown
 from kzoo.progress import Silent
 from kzoo.synthesis.descent import Descent, Saved, descend, never
@@ -18,8 +18,9 @@ from kzoo.synthesis.objective import FeatureObjective
 from kzoo.synthesis.optimise import LBFGS, ArrayMomentum
 from kzoo.visualizing.cam import MERE
 from kzoo.visualizing.drawing import as_rgb
-from kzoo.visualizing.features import compiled_features
+from kzoo.visualizing.features import check_weight, compiled_features, until
 from kzoo.visualizing.network import Network, find_network
+from kzoo.walk import calls
 
 # The root mean square of a photo's pixels around grey, in grey levels, by which the published weights are scaled.
 SPREAD = 60.0
@@ -55,13 +56,16 @@ class Inverted:
     settings: dict[str, Any]
 
 
-def depth_of(network: Network, layer: str) -> float:
-    """How deep a layer lies: the share of the network's layers with weights that it is computed from, 0 to 1."""
-
-    def weighted(model):
-        return sum(bool(each.trainable_weights or each.non_trainable_weights) for each in model.layers)
-
-    return weighted(network.up_to(layer)) / max(1, weighted(network.model))
+def depth_of(network: Network) -> dict[str, int]:
+    """{layer: how deep it lies}: from how many layers with weights, its own included, it is computed."""
+    model, behind, found = network.model, {}, {}
+    for number, node in enumerate(calls(model.inputs, model.outputs)):
+        layers = 1 << number if getattr(node.operation, "weights", None) else 0  # a set, as the bits of a number
+        for tensor in node.input_tensors:
+            layers |= behind.get(id(tensor), 0)
+        behind.update((id(tensor), layers) for tensor in node.output_tensors)
+        found[node.operation.name] = layers.bit_count()
+    return found
 
 
 def invert(
@@ -118,8 +122,10 @@ def invert(
     network = find_network(network)
     if optimizer not in OPTIMISERS:
         raise unknown("optimizer", optimizer, OPTIMISERS, f"It is one of {', '.join(OPTIMISERS)}.")
-    steps = steps or (200 if optimizer == "lbfgs" else len(RATES))
-    began = time.monotonic()
+    check_count("steps", steps, 1)
+    check_weight("tv_weight", tv_weight or 0)
+    check_weight("norm_weight", norm_weight)
+    deadline, steps = until(budget), steps or (200 if optimizer == "lbfgs" else len(RATES))
     photo = network.batch([image])
     compiled = compiled_features(network, layer)
     features = features_of(compiled, photo)
@@ -149,8 +155,7 @@ def invert(
     optimiser = LBFGS(noise) if optimizer == "lbfgs" else ArrayMomentum(noise, [rate * typical for rate in RATES])
     fingerprint = hashlib.sha256(photo.tobytes()).hexdigest()[:16]
     saved, curve = Saved(state, {"settings": settings, "photo": fingerprint}), []
-    descent = Descent(optimiser, objective, evaluations=steps, interrupted=interrupted)
-    descent.until = None if budget is None else began + budget
+    descent = Descent(optimiser, objective, evaluations=steps, until=deadline, interrupted=interrupted)
     if (before := saved.load()) is not None:
         arrays, more = before
         optimiser.restore(arrays)
@@ -190,18 +195,13 @@ def depths(network: Any, count: int = 5) -> list[str]:
         count: how many.
 
     Returns:
-        Names of layers, from shallow to deep.
+        Names of layers, from shallow to deep; vectors, for a network without feature maps.
     """
     network = find_network(network)
-    names = [
-        layer.name
-        for layer in network.model.layers
-        if getattr(layer, "output", None) is not None
-        and len(network.output_of(layer.name).shape) == 4
-        and not isinstance(layer, MERE)
-        and depth_of(network, layer.name) > 0
-    ]
-    last = {depth_of(network, name): name for name in names}  # the last layer of each depth: behind norm and activation
-    found = list(last.values())
-    places: Sequence[int] = sorted({round(i * (len(found) - 1) / max(1, count - 1)) for i in range(count)})
-    return [found[i] for i in places]
+    depth = depth_of(network)
+    found = [layer.name for layer in network.model.layers if depth.get(layer.name) and not isinstance(layer, MERE)]
+    maps = [name for name in found if len(network.output_of(name).shape) == 4]
+    last = {depth[name]: name for name in maps or found}  # the last of each depth: behind norm and activation
+    ordered = [last[each] for each in sorted(last)]
+    places = sorted({round(i * (len(ordered) - 1) / max(1, count - 1)) for i in range(count)})
+    return [ordered[i] for i in places]

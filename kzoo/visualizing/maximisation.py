@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from kzoo.checks import check_count
 from kzoo.errors import KzooError, unknown
 from kzoo.progress import Silent
 from kzoo.synthesis.descent import Descent, Saved, descend, never
@@ -18,7 +18,7 @@ from kzoo.synthesis.optimise import ArrayAdam
 from kzoo.synthesis.parameterisations import PARAMETERISATIONS
 from kzoo.synthesis.transforms import Transforms, resample
 from kzoo.visualizing.drawing import as_rgb
-from kzoo.visualizing.features import LOGITS, compiled_features, output_shape
+from kzoo.visualizing.features import LOGITS, check_weight, compiled_features, output_shape, until
 from kzoo.visualizing.network import find_network
 
 
@@ -135,8 +135,9 @@ def maximise(
     if parameterisation not in PARAMETERISATIONS:
         known = ", ".join(PARAMETERISATIONS)
         raise unknown("parameterisation", parameterisation, PARAMETERISATIONS, f"It is one of {known}.")
-    if steps < 1:
-        raise KzooError(f"steps must be at least 1, got {steps}.")
+    check_count("steps", steps, 1)
+    check_weight("rate", rate or 0)
+    deadline = until(budget)
     unit = network.class_number(target_class) if target_class is not None else unit
     layer = layer or LOGITS
     height, width, channels = network.shape
@@ -146,8 +147,6 @@ def maximise(
         raise KzooError(f"size must be at least 1 pixel, got {size}.")
     if sides != own and layer == LOGITS:
         raise KzooError(f"A class of {network.name} needs pictures of {width}x{height} pixels; only a unit has a size.")
-    began = time.monotonic()
-
     shape = (1, *sides, channels)
 
     def objective(rule):
@@ -164,6 +163,7 @@ def maximise(
         "weights": network.weights,
         "layer": layer,
         "unit": unit,
+        "class": None if target_class is None else network.class_name(unit),
         "position": list(position) if isinstance(position, tuple) else position,
         "size": list(sides),
         "steps": steps,
@@ -188,9 +188,8 @@ def maximise(
 
     saved, values = Saved(state, {"settings": settings}), []
     optimiser = ArrayAdam(picture.start(seed), settings["rate"])
-    start = -plain(picture(optimiser.x)[0])[0]
-    descent = Descent(optimiser, evaluate, evaluations=steps, interrupted=interrupted)
-    descent.until = None if budget is None else began + budget
+    start = 0.0 - plain(picture(optimiser.x)[0])[0]  # not -0.0
+    descent = Descent(optimiser, evaluate, evaluations=steps, until=deadline, interrupted=interrupted)
     if (before := saved.load()) is not None:
         arrays, more = before
         optimiser.restore(arrays)
@@ -202,9 +201,9 @@ def maximise(
     result = np.clip(np.round(picture(optimiser.x)[0]), 0, 255)
     return Maximised(
         picture=as_rgb(result[0]),
-        value=-plain(result)[0],
+        value=0.0 - plain(result)[0],
         start=start,
-        values=[-row["loss"] for row in values],
+        values=[0.0 - row["loss"] for row in values],
         redirected=redirected,
         complete=complete,
         settings={**settings, "made": descent.used},

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from kzoo.checks import check_count
 from kzoo.data.guards import is_picture
 from kzoo.data.listing import files_below
 from kzoo.errors import DataError, KzooError
@@ -22,10 +23,10 @@ from kzoo.progress import Silent
 from kzoo.synthesis.descent import never
 from kzoo.synthesis.objective import FeatureObjective
 from kzoo.synthesis.parameterisations import GREY
-from kzoo.visualizing.features import compiled_features
+from kzoo.visualizing.features import compiled_features, until
+from kzoo.visualizing.gradients import batch_size, parts
 from kzoo.visualizing.network import Network, find_network
 
-BATCH = 32
 CLOSE = 1e-3  # relative: an activation that is recomputed from its patch is equal up to rounding
 
 Images = Any  # arrays, files, or a folder
@@ -100,14 +101,14 @@ class Pictures:
         """Image i as the network's input, (H, W, C) float32."""
         return self.network.prepare(self.items[i])
 
-    def batches(self) -> Iterator[tuple[int, np.ndarray, list[int]]]:
-        """Go through all: (how many images, their pixels (B, H, W, C) float32, their numbers).
+    def batches(self, size: int) -> Iterator[tuple[int, np.ndarray, list[int]]]:
+        """Go through all, so many at a time: (how many images, their pixels (B, H, W, C) float32, their numbers).
 
         Files that can't be read are left out, and `skipped` has (name, reason) of each.
         """
-        for first in range(0, len(self.items), BATCH):
+        for first in range(0, len(self.items), size):
             numbers, pixels = [], []
-            taken = range(first, min(first + BATCH, len(self.items)))
+            taken = range(first, min(first + size, len(self.items)))
             for i in taken:
                 try:
                     pixels.append(self.pixels(i))
@@ -139,7 +140,8 @@ def top_patches(
         layer: the name of a layer; of one that gives vectors the patch is the whole image.
         units: numbers of its channels; None: the first nine.
         n: how many patches, at most one from each image: the position where it is highest, the first of equal ones.
-        rule: of the gradient that projects each patch back to pixels, see `with_rule`; None: no projections.
+        rule: of the gradient that projects each patch back to pixels, see `with_rule`; "plain" for a network without a
+            ReLU. None: no projections.
         budget: seconds; images that are not seen by then are left out.
         interrupted: asked before each batch; whether to stop.
         progress: shows the images.
@@ -160,19 +162,19 @@ def top_patches(
         (arXiv:1506.06579). Where pools overlap, the projection adds what several of them send to one pixel.
     """
     network = find_network(network)
-    if n < 1:
-        raise KzooError(f"n must be at least 1, got {n}.")
+    check_count("n", n, 1)
+    end = until(budget)
     compiled = compiled_features(network, layer)
     channels = compiled.network.model.outputs[0].shape[-1]
     units = range(min(9, channels)) if units is None else units
     for unit in units:
         if not 0 <= unit < channels:
             raise KzooError(f"{layer} of {network.name} has the units 0 to {channels - 1}; got {unit}.")
+    backwards = None if rule is None else compiled_features(network, layer, rule=rule)  # refused before the search
     source, bar = Pictures(network, images), progress or Silent()
-    until = None if budget is None else time.monotonic() + budget
     best: dict[int, list[Found]] = {unit: [] for unit in units}
     bar.start(layer, len(source))
-    for count, pixels, numbers in source.batches():
+    for count, pixels, numbers in source.batches(batch_size(compiled.network.model)):
         features = compiled.features(pixels)[layer]
         flat = features.reshape(len(pixels), -1, channels)
         for unit, found in best.items():
@@ -185,14 +187,13 @@ def top_patches(
         bar.advance(count)
         if interrupted():
             raise Interrupted("no patches were made")
-        if until is not None and time.monotonic() > until:
+        if end is not None and time.monotonic() > end:
             break
     if skipped is not None:
         skipped.extend(source.skipped)
     if not any(best.values()):
         raise DataError(f"None of {len(source)} images can be read. {source.skipped[0][1]}")
     field = field_of(compiled.network.model, layer)
-    backwards = None if rule is None else compiled_features(network, layer, rule=rule)
     return [_patches(unit, found, compiled, backwards, field, source) for unit, found in best.items()]
 
 
@@ -250,7 +251,7 @@ def _patches(unit, found, compiled, backwards, field, source):
     boxes = [box_of(field, each.position, pixels.shape[1:3]) for each in found]
     crops = [cut(p, box, GREY) for p, box in zip(pixels, boxes, strict=True)]
     alone = np.stack([in_place(c, box, pixels.shape[1:], GREY) for c, box in zip(crops, boxes, strict=True)])
-    features = compiled.features(alone)[layer]
+    features = np.concatenate([compiled.features(part)[layer] for part in parts(compiled.network.model, alone)])
     values, recomputed = np.array([each.value for each in found], "float32"), np.array([features[i] for i in at])
     off = np.abs(recomputed - values) > CLOSE * np.abs(values).max()
     if off.any():
@@ -265,8 +266,10 @@ def _patches(unit, found, compiled, backwards, field, source):
         seed = np.zeros(features.shape, "float32")
         for i in at:
             seed[i] = 1
-        gradient = FeatureObjective(backwards, pixels.shape, directions={layer: seed}).feature_parts(pixels)[1]
-        projections = [cut(g, box, 0.0) for g, box in zip(gradient, boxes, strict=True)]
+        model = compiled.network.model
+        for some, there in zip(parts(model, pixels), parts(model, seed), strict=True):
+            gradient = FeatureObjective(backwards, some.shape, directions={layer: there}).feature_parts(some)[1]
+            projections.extend(cut(g, boxes[len(projections)], 0.0) for g in gradient)
     return UnitPatches(
         unit=unit,
         images=[each.image for each in found],

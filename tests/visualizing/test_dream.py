@@ -90,6 +90,16 @@ def test_a_class_rises():
     assert end > start and found.settings["class"] == "2"
 
 
+def test_branches_that_do_not_meet_at_a_size_are_said():
+    image = keras.Input((32, 32, 3), name="image")
+    x = layers.Conv2D(2, 3, padding="same", name="conv")(image)
+    x = layers.Concatenate(name="joined")([layers.UpSampling2D()(layers.MaxPooling2D()(x)), x])
+    model = keras.Model(image, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    with pytest.raises(KzooError, match=r"take pictures of 51x47 pixels up to joined.*earlier layers"):
+        dream(model, picture(47, 51, 0), layer="joined", octaves=1, steps=1)
+    assert dream(model, picture(46, 50, 0), layer="joined", octaves=1, steps=1).complete
+
+
 def test_what_can_not_be_had_is_said(network):
     for options, message in (
         ({"layer": "conv8"}, "conv"),
@@ -99,6 +109,9 @@ def test_what_can_not_be_had_is_said(network):
         ({"layer": "conv2", "unit": 5}, "units 0 to 4"),
         ({"layer": "conv2", "octaves": 0}, "octaves"),
         ({"layer": "conv2", "octave_scale": 1.0}, "octave_scale"),
+        ({"layer": "conv2", "jitter": -1}, "jitter"),
+        ({"layer": "conv2", "rate": float("nan")}, "rate"),
+        ({"layer": "conv2", "budget": 0}, "budget"),
         ({"layer": "conv2", "size": 20}, "at least 32"),
         ({"layer": "conv2", "image": "no.png"}, "no.png"),
     ):

@@ -70,14 +70,19 @@ def test_ctrl_c_goes_on_bit_for_bit(network, tmp_path):
 
 
 def test_depths_are_even(network):
-    assert depth_of(network, "conv1") == 0.2 and depth_of(network, "fc") == 0.8
+    assert [depth_of(network)[name] for name in ("scaled", "conv1", "conv3", "fc", "predictions")] == [0, 1, 3, 4, 5]
     assert depths(network, 3) == ["conv1", "conv2", "conv3"] and depths(network, 2) == ["conv1", "conv3"]
+    image = keras.Input((8, 8, 1), name="image")
+    flat = layers.Dense(3, name="hidden")(layers.Flatten()(image))
+    assert depths(keras.Model(image, layers.Dense(2, name="out")(flat)), 5) == ["hidden", "out"]
 
 
 def test_what_can_not_be_had_is_said(network):
     for options, message in (
         ({"layer": "conv9"}, "conv"),
         ({"layer": "conv1", "optimizer": "adam"}, "lbfgs"),
+        ({"layer": "conv1", "tv_weight": -1}, "tv_weight"),
+        ({"layer": "conv1", "steps": 0}, "steps"),
         ({"layer": "conv1", "image": np.zeros((8, 8, 3), "uint8")}, "shape"),
     ):
         with pytest.raises(KzooError, match=message):

@@ -50,7 +50,7 @@ def by_hand(x):
 
 
 def test_brute_force_finds_the_same(network, monkeypatch):
-    monkeypatch.setattr(patches, "BATCH", 7)  # several batches, the last one smaller
+    monkeypatch.setattr(patches, "batch_size", lambda model: 7)  # several batches, the last one smaller
     found = top_patches(network, IMAGES, "conv2", [2, 0])
     assert [each.unit for each in found] == [2, 0]
     features = np.stack([by_hand(x) for x in IMAGES])
@@ -103,7 +103,7 @@ def test_folders_are_read_one_batch_at_a_time(network, tmp_path, monkeypatch):
         return lambda data: np.asarray(Image.open(io.BytesIO(data)).resize((14, 12)))
 
     monkeypatch.setattr(seen, "make_preparer", decoding)
-    monkeypatch.setattr(patches, "BATCH", 4)
+    monkeypatch.setattr(patches, "batch_size", lambda model: 4)
     (tmp_path / "sub").mkdir()
     for i in range(6):
         Image.fromarray(picture(24, 28, i)).save(tmp_path / ("sub" if i % 2 else "") / f"{i}.png")
