@@ -1,4 +1,4 @@
-"""kzoo demo: fine-tune, test, export and use a network; each step is a command that a user could type."""
+"""kzoo demo: fine-tune, test, export, use and look into a network; each step is a command that a user could type."""
 
 from __future__ import annotations
 
@@ -77,7 +77,15 @@ def steps(folder: Path) -> None:
     heading("7. Predict", "Three of the test digits as image files, classified by the export.")
     kzoo("predict", model, *write_pictures(pictures), "--top", "3")
 
-    heading("8. Style transfer", "A drawing in the style of another one, by a small VGG that kzoo trained.")
+    heading(
+        "8. Look inside",
+        "What the network looks at in one of them: the class activation map, integrated gradients, the projection back "
+        "to the pixels.",
+    )
+    digit, methods = str(sorted(pictures.glob("a_*.png"))[0]), "prediction,saliency,integrated,guided"
+    kzoo("visualize", run, digit, "--methods", methods, "--out", str(folder / "look"))
+
+    heading("9. Style transfer", "A drawing in the style of another one, by a small VGG that kzoo trained.")
     kzoo(
         "style",
         *write_paintings(pictures),

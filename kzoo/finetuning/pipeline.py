@@ -43,6 +43,7 @@ from kzoo.finetuning.backbone import (
 )
 from kzoo.finetuning.features import Cache, features
 from kzoo.finetuning.heads import Head, HeadObjective, fit_head, fit_one_vs_rest
+from kzoo.finetuning.maps import maps_of_mistakes
 from kzoo.finetuning.options import FinetuneOptions
 from kzoo.finetuning.parts import MIN_PER_CLASS, Parts, check_shots, make_parts
 from kzoo.finetuning.report import write_report
@@ -801,6 +802,7 @@ def _write_report(setup, settings, parts, folder, outcome, phases, history, meas
             "history": history,
             **measures,
             "picture": parts.images.get,
+            "maps": maps_of_mistakes(folder, parts.images.get),
         },
     )
 

@@ -85,6 +85,8 @@ def write_report(folder: str | os.PathLike, record: Mapping[str, Any]) -> dict[s
             - several: {"val", "test": what `to_dict()` of a multilabel evaluation gives}, in place of "parts" and
               "train_features" where images have several labels.
             - masks: {"val", "test": what `to_dict()` of an evaluation of segmentation gives}, in place of these, too.
+            - maps: a function of pairs (id, class name) that gives a picture (H, W, 3) uint8 for each, or None, of
+              where the network sees that class, and a sentence about them.
             - picture: a function of an id that gives a path, encoded bytes or a uint8 array. A picture that can't be
               given or read is left out.
 
@@ -247,7 +249,7 @@ class _Pictures:
     """Small copies of pictures as data: URLs; None for a picture that can't be shown."""
 
     def __init__(self, record, features):
-        self.picture = record.get("picture")
+        self.picture, self.maps = record.get("picture"), record.get("maps")
         # Ids were cleaned for JSON; the caller knows them as they were.
         ids = [i for p in (record.get("parts") or {}).values() if p is not None for i in p["ids"]]
         ids += [i for d in (record.get("passport") or {}).get("duplicates", []) for i in d["ids"]]
@@ -255,12 +257,22 @@ class _Pictures:
         self.original = {jsonable(i): i for i in ids}
 
     def __call__(self, id):
+        return None if self.picture is None else self.small(lambda: self.picture(self.original.get(id, id)))
+
+    def with_maps(self, rows):
+        """(rows, a sentence): to each mistake a map of the class that was predicted."""
+        if self.maps is None or not rows:
+            return rows, ""
+        drawn, about = self.maps([(self.original.get(row["id"], row["id"]), row["predicted"]) for row in rows])
+        maps = [None if d is None else self.small(lambda d=d: d) for d in drawn]
+        return [{**row, "map": m} for row, m in zip(rows, maps, strict=True)], about
+
+    def small(self, source):
+        """What a function gives, as a data: URL of a small copy."""
         from kzoo.data.scan import small_picture
 
-        if self.picture is None:
-            return None
         try:
-            image = small_picture(self.picture(self.original.get(id, id)), PICTURE_SIZE)
+            image = small_picture(source(), PICTURE_SIZE)
             image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))
             buffer = io.BytesIO()
             image.save(buffer, "JPEG", quality=78, optimize=True)
@@ -281,11 +293,13 @@ def _html(data, pictures):
     )
     environment.filters.update(percent=_percent, number=_number, interval=_interval, seconds=_seconds)
     duplicates = data.get("passport", {}).get("duplicates", [])
+    gallery = {n: pictures.with_maps(_gallery(p["mistakes"], pictures)) for n, p in data["parts"].items()}
     return environment.get_template("report.html.j2").render(
         r={**dict.fromkeys(COPIED), **data},
         parts={name: {**part, **_figures(part)} for name, part in data["parts"].items()},
         curves=_curves(data.get("history", [])),
-        gallery={n: _gallery(p["mistakes"], pictures) for n, p in data["parts"].items()},
+        gallery={n: rows for n, (rows, _) in gallery.items()},
+        about_maps={n: about for n, (_, about) in gallery.items()},
         suspects=_gallery(data.get("suspects", []), pictures),
         duplicates=[{**d, "pictures": [pictures(i) for i in _ends(d)]} for d in duplicates[:MAX_DUPLICATES]],
         ends=_ends,

@@ -27,6 +27,7 @@ from kzoo.style import colour
 from kzoo.style.network import model_of, style_network
 from kzoo.style.settings import Settings
 from kzoo.synthesis import pictures
+from kzoo.synthesis.descent import Descent, StepAborted
 from kzoo.synthesis.memory import check_memory
 from kzoo.synthesis.objective import CompiledNetwork, StyleObjective
 from kzoo.synthesis.optimise import LBFGS, OPTIMISERS, ArrayAdam
@@ -227,10 +228,6 @@ def with_weights(settings: Settings, quiet: bool = False) -> Settings:
     return replace(settings, model=model_of(model, weights), weights=weights)
 
 
-class StepAborted(Exception):
-    """Within a step: Ctrl-C, or no time for one more evaluation. The optimiser is as it was before the step."""
-
-
 class StyleTransfer:
     """The optimisation of one picture, through its sizes from coarse to fine. Use it once: `run`.
 
@@ -262,7 +259,7 @@ class StyleTransfer:
     ):
         self.settings, self.out, self.deadline, self.save_every = settings, out, deadline, save_every
         self.quiet, self.networks = quiet, {} if networks is None else networks
-        self.content, self.styles = _picture(content), [_picture(s) for s in styles]
+        self.content, self.styles = pictures.given(content), [pictures.given(s) for s in styles]
         self.masks = [tuple(None if m == "-" else pictures.read_picture(m) for m in pair) for pair in settings.masks]
         self.start = None if settings.init in ("content", "noise") else pictures.read_picture(settings.init)
         if any(c is None for c, _ in self.masks):
@@ -309,8 +306,8 @@ class StyleTransfer:
         self.told = False  # whether the balance was looked at
         self.history: list[dict] = []  # a row for each step
         self.done: list[int] = []  # evaluations of each size that is finished
-        # Of the size that is being optimised: evaluations, seconds of the last one, when to stop, the average iterate.
-        self.used, self.cost, self.until, self.average = 0, 0.0, None, None
+        # Of the size that is being optimised: the evaluations of an earlier process, the average iterate.
+        self.used, self.average = 0, None
 
     @property
     def state_path(self) -> Path:
@@ -385,7 +382,7 @@ class StyleTransfer:
         elif s.preserve_color == "luminance":
             content, styles = colour.luminance(content), [colour.luminance_matched(p, self.content) for p in styles]
         shapes = self.style_sizes(side)
-        styles = [_batch(p, shape) for p, shape in zip(styles, shapes, strict=True)]
+        styles = [pictures.batch(p, shape) for p, shape in zip(styles, shapes, strict=True)]
         weights, guides = s.style_weights, None
         if self.masks:
             guides = (
@@ -396,7 +393,7 @@ class StyleTransfer:
                 weights = np.eye(len(styles))
         return StyleObjective(
             self.compiled(),
-            _batch(content, size),
+            pictures.batch(content, size),
             styles,
             style_weights=weights,
             content_weight=s.content_weight,
@@ -414,7 +411,9 @@ class StyleTransfer:
         if self.settings.init == "noise":
             return np.random.default_rng(self.settings.seed).normal(128, 32, (1, *size, 3)).astype("float32")
         picture = self.content if self.start is None else self.start
-        return _batch(colour.luminance(picture) if self.settings.preserve_color == "luminance" else picture, size)
+        return pictures.batch(
+            colour.luminance(picture) if self.settings.preserve_color == "luminance" else picture, size
+        )
 
     # --- from size to size ---
 
@@ -455,7 +454,7 @@ class StyleTransfer:
             The picture of size k, (1, H, W, 3) float32.
         """
         side, size = self.sides[k], self.size(self.sides[k])
-        began, self.until = time.monotonic(), None
+        began = time.monotonic()
         objective = self.objective(side)
         if not self.told:
             self.told = True
@@ -467,54 +466,48 @@ class StyleTransfer:
         else:
             self.used = 0
             optimiser = self.optimiser(self.first() if k == 0 else _grown(x, size))
-
-        def evaluate(x):
-            """The objective, counted and timed."""
-            if breakable and (interrupted() or self.is_late()):
-                raise StepAborted
-            start = time.monotonic()
-            result = objective(x)
-            self.used, self.cost = self.used + 1, time.monotonic() - start
-            return result
-
-        bar.start(f"{size[1]}x{size[0]}", None if self.deadline else self.quotas[k], self.used)
-        while not self.is_over(k):
-            before = self.used
-            # A line search may take 20 evaluations. The first step is always made in full: a state needs its loss.
-            breakable = optimiser.loss is not None
+        descent = Descent(
+            optimiser,
+            objective,
+            evaluations=None if self.deadline else self.quotas[k],
+            interrupted=interrupted,
+            used=self.used,
+        )
+        bar.start(f"{size[1]}x{size[0]}", descent.evaluations, descent.used)
+        while not descent.is_over():
+            before = descent.used
             try:
-                moved = optimiser.step(evaluate)
+                moved = descent.step()
             except StepAborted:
-                self.used = before
                 if not interrupted():
                     break
-                self.save(optimiser, side)
+                self.save(descent, side)
                 raise Interrupted("") from None  # the message is made where the signal's number is known
-            if self.deadline and self.until is None:
-                self.until = self.finish_time(k, time.monotonic() - began)
+            if self.deadline and descent.until is None:
+                descent.until = self.finish_time(k, time.monotonic() - began)
             if not math.isfinite(optimiser.loss):
                 raise KzooError(f"The loss became {optimiser.loss} at {side} pixels: try float32, or other weights.")
-            self.note(optimiser, side, self.used - before, bar)
+            self.note(optimiser, side, descent.used - before, bar)
             if moved:
                 self.update_average(optimiser.x)
-            elif self.precision == "float32" or self.is_over(k):
+            elif self.precision == "float32" or descent.is_over():
                 break  # as low as float32 can go, or no time to compile another precision
             else:
                 bar.done(f"{size[1]}x{size[0]}: line search failed in {self.precision}, continuing in float32.")
                 previous, self.precision = self.precision, "float32"
-                objective = self.objective(side)
+                descent.objective = self.objective(side)
                 optimiser.forget()
-                if self.is_over(k):  # compiling took the rest: without a step, later sizes go on as with `like`
+                if descent.is_over():  # compiling took the rest: without a step, later sizes go on as with `like`
                     self.precision = previous
             if interrupted():
-                self.save(optimiser, side)
+                self.save(descent, side)
                 raise Interrupted("")
-            if self.save_every and self.used // self.save_every > before // self.save_every:
-                self.save(optimiser, side)
+            if self.save_every and descent.used // self.save_every > before // self.save_every:
+                self.save(descent, side)
         result = self.averaged(optimiser.x)
         self.average = None
-        self.done.append(self.used)
-        bar.done(f"{size[1]}x{size[0]}: {self.parts()}, {self.used} evaluations")
+        self.done.append(descent.used)
+        bar.done(f"{size[1]}x{size[0]}: {self.parts()}, {descent.used} evaluations")
         return result
 
     def optimiser(self, x: np.ndarray) -> LBFGS | ArrayAdam:
@@ -535,16 +528,6 @@ class StyleTransfer:
         costs, now = [math.prod(self.size(side)) for side in self.sides[k:]], time.monotonic()
         left = self.deadline - RESERVE - now - setup * (len(costs) - 1)
         return now + left * costs[0] / sum(costs)
-
-    def is_over(self, k: int) -> bool:
-        """Whether size k has had its evaluations, or its time."""
-        if self.deadline is None:
-            return self.used >= self.quotas[k]
-        return self.is_late()
-
-    def is_late(self) -> bool:
-        """Whether one more evaluation would end after this size's share of the budget."""
-        return self.until is not None and time.monotonic() + self.cost > self.until
 
     def note(self, optimiser: LBFGS | ArrayAdam, side: int, evaluations: int, bar: Any) -> None:
         """Add a row to the history."""
@@ -586,11 +569,11 @@ class StyleTransfer:
             state.update(b"-" if p is None else str(p.shape).encode() + np.ascontiguousarray(p).tobytes())
         return state.hexdigest()[:16]
 
-    def save(self, optimiser: LBFGS | ArrayAdam, side: int) -> None:
+    def save(self, descent: Descent, side: int) -> None:
         """Write the picture as it is, and all that `restore` needs."""
         if self.out is None:
             return
-        arrays = optimiser.state()
+        arrays = descent.optimiser.state()
         if self.average is not None:
             arrays["average"] = self.average
         save_checkpoint(
@@ -600,13 +583,13 @@ class StyleTransfer:
                 **self.record,
                 "settings": asdict(self.settings),
                 "done": self.done,
-                "used": self.used,
+                "used": descent.used,
                 "history": self.history,
                 "precision": self.precision,
                 "seconds": time.monotonic() - self.began,
             },
         )
-        self.write(self.finished(self.averaged(optimiser.x), side))
+        self.write(self.finished(self.averaged(descent.optimiser.x), side))
 
     def restore(self) -> dict[str, np.ndarray]:
         """Read the state that `save` wrote; the arrays of the optimiser. KzooError if it does not fit."""
@@ -663,7 +646,7 @@ class StyleTransfer:
         """The two measures of a finished picture that its record has, see `Result`."""
         content = np.clip(pictures.resized(self.content, picture.shape[:2]), 0, 255)
         sizes = self.style_sizes(self.sides[-1])
-        styles = [_batch(p, size)[0] for p, size in zip(self.styles, sizes, strict=True)]
+        styles = [pictures.batch(p, size)[0] for p, size in zip(self.styles, sizes, strict=True)]
         least = min(map(pictures.detail, [content, *styles]))
         return {
             "change": pictures.mean_change(picture, content),
@@ -716,20 +699,6 @@ def _name(picture):
     return os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else None
 
 
-def _picture(picture):
-    if _name(picture) is not None:
-        return pictures.read_picture(picture)
-    picture = np.asarray(picture)
-    if picture.dtype != np.uint8:
-        raise DataError(f"A picture must be a path or an array (height, width, 3) of uint8, got {picture.dtype}.")
-    return pictures.checked(picture)
-
-
-def _batch(picture, size):
-    """(1, *size, 3) float32 in 0..255."""
-    return np.clip(pictures.resized(picture, size), 0, 255)[None]
-
-
 def _grown(x, size):
     return pictures.resized(x[0], size)[None]
 
@@ -738,6 +707,6 @@ def _guide(masks, size):
     """(H, W, R) float32 in 0..1 from R masks, pictures or None for everywhere."""
 
     def grey(m):
-        return np.ones(size, "float32") if m is None else _batch(m, size)[0].mean(-1) / 255
+        return np.ones(size, "float32") if m is None else pictures.batch(m, size)[0].mean(-1) / 255
 
     return np.stack([grey(m) for m in masks], -1)

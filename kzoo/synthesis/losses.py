@@ -112,3 +112,12 @@ def out_of_range(x: Tensor) -> Tensor:
     """The sum of the squared distances of pixels from the range 0..255, which is all that an image file can hold."""
     x = at_least_float32(x)
     return ops.sum(ops.square(x - ops.clip(x, 0, 255)))
+
+
+def power_norm(x: Tensor, power: int = 6) -> Tensor:
+    """The sum of |x - 127.5| to a power: little for pixels near grey, much for those beyond 0..255.
+
+    Reference:
+        Mahendran and Vedaldi 2015 (arXiv:1412.0035), section 3, with alpha = 6.
+    """
+    return ops.sum(ops.power(ops.abs(at_least_float32(x) - 127.5), power))

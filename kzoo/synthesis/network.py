@@ -68,7 +68,7 @@ class FeatureNetwork:
     """A network that gives the feature maps of a picture, and what the objective needs to know about it.
 
     Args:
-        model: pictures (1, H, W, 3) in 0..255 to one feature map for each name in `layers`.
+        model: pictures (1, H, W, C) in 0..255 to one feature map for each name in `layers`.
         content: the names of the content layers.
         style: the names of the style layers.
         strides: {layer: its stride in pixels}.
@@ -95,8 +95,18 @@ class FeatureNetwork:
 
     def named_shapes(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """{layer: (1, h, w, N)}, the shapes of the feature maps of a picture (height, width)."""
-        shapes = self.model.compute_output_shape((1, height, width, 3))
+        try:
+            shapes = self.model.compute_output_shape((1, height, width, self.model.inputs[0].shape[-1]))
+        except ValueError as e:
+            raise self.misfit(height, width) from e
         return dict(zip(self.layers, shapes if isinstance(shapes, list) else [shapes], strict=True))
+
+    def misfit(self, height: int, width: int) -> KzooError:
+        """The error for a picture of a size that the network can't take. It is returned, not raised."""
+        return KzooError(
+            f"{self.model.name} can't take pictures of {width}x{height} pixels up to {', '.join(self.layers)}, where "
+            "branches of different sizes meet: choose earlier layers, or another size."
+        )
 
     def named(self, outputs: Any) -> dict[str, Any]:
         """{layer: feature map} of the model's outputs."""
@@ -127,6 +137,22 @@ def catalog_model(name: str, weights: str, *, precision: str = "float32") -> Cat
     source = resolve(row, weights)
     model = without_values(lambda: build(row, precision=precision, preprocessing=source.preprocessing, **source.config))
     return CatalogModel(model, arrays_for(model, source), str(weights))
+
+
+def source_of(model: keras.Model) -> CatalogModel:
+    """A model that is there, with its values, for `cut_network`. The model itself is not changed."""
+    arrays = {v.path: ops.convert_to_numpy(v) for v in model.weights}
+    return CatalogModel(model, arrays, model.name)
+
+
+def at_own_size(model: keras.Model, layers: Sequence[str]) -> FeatureNetwork:
+    """The feature network of a model that keeps its input size: its outputs may be vectors, and it has no tiles.
+
+    Args:
+        model: a functional model with an output for each of the layers; it is used as it is.
+        layers: names for its outputs.
+    """
+    return FeatureNetwork(model, tuple(layers), (), dict.fromkeys(layers, 1), None, 0.0)
 
 
 def arrays_for(model: keras.Model, source: Weights) -> dict[str, np.ndarray]:
@@ -231,7 +257,7 @@ def resizable(part: keras.Model, pooling: str, padding: str, seed: int) -> keras
 
     keras.utils.set_random_seed(seed)
     try:
-        picture = keras.Input((None, None, 3), dtype="float32", name="image")
+        picture = keras.Input((None, None, part.inputs[0].shape[-1]), dtype="float32", name="image")
         return keras.models.clone_model(part, input_tensors=picture, clone_function=copy, call_function=call)
     except ValueError as e:
         raise KzooError(f"{part.name} can't take pictures of any size: {str(e).splitlines()[0]}") from e

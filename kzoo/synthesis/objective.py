@@ -1,4 +1,8 @@
-"""The loss of a picture and its gradient: alpha L_content + sum_l beta_l E_l + terms of the pixels."""
+"""The loss of a picture and its gradient, for style transfer and for looking inside a network.
+
+`StyleObjective` is alpha L_content + sum_l beta_l E_l; `FeatureObjective` compares features with targets or directions,
+for inversion, maximisation and DeepDream. Both add terms of the pixels, and run whole or in tiles.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,14 @@ from kzoo.synthesis import losses, tiles
 from kzoo.synthesis.network import FeatureNetwork
 
 BALANCES = ("relative", "gradient", "paper")
+PIXEL_TERMS = {"tv": losses.total_variation, "range": losses.out_of_range, "norm": losses.power_norm}
 
 
 def differentiable(model: keras.Model, function: Callable) -> Callable:
     """Compile a function of a model's outputs together with its gradient for the model's input.
 
     Args:
-        model: of one input.
+        model: of one input, or of several: then x and the gradient are lists.
         function: `function(model(x), arguments)` gives (scalar, more).
 
     Returns:
@@ -36,11 +41,13 @@ def differentiable(model: keras.Model, function: Callable) -> Callable:
         @tf.function(reduce_retracing=True)
         def run(x, arguments):
             with tf.GradientTape() as tape:
-                tape.watch(x)
+                for tensor in keras.tree.flatten(x):
+                    tape.watch(tensor)
                 value, more = function(model(x, training=False), arguments)
             return (value, more), tape.gradient(value, x)
 
-        return lambda x, arguments: run(tf.convert_to_tensor(x), _tensors(arguments))
+        _quiet(run)
+        return lambda x, arguments: run(_tensors(x), _tensors(arguments))
     if backend == "jax":
         import jax
 
@@ -50,8 +57,10 @@ def differentiable(model: keras.Model, function: Callable) -> Callable:
             return function(model.stateless_call(*state, x, training=False)[0], arguments)
 
         run = jax.jit(jax.value_and_grad(value, has_aux=True))
-        return lambda x, arguments: run(np.asarray(x), state, _tensors(arguments))
-    raise KzooError(f"Style transfer runs on TensorFlow and JAX; Keras uses {backend} here (KERAS_BACKEND).")
+        return lambda x, arguments: run(_tensors(x), state, _tensors(arguments))
+    raise KzooError(
+        f"kzoo computes gradients of pictures on TensorFlow and JAX; Keras uses {backend} here (KERAS_BACKEND)."
+    )
 
 
 def forward(model: keras.Model, function: Callable) -> Callable:
@@ -60,12 +69,27 @@ def forward(model: keras.Model, function: Callable) -> Callable:
         import tensorflow as tf
 
         run = tf.function(lambda x, arguments: function(model(x, training=False), arguments), reduce_retracing=True)
+        _quiet(run)
         return lambda x, arguments: run(tf.convert_to_tensor(x), _tensors(arguments))
     import jax
 
     state = [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
     run = jax.jit(lambda x, s, a: function(model.stateless_call(*s, x, training=False)[0], a))
     return lambda x, arguments: run(np.asarray(x), state, _tensors(arguments))
+
+
+def _mismatches():
+    """What TensorFlow raises, besides Python's own errors, for tensors whose sizes do not fit."""
+    if keras.backend.backend() != "tensorflow":
+        return ()
+    import tensorflow as tf
+
+    return (tf.errors.InvalidArgumentError,)
+
+
+def _quiet(run):
+    """Keep TensorFlow from warning that functions of the same code are traced again: here each is of another model."""
+    run._omit_frequent_tracing_warning = True
 
 
 def _tensors(tree):
@@ -106,17 +130,41 @@ class CompiledNetwork:
                 )
             tile = max(1, tile // network.stride) * network.stride
         self.network, self.tile = network, tile
-        self.measure = forward(network.model, self._measure)
-        self.tile_terms = differentiable(network.model, self._tile_terms)
-        self.picture_terms = differentiable(network.model, self._picture_terms)
-        identity = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Identity(dtype="float32")])
+        self.measure = self._compiled(forward, self._measure)
+        self.all_features = self._compiled(forward, self._all_features)
+        self.tile_terms = self._compiled(differentiable, self._tile_terms)
+        self.picture_terms = self._compiled(differentiable, self._picture_terms)
+        self.position_terms = self._compiled(differentiable, self._position_terms)
+        channels = network.model.inputs[0].shape[-1]
+        identity = keras.Sequential([keras.Input((None, None, channels)), keras.layers.Identity(dtype="float32")])
         self.pixel_terms = differentiable(identity, self._pixel_terms)
 
     def shapes(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """{layer: (1, h, w, N)}, the shapes of the feature maps of a picture (height, width)."""
         return self.network.named_shapes(height, width)
 
+    def _compiled(self, compile, function):
+        """A compiled function of the network, which says so where the network can't take a picture of that size."""
+        run, errors = compile(self.network.model, function), (ValueError, TypeError, *_mismatches())
+
+        def call(x, arguments):
+            try:
+                return run(x, arguments)
+            except errors as e:
+                if None not in self.network.model.inputs[0].shape[1:3]:
+                    raise
+                raise self.network.misfit(*x.shape[1:3]) from e
+
+        return call
+
+    def features(self, picture: np.ndarray) -> dict[str, np.ndarray]:
+        """{layer: float32 features} of pictures (B, H, W, C), computed in one piece."""
+        return _numpy(self.all_features(np.asarray(picture, "float32"), {}))
+
     # --- the functions that are compiled ---
+
+    def _all_features(self, outputs, _):
+        return {n: losses.at_least_float32(f) for n, f in self.network.named(outputs).items()}
 
     def _measure(self, outputs, masks):
         """The Gram matrices of the style layers, and the features of the content layers."""
@@ -147,9 +195,20 @@ class CompiledNetwork:
             total = total + ops.sum(a["slopes"][n] * losses.gram(features[n], a["masks"][n]))
         return total, content
 
+    def _position_terms(self, outputs, a):
+        """Sums over positions: alpha times the content loss, and the product with a direction."""
+        features, terms = self.network.named(outputs), {}
+        for n, target in a["targets"].items():
+            terms[n] = a["alpha"][n] * losses.content_loss(features[n], target, a["core"][n])
+        for n, direction in a["directions"].items():
+            product = losses.at_least_float32(features[n]) * direction
+            product = ops.sum(product if a["core"][n] is None else product * a["core"][n])
+            terms[n] = terms.get(n, 0) + product
+        return sum(terms.values()), terms
+
     def _pixel_terms(self, x, weights):
-        """The terms of the picture itself: total variation, and pixels outside 0..255."""
-        terms = {"tv": weights["tv"] * losses.total_variation(x), "range": weights["range"] * losses.out_of_range(x)}
+        """The terms of the picture itself that have a weight."""
+        terms = {n: weight * PIXEL_TERMS[n](x) for n, weight in weights.items()}
         return sum(terms.values()), terms
 
     # --- whole pictures ---
@@ -206,7 +265,102 @@ class CompiledNetwork:
         return grams, {n: features[n] for n in self.network.content}
 
 
-class StyleObjective:
+class Objective:
+    """A loss of a picture and its gradient: terms of the features, which a subclass computes, and of the pixels.
+
+    Args:
+        compiled: a CompiledNetwork.
+        shape: (1, H, W, C) of the picture.
+        pixel_weights: {"tv": of the total variation, "range": of pixels outside 0..255, which a file can't hold,
+            "norm": of the sixth power of the distance from grey}; 0 and what is left out costs nothing.
+    """
+
+    def __init__(self, compiled: CompiledNetwork, shape: Sequence[int], pixel_weights: dict[str, float]):
+        self.compiled, self.shape = compiled, tuple(shape)
+        self.pixel_weights = {n: weight for n, weight in pixel_weights.items() if weight}
+
+    def feature_parts(self, x: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+        """({name: weighted term of the features}, the gradient of their sum) of a picture (1, H, W, C)."""
+        raise NotImplementedError
+
+    def __call__(self, x: np.ndarray) -> tuple[float, dict[str, float], np.ndarray]:
+        """The loss of a picture and its gradient.
+
+        Args:
+            x: (1, H, W, C) float32, of the objective's shape.
+
+        Returns:
+            (loss, its weighted parts, gradient): the parts of the features, then of the pixels where they have a
+            weight; the gradient float32 and of the shape of x.
+        """
+        parts, gradient = self.feature_parts(x)
+        if self.pixel_weights:
+            (_, terms), slope = self.compiled.pixel_terms(x, _floats(self.pixel_weights))
+            parts.update(_scalars(terms))
+            gradient = gradient + np.asarray(slope)
+        return sum(parts.values()), parts, gradient
+
+
+class FeatureObjective(Objective):
+    """The sum over layers of alpha/2 |F - P|^2 + <F, D>, for features F, targets P and directions D.
+
+    With a target and alpha = 2 / |P|^2 it inverts features; with a direction -1 at a unit or a class it maximises that;
+    with the target 0 and a negative alpha it is DeepDream's.
+
+    Args:
+        compiled: a CompiledNetwork; `layers` of its content, which may be vectors where it is not tiled.
+        shape: (1, H, W, C) of the picture.
+        targets: {layer: (alpha, P)}, P of the shape of the features or one that broadcasts to it.
+        directions: {layer: D}, likewise.
+        pixel_weights: see `Objective`.
+    """
+
+    def __init__(
+        self,
+        compiled: CompiledNetwork,
+        shape: Sequence[int],
+        *,
+        targets: dict[str, tuple[float, np.ndarray]] | None = None,
+        directions: dict[str, np.ndarray] | None = None,
+        pixel_weights: dict[str, float] | None = None,
+    ):
+        super().__init__(compiled, shape, pixel_weights or {})
+        targets = targets or {}
+        self.alpha = {n: alpha for n, (alpha, _) in targets.items()}
+        self.targets = {n: np.asarray(p, "float32") for n, (_, p) in targets.items()}
+        self.directions = {n: np.asarray(d, "float32") for n, d in (directions or {}).items()}
+
+    def feature_parts(self, x: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+        """As `Objective.feature_parts`, with a part for each layer."""
+        arguments = {"alpha": _floats(self.alpha), "targets": self.targets, "directions": self.directions}
+        whole = dict.fromkeys(self.compiled.network.layers)
+        if len(self.compiled.windows(self.shape[1:3])) == 1:
+            (_, terms), gradient = self.compiled.position_terms(x, {**arguments, "core": whole})
+            return _scalars(terms), np.asarray(gradient)
+        gradient, parts = np.zeros(self.shape, "float32"), dict.fromkeys(whole, 0.0)
+        for window, places, cores, _ in self.compiled.masked_windows(self.shape[1:3]):
+
+            def there(arrays, places=places):
+                return {
+                    n: a[:, places[n][0], places[n][1]] if a.ndim == 4 and a.shape[1] > 1 else a
+                    for n, a in arrays.items()
+                }
+
+            (_, terms), slope = self.compiled.position_terms(
+                tiles.cropped(x, window),
+                {
+                    "alpha": arguments["alpha"],
+                    "targets": there(self.targets),
+                    "directions": there(self.directions),
+                    "core": cores,
+                },
+            )
+            tiles.cropped(gradient, window)[:] += np.asarray(slope)
+            parts = {n: parts[n] + v for n, v in _scalars(terms).items()}
+        return parts, gradient
+
+
+class StyleObjective(Objective):
     """The objective for one content picture and its styles, at one size. Call it: x -> (loss, parts, gradient).
 
     Its attributes `alpha` and `beta` are the weights that came of the arguments, {layer: number}, in the paper's terms.
@@ -251,8 +405,7 @@ class StyleObjective:
         layer_weights: Sequence[float] | None = None,
         guides: tuple[np.ndarray, list[np.ndarray]] | None = None,
     ):
-        self.compiled, self.shape = compiled, content.shape
-        self.tv_weight, self.range_weight = tv_weight, range_weight
+        super().__init__(compiled, content.shape, {"tv": tv_weight, "range": range_weight})
         network = compiled.network
         shares = np.asarray([1] * len(styles) if style_weights is None else style_weights, "float32")
         shares = shares.reshape(len(styles), -1) / shares.sum(0)
@@ -320,27 +473,14 @@ class StyleObjective:
         finally:
             self.alpha, self.beta = alpha, beta
 
-    def __call__(self, x: np.ndarray) -> tuple[float, dict[str, float], np.ndarray]:
-        """The loss of a picture and its gradient.
-
-        Args:
-            x: (1, H, W, 3) float32, of the content picture's size.
-
-        Returns:
-            (loss, its weighted parts {"content", "style" and, where they have a weight, "tv", "range"}, gradient), the
-            gradient float32 and of the shape of x.
-        """
+    def feature_parts(self, x: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+        """As `Objective.feature_parts`: the parts "content" and "style"."""
         content, style, gradient = self.feature_terms(x)
         parts = {
             "content": sum(float(self.alpha[n] * v) for n, v in content.items()),
             "style": sum(float(self.beta[n] * v) for n, v in style.items()),
         }
-        weights = {"tv": self.tv_weight, "range": self.range_weight}
-        if any(weights.values()):
-            (_, terms), slope = self.compiled.pixel_terms(x, _floats(weights))
-            parts.update({name: value for name, value in _scalars(terms).items() if weights[name]})
-            gradient = gradient + np.asarray(slope)
-        return sum(parts.values()), parts, gradient
+        return parts, gradient
 
     def feature_terms(self, x: np.ndarray) -> tuple[dict[str, float], dict[str, float], np.ndarray]:
         """({content layer: L_content}, {style layer: E_l}, the gradient of their weighted sum) of (1, H, W, 3)."""

@@ -1,4 +1,6 @@
-"""L-BFGS and Adam on one array, with a state that can be saved: a resumed optimisation is the same, bit for bit.
+"""L-BFGS, Adam, momentum and normalised steps on one array, with a state that can be saved.
+
+A resumed optimisation is the same, bit for bit.
 
 An optimiser has `x`, `loss`, `parts`, `gradient`, and step(evaluate), where evaluate(x) gives (loss, parts, gradient).
 step returns False when it can't lower the loss any further.
@@ -7,7 +9,7 @@ step returns False when it can't lower the loss any further.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -152,6 +154,81 @@ class ArrayAdam:
         """Continue from what `state` gave."""
         self.x, self.mean, self.square = arrays["x"], arrays["mean"], arrays["square"]
         self.steps = int(arrays["steps"])
+
+
+class ArrayMomentum:
+    """Gradient descent with momentum and a rate for each step.
+
+    Args:
+        x: where to start, a float array.
+        rates: a learning rate for each step; the last one goes on.
+        momentum: how much of the last step is kept. It is forgotten where the rate changes.
+
+    Reference:
+        Mahendran and Vedaldi 2015 (arXiv:1412.0035), section 3.3; their code forgets the momentum.
+    """
+
+    def __init__(self, x: np.ndarray, rates: Sequence[float], momentum: float = 0.9):
+        self.x, self.rates, self.momentum, self.steps = x, rates, momentum, 0
+        self.velocity = np.zeros_like(x)
+        self.loss = self.parts = self.gradient = None
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return self.rates[min(step, len(self.rates) - 1)]
+
+    def step(self, evaluate: Evaluate) -> bool:
+        """Make one step; True. `loss` is that of the picture before the step."""
+        self.loss, self.parts, g = evaluate(self.x)
+        rate, before = self.rate(self.steps), self.rate(max(0, self.steps - 1))
+        kept = np.float32(self.momentum if rate == before else 0)
+        self.velocity = kept * self.velocity - np.float32(rate) * g
+        self.x, self.steps = self.x + self.velocity, self.steps + 1
+        return True
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that `restore` needs to continue, as named arrays."""
+        return {"x": self.x, "velocity": self.velocity, "steps": np.array(self.steps)}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Continue from what `state` gave."""
+        self.x, self.velocity, self.steps = arrays["x"], arrays["velocity"], int(arrays["steps"])
+
+
+class NormalisedSteps:
+    """Steps against the gradient, each as long as the others: rate times the gradient over its mean absolute value.
+
+    Args:
+        x: where to start, a float array.
+        rate: the mean change of a step, in grey levels.
+        limits: the least and the largest value of x; None: any.
+
+    Reference:
+        Mordvintsev, Olah and Tyka 2015 (DeepDream), as their notebook steps.
+    """
+
+    def __init__(self, x: np.ndarray, rate: float, limits: tuple[float, float] | None = None):
+        self.x, self.rate, self.limits = x, rate, limits
+        self.loss = self.parts = self.gradient = None
+
+    def step(self, evaluate: Evaluate) -> bool:
+        """Make one step; False where the gradient is 0. `loss` is that of the picture before the step."""
+        self.loss, self.parts, g = evaluate(self.x)
+        mean = float(np.abs(g, dtype="float64").mean())
+        if not mean > 0:
+            return False
+        self.x = self.x - np.float32(self.rate / mean) * g
+        if self.limits is not None:
+            self.x = np.clip(self.x, *self.limits)
+        return True
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that `restore` needs to continue, as named arrays."""
+        return {"x": self.x}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Continue from what `state` gave."""
+        self.x = arrays["x"]
 
 
 OPTIMISERS = {"lbfgs": LBFGS, "adam": ArrayAdam}

@@ -53,6 +53,20 @@ def checked(picture: np.ndarray, name: str = "The picture") -> np.ndarray:
     return picture
 
 
+def given(picture: str | os.PathLike | np.ndarray) -> np.ndarray:
+    """A picture of the user's, a path or an array, as (H, W, 3) uint8.
+
+    Raises:
+        DataError: it can't be read, is too small, or is not an array (height, width, 3) of uint8.
+    """
+    if isinstance(picture, (str, os.PathLike)):
+        return read_picture(picture)
+    picture = np.asarray(picture)
+    if picture.dtype != np.uint8:
+        raise DataError(f"A picture must be a path or an array (height, width, 3) of uint8, got {picture.dtype}.")
+    return checked(picture)
+
+
 def fitted(shape: Sequence[int], side: float) -> tuple[int, int]:
     """The size of a picture once it is scaled to a longer side.
 
@@ -77,6 +91,11 @@ def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return picture.astype("float32")
     with tf.device("CPU"):
         return tf.image.resize(picture.astype("float32"), size, "bicubic", antialias=True).numpy()
+
+
+def batch(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, C) scaled to (1, *size, C) float32 and clipped to 0..255, for a network."""
+    return np.clip(resized(picture, size), 0, 255)[None]
 
 
 def to_uint8(picture: np.ndarray) -> np.ndarray:
@@ -115,15 +134,15 @@ def detail(picture: np.ndarray) -> float:
     return float(np.square(laplacian).mean())
 
 
-def write_picture(path: str | os.PathLike, picture: np.ndarray, record: dict) -> None:
-    """Write a picture (H, W, 3) uint8 as a PNG that carries a record as JSON text."""
+def write_picture(path: str | os.PathLike, picture: np.ndarray, record: dict, key: str = KEY) -> None:
+    """Write a picture (H, W, 3) uint8 as a PNG that carries a record as JSON text, under the name of what made it."""
     info = PngImagePlugin.PngInfo()
-    info.add_itxt(KEY, json.dumps(record))
+    info.add_itxt(key, json.dumps(record))
     with write_atomically(path) as f:
         Image.fromarray(picture).save(f, "PNG", pnginfo=info)
 
 
-def read_record(path: str | os.PathLike) -> dict:
+def read_record(path: str | os.PathLike, key: str = KEY) -> dict:
     """The record of a PNG that `write_picture` wrote; DataError if there is none with settings."""
     reason = images.fault(path)
     if reason:
@@ -131,12 +150,13 @@ def read_record(path: str | os.PathLike) -> dict:
     try:
         with Image.open(path, formats=["PNG"]) as image:
             image.load()  # the text may stand behind the pixels
-            found = json.loads(image.text[KEY])
+            found = json.loads(image.text[key])
             if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
                 raise ValueError
             return found
     except (OSError, SyntaxError, KeyError, AttributeError, ValueError, RecursionError) as e:
-        raise DataError(f"{images.shown(path)} carries no settings of kzoo style: give a PNG that it wrote.") from e
+        maker = key.replace("-", " ")
+        raise DataError(f"{images.shown(path)} carries no settings of {maker}: give a PNG that it wrote.") from e
 
 
 def side_by_side(path: str | os.PathLike, pictures: Sequence[np.ndarray]) -> None:

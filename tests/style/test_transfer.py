@@ -20,7 +20,7 @@ from kzoo.style import colour, transfer
 from kzoo.style.network import style_network
 from kzoo.style.settings import Settings
 from kzoo.style.transfer import with_weights
-from kzoo.synthesis import pictures
+from kzoo.synthesis import descent, pictures
 from kzoo.synthesis.objective import CompiledNetwork, StyleObjective
 
 
@@ -175,7 +175,7 @@ def test_goes_on_in_float32_where_bfloat16_stalls(monkeypatch):
 
 def test_save_every(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(transfer.StyleTransfer, "save", lambda self, optimiser, side: saved.append((side, self.used)))
+    monkeypatch.setattr(transfer.StyleTransfer, "save", lambda self, descent, side: saved.append((side, descent.used)))
     stylize(CONTENT, STYLE, out=tmp_path / "a.png", evaluations=24, save_every=4, report=False)
     assert {side for side, _ in saved} == {45, 64} and 4 <= len(saved) <= 6
 
@@ -189,7 +189,8 @@ def test_budget(monkeypatch):
         return evaluate(self, x)
 
     monkeypatch.setattr(StyleObjective, "__call__", timed)
-    monkeypatch.setattr(transfer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for module in (transfer, descent):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     result = stylize(CONTENT, STYLE, budget=4.0)
     # All of it is used but for the reserve and what is too short for one more evaluation.
     assert 3.0 - 0.12 < now[0] - 100.0 <= 3.0

@@ -88,6 +88,13 @@ def test_out_of_range():
     np.testing.assert_allclose(gradient.ravel(), [-6, 0, 0, 0, 4, 90])
 
 
+def test_power_norm():
+    x = np.array([127.5, 129.5, 0.0]).reshape(1, 1, 1, 3)
+    value, gradient = slope(losses.power_norm, x)
+    np.testing.assert_allclose(value, 2**6 + 127.5**6)
+    np.testing.assert_allclose(gradient.ravel(), [0, 6 * 2**5, -6 * 127.5**5])
+
+
 def test_guided_grams_share_out_the_whole():
     mask = rng.uniform(size=(1, 5, 6, 1))
     parts = losses.gram(F, [mask, 1 - mask])

@@ -10,7 +10,7 @@ import pytest
 
 from kzoo.errors import KzooError
 from kzoo.synthesis.network import catalog_model, cut_network
-from kzoo.synthesis.objective import CompiledNetwork, StyleObjective
+from kzoo.synthesis.objective import CompiledNetwork, FeatureObjective, StyleObjective
 
 LAYERS = {"content_layers": ("block2_conv1",), "style_layers": ("block1_conv1", "block2_conv1", "block3_conv1")}
 
@@ -59,6 +59,32 @@ def test_tiles_give_the_gradient_of_the_whole(options, guided):
     np.testing.assert_allclose(list(tiled_parts.values()), list(parts.values()), rtol=1e-5)
     assert np.abs(tiled - gradient).max() < 1e-4 * np.abs(gradient).max()
     assert np.abs(gradient[0, -8:, -8:]).max() > 0  # the last rows are no part of a pooled unit's shade
+
+
+def test_targets_and_directions_are_numpys_whole_and_in_tiles(net):
+    """Inversion's, maximisation's and DeepDream's terms at once, with those of the pixels."""
+    first, second, last = net.style
+    f, p = (dict(zip(net.layers, map(np.asarray, net.model(x)), strict=True)) for x in (X, CONTENT))
+    towards = np.random.default_rng(0).normal(size=(1, 1, 1, f[last].shape[-1])).astype("float32")
+    terms = {
+        "targets": {first: (-0.25, np.zeros((1, 1, 1, 1))), second: (2.0, p[second])},
+        "directions": {second: p[second], last: towards},
+        "pixel_weights": {"tv": 1e-3, "norm": 1e-10, "range": 0},
+    }
+    x = X[0].astype("float64")
+    tv = sum(np.square(np.diff(x, axis=a)).sum() for a in (0, 1))
+    expected = {
+        first: -0.125 * np.sum(f[first].astype("float64") ** 2),
+        second: np.sum((f[second] - p[second]) ** 2) + np.sum(f[second] * p[second]),
+        last: np.sum(f[last] * towards),
+        "tv": 1e-3 * tv,
+        "norm": 1e-10 * np.sum((x - 127.5) ** 6),
+    }
+    found = [FeatureObjective(CompiledNetwork(net, tile), X.shape, **terms)(X) for tile in (None, 33)]
+    for loss, parts, gradient in found:
+        assert parts.keys() == expected.keys() and loss == sum(parts.values())
+        np.testing.assert_allclose(list(parts.values()), list(expected.values()), rtol=1e-4)
+        assert np.abs(gradient - found[0][2]).max() < 1e-4 * np.abs(gradient).max() and gradient.any()
 
 
 def test_paper_balance_is_the_papers(net, compiled):

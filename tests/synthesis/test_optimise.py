@@ -5,7 +5,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from kzoo.synthesis.optimise import LBFGS, ArrayAdam
+from kzoo.synthesis.optimise import LBFGS, ArrayAdam, ArrayMomentum, NormalisedSteps
+
+
+def momentum(x):
+    return ArrayMomentum(x, [1e-4] * 10 + [1e-5])
+
+
+def normalised(x):
+    return NormalisedSteps(x, 0.1, (-2, 2))
 
 
 def rosenbrock(x):
@@ -52,7 +60,7 @@ def test_a_step_that_is_no_descent_is_not_taken():
     np.testing.assert_array_equal(optimiser.x, 1)
 
 
-@pytest.mark.parametrize("make", [LBFGS, ArrayAdam])
+@pytest.mark.parametrize("make", [LBFGS, ArrayAdam, momentum, normalised])
 def test_goes_on_bit_for_bit(make):
     start = np.full(20, -1.2, "float32")
     whole = make(start.copy())
@@ -79,3 +87,25 @@ def test_adam_is_the_papers():
         x = x - 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
         optimiser.step(quadratic)
     np.testing.assert_allclose(optimiser.x, x, rtol=1e-5)
+
+
+def test_momentum_is_forgotten_where_the_rate_changes():
+    x, velocity = np.full(6, -1.0), np.zeros(6)
+    optimiser = ArrayMomentum(x.astype("float32"), [1e-4, 1e-4, 1e-5])
+    for rate, kept in ((1e-4, 0), (1e-4, 0.9), (1e-5, 0), (1e-5, 0.9)):
+        velocity = kept * velocity - rate * quadratic(x)[2]
+        x = x + velocity
+        optimiser.step(quadratic)
+    np.testing.assert_allclose(optimiser.x, x, rtol=1e-5)
+
+
+def test_normalised_steps_are_equally_long_and_stay_within_limits():
+    optimiser = NormalisedSteps(np.full(6, -1.0, "float32"), 0.5, (-2, 1))
+    for expected in (0.5, 0.5):
+        before = optimiser.x
+        assert optimiser.step(quadratic)
+        np.testing.assert_allclose(np.abs(optimiser.x - before).mean(), expected, rtol=1e-5)
+    for _ in range(20):
+        optimiser.step(quadratic)
+    assert optimiser.x.max() == 1, "the minimum lies at 3"
+    assert not NormalisedSteps(np.full(4, 3.0, "float32"), 0.5).step(quadratic)

@@ -31,6 +31,10 @@ def test_a_record_comes_back_and_other_pngs_have_none(tmp_path):
     pictures.write_picture(tmp_path / "a.png", CONTENT, record)
     assert pictures.read_record(tmp_path / "a.png") == record
     np.testing.assert_array_equal(pictures.read_picture(tmp_path / "a.png"), CONTENT)
+    pictures.write_picture(tmp_path / "other.png", CONTENT, record, key="kzoo-visualize")
+    assert pictures.read_record(tmp_path / "other.png", key="kzoo-visualize") == record
+    with pytest.raises(DataError, match="of kzoo style"):
+        pictures.read_record(tmp_path / "other.png")
     Image.fromarray(CONTENT).save(tmp_path / "b.png")
     pictures.write_picture(tmp_path / "c.png", CONTENT, {"settings": 3})
     for name in ("b.png", "c.png"):

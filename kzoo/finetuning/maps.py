@@ -1,0 +1,68 @@
+"""Class activation maps of the photos that a fine-tuned network gets wrong, for the report."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kzoo.errors import KzooError
+
+
+def maps_of_mistakes(
+    folder: str | os.PathLike, images: Callable[[Any], Any]
+) -> Callable[[Sequence[tuple[Any, str]]], tuple[list[np.ndarray | None], str]] | None:
+    """Make the function that draws where the network of a run sees a class.
+
+    Args:
+        folder: the run, with its final model.
+        images: a function of an id that gives a path, encoded bytes or a uint8 array.
+
+    Returns:
+        A function of pairs (id, class name). It gives a picture (H, W, 3) uint8 for each, or None where there is none,
+        and a sentence about them. None where Keras is not loaded: a run whose features were all cached does not wait
+        for it.
+    """
+    if "keras" not in sys.modules:
+        return None
+
+    def draw(pairs):
+        from kzoo.visualizing.cam import class_map
+        from kzoo.visualizing.drawing import overlay, scale_of
+        from kzoo.visualizing.network import find_network
+
+        try:
+            network = find_network(Path(folder))
+            pictures, good = [], []
+            for i, (id, _) in enumerate(pairs):
+                try:
+                    pictures.append(network.prepare(_plain(images(id))))
+                    good.append(i)
+                except (KzooError, OSError, KeyError):
+                    continue
+            found: list[np.ndarray | None] = [None] * len(pairs)
+            if not good:
+                return found, ""
+            maps, method = class_map(network, np.stack(pictures), [pairs[i][1] for i in good])
+            for i, picture, values in zip(good, pictures, maps.maps, strict=True):
+                found[i] = overlay(picture, values, scale_of(values))
+        except KzooError as e:  # a report must not fail for a picture
+            return [None] * len(pairs), f"There are no class activation maps: {e}"
+        size = "x".join(map(str, maps.maps.shape[1:]))
+        return found, (
+            f"On the right: what spoke for the predicted class, in red, and what against it, in blue ({method} on "
+            f"{maps.layer}, {size}, each on a scale of its own)."
+        )
+
+    return draw
+
+
+def _plain(image):
+    """An image as `Network.prepare` takes it: an array as the bytes of an .npy file, which are resized like a photo."""
+    from kzoo.data.guards import npy
+
+    return npy(image) if isinstance(image, np.ndarray) else image
