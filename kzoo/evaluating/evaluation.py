@@ -20,9 +20,9 @@ from kzoo.data.loading import read_data
 from kzoo.errors import DataError, RunError
 from kzoo.evaluating.ensemble import measure_ensemble
 from kzoo.exporting.ensemble import check_alike, check_distinct, part_fingerprint, pixels_of
-from kzoo.exporting.source import temperature_of
 from kzoo.graph.inference import predictor
 from kzoo.progress import progress, say
+from kzoo.source import temperature_of
 from kzoo.tasks import Evaluation
 
 

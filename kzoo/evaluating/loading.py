@@ -16,9 +16,9 @@ from kzoo.data.guards import upright_size
 from kzoo.errors import DataError
 from kzoo.exporting.ensemble import check_alike, check_distinct, member_name
 from kzoo.exporting.reader import Export, is_export
-from kzoo.exporting.source import find_source, temperature_of
 from kzoo.graph.inference import predictor
 from kzoo.metrics import log_mean_softmax
+from kzoo.source import find_source, temperature_of
 from kzoo.tasks import Task
 
 

@@ -14,7 +14,7 @@ from kzoo.runs import command
 from kzoo.tasks import Task
 
 if TYPE_CHECKING:
-    from kzoo.exporting.source import Source
+    from kzoo.source import Source
 
 DESCRIPTIONS = {
     "saved_model": "TensorFlow: signatures serving_default (encoded images), images, tensor, features",

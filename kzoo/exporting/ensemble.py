@@ -12,9 +12,9 @@ from kzoo.catalog import Preprocessing
 from kzoo.data.dataset import DataSet, Split
 from kzoo.errors import ExportError, KzooError
 from kzoo.exporting.reader import Export
-from kzoo.exporting.source import UNMEASURED, Source, find_source
 from kzoo.graph.ensemble import ensemble
 from kzoo.progress import say
+from kzoo.source import UNMEASURED, Source, find_source
 from kzoo.tasks import Task
 
 

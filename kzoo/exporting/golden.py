@@ -11,8 +11,8 @@ import numpy as np
 from kzoo.data.images import make_preparer
 from kzoo.data.sources.arrays import load_arrays
 from kzoo.errors import DataError, ExportError
-from kzoo.exporting.source import Source, candidates
 from kzoo.files import write_atomically
+from kzoo.source import Source, candidates
 
 MAX_IMAGES = 8  # of each kind: certain, and near a decision
 MAX_OUTPUTS = 1 << 26  # bytes of the outputs of one kind: large outputs have fewer images

@@ -10,9 +10,9 @@ import tensorflow as tf
 from kzoo.catalog import Preprocessing
 from kzoo.data import images
 from kzoo.data.header import refusal
-from kzoo.exporting.source import Source
 from kzoo.graph.inference import inference_form
 from kzoo.layers import LogMeanSoftmax
+from kzoo.source import Source
 from kzoo.tasks.task import zero_where_bad
 from kzoo.walk import calls
 

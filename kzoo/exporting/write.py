@@ -29,13 +29,13 @@ from kzoo.exporting.check import failed
 from kzoo.exporting.ensemble import ensemble_source
 from kzoo.exporting.options import ExportOptions
 from kzoo.exporting.reader import CARD, LABELS, foreign_operations, is_export, listed, read_card
-from kzoo.exporting.source import UNMEASURED, Source, find_source
 from kzoo.files import sha256, write_atomically, write_folder
 from kzoo.graph.inference import predictor
 from kzoo.hardware import auto_precision, describe
 from kzoo.metrics import choose_temperature, softmax
 from kzoo.progress import progress, say
 from kzoo.runs import write_json
+from kzoo.source import UNMEASURED, Source, find_source
 from kzoo.tasks import Task
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]

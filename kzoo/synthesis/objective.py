@@ -40,6 +40,7 @@ def differentiable(model: keras.Model, function: Callable) -> Callable:
                 value, more = function(model(x, training=False), arguments)
             return (value, more), tape.gradient(value, x)
 
+        _quiet(run)
         return lambda x, arguments: run(tf.convert_to_tensor(x), _tensors(arguments))
     if backend == "jax":
         import jax
@@ -51,7 +52,9 @@ def differentiable(model: keras.Model, function: Callable) -> Callable:
 
         run = jax.jit(jax.value_and_grad(value, has_aux=True))
         return lambda x, arguments: run(np.asarray(x), state, _tensors(arguments))
-    raise KzooError(f"Style transfer runs on TensorFlow and JAX; Keras uses {backend} here (KERAS_BACKEND).")
+    raise KzooError(
+        f"kzoo computes gradients of pictures on TensorFlow and JAX; Keras uses {backend} here (KERAS_BACKEND)."
+    )
 
 
 def forward(model: keras.Model, function: Callable) -> Callable:
@@ -60,12 +63,18 @@ def forward(model: keras.Model, function: Callable) -> Callable:
         import tensorflow as tf
 
         run = tf.function(lambda x, arguments: function(model(x, training=False), arguments), reduce_retracing=True)
+        _quiet(run)
         return lambda x, arguments: run(tf.convert_to_tensor(x), _tensors(arguments))
     import jax
 
     state = [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
     run = jax.jit(lambda x, s, a: function(model.stateless_call(*s, x, training=False)[0], a))
     return lambda x, arguments: run(np.asarray(x), state, _tensors(arguments))
+
+
+def _quiet(run):
+    """Keep TensorFlow from warning that functions of the same code are traced again: here each is of another model."""
+    run._omit_frequent_tracing_warning = True
 
 
 def _tensors(tree):

@@ -14,6 +14,7 @@ import numpy as np
 
 from kzoo.errors import ExportError, unknown
 from kzoo.files import finite, write_atomically
+from kzoo.walk import probabilities
 
 if TYPE_CHECKING:
     import keras
@@ -71,11 +72,8 @@ def refuse_probabilities(model: keras.Model, name: str) -> None:
         model: the network.
         name: of the network, for the message.
     """
-    import keras
-
-    last = model.outputs[0]._keras_history.operation
-    softmax, sigmoid = keras.activations.softmax, keras.activations.sigmoid
-    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in (softmax, sigmoid):
+    last, ending = probabilities(model)
+    if ending:
         raise ExportError(
             f"{name} ends in probabilities ({last.name}); kzoo exports networks that output logits. Build it "
             "without that activation (keras.applications: classifier_activation=None)."

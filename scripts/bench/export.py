@@ -55,7 +55,7 @@ def subject(name, norm=None):
     import os
 
     from kzoo.catalog import spec
-    from kzoo.exporting.source import Source, find_source
+    from kzoo.source import Source, find_source
     from kzoo.tasks import find
 
     if not os.path.isdir(name):

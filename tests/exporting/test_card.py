@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from kzoo.catalog import Preprocessing
 from kzoo.exporting import card as cards
 from kzoo.exporting.options import ExportOptions
-from kzoo.exporting.source import Source
+from kzoo.source import Source
 from kzoo.tasks.classification import TASK
 
 

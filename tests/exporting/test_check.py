@@ -10,7 +10,7 @@ from support.exports import CLASSES, PREP, SHAPE, changed, saved_model_alone
 import kzoo
 from kzoo.errors import ExportError
 from kzoo.exporting import check, formats, golden
-from kzoo.exporting.source import find_source
+from kzoo.source import find_source
 from kzoo.tasks.classification import TASK
 
 

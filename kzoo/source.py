@@ -1,4 +1,4 @@
-"""What is exported: a run, a model of the catalog with weights, or a Keras model, in one common form."""
+"""A network with what is known of it, for an export and for looking inside: of a run, the catalog, or a Keras model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ UNMEASURED = ("val", "refit", "train")  # parts that may be looked at, the first
 
 @dataclass
 class Source:
-    """A network to export.
+    """A network and what is known of it.
 
     Attributes:
         name: of the export.
@@ -93,17 +93,7 @@ def find_source(run_or_model: Any, *, weights: Any = None, classes: Sequence[str
     Raises:
         KzooError: a run, name or weights that can't be read, or a network that can't be exported.
     """
-    if isinstance(run_or_model, keras.Model):
-        source = _of_model(run_or_model, classes)
-    elif isinstance(run_or_model, runs.Run) or os.path.isdir(os.fspath(run_or_model)):
-        if weights is not None:
-            raise ExportError("A run has its own weights: leave out weights.")
-        run = run_or_model if isinstance(run_or_model, runs.Run) else runs.load_run(run_or_model)
-        source = _of_run(run, classes)
-    elif os.sep in os.fspath(run_or_model):
-        raise RunError(f"There is no run '{run_or_model}': kzoo train writes one.")
-    else:
-        source = _of_name(os.fspath(run_or_model), weights, classes)
+    source = describe(run_or_model, weights=weights, classes=classes)
     check_shape(source.shape)
     source.task.check_network(source.model, source.classes, source.name)
     # labels.txt needs one line for each class, and the graph needs Unicode; the name of a folder may break both rules.
@@ -112,7 +102,36 @@ def find_source(run_or_model: Any, *, weights: Any = None, classes: Sequence[str
     return source
 
 
-def _of_run(run, classes):
+def describe(
+    run_or_model: Any, *, weights: Any = None, classes: Sequence[str] | None = None, with_data: bool = True
+) -> Source:
+    """Find out everything about a network, whether or not it can be exported.
+
+    Args:
+        run_or_model: as in `find_source`.
+        weights: as in `find_source`.
+        classes: as in `find_source`.
+        with_data: whether the data of a run is looked for.
+
+    Returns:
+        The Source; its classes may be as many as the network has outputs or not.
+
+    Raises:
+        KzooError: a run, name or weights that can't be read.
+    """
+    if isinstance(run_or_model, keras.Model):
+        return _of_model(run_or_model, classes)
+    if isinstance(run_or_model, runs.Run) or os.path.isdir(os.fspath(run_or_model)):
+        if weights is not None:
+            raise ExportError("A run has its own weights: leave out weights.")
+        run = run_or_model if isinstance(run_or_model, runs.Run) else runs.load_run(run_or_model)
+        return _of_run(run, classes, with_data)
+    if os.sep in os.fspath(run_or_model):
+        raise RunError(f"There is no run '{run_or_model}': kzoo train writes one.")
+    return _of_name(os.fspath(run_or_model), weights, classes)
+
+
+def _of_run(run, classes, with_data):
     config = run.config
     metrics = _json(run.path / runs.METRICS)
     temperature, reason = temperature_of(run)
@@ -133,7 +152,7 @@ def _of_run(run, classes):
         classes,
         run.preprocessing,
         run.task,
-        splits=_splits(run),
+        splits=_splits(run) if with_data else {},
         temperature=temperature,
         temperature_reason=reason,
         facts=facts,

@@ -12,7 +12,7 @@ from kzoo import runs
 
 def test_an_export_has_the_parts_of_the_run_and_the_licence_of_its_weights(head_only):
     """What only measured is the test part, whatever its owner called it; what chose and then trained is neither."""
-    from kzoo.exporting.source import find_source
+    from kzoo.source import find_source
 
     source = find_source(head_only)
     parts = {
@@ -31,7 +31,7 @@ def test_nothing_is_calibrated_on_photos_that_the_head_was_fitted_on(head_only, 
     assert code == 1 and "not trained on" in err and "val/ and test/" in err and not (tmp_path / "x").exists()
     draw(tmp_path / "photos", {(p, c): n for p, n in (("train", 24), ("val", 6), ("test", 4)) for c in ("red", "blue")})
     run = tune(world, tmp_path / "r", tmp_path / "photos", unfreeze="none")
-    from kzoo.exporting.source import find_source
+    from kzoo.source import find_source
 
     assert {k: len(s) for k, s in find_source(run).splits.items()} == {"val": 12, "test": 8}, (
         "no training on one's own val"
@@ -40,7 +40,7 @@ def test_nothing_is_calibrated_on_photos_that_the_head_was_fitted_on(head_only, 
 
 def test_the_test_part_only_measures(tmp_path):
     """Without a validation part, golden images and int8 ranges come from the training part."""
-    from kzoo.exporting import source as module
+    from kzoo import source as module
     from kzoo.exporting.write import representative_images
     from kzoo.tasks.classification import TASK
 
@@ -67,7 +67,7 @@ def test_a_classifier_of_other_classes_is_not_exported_as_one_of_imagenet(tmp_pa
     with pytest.raises(kzoo.KzooError, match=r"wrong shape: predictions/kernel has \(784, 4\)"):
         kzoo.export("mnist_softmax", weights=tmp_path / "own.weights.h5", out=tmp_path / "x", quiet=True)
     assert not (tmp_path / "x").exists()
-    from kzoo.exporting.source import find_source
+    from kzoo.source import find_source
 
     source = find_source("mnist_softmax", weights=tmp_path / "own.weights.h5", classes=list("abcd"))
     assert source.classes == tuple("abcd") and "published" not in source.facts
