@@ -215,8 +215,8 @@ def _is_affine(layer, rank):
     return type(layer) is layers.Rescaling and np.ndim(layer.scale) <= 1 and np.ndim(layer.offset) <= 1
 
 
-def _affine(layer):
-    """(scale, offset) in float64."""
+def affine(layer: layers.Layer) -> tuple[np.ndarray, np.ndarray]:
+    """The (scale, offset), in float64, that a batch norm at inference or a Rescaling applies to the last axis."""
 
     def number(v):
         return np.asarray(keras.ops.convert_to_numpy(v), "float64")
@@ -256,7 +256,7 @@ def fold(
         if preprocessing.channel_order == "bgr":
             kernel = kernel[..., ::-1, :]
     for other in behind:
-        scale, offset = (np.broadcast_to(v, channels) for v in _affine(other))
+        scale, offset = (np.broadcast_to(v, channels) for v in affine(other))
         kernel, bias = kernel * scale.reshape(shape), bias * scale + offset
     return list({**values, name: kernel, "bias": bias}.values())
 

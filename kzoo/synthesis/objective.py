@@ -19,7 +19,7 @@ def differentiable(model: keras.Model, function: Callable) -> Callable:
     """Compile a function of a model's outputs together with its gradient for the model's input.
 
     Args:
-        model: of one input.
+        model: of one input, or of several: then x and the gradient are lists.
         function: `function(model(x), arguments)` gives (scalar, more).
 
     Returns:
@@ -36,12 +36,13 @@ def differentiable(model: keras.Model, function: Callable) -> Callable:
         @tf.function(reduce_retracing=True)
         def run(x, arguments):
             with tf.GradientTape() as tape:
-                tape.watch(x)
+                for tensor in keras.tree.flatten(x):
+                    tape.watch(tensor)
                 value, more = function(model(x, training=False), arguments)
             return (value, more), tape.gradient(value, x)
 
         _quiet(run)
-        return lambda x, arguments: run(tf.convert_to_tensor(x), _tensors(arguments))
+        return lambda x, arguments: run(_tensors(x), _tensors(arguments))
     if backend == "jax":
         import jax
 
@@ -51,7 +52,7 @@ def differentiable(model: keras.Model, function: Callable) -> Callable:
             return function(model.stateless_call(*state, x, training=False)[0], arguments)
 
         run = jax.jit(jax.value_and_grad(value, has_aux=True))
-        return lambda x, arguments: run(np.asarray(x), state, _tensors(arguments))
+        return lambda x, arguments: run(_tensors(x), state, _tensors(arguments))
     raise KzooError(
         f"kzoo computes gradients of pictures on TensorFlow and JAX; Keras uses {backend} here (KERAS_BACKEND)."
     )

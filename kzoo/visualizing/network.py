@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from kzoo.data.images import check_shape, make_preparer
 from kzoo.errors import DataError, KzooError, RunError, first_line, unknown
 from kzoo.graph.flat import flat_copy, nested_models
 from kzoo.layers import Preprocess
+from kzoo.metrics import softmax
 from kzoo.source import Source, describe
 from kzoo.tasks import Task
 from kzoo.walk import probabilities
@@ -51,6 +52,7 @@ class Network:
     weights: str = ""
     notes: tuple[str, ...] = ()
     source: Source | None = field(default=None, repr=False, compare=False)
+    functions: dict = field(default_factory=dict, init=False, repr=False, compare=False)  # compiled, see `compiled`
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -85,6 +87,18 @@ class Network:
         """
         ends = [self.output_of(name) for name in layers]
         return keras.Model(self.model.inputs[0], ends[0] if len(ends) == 1 else ends, name=self.model.name)
+
+    def compiled(self, what: str, make: Callable[[], Callable]) -> Callable:
+        """A compiled function of the model under a name: made at the first call, then kept."""
+        if what not in self.functions:
+            self.functions[what] = make()
+        return self.functions[what]
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """The probabilities (..., classes) of logits: a softmax, or a sigmoid for each class where that is the task."""
+        if self.task.several or len(self.classes) == 1:
+            return 1 / (1 + np.exp(-np.asarray(logits, "float64")))
+        return softmax(logits)
 
     def class_number(self, target: int | str) -> int:
         """The number of a class that is given by number or name.
