@@ -73,6 +73,7 @@ _HOME = {
     "stylize": "kzoo.style",
     "train_stylenet": "kzoo.style.stylenet",
     "apply_stylenet": "kzoo.style.stylenet",
+    "visualize": "kzoo.visualizing.report",
     "export": "kzoo.exporting.write",
     "verify": "kzoo.exporting.check",
 }

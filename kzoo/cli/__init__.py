@@ -30,6 +30,7 @@ VERBS = {
     "export": "Export a trained model as a SavedModel that takes encoded images.",
     "verify": "Check that an export gives the results it gave when it was written.",
     "serve": "Serve an export over HTTP.",
+    "visualize": "Look inside a network: filters, feature maps, which pixels count.",
     "style": "Paint a picture in the style of another.",
     "stylenet": "Train a fast style transfer network for one style, and apply it.",
     "reproduce": "Train shipped weights again, and compare the accuracy.",

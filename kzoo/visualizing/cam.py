@@ -16,6 +16,7 @@ from kzoo.visualizing.gradients import Target, map_gradients, one_hot, parts, ta
 from kzoo.visualizing.network import Network, find_network
 
 POOLS = (layers.GlobalAveragePooling2D, layers.AveragePooling2D)
+LEAST = 4  # positions along a side that a map should have, to show a place
 # Layers whose maps say no more than those in front of them.
 MERE = (
     layers.MaxPooling2D,
@@ -52,9 +53,10 @@ class ClassMaps:
 
 
 def default_layer(network: Any) -> str:
-    """The layer that class activation maps are made from: the last with feature maps of more than one position.
+    """The layer that class activation maps are made from: the last whose feature maps have at least 4x4 positions.
 
-    Pooling, padding and dropout do not count. In a network for segmentation it is the last of the smallest maps.
+    If none has, it is the last with more than one position. Pooling, padding and dropout do not count. In a network for
+    segmentation it is the last of the smallest maps.
 
     Args:
         network: a Network, or anything that `find_network` takes.
@@ -67,12 +69,14 @@ def default_layer(network: Any) -> str:
     for layer in network.model.layers[1:]:
         shape = keras.tree.flatten(layer.output)[0].shape
         if len(shape) == 4 and None not in shape[1:] and shape[1] * shape[2] > 1 and not isinstance(layer, MERE):
-            found.append((layer.name, shape[1] * shape[2]))
+            found.append((layer.name, min(shape[1:3]) if not network.dense else shape[1] * shape[2]))
     if not found:
         raise KzooError(f"{network.name} has no layer with feature maps, so there is no class activation map of it.")
     if network.dense:
         smallest = min(positions for _, positions in found)
         found = [pair for pair in found if pair[1] == smallest]
+    else:
+        found = [pair for pair in found if pair[1] >= LEAST] or found
     return found[-1][0]
 
 
