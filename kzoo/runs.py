@@ -54,6 +54,11 @@ class Run:
         return f"<Run {self.path}: {self.config['model']} on {self.config['data']}, {len(self.classes):,} classes>"
 
     @property
+    def about(self) -> str:
+        """What it is called in messages."""
+        return str(self.path)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, by label."""
         return tuple(self.config["classes"])

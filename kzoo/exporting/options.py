@@ -22,6 +22,7 @@ class ExportOptions:
         abstain: a level between 0 and 1 such as 0.99; None never abstains.
         weights: for a name of the catalog: a tag or a file; None takes the first published set.
         classes: class names, for models and weights that don't record them.
+        pixels: what a Keras model of a file takes, where that can't be known: a key of `kzoo.keras_files.PIXELS`.
         top: the number of labels in an answer.
         measure: the number of images, at most, on which the accuracy of each format is measured; 0 for none.
         licence, data_licence: of the weights and of the data, for the card.
@@ -32,6 +33,7 @@ class ExportOptions:
     abstain: float | None = None
     weights: object | None = None
     classes: Sequence[str] | None = None
+    pixels: str | None = None
     top: int = 5
     measure: int = 2000
     licence: str | None = None

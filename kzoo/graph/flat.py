@@ -63,7 +63,10 @@ def flat_copy(
         raise KzooError(
             f"{getattr(model, 'name', model)!r} has no graph: only a functional keras.Model can be taken apart."
         )
-    copies, names = {}, {operation.name for operation in model.operations}  # the model's own layers keep their names
+    copies, names = (
+        {},
+        {operation.name for operation in getattr(model, "operations", model.layers)},
+    )  # the model's own layers keep their names
 
     def copied(operation, prefix):
         if id(operation) not in copies:

@@ -278,14 +278,32 @@ def read_hdf5(path: str | os.PathLike, limit: int | None = None, *, names: bool 
         limit: Bytes that all arrays may have; by default what the file's own size allows.
         names: Read the names alone, see `names_of`; all arrays are empty.
     """
+    return read_hdf5_model(path, limit, names=names)[0]
+
+
+def read_hdf5_model(
+    path: str | os.PathLike, limit: int | None = None, *, names: bool = False
+) -> tuple[Arrays, dict[str, Any] | None]:
+    """Read an HDF5 file of Keras: its arrays, and the config of a whole model, which holds Keras' own layers only.
+
+    Args:
+        path: The file.
+        limit: As in `read_hdf5`.
+        names: As in `read_hdf5`.
+
+    Returns:
+        ({name: array}, the config or None).
+    """
     with open(path, "rb") as f:
         if f.read(8) != b"\x89HDF\r\n\x1a\n":
             raise WeightsError("it is not an HDF5 file.")
     kind, limit = "hdf5_names" if names else "hdf5", limit or bound(path)
-    arrays, config = worker(kind, path, budget=768 << 20, seconds=seconds_for(path, 30), limit=limit)
-    if config is not None:
-        check_config(parse_json(config))
-    return arrays
+    arrays, text = worker(kind, path, budget=768 << 20, seconds=seconds_for(path, 30), limit=limit)
+    if text is None:
+        return arrays, None
+    config = parse_json(text)
+    check_config(config)
+    return arrays, config
 
 
 def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
