@@ -18,7 +18,7 @@ import keras
 
 from kzoo.builder import computing_in
 from kzoo.catalog import Preprocessing
-from kzoo.catalog.pretrained import CAFFE, TORCH_INPUT
+from kzoo.catalog.pretrained import ABOUT_PIXELS, PIXELS, check_pixels
 from kzoo.errors import KzooError, RunError, WeightsError, first_line
 from kzoo.graph.flat import flat_copy
 from kzoo.layers import Preprocess
@@ -27,18 +27,6 @@ from kzoo.weights.assign import assign
 from kzoo.weights.read import checked_members, member, read_hdf5_model
 
 SUFFIXES = (".keras", ".h5", ".hdf5", ".zip")
-# What pixels in 0..255 become in front of a model that does not scale them itself.
-PIXELS = {
-    "0..255": Preprocessing(scale=1.0, offset=0.0),
-    "0..1": Preprocessing(scale=1 / 255, offset=0.0),
-    "-1..1": Preprocessing(scale=1 / 127.5, offset=-1.0),
-    "imagenet": Preprocessing(scale=TORCH_INPUT.scale, offset=TORCH_INPUT.offset),
-    "caffe": Preprocessing(channel_order="bgr", scale=1.0, offset=CAFFE.offset),
-}
-ABOUT_PIXELS = (
-    "0..255 (as they are), 0..1, -1..1, imagenet (0..1, minus ImageNet's mean, by its deviation) or caffe (BGR minus "
-    "the mean)"
-)
 TEACHABLE, TEACHABLE_LABELS = "keras_model.h5", "labels.txt"
 MODEL_BYTES = 4 << 30  # of a model inside a zip file
 
@@ -79,8 +67,7 @@ def load_file(path: str | os.PathLike, pixels: str | None = None) -> KerasFile:
         KzooError: It can't be read, holds weights only or what could run code, or nobody says what its pixels are.
     """
     name = Path(path).name
-    if pixels is not None and pixels not in PIXELS:
-        raise KzooError(f"pixels must be {ABOUT_PIXELS}; got {pixels!r}.")
+    check_pixels(pixels)
     if not os.path.isfile(path):
         raise RunError(f"There is no file '{os.fspath(path)}'.")
     lower, classes = name.lower(), None

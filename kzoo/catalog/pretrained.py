@@ -13,6 +13,7 @@ from typing import Any
 
 from kzoo.catalog.model_spec import Preprocessing, Weights
 from kzoo.catalog.shipped import PREFIX
+from kzoo.errors import KzooError
 
 MIB = 1 << 20
 
@@ -39,6 +40,26 @@ def torch_input(crop: float = 0.875) -> Preprocessing:
 
 
 TORCH_INPUT, TORCH_LATER = torch_input(), torch_input(crop=224 / 232)  # the second: torchvision's later recipe
+
+# What pixels in 0..255 become in front of a Keras model of another tool (`kzoo.keras_files`), by what is said of it.
+PIXELS = {
+    "0..255": Preprocessing(scale=1.0, offset=0.0),
+    "0..1": Preprocessing(scale=1 / 255, offset=0.0),
+    "-1..1": Preprocessing(scale=1 / 127.5, offset=-1.0),
+    "imagenet": Preprocessing(scale=TORCH_INPUT.scale, offset=TORCH_INPUT.offset),
+    "caffe": Preprocessing(channel_order="bgr", scale=1.0, offset=CAFFE.offset),
+}
+ABOUT_PIXELS = (
+    "0..255 (as they are), 0..1, -1..1, imagenet (0..1, minus ImageNet's mean, by its deviation) or caffe (BGR minus "
+    "the mean)"
+)
+
+
+def check_pixels(pixels: str | None) -> None:
+    """Raise a KzooError for a name that is not in PIXELS; None is accepted."""
+    if pixels is not None and pixels not in PIXELS:
+        raise KzooError(f"pixels must be {ABOUT_PIXELS}; got {pixels!r}.")
+
 
 # --- keras.applications ----------------------------------------------------------------------------------
 

@@ -134,7 +134,7 @@ def load(
         weights: for a name of the catalog: a tag or a file; the first published set by default.
         classes: names, for a Keras model, which records none.
         pixels: what a Keras model of a file takes, where that can't be known: "0..255", "0..1", "-1..1", "imagenet" or
-            "caffe" (see `kzoo.keras_files.PIXELS`).
+            "caffe" (see `kzoo.catalog.pretrained.PIXELS`).
         trust: load an export with any operations, which may read and write files.
 
     Returns:

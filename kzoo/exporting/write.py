@@ -83,7 +83,7 @@ def export(
         weights: for a name of the catalog: a tag or a file; the first published set by default.
         classes: class names, for models and weights that don't record them.
         pixels: what a Keras model of a file takes, where that can't be known: "0..255", "0..1", "-1..1", "imagenet" or
-            "caffe" (see `kzoo.keras_files.PIXELS`).
+            "caffe" (see `kzoo.catalog.pretrained.PIXELS`).
         top: the number of labels that the signatures return.
         measure: the number of images, at most, on which every format's accuracy is measured: of the test part, else
             of the validation part; 0 for none.

@@ -147,6 +147,14 @@ def test_a_run_an_export_and_a_file_of_it(run, tmp_path, monkeypatch):
         _ = export.model
 
 
+def test_what_a_notebook_sees_of_a_run(run):
+    assert run.metrics["best_epoch"] == 1 and run.history["epoch"] == [1]
+    assert run.history["val_accuracy"] == [pytest.approx(run.metrics["val_accuracy"])]
+    assert len(run.plot().axes) == 2 and len(repr(run)) < 300
+    html = run._repr_html_()
+    assert html.startswith("<p>Run ") and html.count("<img") <= 1  # one epoch has no curve
+
+
 def test_an_ensemble(run):
     both = kzoo.load(["mnist_cnn", "lenet5"])
     image = kzoo.load_data("digits").splits["test"].images[0]
