@@ -6,11 +6,14 @@ import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kzoo.errors import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_NAMED_CLASSES = 50  # a larger confusion matrix is drawn without class names
 MAX_COUNTED_CLASSES = 20  # a larger one is drawn without counts in its cells
@@ -128,11 +131,11 @@ def line_chart(
     return re.sub("|".join(CSS_VARIABLES), lambda m: f"var({CSS_VARIABLES[m[0]]}, {m[0]})", svg)
 
 
-def curves(
+def figure_of(
     panels: Sequence[tuple[str, str, str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]],
     *,
     markers: bool = True,
-) -> bytes:
+) -> Figure:
     """Draw panels of curves side by side.
 
     Args:
@@ -140,13 +143,14 @@ def curves(
         markers: whether each point of a curve with at most 40 is marked.
 
     Returns:
-        The bytes of a PNG file.
+        A matplotlib Figure, which a notebook shows.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure((5.6 * len(panels), 3.8), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
     for axes, (title, x_label, y_label, lines) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
     ):
@@ -158,7 +162,55 @@ def curves(
             axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
         axes.grid(color=GRID)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+        if lines:
+            axes.legend(frameon=False)
+    return figure
+
+
+def curves(
+    panels: Sequence[tuple[str, str, str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]],
+    *,
+    markers: bool = True,
+) -> bytes:
+    """Draw panels of curves side by side; arguments as of `figure_of`.
+
+    Returns:
+        The bytes of a PNG file.
+    """
+    return png(figure_of(panels, markers=markers))
+
+
+def png(figure: Figure) -> bytes:
+    """The bytes of a PNG file of a figure."""
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    figure.canvas.print_png(buffer)  # type: ignore[attr-defined]
     return buffer.getvalue()
+
+
+def learning_curves(histories: Mapping[str, Mapping[str, Sequence[float | None]]]) -> Figure:
+    """Draw the loss and the first metric of runs by epoch, training and validation.
+
+    Args:
+        histories: {name of a run: {"loss": values by epoch, "val_loss": ..., a metric: ..., "val_" + metric: ...}};
+            None or NaN where a value is missing.
+
+    Returns:
+        A matplotlib Figure of one or two panels; the names stand in the legend if there are several runs.
+    """
+    skip = {"epoch", "phase", "loss", "learning_rate", "seconds"}
+    metrics = dict.fromkeys(
+        key for history in histories.values() for key in history if key not in skip and not key.startswith("val_")
+    )
+    panels: list[tuple[str, str, str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]] = []
+    for metric in ("loss", *list(metrics)[:1]):
+        lines: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
+        for run, history in histories.items():
+            for part, key in (("training", metric), ("validation", f"val_{metric}")):
+                points = [(i, y) for i, y in enumerate(history.get(key, ()), 1) if y is not None and np.isfinite(y)]
+                if points:
+                    name = part if len(histories) == 1 else f"{printable(run)}, {part}"
+                    lines[name] = ([i for i, _ in points], [y for _, y in points])
+        if lines:
+            title = metric.replace("_", " ").capitalize()
+            panels.append((title, "epoch", title.lower(), lines))
+    return figure_of(panels or [("No epoch was finished", "epoch", "loss", {})])

@@ -28,11 +28,13 @@ from kzoo.progress import say
 if TYPE_CHECKING:
     import keras
     import numpy as np
+    from matplotlib.figure import Figure
 
     from kzoo.data.dataset import DataSet
     from kzoo.tasks import Task
 
 CONFIG, MODEL, LABELS, SPLITS = "config.json", "model.keras", "labels.txt", "splits.csv"
+CURVES, MAX_SHOWN = "curves.png", 4 << 20  # bytes of a picture that a notebook shows
 HISTORY, METRICS, CHECKPOINT, LOCK = "history.csv", "metrics.json", "checkpoint.npz", ".lock"
 
 
@@ -52,6 +54,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.path}: {self.config['model']} on {self.config['data']}, {len(self.classes):,} classes>"
+
+    @property
+    def about(self) -> str:
+        """What it is called in messages."""
+        return str(self.path)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -77,6 +84,55 @@ class Run:
         if not task.decides or not (self.path / METRICS).is_file():
             return task
         return task.decided(read_json(self.path / METRICS).get("decision"), self.classes)
+
+    @property
+    def history(self) -> dict[str, list[Any]]:
+        """What history.csv holds: {column: values by epoch}, numbers where they are, None where a cell is empty.
+
+        Raises:
+            RunError: The file can't be read.
+        """
+        return history_of(self.path)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json holds: the best epoch, loss and metrics, on the validation part with "val_" in front.
+
+        Raises:
+            RunError: The run is not finished, or the file can't be read.
+        """
+        return read_json(self.path / METRICS)
+
+    def plot(self) -> Figure:
+        """Draw loss and metric by epoch, training and validation.
+
+        Returns:
+            A matplotlib Figure, which a notebook shows; `run.plot().savefig("curves.png")` keeps it.
+
+        Raises:
+            RunError: history.csv can't be read.
+        """
+        from kzoo.plots import learning_curves
+
+        return learning_curves({self.path.name: self.history})
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a line, the curves, and the confusion matrix if it was evaluated."""
+        import html
+        from base64 import b64encode
+
+        from kzoo.plots import png
+
+        with suppress(RunError):
+            pictures = [png(self.plot())] if len(self.history.get("loss", ())) > 1 else []
+            found = next((p for s in ("test", "val") if (p := self.path / f"confusion-{s}.png").is_file()), None)
+            if found and found.stat().st_size < MAX_SHOWN:
+                pictures.append(found.read_bytes())
+            shown = "".join(
+                f'<img style="max-width: 100%" src="data:image/png;base64,{b64encode(p).decode()}">' for p in pictures
+            )
+            return f"<p>{html.escape(repr(self)[1:-1])}</p>{shown}"
+        return html.escape(repr(self))
 
     def division(self) -> list[dict[str, str]]:
         """Read splits.csv: which image was in which part.
@@ -118,6 +174,29 @@ class Run:
             return bool(metrics.get("refit"))
         drawn = any(row["split"] == "choose" for row in read_csv(self.path / SPLITS))
         return drawn and metrics.get("winner", "head") == "head"
+
+
+def history_of(path: str | os.PathLike) -> dict[str, list[Any]]:
+    """Read the history of a run, finished or not: {column: values by epoch}.
+
+    Args:
+        path: The run's folder.
+
+    Raises:
+        RunError: The file can't be read.
+    """
+    rows = read_csv(Path(path) / HISTORY)
+    return {key: [_number(row.get(key)) for row in rows] for key in (rows[0] if rows else ())}
+
+
+def _number(cell):
+    """A cell of history.csv as a number if it is one, None if it is empty."""
+    if not cell:
+        return None
+    try:
+        return float(cell) if not cell.lstrip("-").isdecimal() else int(cell)
+    except ValueError:
+        return cell
 
 
 def write_json(path: str | os.PathLike, data: Any) -> None:

@@ -21,6 +21,7 @@ from kzoo.data.guards import npy
 from kzoo.data.images import check_shape, read
 from kzoo.data.loading import load_data
 from kzoo.errors import DataError, ExportError, KzooError, RunError
+from kzoo.keras_files import is_model_file, load_file
 from kzoo.layers import Preprocess
 from kzoo.progress import say
 from kzoo.tasks import Task, find
@@ -79,13 +80,16 @@ class Source:
         return tuple(self.model.input_shape[1:])
 
 
-def find_source(run_or_model: Any, *, weights: Any = None, classes: Sequence[str] | None = None) -> Source:
+def find_source(
+    run_or_model: Any, *, weights: Any = None, classes: Sequence[str] | None = None, pixels: str | None = None
+) -> Source:
     """Find out everything about a network that an export needs.
 
     Args:
-        run_or_model: a Run or its folder, a name of the catalog (with weights), or a keras.Model.
+        run_or_model: a Run or its folder, a name of the catalog (with weights), a keras.Model or a file of one.
         weights: for a name: a tag or a file; the first published set by default.
         classes: class names, for models and weights that don't record them.
+        pixels: what a Keras model of a file takes, see `kzoo.keras_files.load_file`.
 
     Returns:
         The Source.
@@ -93,7 +97,7 @@ def find_source(run_or_model: Any, *, weights: Any = None, classes: Sequence[str
     Raises:
         KzooError: a run, name or weights that can't be read, or a network that can't be exported.
     """
-    source = describe(run_or_model, weights=weights, classes=classes)
+    source = describe(run_or_model, weights=weights, classes=classes, pixels=pixels)
     check_shape(source.shape)
     source.task.check_network(source.model, source.classes, source.name)
     # labels.txt needs one line for each class, and the graph needs Unicode; the name of a folder may break both rules.
@@ -103,7 +107,12 @@ def find_source(run_or_model: Any, *, weights: Any = None, classes: Sequence[str
 
 
 def describe(
-    run_or_model: Any, *, weights: Any = None, classes: Sequence[str] | None = None, with_data: bool = True
+    run_or_model: Any,
+    *,
+    weights: Any = None,
+    classes: Sequence[str] | None = None,
+    pixels: str | None = None,
+    with_data: bool = True,
 ) -> Source:
     """Find out everything about a network, whether or not it can be exported.
 
@@ -111,6 +120,7 @@ def describe(
         run_or_model: as in `find_source`.
         weights: as in `find_source`.
         classes: as in `find_source`.
+        pixels: as in `find_source`.
         with_data: whether the data of a run is looked for.
 
     Returns:
@@ -121,6 +131,16 @@ def describe(
     """
     if isinstance(run_or_model, keras.Model):
         return _of_model(run_or_model, classes)
+    if is_model_file(run_or_model) and not os.path.isdir(run_or_model):
+        folder = Path(run_or_model).parent
+        if Path(run_or_model).name == runs.MODEL and (folder / runs.CONFIG).is_file():
+            return _of_run(runs.load_run(folder), classes, with_data)
+        found = load_file(run_or_model, pixels)
+        for note in found.notes:
+            say(f"{os.fspath(run_or_model)}: {note}")
+        return replace(_of_model(found.model, classes or found.classes), name=Path(run_or_model).stem)
+    if pixels is not None:
+        raise KzooError("pixels says what a Keras model of a file takes; runs and networks of the catalog know it.")
     if isinstance(run_or_model, runs.Run) or os.path.isdir(os.fspath(run_or_model)):
         if weights is not None:
             raise ExportError("A run has its own weights: leave out weights.")

@@ -254,6 +254,7 @@ WRONG = [
     ("export", {"precision": "int8"}, "--precision int8", "Unknown precision 'int8'."),
     ("export", {"abstain": 1.0}, "--abstain 1", "abstain must lie between 0 and 1, such as 0.95; got 1.0."),
     ("export", {"top": 0}, "--top 0", "top must be a whole number of at least 1, got 0."),
+    ("export", {"pixels": "rgb"}, "--pixels rgb", "pixels must be 0..255 (as they are), 0..1, -1..1, imagenet"),
     ("export", {"measure": -1}, "--measure -1", "measure must be a whole number of at least 0, got -1."),
 ]
 

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from kzoo.plots import line_chart
+from kzoo.plots import learning_curves, line_chart, png
 
 
 def polylines(svg):
@@ -43,3 +43,22 @@ def test_the_text_is_safe_to_put_into_a_page_and_always_the_same():
 def test_a_line_of_one_point_and_one_of_none():
     assert "<svg" in line_chart({"training": [0.5], "validation": [None]}, phases=["head"])
     assert "<svg" in line_chart({})
+
+
+def test_learning_curves_have_the_values_of_the_runs():
+    history = {
+        "epoch": [1, 2, 3],
+        "accuracy": [0.5, 0.6, 0.7],
+        "loss": [2.0, float("nan"), 1.0],
+        "val_loss": [None, 2.5, 2.0],
+        "seconds": [1, 1, 1],
+    }
+    figure = learning_curves({"a": history})
+    loss, accuracy = figure.axes
+    assert [line.get_label() for line in loss.lines] == ["training", "validation"]
+    np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[1, 2.0], [3, 1.0]])
+    np.testing.assert_array_equal(loss.lines[1].get_xydata(), [[2, 2.5], [3, 2.0]])
+    np.testing.assert_array_equal(accuracy.lines[0].get_ydata(), [0.5, 0.6, 0.7])
+    two = learning_curves({"a": history, "b": history})
+    assert [line.get_label() for line in two.axes[1].lines] == ["a, training", "b, training"]
+    assert png(figure).startswith(b"\x89PNG") and png(learning_curves({"a": {}})).startswith(b"\x89PNG")

@@ -47,6 +47,7 @@ FINGERPRINTS = {
     "wrn_40_4": "4244d566a826c1c5",
     "mobilenet_v1": "e1ad16c89a541ccc",
     "mobilenet_v2": "90477a8108f6ed6c",
+    "efficientnet_lite0": "f11d16763cc28599",
     "squeezenet1_0": "cbf6c628c289e77a",
     "squeezenet1_1": "a1e70fbd5e5a995a",
     "allcnn_c": "43edcc2fd3ffb067",

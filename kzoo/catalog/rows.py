@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kzoo.catalog.model_spec import ModelSpec, Paper, Preprocessing
-from kzoo.catalog.pretrained import PRETRAINED
+from kzoo.catalog.pretrained import EFFICIENTNET_LITE, PRETRAINED
 from kzoo.catalog.registry import register, spec
 
 _blocks: tuple[int, ...]
@@ -430,6 +430,26 @@ register(
         multiply_adds="300M",
         preprocessing=_TF,
         deviations=("Channels are rounded to multiples of 8, as in the authors' code.",),
+    )
+)
+
+register(
+    ModelSpec(
+        "efficientnet_lite0",
+        "kzoo.models.efficientnet_lite:efficientnet_lite",
+        (224, 224, 3),
+        1000,
+        paper=Paper(
+            "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", "Tan and Le", 2019, "1905.11946"
+        ),
+        params=4_652_008,
+        multiply_adds="407M",  # as the authors' efficientnet/lite page prints them
+        preprocessing=EFFICIENTNET_LITE,
+        deviations=(
+            "As in the authors' efficientnet/lite code: no squeeze-excitation, ReLU6 for swish; B0 in the paper has "
+            "5.3M parameters. No blocks are dropped in training.",
+            "Channels are rounded to multiples of 8, as in that code.",
+        ),
     )
 )
 

@@ -26,6 +26,11 @@ option = option_of(ExportOptions)
 )
 @option("weights", help="For a model of the catalog: a tag or a file; the first published set by default.")
 @option("classes", metavar="FILE", help="Class names, one on each line, for weights without class names.")
+@option(
+    "pixels",
+    metavar="RANGE",
+    help="What a Keras model of a file takes, if it does not say: 0..255, 0..1, -1..1, imagenet or caffe.",
+)
 @option("top", type=click.IntRange(1), help="The number of labels in an answer.")
 @option(
     "measure",

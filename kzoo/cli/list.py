@@ -32,8 +32,20 @@ def command(pattern, as_json):
             ]
         )
         return
-    width = max(len(r.name) for r in rows)
+    cells = [("model", "input", "parameters", "MAdds", "paper")]
     for r in rows:
-        size = "x".join(map(str, r.input_shape))
-        params = f"{r.params:,}" if isinstance(r.params, int) else r.params or ""
-        click.echo(f"{r.name:{width}}  {size:>9}  {params:>11}  {r.paper.authors} {r.paper.year}")
+        adds = f"{r.multiply_adds:,}" if isinstance(r.multiply_adds, int) else r.multiply_adds or "-"
+        params = f"{r.params:,}" if isinstance(r.params, int) else r.params or "-"
+        cells.append(
+            (
+                r.name,
+                "x".join(map(str, r.input_shape)),
+                params,
+                adds,
+                f"{r.paper.authors.replace(' and ', ' & ')} {r.paper.year}",
+            )
+        )
+    one, two, three, four, _ = (max(map(len, column)) for column in zip(*cells, strict=True))
+    for name, size, params, adds, paper in cells:
+        click.echo(f"{name:{one}} {size:>{two}} {params:>{three}} {adds:>{four}} {paper}")
+    click.echo("Counts as the paper or source prints them (-: not at all); kzoo info counts.", err=True)

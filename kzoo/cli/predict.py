@@ -23,6 +23,11 @@ from kzoo.files import finite
 )
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="The number of classes to show.")
 @click.option("--weights", help="For a model of the catalog: a tag or a file; the first published set by default.")
+@click.option(
+    "--pixels",
+    metavar="RANGE",
+    help="What a Keras model of a file takes, if it does not say: 0..255, 0..1, -1..1, imagenet or caffe.",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images computed at once.")
 @click.option("--out", metavar="DIR", help="Write masks of segmentation into DIR: NAME.png and NAME-overlay.png.")
 @click.option(
@@ -32,8 +37,10 @@ from kzoo.files import finite
 @as_json
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: image, error, class_1, probability_1, ..., abstain.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def command(*, model, images, others, top, weights, batch_size, out, tiles, trust, as_json, as_csv, quiet):
-    """Classify IMAGES, which are files or folders, with MODEL: a run, an export, or a name of the catalog.
+def command(*, model, images, others, top, weights, pixels, batch_size, out, tiles, trust, as_json, as_csv, quiet):
+    """Classify IMAGES, which are files or folders, with MODEL: a run, an export, a name of the catalog, or a file.
+
+    A file is a Keras model, .keras or .h5, or Teachable Machine's .zip.
 
     Unreadable images are reported and the others are classified; the exit code is then 1.
     """
@@ -44,7 +51,7 @@ def command(*, model, images, others, top, weights, batch_size, out, tiles, trus
     from kzoo.evaluating.prediction import predict
     from kzoo.progress import progress
 
-    model = load_model([model, *others] if others else model, weights, trust=trust)
+    model = load_model([model, *others] if others else model, weights, pixels=pixels, trust=trust)
     write = _Json() if as_json else _Csv(model.task, top) if as_csv else _Text(model.task)
     bad = total = 0
     with progress(quiet=quiet or (len(images) < 2 and sys.stdout.isatty())) as bar:

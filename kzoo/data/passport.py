@@ -395,7 +395,7 @@ def _lines(p):
         yield ""
         yield title
         for row in rows[:LISTED]:
-            yield f"  {_fit(row, 78)}"
+            yield f"  {row}"
         if len(rows) > LISTED:
             yield f"  ... and {len(rows) - LISTED:,} more; --json has all"
     yield ""
@@ -406,8 +406,9 @@ def _lines(p):
         yield "No problems found."
 
 
-def _fit(text, width):
-    text = shown(text)
+def _fit(name, width):
+    """The name of a class, cut in the middle to the width of a column."""
+    text = shown(name)
     return text if len(text) <= width else text[: width // 2 - 2] + "..." + text[-(width - width // 2 - 1) :]
 
 
@@ -459,20 +460,22 @@ def _listings(p):
     def brief(d):
         def where(i):
             id, part = d["ids"][i], d["splits"][i]
-            return id if id.startswith(f"{part}/") else f"{part}: {id}"
+            return shown(id if id.startswith(f"{part}/") else f"{part}: {id}")
 
         last = ends(d)[1]
         more = f" (and {len(d['ids']) - 2})" if len(d["ids"]) > 2 else ""
-        return f"{_fit(where(0), 33)} {'=' if d['exact'] else '~'} {_fit(where(last), 33)}{more}"
+        first, second = where(0), f"{'=' if d['exact'] else '~'} {where(last)}{more}"
+        # Names are never cut: somebody may want to delete the file.
+        return f"{first} {second}" if len(first) + len(second) < 78 else f"{first}\n    {second}"
 
     yield from (
         (title, rows)
         for title, rows in (
             ("Duplicates across splits (= identical, ~ near duplicates)", [brief(d) for d in p.across]),
             ("Duplicates with different labels", [brief(d) for d in p.contradictory]),
-            ("Skipped", [f"{_fit(f['id'], 30)}: {f['reason']}" for f in p.unreadable]),
-            ("Corrupt", [f"{_fit(f['id'], 30)}: {f['reason']}" for f in p.damaged]),
-            ("Wrong suffix", [f"{_fit(f['id'], 50)}: is {f['format']}" for f in p.wrong_suffix]),
+            ("Skipped", [f"{shown(f['id'])}: {shown(f['reason'])}" for f in p.unreadable]),
+            ("Corrupt", [f"{shown(f['id'])}: {shown(f['reason'])}" for f in p.damaged]),
+            ("Wrong suffix", [f"{shown(f['id'])}: is {f['format']}" for f in p.wrong_suffix]),
         )
         if rows
     )

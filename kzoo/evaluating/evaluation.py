@@ -17,12 +17,13 @@ from kzoo.data.dataset import DataSet, Split, report_skipped
 from kzoo.data.divide import divide
 from kzoo.data.labels import images_by_class, multi_hot
 from kzoo.data.loading import read_data
-from kzoo.errors import DataError, RunError
+from kzoo.errors import DataError, KzooError, RunError
 from kzoo.evaluating.ensemble import measure_ensemble
+from kzoo.evaluating.loading import LoadedModel
 from kzoo.exporting.ensemble import check_alike, check_distinct, part_fingerprint, pixels_of
 from kzoo.graph.inference import predictor
 from kzoo.progress import progress, say
-from kzoo.source import temperature_of
+from kzoo.source import encoded, temperature_of
 from kzoo.tasks import Evaluation
 
 
@@ -77,6 +78,66 @@ def evaluate(
     result.stem = found.stem
     result.write(one.path)
     return result
+
+
+def measure(
+    model: LoadedModel,
+    data: str | os.PathLike | DataSet,
+    *,
+    split: str | None = None,
+    batch_size: int = 256,
+    quiet: bool = False,
+) -> Evaluation:
+    """Measure what is no run, an export or a model of the catalog, on a data set; nothing is written.
+
+    Args:
+        model: what `kzoo.evaluating.loading.load_model` gave.
+        data: as in `evaluate`.
+        split: a part of the data; all of it by default.
+        batch_size: as in `evaluate`.
+        quiet: as in `evaluate`.
+
+    Returns:
+        The task's Evaluation.
+
+    Raises:
+        KzooError: segmentation, whose masks only runs are measured on; or data without a usable image or with a class
+            that the model does not know.
+    """
+    if model.outputs is None or model.task.dense:
+        raise KzooError(f"{model.about} is for {model.task.name}: kzoo evaluate measures runs on masks.")
+    dataset = data if isinstance(data, DataSet) else read_data(os.fspath(data), model.bits)
+    model.task.check_data(dataset)
+    name, part = _part(dataset, split or "all")
+    labels = _same_classes(part.labels, dataset, model)
+    skipped = []
+
+    def measured():
+        for start in range(0, len(part), batch_size):
+            rows, kept = [], []
+            items = range(start, min(start + batch_size, len(part)))
+            for i in items:
+                try:
+                    rows.append(encoded(part.images[i]))
+                    kept.append(i)
+                except (DataError, OSError) as e:
+                    skipped.append((str(part.ids[i]), str(e)))
+            outputs = model.outputs(rows) if rows else []
+            skipped.extend((str(part.ids[i]), x) for i, x in zip(kept, outputs, strict=True) if isinstance(x, str))
+            good = [(x, labels[i]) for i, x in zip(kept, outputs, strict=True) if not isinstance(x, str)]
+            bar.advance(len(items))
+            if good:
+                yield np.stack([x for x, _ in good]), np.stack([y for _, y in good])
+
+    with progress(quiet=quiet) as bar:
+        bar.start("evaluating", len(part))
+        about = {"run": model.about, "data": dataset.name, "split": name}
+        found = list(measured())
+    if skipped:
+        say(f"Left out {report_skipped(skipped)}.")
+    if not found:
+        raise DataError(f"No usable image is left in '{dataset.name}' ({name}).")
+    return model.task.evaluate_batches(iter(found), model.classes, **about)
 
 
 def _loaded(run):
@@ -281,12 +342,12 @@ def _same_classes(labels, dataset, run):
     foreign = [c for c in classes if c not in run.classes and c in present]
     if foreign:
         raise RunError(
-            f"The data has the classes {', '.join(map(repr, foreign[:5]))}, which {run.path} was not trained on "
+            f"The data has the classes {', '.join(map(repr, foreign[:5]))}, which {run.about} was not trained on "
             f"(it knows {', '.join(map(repr, run.classes[:5]))}{', ...' if len(run.classes) > 5 else ''})."
         )
     own = np.array([run.classes.index(c) if c in run.classes else -1 for c in classes], int)
     if dataset.several and not run.task.several:
-        raise RunError(f"'{dataset.name}' has several labels an image, and {run.path} was trained for one class.")
+        raise RunError(f"'{dataset.name}' has several labels an image, and {run.about} was trained for one class.")
     if run.task.several:
         if not dataset.several:
             say(f"Note: '{dataset.name}' has one label an image.")

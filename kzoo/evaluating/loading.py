@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import keras
 import numpy as np
 
 from kzoo import runs
@@ -38,6 +39,10 @@ class LoadedModel:
         temperature: by which a member's logits are divided.
         preprocessing: how images are prepared; None for an ensemble.
         tiling: gives how to cut large pictures into tiles (`kzoo.evaluating.tiles`); None for an ensemble.
+        channels: how many it takes.
+        bits: of 16-bit images, how many are used, if that is known.
+        network: the keras.Model behind it, None for an export or an ensemble.
+        about: what it is, in words.
     """
 
     task: Task
@@ -47,15 +52,29 @@ class LoadedModel:
     temperature: float = 1.0
     preprocessing: Preprocessing | None = None
     tiling: Callable[[], Tiling] | None = None
+    channels: int = 3
+    bits: int | None = None
+    network: keras.Model | None = None
+    about: str = ""
 
 
-def load_model(model: Any, weights: Any = None, *, trust: bool = False) -> LoadedModel:
+def load_model(
+    model: Any,
+    weights: Any = None,
+    *,
+    classes: Sequence[str] | None = None,
+    pixels: str | None = None,
+    trust: bool = False,
+) -> LoadedModel:
     """Load a run, an export, a model of the catalog, or an ensemble of them.
 
     Args:
-        model: a Run or an Export, the folder of one, or a name of the catalog; a list of these is an ensemble, which
-            averages their probabilities, each after its temperature. A LoadedModel is returned as it is.
+        model: a Run or an Export, the folder of one, a name of the catalog, a keras.Model or a file of one; a list of
+            these is an ensemble, which averages their probabilities, each after its temperature. A LoadedModel is
+            returned as it is.
         weights: for a name: a tag or a file; the first published set by default.
+        classes: names, for a Keras model, which records none.
+        pixels: what a Keras model of a file takes, where that can't be known, see `kzoo.keras_files`.
         trust: load an export with any operations, which may read and write files.
 
     Returns:
@@ -66,6 +85,7 @@ def load_model(model: Any, weights: Any = None, *, trust: bool = False) -> Loade
         DataError: weights for a run or an export, which has its own.
         KzooError: members of an ensemble whose probabilities can't be averaged.
     """
+    model = getattr(model, "loaded", model)  # of what kzoo.load gave
     if isinstance(model, LoadedModel):
         return model
     if isinstance(model, (list, tuple)):
@@ -81,17 +101,22 @@ def load_model(model: Any, weights: Any = None, *, trust: bool = False) -> Loade
             model.answer,
             _outputs_of_export(model),
             model.card.get("temperature", 1.0),
-            model.preprocessing,
-            lambda: tiling(model.input_shape),
+            preprocessing=model.preprocessing,
+            tiling=lambda: tiling(model.input_shape),
+            channels=model.input_shape[-1],
+            bits=model.preprocessing.bits,
+            about=f"the export {model.folder}",
         )
-    if named and not os.path.isdir(model) and os.sep not in os.fspath(model):
-        source = find_source(model, weights=weights)
-        return _of_network(source.model, source.task, source.classes, source.shape, source.preprocessing)
+    if isinstance(model, keras.Model) or (named and not os.path.isdir(model)):
+        source = find_source(model, weights=weights, classes=classes, pixels=pixels)
+        about = source.name if weights is None else f"{source.name} with the weights {weights}"
+        return _of_network(source.model, source.task, source.classes, source.shape, source.preprocessing, about)
     if weights is not None:
         raise DataError("weights are for names of the catalog; a run or an export has its own.")
     run = model if isinstance(model, runs.Run) else runs.load_run(model)
     temperature = temperature_of(run)[0] or 1.0
-    return _of_network(run.model, run.task, run.classes, run.input_shape, run.preprocessing, temperature)
+    about = f"the run {run.path}"
+    return _of_network(run.model, run.task, run.classes, run.input_shape, run.preprocessing, about, temperature)
 
 
 @lru_cache(1)
@@ -105,7 +130,7 @@ def _state(folder):
     return tuple(sorted(facts))
 
 
-def _of_network(model, task, classes, shape, preprocessing, temperature=1.0):
+def _of_network(model, task, classes, shape, preprocessing, about, temperature=1.0):
     prepare, network = images.make_preparer(shape, preprocessing), predictor(model)
 
     def outputs(encoded):
@@ -124,7 +149,19 @@ def _of_network(model, task, classes, shape, preprocessing, temperature=1.0):
         return {name: x.numpy() for name, x in task.of_pictures(found, sizes, shape, preprocessing).items()}
 
     answer = _answer(task, classes, outputs, pictures if task.pictures else None)
-    return LoadedModel(task, tuple(classes), answer, outputs, temperature, preprocessing, lambda: tiling(shape, model))
+    return LoadedModel(
+        task,
+        tuple(classes),
+        answer,
+        outputs,
+        temperature,
+        preprocessing=preprocessing,
+        tiling=lambda: tiling(shape, model),
+        channels=shape[-1],
+        bits=preprocessing.bits,
+        network=model,
+        about=about,
+    )
 
 
 def _outputs_of_export(export):
@@ -165,4 +202,6 @@ def _averaged(names, members):
         return found
 
     task, classes = members[0].task, members[0].classes
-    return LoadedModel(task, classes, _answer(task, classes, outputs), outputs)
+    about = f"an ensemble of {', '.join(m.about for m in members)}"
+    answer = _answer(task, classes, outputs)
+    return LoadedModel(task, classes, answer, outputs, channels=members[0].channels, bits=members[0].bits, about=about)

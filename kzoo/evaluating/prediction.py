@@ -1,18 +1,16 @@
-"""Classify image files, and the images of an .npz, with a run, an export, or a model of the catalog with weights."""
+"""Classify images of every form with a run, an export, a Keras model, or a model of the catalog with weights."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kzoo.data import images
-from kzoo.data.guards import as_uint8, is_clutter, npy
-from kzoo.data.sources.arrays import is_images, load_arrays
 from kzoo.errors import DataError
+from kzoo.evaluating.inputs import named_images
 from kzoo.evaluating.loading import load_model
 from kzoo.evaluating.tiles import check_tiles, tiled
 from kzoo.files import write_atomically
@@ -23,7 +21,7 @@ MAX_BATCH_BYTES = 1 << 28  # of encoded images: a batch of large files has fewer
 
 def predict(
     run: Any,
-    paths: str | os.PathLike | Iterable[str | os.PathLike],
+    paths: Any,
     *,
     top: int = 5,
     batch_size: int = 32,
@@ -33,14 +31,17 @@ def predict(
     tiles: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[dict]:
-    """Classify image files. They are read batch by batch, so their number is not limited by memory.
+    """Classify images. Files are read batch by batch, so their number is not limited by memory.
 
     An .npz is read whole. Its images are named by file, array and number, such as "data.npz/x_test/0".
 
     Args:
-        run: a run folder or a Run, an export, a name of the catalog, or a `kzoo.evaluating.loading.LoadedModel`. A
-            list of these is an ensemble: their probabilities, each after its temperature, are averaged.
-        paths: one path or several; a folder stands for the files in it, an .npz for the images in its arrays.
+        run: a run folder or a Run, an export, a name of the catalog, a Keras model or its .keras file, or what
+            `kzoo.load` gave, which is faster for many calls. A list of these is an ensemble: their probabilities, each
+            after its temperature, are averaged.
+        paths: one image or several: paths (a folder stands for the files in it, an .npz for the images in its arrays),
+            bytes of image files, arrays (H, W), (H, W, C) or (N, H, W, C) in 0..255, PIL images; or a tf.data set of
+            images, batches or encoded images, with or without labels. What has no path is named by its position.
         top: the number of classes in an answer, at least 1.
         batch_size: the number of images that are computed at once.
         weights: for a name of the catalog: a tag or a file; the first published set by default.
@@ -71,18 +72,16 @@ def predict(
     """
     if top < 1:
         raise DataError(f"top must be at least 1, got {top}.")
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    files = [f for path in paths for f in _expand(path)]
-    files = [f for path in files for f in (_of_arrays(path) if path.endswith(".npz") else [(path, None)])]
     model = load_model(run, weights, trust=trust)
+    files, total = named_images(paths, model.channels)
     if tiles:
         say(check_tiles(model).text)
-    names = [None] * len(files) if out is None else _names(model, files, Path(out))
+    names = repeat(None) if out is None else iter(_names(model, files := list(files), Path(out)))
 
     def answer(encoded):
         return [tiled(model, data, top, batch_size) for data in encoded] if tiles else model.answer(encoded, top)
 
-    return _predict(model, answer, files, names, batch_size, progress)
+    return _predict(model, answer, files, total, names, batch_size, progress)
 
 
 def _names(model, files, out):
@@ -108,63 +107,45 @@ def _names(model, files, out):
     return names
 
 
-def _predict(model, answer, files, names, batch_size, progress):
-    results, good = [], []
-    for done, (path, array) in enumerate(files, 1):
-        result = {"image": path}
-        try:
-            good.append(images.read(path) if array is None else npy(array))
-        except (DataError, OSError) as e:
-            result["error"] = e.strerror or str(e) if isinstance(e, OSError) else str(e)
-        results.append(result)
-        if len(results) == batch_size or done == len(files) or sum(map(len, good)) > MAX_BATCH_BYTES:
-            answers = iter(answer(good) if good else ())
-            encoded = iter(good)
-            for result, name in zip(results, names[done - len(results) : done], strict=True):
-                if "error" not in result:
-                    result.update(next(answers))
-                    data = next(encoded)
-                    if name and "error" not in result:
-                        for end, png in model.task.drawn(result, data).items():
-                            with write_atomically(f"{name}{end}.png") as f:
-                                f.write(png)
-            if progress:
-                progress(done, len(files))
-            yield from results
-            results, good = [], []
+def _predict(model, answer, files, total, names, batch_size, progress):
+    done = 0
+    for batch in _batches(files, batch_size):
+        results, good = [], []
+        for image, data in batch:
+            results.append({"image": image})
+            if isinstance(data, bytes):
+                good.append(data)
+            else:
+                results[-1]["error"] = data
+        answers = iter(answer(good) if good else ())
+        encoded = iter(good)
+        for result, name in zip(results, names, strict=False):
+            if "error" not in result:
+                result.update(next(answers))
+                data = next(encoded)
+                if name and "error" not in result:
+                    for end, png in model.task.drawn(result, data).items():
+                        with write_atomically(f"{name}{end}.png") as f:
+                            f.write(png)
+        done += len(results)
+        if progress:
+            progress(done, done if total is None else total)
+        yield from results
 
 
-def _of_arrays(path):
-    """(name, array) of each image in an .npz; those of arrays that are named as images, or of the only array."""
-    arrays = load_arrays(path)
-    named = {key: array for key, array in arrays.items() if is_images(key) or len(arrays) == 1}
-    if not named:
-        raise DataError(
-            f"'{images.shown(path)}' must hold an array of images, such as images or x_test; it holds "
-            f"{', '.join(map(images.shown, sorted(arrays))) or 'nothing'}."
-        )
-    found = []
-    for key, array in named.items():
-        whole = np.issubdtype(array.dtype, np.integer) and array.ndim in (3, 4) and array.size
-        if whole and array.min() >= 0 and array.max() < 2**16:  # the model knows how many bits are used
-            array = array.astype(np.uint16) if array.dtype != np.uint8 else array
-        else:
-            array = as_uint8(array)
-        found += [(f"{path}/{key}/{i}", image) for i, image in enumerate(array)]
-    return found
-
-
-def _expand(path):
-    """The path itself, or the files in the folder."""
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        try:
-            files = sorted(e.path for e in os.scandir(path) if e.is_file() and not is_clutter(e.name))
-        except OSError as e:
-            raise DataError(f"The folder '{images.shown(path)}' can't be read ({e.strerror}).") from e
-        if not files:
-            raise DataError(f"The folder '{images.shown(path)}' has no files.")
-        return files
-    if not os.path.exists(path):
-        raise DataError(f"There is no file '{images.shown(path)}'.")
-    return [path]
+def _batches(files, batch_size):
+    """Batches of (name, encoded image, or the reason why a file can't be read)."""
+    batch, size = [], 0
+    for name, data in files:
+        if not isinstance(data, bytes):
+            try:
+                data = images.read(data)
+            except (DataError, OSError) as e:
+                data = e.strerror or str(e) if isinstance(e, OSError) else str(e)
+        batch.append((name, data))
+        size += len(data)
+        if len(batch) == batch_size or size > MAX_BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kzoo.catalog.pretrained import check_pixels
 from kzoo.checks import check_count, check_precision
 from kzoo.errors import ExportError, unknown
 
@@ -22,6 +23,8 @@ class ExportOptions:
         abstain: a level between 0 and 1 such as 0.99; None never abstains.
         weights: for a name of the catalog: a tag or a file; None takes the first published set.
         classes: class names, for models and weights that don't record them.
+        pixels: what a Keras model of a file takes, where that can't be known: a key of
+            `kzoo.catalog.pretrained.PIXELS`.
         top: the number of labels in an answer.
         measure: the number of images, at most, on which the accuracy of each format is measured; 0 for none.
         licence, data_licence: of the weights and of the data, for the card.
@@ -32,6 +35,7 @@ class ExportOptions:
     abstain: float | None = None
     weights: object | None = None
     classes: Sequence[str] | None = None
+    pixels: str | None = None
     top: int = 5
     measure: int = 2000
     licence: str | None = None
@@ -49,5 +53,6 @@ class ExportOptions:
         check_precision(self.precision, PRECISIONS)
         if self.abstain is not None and not 0 < self.abstain < 1:
             raise ExportError(f"abstain must lie between 0 and 1, such as 0.95; got {self.abstain}.")
+        check_pixels(self.pixels)
         check_count("top", self.top, 1)
         check_count("measure", self.measure, 0)

@@ -52,6 +52,7 @@ def export(
     abstain: float | None = None,
     weights: Any = None,
     classes: Sequence[str] | None = None,
+    pixels: str | None = None,
     top: int = 5,
     measure: int = 2000,
     licence: str | None = None,
@@ -67,9 +68,10 @@ def export(
     or a kill leaves an earlier export as it was.
 
     Args:
-        run_or_model: a Run or its folder, a name of the catalog (with weights), or a keras.Model of the TensorFlow
-            backend; a list of these becomes one network that averages their probabilities. Its members take the same
-            prepared images and have the same classes in the same order.
+        run_or_model: a Run or its folder, a name of the catalog (with weights), a file of a Keras model (.keras, .h5,
+            Teachable Machine's .zip), or a keras.Model of the TensorFlow backend; a list of these becomes one network
+            that averages their probabilities. Its members take the same prepared images and have the same classes in
+            the same order.
         formats: of "saved_model", "keras", "onnx", "litert". One whose packages are missing is an error.
         out: the folder; saved_models/NAME by default, for an ensemble of N saved_models/NAME-ensemble-of-N.
         precision: of the SavedModel: "float32", "bfloat16", "float16", or "auto" for the fastest on this machine. 16
@@ -80,6 +82,8 @@ def export(
             abstains. Needs a run with a validation part.
         weights: for a name of the catalog: a tag or a file; the first published set by default.
         classes: class names, for models and weights that don't record them.
+        pixels: what a Keras model of a file takes, where that can't be known: "0..255", "0..1", "-1..1", "imagenet" or
+            "caffe" (see `kzoo.catalog.pretrained.PIXELS`).
         top: the number of labels that the signatures return.
         measure: the number of images, at most, on which every format's accuracy is measured: of the test part, else
             of the validation part; 0 for none.
@@ -105,6 +109,7 @@ def export(
         abstain=abstain,
         weights=weights,
         classes=classes,
+        pixels=pixels,
         top=top,
         measure=measure,
         licence=licence,
@@ -124,7 +129,7 @@ def export(
             calibrate=lambda member: _calibrate(member, plain, "float32", quiet, log)[:2],
         )
     else:
-        source = find_source(run_or_model, weights=options.weights, classes=options.classes)
+        source = find_source(run_or_model, weights=options.weights, classes=options.classes, pixels=options.pixels)
     out = Path(out) if out is not None else Path("saved_models") / source.name
     with write_folder(out, replace=lambda: _replaceable(out, force)) as folder:
         try:

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kzoo.catalog import RULES, ModelSpec, Preprocessing, Weights, image_spec, list_models, spec
-from kzoo.catalog.pretrained import OFFLINE_BACKBONE, RECOGNISED, recognised_shape
+from kzoo.catalog.pretrained import OFFLINE_BACKBONE, PACKAGED, RECOGNISED, recognised_shape
 from kzoo.catalog.shipped import path_of
-from kzoo.errors import KzooError, RunError
+from kzoo.errors import KzooError, RunError, WeightsError
 from kzoo.files import sha256, write_atomically
 from kzoo.finetuning.features import Cache, cache_dir
 from kzoo.hardware import auto_precision, backend, cores, describe, load_keras, processor, without_devices
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kzoo")
 MIB = 1 << 20
-SUGGESTED = ("mobilenet_v2", "resnet50_v1_5")  # downloads to advise: a small network and an accurate one
+SUGGESTED = ("efficientnet_lite0", "resnet50_v1_5")  # to advise: a small network that pip brings, and an accurate one
 
 
 U_NET, DECODER_WIDTH = "unet_same", 16  # what a backbone becomes the encoder of; filters of its finest level
@@ -172,7 +172,7 @@ def found_locally(model: str | ModelSpec | None = None) -> list[tuple[ModelSpec,
     """
     from kzoo.files import data_folders
     from kzoo.weights.fetch import cache_dir as downloads
-    from kzoo.weights.fetch import neighbours
+    from kzoo.weights.fetch import neighbours, packaged
 
     names = list_models() if model is None else [spec(model).name]
     found = []
@@ -182,6 +182,10 @@ def found_locally(model: str | ModelSpec | None = None) -> list[tuple[ModelSpec,
             if w.source == "kzoo":
                 if model is not None or (name, w.tag) == OFFLINE_BACKBONE:
                     found.append((row, w, path_of(w.file)))
+                continue
+            if w.file.startswith(PACKAGED):
+                with suppress(WeightsError):  # the package is not installed
+                    found.append((row, w, packaged(w)))
                 continue
             file = w.file.rpartition("/")[2]
             found += [(row, w, p) for p in (downloads() / file, *neighbours(file)) if p.is_file()]
@@ -200,18 +204,22 @@ def download_advice(model: str | ModelSpec | None = None, better_than: float = 0
         better_than: ImageNet top-1 accuracy in per cent of the weights found locally.
 
     Example:
-        >>> download_advice(better_than=75.0)
+        >>> download_advice(better_than=75.5)
         'kzoo finetune --model resnet50_v1_5 --weights ... would download ... MiB (... % top-1 on ImageNet).'
     """
+    from kzoo.weights.fetch import install_command
+
     wanted = (
         [(spec(model), w) for w in spec(model).weights] if model else [(spec(n), spec(n).weights[0]) for n in SUGGESTED]
     )
-    offers = [
-        f"kzoo finetune --model {row.name} --weights {w.tag} would download {w.size / MIB:,.0f} MiB "
-        f"({w.top1:.1f} % top-1 on ImageNet)"
-        for row, w in wanted
-        if w.top1 and w.size and w.top1 > better_than
-    ]
+    offers = []
+    for row, w in wanted:
+        if w.top1 and w.size and w.top1 > better_than:
+            size, accuracy = f"{w.size / MIB:,.0f} MiB", f"({w.top1:.1f} % top-1 on ImageNet)"
+            if w.file.startswith(PACKAGED):
+                offers.append(f"{install_command(w)} would bring {row.name}, {size} {accuracy}")
+            else:
+                offers.append(f"kzoo finetune --model {row.name} --weights {w.tag} would download {size} {accuracy}")
     return "; ".join(offers[-2:]) + "." if offers else ""
 
 

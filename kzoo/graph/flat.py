@@ -11,7 +11,7 @@ from keras import KerasTensor
 
 from kzoo.builder import computing_in
 from kzoo.errors import KzooError, first_line
-from kzoo.walk import calls, is_model
+from kzoo.walk import calls, is_model, probabilities
 
 # A function of a layer (or operation) of the model and of its copy: what takes the copy's place; mostly the copy.
 Change = Callable[[Any, Any], Any]
@@ -63,7 +63,8 @@ def flat_copy(
         raise KzooError(
             f"{getattr(model, 'name', model)!r} has no graph: only a functional keras.Model can be taken apart."
         )
-    copies, names = {}, {operation.name for operation in model.operations}  # the model's own layers keep their names
+    # The model's own layers keep their names.
+    copies, names = {}, {operation.name for operation in getattr(model, "operations", model.layers)}
 
     def copied(operation, prefix):
         if id(operation) not in copies:
@@ -100,6 +101,30 @@ def flat_copy(
         if isinstance(new, keras.layers.Layer) and new.weights:
             new.set_weights([keras.ops.convert_to_numpy(v) for v in operation.weights])
     return keras.Model(_alone(inputs), _alone(ends), name=model.name)
+
+
+def to_logits(model: keras.Model) -> tuple[Change | None, str, str]:
+    """What `flat_copy` changes so that a softmax or sigmoid at the end is left out.
+
+    Args:
+        model: A functional model, flat or nested.
+
+    Returns:
+        (the change, the name of the last layer, "softmax" or "sigmoid"); (None, the name, "") for another end.
+    """
+    last, ending = probabilities(model)
+    if not ending:
+        return None, last.name, ""
+
+    def change(original, copied):
+        if original is not last:
+            return copied
+        if getattr(copied, "activation", None) is None or isinstance(copied, keras.layers.Activation):
+            return keras.layers.Identity(name=copied.name, dtype="float32")
+        copied.activation = keras.activations.linear
+        return copied
+
+    return change, last.name, ending
 
 
 def _alone(tensors: list[KerasTensor]) -> KerasTensor | list[KerasTensor]:

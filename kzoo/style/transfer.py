@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import io
 import math
 import os
 import time
@@ -68,6 +69,14 @@ class Result:
     def __repr__(self) -> str:
         height, width = self.picture.shape[:2]
         return f"<Result: {width} x {height} pixels, {f'in {self.path}' if self.path else 'not written'}>"
+
+    def _repr_png_(self) -> bytes:
+        """The picture, which a notebook shows."""
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(self.picture).save(buffer, "PNG")
+        return buffer.getvalue()
 
 
 def _filled_from_settings(function: Callable[P, R]) -> Callable[P, R]:

@@ -13,7 +13,9 @@ import tensorflow as tf
 
 from kzoo import runs
 from kzoo.errors import RunError
+from kzoo.files import write_atomically
 from kzoo.interrupt import Interrupted
+from kzoo.plots import learning_curves, png
 from kzoo.tasks import Task
 from kzoo.training.optimizers import plateau_rate
 from kzoo.training.recipes import Recipe
@@ -190,11 +192,15 @@ class RunKeeper(keras.callbacks.Callback):
         writer.close()
 
     def finish(self, decision: dict | None = None) -> None:
-        """Write metrics.json, which marks the run as finished.
+        """Write curves.png, then metrics.json, which marks the run as finished.
 
         Args:
             decision: what the task chose on the validation part, see `kzoo.tasks.Task.decide`.
         """
+        if len(self.history) > 1:
+            with write_atomically(self.folder / runs.CURVES) as f:
+                columns = dict.fromkeys(k for row in self.history for k in row)
+                f.write(png(learning_curves({"": {k: [row.get(k) for row in self.history] for k in columns}})))
         best = self.best()
         names = ("loss", *self.task.metrics)
         numbers = {k: best[k] for k in (*names, *(f"val_{n}" for n in names)) if k in best}

@@ -12,17 +12,17 @@ import keras
 import numpy as np
 
 from kzoo import runs
-from kzoo.builder import build, computing_in
+from kzoo.builder import build
 from kzoo.catalog import Preprocessing, image_spec
 from kzoo.data.guards import fault, read
 from kzoo.data.images import check_shape, make_preparer
-from kzoo.errors import DataError, KzooError, RunError, first_line, unknown
-from kzoo.graph.flat import flat_copy, nested_models
+from kzoo.errors import DataError, KzooError, RunError, unknown
+from kzoo.graph.flat import flat_copy, nested_models, to_logits
+from kzoo.keras_files import read_keras
 from kzoo.layers import Preprocess
 from kzoo.metrics import softmax
 from kzoo.source import Source, describe
 from kzoo.tasks import Task
-from kzoo.walk import probabilities
 from kzoo.weights.classes import class_names
 
 SCALING = (Preprocess, keras.layers.Rescaling, keras.layers.Normalization)
@@ -250,21 +250,6 @@ def _names(model):
     return class_names("imagenet", outputs) if outputs == 1000 else None
 
 
-def read_keras(path: str | os.PathLike) -> keras.Model:
-    """Read a .keras file in Keras' safe mode.
-
-    Raises:
-        RunError: it is missing or can't be read.
-    """
-    if not os.path.isfile(path):
-        raise RunError(f"There is no file '{os.fspath(path)}'.")
-    try:
-        with computing_in():
-            return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as e:  # zipfile, json, h5py and Keras each have their own ways to fail
-        raise RunError(f"{os.fspath(path)} can't be read as a Keras model ({first_line(e)}).") from e
-
-
 def made_flat(model: keras.Model, input_shape: Sequence[int] | None = None) -> tuple[keras.Model, tuple[str, ...]]:
     """Make one flat float32 graph from pixels to logits of a model.
 
@@ -294,17 +279,9 @@ def made_flat(model: keras.Model, input_shape: Sequence[int] | None = None) -> t
         notes.append(f"It is looked into in float32, not in {half.pop()}.")
     if len(model.outputs) > 1:
         notes.append(f"Of its {len(model.outputs)} outputs the first one is looked at.")
-    last, ending = probabilities(model)
+    change, last, ending = to_logits(model)
     if ending:
-        notes.append(f"The {ending} at its end ({last.name}) is left out: what is shown belongs to logits.")
-
-    def change(original, copied):
-        if original is not last or not ending:
-            return copied
-        if getattr(copied, "activation", None) is None or isinstance(copied, keras.layers.Activation):
-            return lambda x, **options: x
-        copied.activation = keras.activations.linear
-        return copied
+        notes.append(f"The {ending} at its end ({last}) is left out: what is shown belongs to logits.")
 
     wanted = None if input_shape is None else tuple(input_shape)
     other = wanted is not None and wanted != tuple(model.inputs[0].shape[1:])

@@ -27,7 +27,7 @@ LACKING = (
     (r"relative_position_bias_table", "Swin Transformer"),
     (
         r"\b_blocks\.0\._depthwise_conv|\bblock\d[a-z]_(expand|dwconv|se_reduce)",
-        "EfficientNet",
+        "an EfficientNet, of which kzoo has EfficientNet-Lite0",
     ),
     (r"\bfeatures\.1\.(0\.)?block\.0\.0\.weight|\bblocks\.\d\.\d\.se\.", "EfficientNet or MobileNet v3"),
     (

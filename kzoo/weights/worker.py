@@ -16,7 +16,7 @@ import json
 import os
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -388,7 +388,7 @@ def read_torch(path: str, write: Writer, budget: int, *, data: bool = True) -> d
         state = torch.load(path, map_location="cpu", weights_only=True)  # never without weights_only
     except Exception as e:
         raise Refused(reason_of(e)) from e
-    state, notes = state_of(state, torch)
+    state, notes = state_of(state, torch.Tensor)
     for name, t in state.items():
         if t.layout != torch.strided or t.is_quantized or t.device.type != "cpu" or t.is_complex():
             raise Refused(f"'{name}' is not a plain dense tensor")
@@ -407,12 +407,12 @@ def read_torch_names(path: str, write: Writer, budget: int) -> dict:
     return read_torch(path, write, budget, data=False)
 
 
-def state_of(found: object, torch: ModuleType) -> tuple[dict, list[str]]:
+def state_of(found: Any, tensor: type[Any]) -> tuple[dict, list[str]]:
     """Find the names and tensors in what a file holds.
 
     Args:
         found: What torch.load gave: a state_dict, or a checkpoint with one in it.
-        torch: The package.
+        tensor: The class of its tensors.
 
     Returns:
         ({name: tensor}, sentences on what was chosen and left out).
@@ -425,10 +425,10 @@ def state_of(found: object, torch: ModuleType) -> tuple[dict, list[str]]:
         if not isinstance(found, dict) or not found:
             raise Refused(f"it holds a {type(found).__name__}, not a state_dict (names and tensors)")
         inner = [k for k in STATES if isinstance(found.get(k), dict) and found[k]]
-        tensors = {k: t for k, t in found.items() if isinstance(k, str) and isinstance(t, torch.Tensor)}
+        tensors = {k: t for k, t in found.items() if isinstance(k, str) and isinstance(t, tensor)}
         others = [k for k in found if k not in tensors]
         if not inner and not tensors:  # a name of its own: the only entry that holds tensors
-            inner = [k for k in others if holds_tensors(found[k], torch)]
+            inner = [k for k in others if holds_tensors(found[k], tensor)]
             if len(inner) != 1:
                 kinds = ", ".join(f"{k!r}: {type(found[k]).__name__}" for k in others[:5])
                 raise Refused(f"it holds {kinds}, not a state_dict (names and tensors)")
@@ -449,12 +449,12 @@ def state_of(found: object, torch: ModuleType) -> tuple[dict, list[str]]:
     return tensors, [ascii(note)[1:-1] + "." for note in notes]
 
 
-def holds_tensors(item: object, torch: ModuleType) -> bool:
+def holds_tensors(item: object, tensor: type[Any]) -> bool:
     """Return whether an item is a dictionary with tensors by name, or with such a dictionary in it."""
     for _ in range(DEPTH):
         if not isinstance(item, dict):
             return False
-        if any(isinstance(t, torch.Tensor) and t.ndim for t in item.values()):
+        if any(isinstance(t, tensor) and t.ndim for t in item.values()):
             return True
         item = next((v for k, v in item.items() if k in STATES), None)
     return False

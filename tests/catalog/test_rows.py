@@ -68,6 +68,7 @@ FEATURES = {
     "inception_resnet_v2": 1536,
     "mobilenet_v1": 256,
     "mobilenet_v2": 1280,
+    "efficientnet_lite0": 1280,
     "squeezenet1_0": 512,
     "squeezenet1_1": 512,
     "allcnn_c": 32,

@@ -145,6 +145,18 @@ def test_text_fits_and_json_is_complete(found):
     assert data["ok"] is False and data["duplicates"] == found.duplicates and data["classes"] == ["cat", "dog"]
 
 
+def test_names_of_files_are_never_cut(tmp_path):
+    """Whoever wants to delete one has to know its name."""
+    names = ["a" + 60 * "b" + ".jpg", "c" + 90 * "d" + ".jpg"]
+    for folder, name in zip(("cat", "dog"), names, strict=True):
+        put(tmp_path / folder / name, encoded(scene(7)))
+        put(tmp_path / folder / "other.jpg", encoded(scene(ord(folder[0]))))
+    put(tmp_path / "cat" / ("e" * 100 + ".jpg"), b"text")
+    text = str(check_data(tmp_path))
+    assert all(name in text for name in (*names, "e" * 100 + ".jpg"))
+    assert f"cat/{names[0]}\n    = " in text
+
+
 def test_the_command(zoo, found, tmp_path, kzoo_command):
     code, out, err = kzoo_command("data", "check", zoo)
     assert code == 0 and out.rstrip("\n") == str(found)

@@ -29,6 +29,7 @@ SIZES = {
     "c3d": (16, 21, 26),
     "mobilenet_v1": (75, 67),
     "mobilenet_v2": (75, 67),
+    "efficientnet_lite0": (75, 67),
     "resnet50_v2": (75, 67),
     "vgg11": (225, 231),
     "inception_resnet_v2": (107, 89),
@@ -73,6 +74,31 @@ def summary(name, y):
     return [float(np.abs(y).max()), float((y * noise).sum() / np.sqrt(y.size))]
 
 
+def packaged(name):
+    """The name of an array or a module of EfficientNet-Lite0 in the package with its weights, from timm's."""
+    blocks = [(s, n) for s, count in enumerate((1, 2, 2, 3, 3, 4, 1)) for n in range(count)]
+    module, number = name, None
+    if name.startswith("blocks."):
+        _, s, n, module = name.split(".", 3)
+        number = blocks.index((int(s), int(n)))
+    part, dot, variable = module.partition(".")
+    if number is None:
+        parts = {
+            "conv_stem": "_conv_stem",
+            "bn1": "_bn0",
+            "conv_head": "_conv_head",
+            "bn2": "_bn1",
+            "classifier": "_fc",
+        }
+        return parts[part] + dot + variable
+    if number:
+        parts = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
+        parts |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
+    else:  # its first block has no expansion
+        parts = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    return f"_blocks.{number}.{parts[part]}{dot}{variable}"
+
+
 def write():
     import timm
     import torch
@@ -100,6 +126,7 @@ def write():
         "c3d": m.C3D(4, (1, 1), 16, 7),
         "mobilenet_v1": timm.create_model("mobilenetv1_100", num_classes=7),
         "mobilenet_v2": torchvision.models.mobilenet_v2(num_classes=7, width_mult=0.35),
+        "efficientnet_lite0": timm.create_model("tf_efficientnet_lite0", num_classes=7),
         "resnet50_v2": timm.create_model(
             "resnetv2_50", layers=(1, 2, 1, 1), channels=(32, 64, 128, 256), stem_chs=8, num_classes=7
         ),
@@ -113,12 +140,14 @@ def write():
     kinds += (m.LocallyConnected,)
     for ours, network in networks.items():
         network.eval()
-        state = {k: v for k, v in network.state_dict().items() if v.is_floating_point()}
+        named = packaged if ours == "efficientnet_lite0" else str
+        state = {named(k): v for k, v in network.state_dict().items() if v.is_floating_point()}
         for name, array in state.items():
             array.copy_(torch.from_numpy(drawn(name, tuple(array.shape))))
         layers = {}
         for name, module in network.named_modules():
             if isinstance(module, kinds):
+                name = named(name)
 
                 def keep(module, inputs, output, name=name, layers=layers):
                     relu = not isinstance(getattr(module, "act", None), torch.nn.Identity | None)

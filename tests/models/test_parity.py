@@ -23,6 +23,7 @@ MAPS = {
     "squeezenet1_1": "torch_squeezenet1_1",
     "mobilenet_v1": "timm_mobilenet_v1",
     "mobilenet_v2": "torch_mobilenet_v2",
+    "efficientnet_lite0": "efficientnet_lite0",
     "resnet50_v2": "timm_resnet_v2",
     "vgg11": "torch_vgg11",
     "inception_resnet_v2": "timm_inception_resnet_v2",

@@ -20,6 +20,7 @@ SMALL = {
     "wide_resnet": (32, {"k": 2}),
     "mobilenet_v1": (33, {"alpha": 0.25}),
     "mobilenet_v2": (33, {"alpha": 0.35}),
+    "efficientnet_lite": (33, {"width": 0.35, "depth": 0.3}),
     "allcnn_c": (32, {"width": 16}),
     "inception_v3": (75, {}),
     "inception_v4": (75, {"blocks": (1, 1, 1)}),

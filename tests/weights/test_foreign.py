@@ -551,7 +551,6 @@ class Tensor:
     ndim = 2
 
 
-TORCH = SimpleNamespace(Tensor=Tensor)
 STATE = {"a.weight": Tensor(), "a.bias": Tensor()}
 
 
@@ -559,28 +558,28 @@ STATE = {"a.weight": Tensor(), "a.bias": Tensor()}
     "key", ["state_dict", "state_dict_ema", "model_ema", "net", "weights", "model_state", "model", "my"]
 )
 def test_the_weights_of_a_checkpoint(key):
-    state, notes = worker.state_of({"epoch": 3, key: STATE, "optimizer": {"state": {}}, "best": Tensor()}, TORCH)
+    state, notes = worker.state_of({"epoch": 3, key: STATE, "optimizer": {"state": {}}, "best": Tensor()}, Tensor)
     if key == "my":  # with a tensor beside it only a known name is looked into
         assert list(state) == ["best"] and "my" in notes[0]
-        state, notes = worker.state_of({"epoch": 3, key: STATE}, TORCH)
+        state, notes = worker.state_of({"epoch": 3, key: STATE}, Tensor)
     assert state == STATE
     assert notes[0] == f"The weights are those under '{key}' of the checkpoint."
     assert "epoch" in notes[1]
 
 
 def test_a_state_dict_with_other_things_beside_it():
-    assert worker.state_of({**STATE, "epoch": 3, "optimizer": {}}, TORCH) == (
+    assert worker.state_of({**STATE, "epoch": 3, "optimizer": {}}, Tensor) == (
         STATE,
         ["Left out of the checkpoint: epoch, optimizer."],
     )
-    nested, notes = worker.state_of({"net": {"state_dict": STATE}}, TORCH)
+    nested, notes = worker.state_of({"net": {"state_dict": STATE}}, Tensor)
     assert nested == STATE and notes == ["The weights are those under 'net.state_dict' of the checkpoint."]
-    both, notes = worker.state_of({"model": {}, "state_dict": STATE, "model_ema": {"b": Tensor()}}, TORCH)
+    both, notes = worker.state_of({"model": {}, "state_dict": STATE, "model_ema": {"b": Tensor()}}, Tensor)
     assert list(both) == ["b"] and "'model_ema'" in notes[0] and "state_dict" in notes[1]
     with pytest.raises(worker.Refused, match="'gen': dict, 'disc': dict, not a state_dict"):
-        worker.state_of({"gen": STATE, "disc": STATE}, TORCH)
+        worker.state_of({"gen": STATE, "disc": STATE}, Tensor)
     with pytest.raises(worker.Refused, match="it holds a list, not a state_dict"):
-        worker.state_of([1], TORCH)
+        worker.state_of([1], Tensor)
 
 
 def test_of_torchs_message_only_the_reason_is_passed_on():
