@@ -57,21 +57,26 @@ def verify(folder: str | os.PathLike, *, raises: bool = True, trust: bool = Fals
         >>> kzoo.verify(folder)["ok"]
         True
     """
-    folder = Path(folder)
-    card = read_card(folder)
+    report, _ = _verify(Path(folder), trust)
+    if raises and not report["ok"]:
+        bad = "; ".join(f"{c['check']}: {c['detail']}" for c in report["checks"] if c["ok"] is False)
+        raise ExportError(f"{folder} does not give the results it gave when it was written. {bad}")
+    return report
+
+
+def _verify(folder, trust):
+    """(the report of `verify`, the SavedModel if it was loaded)."""
+    card, loaded = read_card(folder), None
     checks = [_files(folder, card)]
     bad = checks[0].pop("bad")
     try:
         preprocessing, shape = check_preprocessing(card, folder)
         checks.append(_check("preprocessing", True, card["preprocessing_sha256"][:12]))
-        checks += _golden(folder, card, preprocessing, shape, bad, trust)
+        found, loaded = _golden(folder, card, preprocessing, shape, bad, trust)
+        checks += found
     except KzooError as e:
         checks.append(_check("preprocessing" if "preprocessing" in str(e) else "golden", False, str(e)))
-    report = {"folder": str(folder), "ok": all(c["ok"] is not False for c in checks), "checks": checks}
-    if raises and not report["ok"]:
-        bad = "; ".join(f"{c['check']}: {c['detail']}" for c in checks if c["ok"] is False)
-        raise ExportError(f"{folder} does not give the results it gave when it was written. {bad}")
-    return report
+    return {"folder": str(folder), "ok": all(c["ok"] is not False for c in checks), "checks": checks}, loaded
 
 
 def _check(name, ok, detail, **more):
@@ -102,6 +107,7 @@ def _files(folder, card):
 
 
 def _golden(folder, card, preprocessing, shape, bad, trust):
+    """(the checks by golden images, the SavedModel if it was loaded)."""
     from kzoo.data.images import make_preparer
 
     encoded, arrays = golden.load(folder / golden.FILE)
@@ -115,12 +121,15 @@ def _golden(folder, card, preprocessing, shape, bad, trust):
             f"{moved} of {n} images are prepared to different pixels than before" if moved else f"{n} images, equal",
         )
     ]
+    loaded = None
     for variant, facts in card["formats"].items():
         if bad.keys() & set(facts["files"]):  # a corrupt file may crash its library
             checks.append(_check(variant, False, "not run: its files differ from those in the card", variant=variant))
             continue
         try:
-            found = _variant(folder, card, variant, facts, encoded, arrays, trust=trust)
+            if variant == "saved_model":
+                loaded = load_saved_model(folder, trust)
+            found = _variant(folder, card, variant, facts, encoded, arrays, loaded)
             checks += [{**check, "variant": variant} for check in found]
         except ExportError as e:
             absent = formats.missing(variant.partition("_")[0]) == str(e)
@@ -132,12 +141,12 @@ def _golden(folder, card, preprocessing, shape, bad, trust):
             checks.append(
                 _check(variant, False, f"can't be run ({type(e).__name__}: {first_line(e)}){own}", variant=variant)
             )
-    return checks
+    return checks, loaded
 
 
-def _variant(folder, card, variant, facts, encoded, arrays, *, trust):
+def _variant(folder, card, variant, facts, encoded, arrays, saved_model):
     """The checks of one format: its outputs for prepared pixels; for the SavedModel also for encoded images."""
-    loaded = load_saved_model(folder, trust) if variant == "saved_model" else None
+    loaded = saved_model if variant == "saved_model" else None
     task = task_of(card)
     run = formats.runner(variant, folder, loaded, task.output)
     moved = facts.get("moved") if card[KIND] > 1 else None  # exports of 0.1.0 keep the tolerance that they had
@@ -231,7 +240,11 @@ def failed(report: dict[str, Any]) -> tuple[dict[str, list[str]], str]:
 
 
 def write_outputs(
-    folder: str | os.PathLike, pixels: str | os.PathLike, out: str | os.PathLike, without: Collection[str] = ()
+    folder: str | os.PathLike,
+    pixels: str | os.PathLike,
+    out: str | os.PathLike,
+    without: Collection[str] = (),
+    saved_model: Any = None,
 ) -> None:
     """Run every format of an export on prepared images, and write its outputs to out/VARIANT.npy.
 
@@ -240,12 +253,15 @@ def write_outputs(
         pixels: a .npy file with uint8 images (N, H, W, C).
         out: an existing folder.
         without: formats that are not run.
+        saved_model: the export's, if it is loaded already.
     """
     x = np.load(pixels, mmap_mode="r", allow_pickle=False)
     card = read_card(folder)
     output = task_of(card).output
     for variant in [v for v in card["formats"] if v not in without]:
-        loaded = load_saved_model(folder, trust=True) if variant == "saved_model" else None
+        loaded = saved_model
+        if variant == "saved_model" and loaded is None:
+            loaded = load_saved_model(folder, trust=True)
         run = formats.runner(variant, Path(folder), loaded, output)
         np.save(Path(out) / f"{variant}.npy", np.concatenate([run(x[i : i + 32]) for i in range(0, len(x), 32)]))
 
@@ -263,10 +279,10 @@ def check_written(
     Returns:
         The report of `verify`.
     """
-    report = verify(folder, raises=False, trust=True)
+    report, saved_model = _verify(Path(folder), trust=True)
     bad, broken = failed(report)
     if not broken and pixels is not None and out is not None:
-        write_outputs(folder, pixels, out, without=bad)
+        write_outputs(folder, pixels, out, bad, saved_model)
     return report
 
 

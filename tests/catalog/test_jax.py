@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from support.processes import ROOT
 
-pytest.importorskip("jax")
+if find_spec("jax") is None:  # not imported, which would take each worker a second
+    pytest.skip("needs jax", allow_module_level=True)
 # Rows that have most kinds of layers between them; test_layers.py has kzoo's own. KZOO_DEEP=1 takes all rows.
 NAMES = ["zfnet", "mnist_cnn", "lenet5", "resnet20", "mobilenet_v2", "squeezenet1_1", "unet_same"]
 # The same on every backend: what new processes find, Keras' own training.

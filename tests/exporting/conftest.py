@@ -1,13 +1,14 @@
 """What the tests of exports share: one small network and its export."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
 from support.exports import CLASSES, PREP, RNG, SHAPE
 
 import kzoo
-from kzoo.exporting import source, write
+from kzoo.exporting import check, source, write
 from kzoo.tasks.classification import TASK
 
 
@@ -43,3 +44,9 @@ def exported(model, tmp_path_factory):
 def serve(exported):
     """The signatures of the SavedModel."""
     return tf.saved_model.load(str(exported[0])).signatures
+
+
+@pytest.fixture
+def the_graph_is_loaded_once(serve, monkeypatch):
+    """For verify on copies whose graph is as it was: to load it and run it first takes two seconds each time."""
+    monkeypatch.setattr(check, "load_saved_model", lambda *_, **__: SimpleNamespace(signatures=serve))

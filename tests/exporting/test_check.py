@@ -39,6 +39,7 @@ def test_the_folder_holds_what_it_says(exported):
         assert next(c for c in report["checks"] if c["check"] == name)["flips"] == 0
 
 
+@pytest.mark.usefixtures("the_graph_is_loaded_once")
 def test_verify_finds_what_was_changed(exported, tmp_path, kzoo_command):
     folder = saved_model_alone(exported, tmp_path)
     arrays = dict(np.load(folder / "golden.npz"))

@@ -116,6 +116,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.usefixtures("the_graph_is_loaded_once")
 @pytest.mark.parametrize("what", CHANGES)
 def test_card_labels_and_graph_agree_or_one_line_says_what_does_not(exported, tmp_path, kzoo_command, what):
     folder = saved_model_alone(exported, tmp_path)
@@ -130,6 +131,7 @@ def test_card_labels_and_graph_agree_or_one_line_says_what_does_not(exported, tm
     assert code == 1 and "Traceback" not in err and ("FAILED" in out or err.startswith("Error: "))
 
 
+@pytest.mark.usefixtures("the_graph_is_loaded_once")
 def test_what_a_card_does_not_list_fails_verify(exported, tmp_path):
     folder = saved_model_alone(exported, tmp_path)
     (folder / "more.py").write_text("print(1)")
