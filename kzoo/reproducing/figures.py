@@ -65,7 +65,7 @@ def relu_tanh(
     epochs: int = 20,
     images: int | None = None,
     seed: int = 0,
-    rates: Sequence[float] = (0.0025, 0.005, 0.01, 0.02),
+    rates: Sequence[float] = (0.0025, 0.005, 0.01, 0.02, 0.04),
     quiet: bool = False,
 ) -> Figure:
     """Training error by epoch of a network with ReLUs and with tanh, each at its best rate.
