@@ -90,7 +90,7 @@ def alexnet(x: KerasTensor, *, num_classes: int | None, dropout: float = 0.5) ->
 def figure1_cifar(
     x: KerasTensor, *, num_classes: int | None, filters: Sequence[int], activation: str = "relu"
 ) -> KerasTensor:
-    """The four-layer network for CIFAR-10 of figure 1, which learns six times as fast with ReLUs as with tanh.
+    """The four-layer network for CIFAR-10 of figure 1, by which the paper compares ReLUs with tanh.
 
     Its layers are not printed. Here they are those of Krizhevsky's own four layers for CIFAR-10, layers-18pct of
     cuda-convnet: three 5x5 convolutions, each with its activation and a 3x3 pool at stride 2, the first of maxima, the

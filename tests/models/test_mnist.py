@@ -54,8 +54,7 @@ def test_an_unknown_activation_names_the_nearest():
 
 @pytest.mark.deep("2026-11-26")
 def test_figure_1_trains_with_relus_and_with_tanh(shared, tmp_path):
-    """On every tenth training image of CIFAR-10, eight epochs. At the recipe's rate of 0.01 tanh is ahead at first: the
-    paper chose a rate for each."""
+    """On every tenth training image of CIFAR-10, eight epochs at the recipe's rate; the paper chose one for each."""
     whole = kzoo.load_data("cifar10")
     every = np.arange(0, len(whole.splits["train"]), 10)
     data = DataSet("cifar10", whole.classes, {"train": whole.splits["train"].take(every)})
