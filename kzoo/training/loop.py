@@ -223,11 +223,10 @@ def resumed(out) -> dict:
     """The config.json of the run to continue; RunError if `kzoo train` did not write it."""
     if out is None:
         raise RunError("--resume needs --out, the folder of the run to continue.")
-    before = runs.read_json(Path(out) / runs.CONFIG)
+    before = {"class_weights": None, **runs.read_json(Path(out) / runs.CONFIG)}  # older runs record none
     if not {*RESUME_KEYS, "data"} <= before.keys():
         raise RunError(f"{out} is not a kzoo train run, so kzoo train can't continue it.")
     runs.check_imports(before, out)
-    before.setdefault("class_weights", None)
     before["recipe"] = find_recipe(before["recipe"]).to_dict()  # with the fields that were added since
     return before
 
