@@ -169,25 +169,36 @@ def digest(model: keras.Model) -> str:
 
 
 def _existing(folder, settings, force):
-    """The pieces of an earlier call that this one can use; KzooError if the folder holds other things."""
+    """What an earlier call left that this one can use: {"pieces", "pictures"}; KzooError if other things are there."""
     if folder.exists() and not folder.is_dir():
         raise KzooError(f"{folder} is a file: give a folder to write the report to.")
     if not folder.is_dir() or not any(p.name != runs.LOCK for p in folder.iterdir()):
         return {}
     try:
         found = runs.read_json(folder / RECORD)
-        if found.get("kzoo_visualize") != VERSION:
+        if found["kzoo_visualize"] != VERSION:
             raise RunError("of another version")
-    except RunError:
+        files = {key: [_inside(folder, f["file"]) for f in p["figures"]] for key, p in found["pieces"].items()}
+        different = runs.differences(settings, found["settings"], settings)
+        left = {"pieces": found["pieces"], "pictures": dict(found["pictures"])}
+    except (RunError, KeyError, TypeError, AttributeError, ValueError):
         raise KzooError(f"{folder} is not empty, and holds no report of kzoo visualize: give another --out.") from None
-    different = runs.differences(settings, found.get("settings", {}), settings)
     if different and not force:
         reasons = "; ".join(d.replace("the run has", "it has") for d in different[:2])
         raise KzooError(f"{folder} holds a report with other settings ({reasons}): give another --out, or --force.")
-    if different or force:
+    if force:
+        for path in (path for paths in files.values() for path in paths):
+            path.unlink(missing_ok=True)
         return {}
-    known = found.get("pieces", {})
-    return {k: p for k, p in known.items() if all((folder / f["file"]).is_file() for f in p["figures"])}
+    left["pieces"] = {k: p for k, p in left["pieces"].items() if all(path.is_file() for path in files[k])}
+    return left
+
+
+def _inside(folder, name):
+    """The path of a file within a folder; ValueError if the name leads out of it."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(name)
+    return folder / name
 
 
 def plain(name: str) -> str:
@@ -241,7 +252,7 @@ class _Writer:
 
 
 def _run(network, chosen, options, settings, folder, *, images, quiet, before):
-    began = time.monotonic()
+    began, before, seen = time.monotonic(), before.get("pieces", {}), before.get("pictures", {})
     wanted = options.wanted(images is not None)
     slugs = [
         f"{i + 1}-{re.sub(r'[^A-Za-z0-9._-]+', '-', os.path.basename(n))[:40]}" for i, (n, *_) in enumerate(chosen)
@@ -255,7 +266,7 @@ def _run(network, chosen, options, settings, folder, *, images, quiet, before):
         "kzoo_visualize": VERSION,
         "network": _about(network),
         "settings": settings,
-        "pictures": {slug: {"name": name} for slug, (name, *_) in zip(slugs, chosen, strict=True)},
+        "pictures": {s: {**seen.get(s, {}), "name": name} for s, (name, *_) in zip(slugs, chosen, strict=True)},
         "credit": "" if any(n not in CREDITED for n, *_ in chosen) else CREDIT,
         "command": runs.command("visualize"),
         "versions": runs.versions(),
@@ -280,7 +291,7 @@ def _run(network, chosen, options, settings, folder, *, images, quiet, before):
                         given, x, file = chosen[number]
                         photos[number] = pieces.Photo(given, x, network, options.target, file)
                     photo = photos[number]
-                    data["pictures"][slugs[number]].update(class_=photo.label, target=photo.target)
+                    data["pictures"][slugs[number]].update({"class": photo.label, "target": photo.target})
                 _one(look, writer, key, name, photo)
         except Interrupted:
             data["skipped"].append({"piece": "the rest", "reason": "It was stopped by Ctrl-C."})

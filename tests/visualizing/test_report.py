@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,12 @@ from kzoo.visualizing.options import ALWAYS, IF_TIME, VisualizeOptions
 from kzoo.visualizing.report import visualize
 
 EVIL = "<script>alert(1)</script>"
+
+
+def page(folder):
+    return (folder / "report.html").read_text("utf-8")
+
+
 HERE = [name for name in (*ALWAYS, *IF_TIME) if name not in ("patches", "inversion", "maximisation")]
 
 
@@ -39,10 +46,10 @@ def test_a_report_has_every_piece_as_pictures_numbers_and_one_page(whole, networ
     assert data == json.loads(json.dumps(report.data)) and not data["skipped"]
     slug = next(iter(data["pictures"]))
     assert list(data["pieces"]) == [n if n == "filters" else f"{slug}/{n}" for n in HERE]
-    page = (folder / "report.html").read_text("utf-8")
-    assert EVIL not in page and "&lt;script&gt;" in page and "ant &amp; bee" in page
-    assert page.count("data:image/png;base64,") == sum(len(p["figures"]) for p in data["pieces"].values()) >= 20
-    assert "http" not in page.replace("http-equiv", ""), "one file that opens offline"
+    text = page(folder)
+    assert EVIL not in text and escape(EVIL) in text and "ant &amp; bee" in text
+    assert text.count("data:image/png;base64,") == sum(len(p["figures"]) for p in data["pieces"].values()) >= 20
+    assert "http" not in text, "one file that opens offline"
     for piece in data["pieces"].values():
         for figure in piece["figures"]:
             with Image.open(folder / figure["file"]) as image:
@@ -72,6 +79,7 @@ def test_the_same_call_goes_on_with_what_is_there(whole, network, pictures, monk
         monkeypatch.setitem(pieces.FUNCTIONS, name, counted(name, function))
     again = visualize(network, pictures[:1], methods=HERE, target=EVIL, out=folder, quiet=True)
     assert computed == [] and again.data["pieces"] == report.data["pieces"]
+    assert again.data["pictures"] == report.data["pictures"] and f"for {escape(EVIL)}" in page(folder)
     (folder / "filters.png").unlink()
     again = visualize(network, pictures[:1], methods=["filters"], target=EVIL, out=folder, quiet=True)
     assert computed == ["filters"] and set(again.data["pieces"]) == set(report.data["pieces"]), "nothing is dropped"
@@ -79,6 +87,7 @@ def test_the_same_call_goes_on_with_what_is_there(whole, network, pictures, monk
         visualize(network, pictures[:1], methods=["filters"], target=0, out=folder, quiet=True)
     other = visualize(network, pictures[:1], methods=["filters"], target=0, out=folder, quiet=True, force=True)
     assert list(other.data["pieces"]) == ["filters"]
+    assert sorted(p.name for p in folder.rglob("*.png")) == ["filters.png"], "what is replaced is gone"
 
 
 def test_ctrl_c_keeps_what_is_finished_and_the_same_call_goes_on(network, pictures, tmp_path, monkeypatch):
@@ -123,6 +132,10 @@ def test_faults_are_told_before_any_work(network, pictures, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"GIF89a")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years")
+    (tmp_path / "odd").mkdir()
+    piece = {"figures": [{"file": "../full/thesis.txt"}]}
+    odd = {"kzoo_visualize": 1, "settings": {}, "pictures": {}, "pieces": {"filters": piece}}
+    (tmp_path / "odd" / "report.json").write_text(json.dumps(odd))
     options = dict(methods=["filters"], quiet=True)
     for kind, match, args, more in (
         (DataError, "bad.jpg can't be used", [tmp_path / "bad.jpg"], {}),
@@ -130,6 +143,7 @@ def test_faults_are_told_before_any_work(network, pictures, tmp_path):
         (UnknownName, "Did you mean 'cat'", pictures[:1], dict(target="cats")),
         (KzooError, "holds no report", pictures[:1], dict(out=tmp_path / "full")),
         (KzooError, "holds no report", pictures[:1], dict(out=tmp_path / "full", force=True)),
+        (KzooError, "holds no report", pictures[:1], dict(out=tmp_path / "odd", force=True)),
         (KzooError, "is a file", pictures[:1], dict(out=tmp_path / "bad.jpg")),
     ):
         with pytest.raises(kind, match=match):
