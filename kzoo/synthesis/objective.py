@@ -145,13 +145,21 @@ class CompiledNetwork:
 
     def _compiled(self, compile, function):
         """A compiled function of the network, which says so where the network can't take a picture of that size."""
-        run, errors = compile(self.network.model, function), (ValueError, TypeError, *_mismatches())
+        model, errors = self.network.model, (ValueError, TypeError, *_mismatches())
+        run = compile(model, function)
+
+        def fits(shape):
+            try:
+                model(np.zeros(shape, "float32"), training=False)
+            except errors:
+                return False
+            return True
 
         def call(x, arguments):
             try:
                 return run(x, arguments)
             except errors as e:
-                if None not in self.network.model.inputs[0].shape[1:3]:
+                if fits(x.shape):
                     raise
                 raise self.network.misfit(*x.shape[1:3]) from e
 

@@ -10,11 +10,23 @@ from PIL import Image
 def test_the_demo_runs_and_prints_its_commands(kzoo_command, tmp_path):
     code, out, _ = kzoo_command("demo", "--out", tmp_path / "demo")
     assert code == 0
-    for verb in ("list", "info", "reproduce", "finetune", "evaluate", "export", "verify", "predict", "style"):
+    for verb in (
+        "list",
+        "info",
+        "reproduce",
+        "finetune",
+        "evaluate",
+        "export",
+        "verify",
+        "predict",
+        "visualize",
+        "style",
+    ):
         assert f"$ kzoo {verb}" in out
     made = tmp_path / "demo"
     assert (made / "digits" / "confusion-test.png").exists() and (made / "saved_model" / "card.md").exists()
     assert json.loads((made / "digits" / "evaluation-test.json").read_text())["top1"] > 0.9
+    assert (made / "look" / "report.html").exists() and len(list((made / "look").rglob("cam-1.png"))) == 1
     commands = [json.loads((made / f).read_text())["command"] for f in ("digits/config.json", "saved_model/card.json")]
     assert commands[0].startswith("kzoo finetune digits --model resnet20") and commands[1].startswith("kzoo export ")
     with Image.open(made / "painted.png") as picture:

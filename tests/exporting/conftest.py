@@ -8,7 +8,8 @@ import tensorflow as tf
 from support.exports import CLASSES, PREP, RNG, SHAPE
 
 import kzoo
-from kzoo.exporting import check, source, write
+from kzoo import source
+from kzoo.exporting import check, write
 from kzoo.tasks.classification import TASK
 
 

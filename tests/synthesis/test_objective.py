@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from kzoo.errors import KzooError
-from kzoo.synthesis.network import catalog_model, cut_network
+from kzoo.synthesis.network import catalog_model, cut_network, source_of
 from kzoo.synthesis.objective import CompiledNetwork, FeatureObjective, StyleObjective
 
 LAYERS = {"content_layers": ("block2_conv1",), "style_layers": ("block1_conv1", "block2_conv1", "block3_conv1")}
@@ -61,23 +62,28 @@ def test_tiles_give_the_gradient_of_the_whole(options, guided):
     assert np.abs(gradient[0, -8:, -8:]).max() > 0  # the last rows are no part of a pooled unit's shade
 
 
-def test_targets_and_directions_are_numpys_whole_and_in_tiles(net):
+def test_targets_and_directions_are_numpys_whole_and_in_tiles():
     """Inversion's, maximisation's and DeepDream's terms at once, with those of the pixels."""
-    first, second, last = net.style
-    f, p = (dict(zip(net.layers, map(np.asarray, net.model(x)), strict=True)) for x in (X, CONTENT))
-    towards = np.random.default_rng(0).normal(size=(1, 1, 1, f[last].shape[-1])).astype("float32")
+    keras.utils.set_random_seed(0)
+    image = keras.Input((32, 32, 3), name="image")
+    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="first")(image)
+    x = keras.layers.Conv2D(5, 3, padding="same", name="second")(keras.layers.MaxPooling2D()(x))
+    model = keras.Model(image, keras.layers.Conv2D(3, 1, name="last")(x))
+    names = ("first", "second", "last")
+    net = cut_network(source_of(model), content_layers=names, style_layers=(), pooling="max", padding="zeros")
+    f, p = (dict(zip(names, map(np.asarray, net.model(x)), strict=True)) for x in (X, CONTENT))
+    towards = np.random.default_rng(0).normal(size=(1, 1, 1, 3)).astype("float32")
     terms = {
-        "targets": {first: (-0.25, np.zeros((1, 1, 1, 1))), second: (2.0, p[second])},
-        "directions": {second: p[second], last: towards},
+        "targets": {"first": (-0.25, np.zeros((1, 1, 1, 1))), "second": (2.0, p["second"])},
+        "directions": {"second": p["second"], "last": towards},
         "pixel_weights": {"tv": 1e-3, "norm": 1e-10, "range": 0},
     }
     x = X[0].astype("float64")
-    tv = sum(np.square(np.diff(x, axis=a)).sum() for a in (0, 1))
     expected = {
-        first: -0.125 * np.sum(f[first].astype("float64") ** 2),
-        second: np.sum((f[second] - p[second]) ** 2) + np.sum(f[second] * p[second]),
-        last: np.sum(f[last] * towards),
-        "tv": 1e-3 * tv,
+        "first": -0.125 * np.sum(f["first"].astype("float64") ** 2),
+        "second": np.sum((f["second"] - p["second"]) ** 2) + np.sum(f["second"] * p["second"]),
+        "last": np.sum(f["last"] * towards),
+        "tv": 1e-3 * sum(np.square(np.diff(x, axis=a)).sum() for a in (0, 1)),
         "norm": 1e-10 * np.sum((x - 127.5) ** 6),
     }
     found = [FeatureObjective(CompiledNetwork(net, tile), X.shape, **terms)(X) for tile in (None, 33)]
@@ -85,6 +91,7 @@ def test_targets_and_directions_are_numpys_whole_and_in_tiles(net):
         assert parts.keys() == expected.keys() and loss == sum(parts.values())
         np.testing.assert_allclose(list(parts.values()), list(expected.values()), rtol=1e-4)
         assert np.abs(gradient - found[0][2]).max() < 1e-4 * np.abs(gradient).max() and gradient.any()
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), net.model.get_weights(), strict=True))
 
 
 def test_paper_balance_is_the_papers(net, compiled):

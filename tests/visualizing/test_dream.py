@@ -23,7 +23,7 @@ def network():
     x = layers.Conv2D(6, 3, padding="same", activation="relu", name="conv1")(x)
     x = layers.MaxPooling2D(2, name="pool")(x)
     x = layers.Conv2D(5, 3, padding="same", activation="relu", name="conv2")(x)
-    return find_network(keras.Model(image, layers.Dense(3)(layers.Flatten()(x))))
+    return find_network(keras.Model(image, layers.Dense(3, name="dense")(layers.Flatten()(x))))
 
 
 @pytest.mark.parametrize("unit", [None, 1])
