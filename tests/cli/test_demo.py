@@ -10,7 +10,18 @@ from PIL import Image
 def test_the_demo_runs_and_prints_its_commands(kzoo_command, tmp_path):
     code, out, _ = kzoo_command("demo", "--out", tmp_path / "demo")
     assert code == 0
-    for verb in ("list", "info", "reproduce", "finetune", "evaluate", "export", "verify", "predict", "visualize", "style"):
+    for verb in (
+        "list",
+        "info",
+        "reproduce",
+        "finetune",
+        "evaluate",
+        "export",
+        "verify",
+        "predict",
+        "visualize",
+        "style",
+    ):
         assert f"$ kzoo {verb}" in out
     made = tmp_path / "demo"
     assert (made / "digits" / "confusion-test.png").exists() and (made / "saved_model" / "card.md").exists()
