@@ -21,6 +21,7 @@ CLASSES = ("airplane", "bird", "cat", "frog", "horse", "ship")
 IMAGENET = ("flamingo", "zebra", "goldfish", "balloon")
 UNITS = (("block2_conv2", 5), ("block3_conv3", 9), ("block3_conv3", 40), ("block4_conv3", 30), ("block5_conv1", 11))
 DIGIT_UNITS = (47, 40, 13, 24, 23, 4)
+DREAMT = ("block2_conv2", "block3_conv2", "block4_conv1", "block5_conv1")
 DEPTHS = ("conv1", "fire3_concat", "fire5_concat", "fire8_concat", "predictions")
 
 
@@ -47,7 +48,7 @@ def save(name, picture):
     from PIL import Image
 
     FOLDER.mkdir(exist_ok=True)
-    Image.fromarray(picture).save(FOLDER / name, **({"quality": 85} if name.endswith(".jpg") else {"optimize": True}))
+    Image.fromarray(picture).save(FOLDER / name, **({"quality": 80} if name.endswith(".jpg") else {"optimize": True}))
     print(f"{FOLDER / name}: {(FOLDER / name).stat().st_size / 1000:.0f} kB", flush=True)
 
 
@@ -102,16 +103,17 @@ def inversion(options):
 
 
 def dream(options):
-    """visualize-dream.jpg: the pagoda, dreamt by kzoo's own VGG for CIFAR-10."""
+    """visualize-dream.jpg: the pagoda, dreamt by kzoo's own VGG for CIFAR-10 from four depths."""
     import kzoo.visualizing.dream
+    from kzoo.visualizing.drawing import grid
     from kzoo.visualizing.network import find_network
 
-    found = kzoo.visualizing.dream.dream(
-        find_network("vgg_cifar10"), photograph("china"), layer="block4_conv1", size=640
-    )
-    for octave in found.octaves:
-        print(octave)
-    save("visualize-dream.jpg", found.picture)
+    network, photo, found = find_network("vgg_cifar10"), photograph("china"), []
+    for layer in DREAMT:
+        dreamt = kzoo.visualizing.dream.dream(network, photo, layer=layer, size=360)
+        found.append(dreamt.picture)
+        print(layer, [f"{octave['start']:.3g} to {octave['end']:.3g}" for octave in dreamt.octaves])
+    save("visualize-dream.jpg", grid(found, 2, gap=4))
 
 
 def digits():

@@ -160,7 +160,7 @@ def dream(
         "network": network.name,
         "weights": network.weights,
         "layer": layer,
-        "unit": unit,
+        "unit": None if unit is None else int(unit),
         "class": None if target_class is None else network.class_name(number),
         "size": list(full),
         "octaves": len(sizes),

@@ -138,7 +138,8 @@ def maximise(
     check_count("steps", steps, 1)
     check_weight("rate", rate or 0)
     deadline = until(budget)
-    unit = network.class_number(target_class) if target_class is not None else unit
+    # int: a number of NumPy's can't stand in a record.
+    unit = network.class_number(target_class) if unit is None else int(unit)
     layer = layer or LOGITS
     height, width, channels = network.shape
     own = (height, width)
@@ -167,7 +168,7 @@ def maximise(
         "position": list(position) if isinstance(position, tuple) else position,
         "size": list(sides),
         "steps": steps,
-        "rate": rate or picture.RATE,
+        "rate": picture.RATE if rate is None else rate,
         "parameterisation": parameterisation,
         "transforms": None if moves is None else vars(moves),
         "seed": seed,

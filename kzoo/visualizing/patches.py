@@ -40,7 +40,7 @@ class UnitPatches:
         unit: the number of the channel.
         images: the number of each patch's image, of the highest activation first. One patch an image.
         names: the file of each, or its number.
-        values: the activation of each, float32.
+        values: the activation of each, float32. Where all are 0, the unit is dead for these images.
         positions: (row, column) of each in the feature map; () for a layer that gives vectors.
         boxes: (top, left, bottom, right) of each in the image, both ends included; it may leave the image.
         crops: the patches, (h, w, C) float32 in 0..255 each, grey where they leave the image.
@@ -166,7 +166,7 @@ def top_patches(
     end = until(budget)
     compiled = compiled_features(network, layer)
     channels = compiled.network.model.outputs[0].shape[-1]
-    units = range(min(9, channels)) if units is None else units
+    units = range(min(9, channels)) if units is None else [int(unit) for unit in units]
     for unit in units:
         if not 0 <= unit < channels:
             raise KzooError(f"{layer} of {network.name} has the units 0 to {channels - 1}; got {unit}.")

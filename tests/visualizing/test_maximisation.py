@@ -58,7 +58,7 @@ def test_a_dead_unit_is_woken(network):
 
 
 def test_ctrl_c_and_the_budget(network, tmp_path):
-    options = {"layer": "conv", "unit": 1, "steps": 8}
+    options = {"layer": "conv", "unit": np.int64(1), "steps": 8}
     whole, asked, state = maximise(network, **options), [], tmp_path / "unit.state"
 
     def interrupted():
