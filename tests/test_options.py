@@ -25,7 +25,7 @@ from kzoo.training.options import TrainOptions
 DEFAULT = re.compile(r"\[default: (.*)\]")
 BY_DEFAULT = re.compile(r"([^\s:;,]+)(?: by default| \(default\))")
 RUN = {"out": None, "resume": False, "quiet": False}  # what does not decide the result
-STYLE = {"settings": None, "budget": None, "save_every": None, "report": None, "networks": None}
+STYLE = {"settings": None, "budget": None, "save_every": None, "report": None, "networks": None, "force": False}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,18 @@ CASES = {
         style_command.command,
         subject={"content", "styles"},
         own={**STYLE, **RUN},
-        arguments={"content", "styles", "budget", "like", "save_every", "report", "from_last", "as_json", *RUN},
+        arguments={
+            "content",
+            "styles",
+            "budget",
+            "like",
+            "save_every",
+            "report",
+            "from_last",
+            "as_json",
+            "force",
+            *RUN,
+        },
         shortest=(),
         shown=BY_DEFAULT,
     ),

@@ -32,7 +32,9 @@ def one_or_more_counts(ctx, param, value):
 @click.command("style", epilog="Example: kzoo style photo.jpg painting.jpg --out painted.png --budget 2m")
 @click.argument("content", required=False)
 @click.argument("styles", nargs=-1)
-@click.option("--out", metavar="PNG", help="CONTENT-STYLE.png by default; for a folder of contents, a folder.")
+@click.option(
+    "--out", metavar="FILE", help="A .png or .jpg; CONTENT-STYLE.png by default. For a folder of contents, a folder."
+)
 @click.option("--size", type=click.IntRange(1), help="Longer side of the result in pixels; 512 by default.")
 @click.option(
     "--style-scale", type=float, metavar="X", help="Size of the styles relative to the result's; 1 by default."
@@ -121,11 +123,18 @@ def one_or_more_counts(ctx, param, value):
     "--save-every", type=click.IntRange(1), metavar="N", help="Write the picture and a state every N evaluations."
 )
 @click.option("--resume", is_flag=True, help="Continue where Ctrl-C or a kill stopped the same command.")
+@click.option("--force", is_flag=True, help="Replace a picture that exists, and a state to resume from.")
 @click.option("--from-last", is_flag=True, help="For frames: begin each picture of a folder with the result before it.")
-@click.option("--report/--no-report", default=True, help="Write OUT-compare.png and OUT-loss.png as well (default).")
+@click.option(
+    "--report/--no-report",
+    default=None,
+    help="Write OUT-compare.png and OUT-loss.png as well; by default for one picture, not for a folder.",
+)
 @click.option("--quiet", is_flag=True)
 @as_json
-def command(content, styles, *, out, like, budget, save_every, resume, from_last, report, quiet, as_json, **options):
+def command(
+    content, styles, *, out, like, budget, save_every, resume, force, from_last, report, quiet, as_json, **options
+):
     """Paint CONTENT in the style of STYLE, or of several (Gatys, Ecker and Bethge 2016).
 
     CONTENT may be a folder: each of its pictures is painted, in the order of their numbers. Ctrl-C keeps the picture
@@ -159,20 +168,22 @@ def command(content, styles, *, out, like, budget, save_every, resume, from_last
             raise KzooError(f"{like} names no pictures: give a CONTENT and at least one STYLE picture.")
     if not content or not styles or None in styles:
         raise click.UsageError("Give a CONTENT and at least one STYLE picture.")
-    shared = dict(settings=settings, budget=budget, save_every=save_every, resume=resume, report=report, quiet=quiet)
+    shared = dict(settings=settings, budget=budget, save_every=save_every, resume=resume, force=force, quiet=quiet)
     name = f"{Path(content).stem}-{Path(styles[0]).stem}"
     if like and not Path(content).is_dir() and Path(out or f"{name}.png").resolve() == Path(like).resolve():
         raise KzooError(f"{like} has the settings, and would be overwritten: give --out.")
     failed = None
     if Path(content).is_dir():
         try:
-            results = stylize_folder(content, styles, out or name, from_last=from_last, **shared, **given)
+            results = stylize_folder(
+                content, styles, out or name, from_last=from_last, report=bool(report), **shared, **given
+            )
         except DataError as e:  # some could not be painted; the others are listed all the same
             failed, results = e, getattr(e, "results", [])
     elif from_last:
         raise KzooError(f"--from-last is for a folder of frames; {content} is not a folder.")
     else:
-        results = [stylize(content, styles, out=out or f"{name}.png", **shared, **given)]
+        results = [stylize(content, styles, out=out or f"{name}.png", report=report, **shared, **given)]
     if as_json:
         print_json([{"path": str(r.path), **r.record} for r in results])
     elif not quiet:

@@ -71,14 +71,15 @@ def train_command(style, **options):
 @click.argument("images", nargs=-1, required=True)
 @click.option("--out", metavar="FOLDER", help="Where the PNGs go; NET-painted by default.")
 @click.option("--size", type=click.IntRange(32), help="Longer side in pixels; that of the picture by default.")
+@click.option("--force", is_flag=True, help="Replace pictures that exist.")
 @click.option("--quiet", is_flag=True)
-def apply_command(net, images, out, size, quiet):
+def apply_command(net, images, out, size, force, quiet):
     """Paint IMAGES (files, or folders of them) with the trained NET."""
     load_keras()
     from kzoo.style.stylenet import apply_stylenet
 
     try:
-        written = apply_stylenet(net, images, out=out, size=size, quiet=quiet)
+        written = apply_stylenet(net, images, out=out, size=size, force=force, quiet=quiet)
     except DataError as e:  # some could not be painted
         for path in getattr(e, "results", ()):
             click.echo(path)

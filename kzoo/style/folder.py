@@ -15,7 +15,7 @@ from kzoo.files import make_folder
 from kzoo.interrupt import Interrupted, interruptible
 from kzoo.progress import say
 from kzoo.style.settings import Settings
-from kzoo.style.transfer import Picture, Result, beside, stylize, with_weights
+from kzoo.style.transfer import Picture, Result, beside, refuse_to_replace, stylize, with_weights
 from kzoo.synthesis import pictures
 
 
@@ -29,7 +29,8 @@ def stylize_folder(
     budget: float | None = None,
     save_every: int | None = None,
     resume: bool = False,
-    report: bool | None = None,
+    force: bool = False,
+    report: bool = False,
     quiet: bool = False,
     **changes: Any,
 ) -> list[Result]:
@@ -42,7 +43,9 @@ def stylize_folder(
         settings: a `Settings` in place of the defaults.
         from_last: begin each picture with the result before it, at full size, so that frames resemble each other.
         budget: seconds for all pictures, divided equally between them.
-        save_every, report, quiet: as in `kzoo.stylize`.
+        save_every, quiet: as in `kzoo.stylize`.
+        force: replace pictures that are there.
+        report: write the comparison and the loss curve of each picture as well.
         resume: leave out the pictures that are finished, and continue the one that was interrupted.
         **changes: fields of `Settings`, which take precedence over `settings`.
 
@@ -66,6 +69,8 @@ def stylize_folder(
         if target.resolve() == file.resolve():
             raise KzooError(f"{shown(file)} would be overwritten by its result: give another folder.")
         targets[file] = target
+        if not (resume or force):
+            refuse_to_replace(target, report)
     settings = Settings.of({**asdict(settings or Settings()), **changes})
     settings = with_weights(settings, quiet)  # once, not for each picture
     following = settings
@@ -95,6 +100,7 @@ def stylize_folder(
                     budget=max(0.1, (deadline - time.monotonic()) / (len(files) - i)) if deadline else None,
                     save_every=save_every,
                     resume=resume and state,
+                    force=True,  # what may not be replaced was refused above
                     report=report,
                     quiet=quiet,
                     networks=networks,

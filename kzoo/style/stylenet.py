@@ -409,6 +409,7 @@ def apply_stylenet(
     *,
     out: str | os.PathLike | None = None,
     size: int | None = None,
+    force: bool = False,
     quiet: bool = False,
 ) -> list[Path]:
     """Paint pictures with a trained stylenet, one pass each.
@@ -420,6 +421,7 @@ def apply_stylenet(
         images: paths; a folder stands for its pictures.
         out: the folder for PNGs of the same names, made if need be; None: NET-painted.
         size: the longer side in pixels; None: as it is.
+        force: replace pictures that exist.
         quiet: no progress.
 
     Returns:
@@ -428,7 +430,7 @@ def apply_stylenet(
     Raises:
         DataError: some pictures can't be painted. Each is named and the others are painted first; the error says how
             many there were, and has the paths written as `results`.
-        KzooError: two pictures would have one result, or the folder holds no stylenet.
+        KzooError: two pictures would have one result, one exists already, or the folder holds no stylenet.
     """
     model = load_stylenet(net)
     files = [p for i in images for p in (pictures.picture_files(i) if Path(i).is_dir() else [Path(i)])]
@@ -436,6 +438,9 @@ def apply_stylenet(
     (twice, n), *_ = Counter(p.stem for p in files).most_common(1) or [("", 0)]
     if n > 1:
         raise KzooError(f"Two pictures would both become {shown(folder / twice)}.png: rename one.")
+    there = next((p for f in files if os.path.lexists(p := folder / f"{f.stem}.png")), None)
+    if there and not force and there.resolve() not in {f.resolve() for f in files}:
+        raise KzooError(f"{shown(there)} exists: --force (force=True) replaces it, or give another --out.")
     make_folder(folder)
     width = model.get_layer("conv1").filters
     written, bad = [], []

@@ -35,6 +35,7 @@ from kzoo.synthesis.optimise import LBFGS, OPTIMISERS, ArrayAdam
 from kzoo.weights import fetch, resolve
 
 DECAY = 0.95  # of the average of iterates
+FIRST_STEP = 3  # evaluations that the first step of a size may take
 RESERVE = 1.0  # seconds of a budget for writing the result
 USUAL = Settings.style_weight / Settings.content_weight  # what the default balance gives
 UNUSUAL = 10.0  # times more or less than that are said for published weights
@@ -104,6 +105,7 @@ def stylize(
     budget: float | None = None,
     save_every: int | None = None,
     resume: bool = False,
+    force: bool = False,
     report: bool | None = None,
     quiet: bool = False,
     networks: dict | None = None,
@@ -141,12 +143,14 @@ def stylize(
     Args:
         content: a path, or an array (H, W, 3) uint8.
         styles: one style or a list, each a path or an array.
-        out: the PNG to write; it carries the settings. None: nothing is written.
+        out: the PNG or JPEG to write; it carries the settings. None: nothing is written. Nothing that exists is
+            replaced without `force`.
         settings: a `Settings` in place of the defaults; keywords that are given as well take precedence.
         budget: seconds that all of it may take, in place of a number of evaluations. A download does not count.
         save_every: write the picture, and a state to resume from, each so many evaluations.
         resume: continue from that state, OUT.state, which Ctrl-C leaves as well; the result is the same as without the
             interruption.
+        force: replace a picture of that name, and a state to resume from.
         report: write OUT-compare.png and OUT-loss.png as well; None: yes.
         quiet: no progress and no messages.
         networks: a dictionary that keeps compiled networks from call to call, for many pictures.
@@ -174,7 +178,8 @@ def stylize(
     began = time.monotonic()  # a download is not part of the budget
     styles = list(styles) if isinstance(styles, (list, tuple)) else [styles]
     if out is not None:
-        out = _checked_out(Path(out), [content, *styles, *(m for pair in chosen.masks for m in pair), chosen.init])
+        inputs = [content, *styles, *(m for pair in chosen.masks for m in pair), chosen.init]
+        out = _checked_out(Path(out), inputs, replace_it=force or resume, with_report=report is not False)
     elif resume or save_every:
         raise KzooError("resume and save_every need out, the PNG to write.")
     if budget is not None and not budget > 0:
@@ -194,11 +199,12 @@ def stylize(
         return transfer.run(interrupted, bar, resume=resume, report=report is not False)
 
 
-def _checked_out(out, inputs):
-    """The path of the result; KzooError, before any work, if it can't be written or is one of the inputs."""
-    if out.suffix.lower() != ".png":
+def _checked_out(out, inputs, replace_it, with_report):
+    """The path of the result; KzooError, before any work, if it can't be written, is an input, or is there already."""
+    if out.suffix.lower() not in pictures.SUFFIXES:
         raise KzooError(
-            f"The result is a PNG, which carries its settings: give out a name that ends in .png, not {out}."
+            f"The result is a PNG or a JPEG, which carry its settings: give out a name that ends in "
+            f"{' or '.join(pictures.SUFFIXES)}, not {out}."
         )
     if not out.parent.is_dir():
         raise KzooError(f"There is no folder {out.parent} to write {out.name} to.")
@@ -207,7 +213,26 @@ def _checked_out(out, inputs):
         raise KzooError(f"{out} is a folder: give the name of a PNG.")
     if any(_name(p) is not None and os.path.realpath(p) == os.path.realpath(out) for p in inputs):
         raise KzooError(f"{out} is one of the pictures to read, and would be overwritten: give another out.")
+    if not replace_it:
+        refuse_to_replace(out, with_report)
     return out
+
+
+def refuse_to_replace(out: Path, with_report: bool) -> None:
+    """Raise a KzooError if a picture, its report or a state to resume from would be replaced.
+
+    Args:
+        out: the picture to write.
+        with_report: whether OUT-compare.png and OUT-loss.png are written, too.
+    """
+    state = out.with_suffix(".state")
+    if state.exists():
+        raise KzooError(
+            f"{state} is there to go on from: --resume (resume=True) does, --force (force=True) starts again."
+        )
+    for path in (out, *((beside(out, "compare"), beside(out, "loss")) if with_report else ())):
+        if os.path.lexists(path):
+            raise KzooError(f"{path} exists: --force (force=True) replaces it, or give another --out.")
 
 
 def with_weights(settings: Settings, quiet: bool = False) -> Settings:
@@ -296,6 +321,8 @@ class StyleTransfer:
             if not quiet:
                 say(f"{len(counts)} numbers of evaluations, {len(self.sides)} sizes: {sum(counts)} are shared out.")
             counts = sum(counts)
+        if not isinstance(counts, tuple) and deadline is None:  # a first step needs about so many
+            self.sides = self.sides[-max(1, counts // FIRST_STEP) :]
         n = len(self.sides)
         self.quotas = (
             counts

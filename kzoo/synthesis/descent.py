@@ -60,9 +60,9 @@ class Descent:
         """The objective, counted and timed.
 
         Raises:
-            StepAborted: after Ctrl-C, or when one more evaluation would end too late.
+            StepAborted: after Ctrl-C, when one more evaluation would end too late, or when all are made.
         """
-        if self.breakable and (self.interrupted() or self.is_late()):
+        if self.breakable and (self.interrupted() or self.is_over()):
             raise StepAborted
         start = time.monotonic()
         result = self.objective(x)
@@ -73,7 +73,7 @@ class Descent:
         """Make one step; what the optimiser's own `step` gives.
 
         Raises:
-            StepAborted: as `evaluate`; `used` is then what it was before the step.
+            StepAborted: as `evaluate`; `used` is then what it was before the step, unless all evaluations are made.
         """
         before = self.used
         # A line search may take 20 evaluations. The first step is always made in full: a state needs its loss.
@@ -81,7 +81,8 @@ class Descent:
         try:
             return self.optimiser.step(self.evaluate)
         except StepAborted:
-            self.used = before
+            if not self.is_done():
+                self.used = before
             raise
 
     def is_late(self) -> bool:

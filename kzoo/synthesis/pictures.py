@@ -21,6 +21,9 @@ from kzoo.files import write_atomically
 
 SMALLEST = 32  # pixels of the shorter side: of less, the deeper layers have no feature map
 KEY = "kzoo-style"
+JPEG = (".jpg", ".jpeg")
+SUFFIXES = (".png", *JPEG)
+MAX_COMMENT = 65_533  # bytes of a JPEG's comment
 
 
 def read_picture(path: str | os.PathLike) -> np.ndarray:
@@ -135,28 +138,42 @@ def detail(picture: np.ndarray) -> float:
 
 
 def write_picture(path: str | os.PathLike, picture: np.ndarray, record: dict, key: str = KEY) -> None:
-    """Write a picture (H, W, 3) uint8 as a PNG that carries a record as JSON text, under the name of what made it."""
-    info = PngImagePlugin.PngInfo()
-    info.add_itxt(key, json.dumps(record))
+    """Write a picture (H, W, 3) uint8 that carries a record as JSON text, under the name of what made it.
+
+    A PNG has it as text, a JPEG (by its suffix) as a comment.
+    """
+    text = json.dumps(record)
     with write_atomically(path) as f:
-        Image.fromarray(picture).save(f, "PNG", pnginfo=info)
+        if os.fspath(path).lower().endswith(JPEG):
+            comment = f"{key}:{text}".encode()
+            if len(comment) > MAX_COMMENT:  # thousands of evaluations one by one; the pixels are what counts
+                comment = b""
+            Image.fromarray(picture).save(f, "JPEG", quality=95, subsampling=0, comment=comment)
+        else:
+            info = PngImagePlugin.PngInfo()
+            info.add_itxt(key, text)
+            Image.fromarray(picture).save(f, "PNG", pnginfo=info)
 
 
 def read_record(path: str | os.PathLike, key: str = KEY) -> dict:
-    """The record of a PNG that `write_picture` wrote; DataError if there is none with settings."""
+    """The record of a picture that `write_picture` wrote; DataError if there is none with settings."""
     reason = images.fault(path)
     if reason:
         raise DataError(f"{images.shown(path)} {reason}.")
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with Image.open(path, formats=["PNG", "JPEG"]) as image:
             image.load()  # the text may stand behind the pixels
-            found = json.loads(image.text[key])
+            if image.format == "JPEG":
+                name, _, text = image.info["comment"].decode().partition(":")
+                found = json.loads(text) if name == key else None
+            else:
+                found = json.loads(image.text[key])
             if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
                 raise ValueError
             return found
     except (OSError, SyntaxError, KeyError, AttributeError, ValueError, RecursionError) as e:
         maker = key.replace("-", " ")
-        raise DataError(f"{images.shown(path)} carries no settings of {maker}: give a PNG that it wrote.") from e
+        raise DataError(f"{images.shown(path)} carries no settings of {maker}: give a picture that it wrote.") from e
 
 
 def side_by_side(path: str | os.PathLike, pictures: Sequence[np.ndarray]) -> None:

@@ -1,5 +1,6 @@
 """From pictures to the picture: the same bits for a seed, resumed, within a budget; bad input is refused."""
 
+import json
 import os
 import re
 from contextlib import contextmanager
@@ -152,7 +153,7 @@ def test_ctrl_c_ends_a_line_search(tmp_path, monkeypatch):
         with monkeypatch.context() as m:
             m.setattr(transfer, "interruptible", lambda kept, after=after: stopping(after))
             with pytest.raises(Interrupted):
-                stylize(CONTENT, STYLE, out=out, evaluations=30)
+                stylize(CONTENT, STYLE, out=out, evaluations=30, force=True)
         resumed = stylize(CONTENT, STYLE, out=out, evaluations=30, resume=True)
         np.testing.assert_array_equal(resumed.picture, whole.picture)
         assert resumed.history[-1]["evaluations"] == whole.history[-1]["evaluations"]
@@ -248,7 +249,7 @@ def test_masks(files):
         ({"weights": "nix"}, "weights"),
         ({"weights": "no/such.npz"}, "no weights file"),
         ({"init": "no.png"}, "no.png"),
-        ({"out": "a.jpg"}, "PNG"),
+        ({"out": "a.webp"}, "PNG or a JPEG"),
         ({"out": "no/such/a.png"}, "no folder"),
         ({"resume": True}, "need out"),
         ({"masks": (("no.png", "-"),)}, "no.png"),
@@ -394,3 +395,38 @@ def test_what_a_picture_may_silently_be_is_said(capsys):
         err = capsys.readouterr().err
         assert words in err and bool(err) == bool(words)
         assert ("more --evaluations" in err and ("4 evaluations" in err or change < 5)) == bool(words)
+
+
+@pytest.mark.parametrize("evaluations", [5, 8])
+def test_as_many_evaluations_are_made_as_were_asked_for(evaluations, monkeypatch):
+    """Over one size where there are too few for a first step of each."""
+    made, evaluate = [], descent.Descent.evaluate
+
+    def counted(self, x):
+        found = evaluate(self, x)
+        made.append(x.shape)
+        return found
+
+    monkeypatch.setattr(descent.Descent, "evaluate", counted)
+    result = stylize(CONTENT, STYLE, evaluations=evaluations, coarsest=24)
+    assert len(made) == evaluations == sum(result.record["settings"]["evaluations"])
+
+
+def test_nothing_that_exists_is_replaced_without_force(tmp_path):
+    out = tmp_path / "a.png"
+    for name in ("a.png", "a-compare.png", "a-loss.png", "a.state"):
+        (tmp_path / name).write_bytes(b"theirs")
+        with pytest.raises(KzooError, match=rf"{name} .*--force \(force=True\)"):
+            stylize(CONTENT, STYLE, out=out, evaluations=3, report=True)
+        assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"theirs"]
+        (tmp_path / name).unlink()
+    stylize(CONTENT, STYLE, out=out, evaluations=3)
+    stylize(CONTENT, STYLE, out=out, evaluations=3, force=True)
+
+
+def test_a_jpeg_carries_its_settings(tmp_path):
+    made = stylize(CONTENT, STYLE, out=tmp_path / "a.jpg", evaluations=3)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.format == "JPEG" and np.abs(np.asarray(image, float) - made.picture).mean() < 6
+    found = pictures.read_record(tmp_path / "a.jpg")
+    assert found["settings"]["evaluations"] == [3] and found["last"] == json.loads(json.dumps(made.record["last"]))
