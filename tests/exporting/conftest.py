@@ -7,7 +7,8 @@ import tensorflow as tf
 from support.exports import CLASSES, PREP, RNG, SHAPE
 
 import kzoo
-from kzoo.exporting import source, write
+from kzoo import source
+from kzoo.exporting import write
 from kzoo.tasks.classification import TASK
 
 
