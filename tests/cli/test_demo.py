@@ -26,6 +26,7 @@ def test_the_demo_runs_and_prints_its_commands(kzoo_command, tmp_path):
     made = tmp_path / "demo"
     assert (made / "digits" / "confusion-test.png").exists() and (made / "saved_model" / "card.md").exists()
     assert json.loads((made / "digits" / "evaluation-test.json").read_text())["top1"] > 0.9
+    assert "(CAM on " in (made / "digits" / "report.html").read_text("utf-8")
     assert (made / "look" / "report.html").exists() and len(list((made / "look").rglob("cam-1.png"))) == 1
     commands = [json.loads((made / f).read_text())["command"] for f in ("digits/config.json", "saved_model/card.json")]
     assert commands[0].startswith("kzoo finetune digits --model resnet20") and commands[1].startswith("kzoo export ")
