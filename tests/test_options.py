@@ -299,7 +299,7 @@ def test_export_refuses_wrong_values_before_it_looks_for_the_run(options):
 
 def test_every_option_that_can_be_wrong_has_a_wrong_value():
     free = {
-        "train": {"strict"},
+        "train": {"strict", "weights"},
         "finetune": {"strict"},
         "export": {"weights", "classes", "licence", "data_licence"},  # any text
     }

@@ -45,7 +45,11 @@ def _number(text):
 @click.argument("model", required=False)
 @click.option("--data", metavar="DATA", help=f"{accepted()} [default: digits]")
 @option("recipe", type=click.Choice(list(RECIPES)), help="How to train; the recipe of the model by default.")
-@option("epochs", type=click.IntRange(1), help="Number of epochs; that of the recipe by default.")
+@option(
+    "epochs",
+    type=click.IntRange(1),
+    help="Number of epochs; that of the recipe by default. With --resume, more of them.",
+)
 @option("batch_size", type=click.IntRange(1), help="Images in a batch; as in the recipe by default.")
 @option("learning_rate", type=float, help="Learning rate; that of the recipe by default.")
 @option(
@@ -60,6 +64,7 @@ def _number(text):
     metavar="balanced|a=1,b=2",
     help="Weights of the classes in the loss, of masks of their pixels; 1 for those that are not named.",
 )
+@option("weights", metavar="TAG|FILE", help="Pretrained weights to start from; random ones by default.")
 @option("patience", type=click.IntRange(1), help="Early stopping: epochs to wait for a better validation accuracy.")
 @option("seed", type=click.IntRange(0, MAX_SEED), help="Of initial weights, order of images, augmentation and dropout.")
 @option("precision", type=click.Choice(PRECISIONS), help="auto: the fastest on this machine.")

@@ -16,7 +16,7 @@ import numpy as np
 from kzoo import runs
 from kzoo.builder import build, check_options, computing_in
 from kzoo.builder import options as network_options
-from kzoo.catalog import RULES, ModelSpec, Preprocessing, image_spec, imports_of, spec
+from kzoo.catalog import RULES, ModelSpec, Preprocessing, Weights, image_spec, imports_of, spec
 from kzoo.checks import changed
 from kzoo.data.augment import augmentation, for_targets
 from kzoo.data.batches import batches, decode_split
@@ -25,6 +25,7 @@ from kzoo.data.divide import DIVISION
 from kzoo.data.loading import load_data
 from kzoo.data.scan import bits_note, bits_used
 from kzoo.errors import RunError
+from kzoo.files import sha256
 from kzoo.graph.inference import predictor
 from kzoo.graph.ledger import ledger
 from kzoo.hardware import auto_precision, describe
@@ -36,6 +37,7 @@ from kzoo.training.callbacks import RunKeeper
 from kzoo.training.optimizers import make_optimizer
 from kzoo.training.options import TrainOptions
 from kzoo.training.recipes import Recipe, find_recipe
+from kzoo.weights import fetch, resolve
 
 # What must be the same for a run to be resumed.
 RESUME_KEYS = (
@@ -66,6 +68,7 @@ def train(
     learning_rate: float | None = None,
     loss: str | None = None,
     class_weights: str | Mapping[str, float] | None = None,
+    weights: str | os.PathLike | Weights | None = None,
     patience: int | None = None,
     seed: int = 0,
     precision: str = "auto",
@@ -90,6 +93,8 @@ def train(
             "cross_entropy", "focal", "dice", "jaccard" or a sum such as "cross_entropy+dice".
         class_weights: of the loss: None; "balanced", n / (classes * n_c), n_c being the training images of a class, of
             masks the pixels; or {class: weight}, 1 for those that are not listed. Not for several labels an image.
+        weights: to start from, a tag of the model or a file, with the preprocessing that they need; a classifier for
+            other classes is new. None starts from random weights.
         patience: stop after so many epochs without a better validation metric; None never stops early.
         seed: of the initial weights, the order of the images, augmentation and dropout. The same seed gives the same
             numbers on the same machine.
@@ -102,7 +107,8 @@ def train(
             2**bits - 1 becomes 255. None keeps the upper 8 bits of files, and refuses arrays with values above 255.
         out: the run folder; runs/MODEL-DATA by default.
         resume: continue the run in `out`. Options that are left at their defaults are taken from it; the others must be
-            what they were.
+            what they were, but for `epochs` (more, also after the end) and `batch_size`, whose change config.json
+            records; the learning rate then follows the schedule of the new number of epochs.
         quiet: no progress.
         config: keywords of the architecture. Networks with auxiliary classifiers (googlenet) train with them and leave
             them out of the saved model; aux=False trains without.
@@ -127,6 +133,7 @@ def train(
         learning_rate=learning_rate,
         loss=loss,
         class_weights=class_weights,
+        weights=weights,
         patience=patience,
         seed=seed,
         precision=precision,
@@ -160,7 +167,16 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         config = {"aux": True, **config}
     recipe = find_recipe(options.recipe or row.recipe).changed(**options.changes())
     division = before.get("division", 1) if before else DIVISION  # a run is continued with its own parts
-    rules = Preprocessing.from_dict(before["preprocessing"]).rules if before else RULES  # ... and its own pixels
+    chosen = None
+    if before:
+        if options.weights is not None:
+            raise RunError("A resumed run has its own weights: leave out weights.")
+        row = replace(row, preprocessing=Preprocessing.from_dict(before["preprocessing"]))  # ... and its own pixels
+    elif options.weights is not None:
+        chosen = resolve(row, options.weights)
+        config = {**chosen.config, **config}
+        row = replace(row, preprocessing=chosen.preprocessing or row.preprocessing)
+    rules = row.preprocessing.rules if before else RULES
     row = replace(row, preprocessing=replace(row.preprocessing, bits=options.bits, rules=rules))
     dataset = data
     if not isinstance(data, DataSet):
@@ -175,7 +191,7 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
     if options.patience is not None and "val" not in dataset.splits:
         raise RunError("patience waits for a better validation metric, and there is no validation part.")
     shape = tuple(options.input_shape or row.input_shape)
-    network, precision, why = _network(row, options, task.outputs(dataset.classes), shape, config)
+    network, precision, why = _network(row, options, task.outputs(dataset.classes), shape, config, chosen)
     task.check_outputs(network)
     settings = _settings(
         replace(row, task=task.name),
@@ -187,18 +203,24 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         network=network,
         precision=precision,
         shape=shape,
+        weights=chosen,
     )
     if before:
-        wrong = runs.differences(settings, before, RESUME_KEYS)
+        folder = Path(out)
+        changes = _changed_on_resume(before, settings, folder)
+        wrong = runs.differences(settings, {**before, "recipe": {**before["recipe"], **changes}}, RESUME_KEYS)
         if wrong:
             raise RunError(f"{out} can't be resumed with other settings. {'; '.join(wrong)}.")
-        folder = Path(out)
     else:
         folder = runs.new_folder(out, row.name, dataset.name)
 
     with runs.locked(folder):
         if not before or not (folder / runs.SPLITS).is_file():  # a kill may have come in between
             runs.record(folder, settings, dataset)
+        elif changes:
+            settings = _record_changes(before, changes, folder)
+        else:
+            settings["resumed"] = before.get("resumed", [])
         if not quiet:
             sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
             classes = f"{len(dataset.classes)} classes, " if dataset.classes else ""
@@ -249,12 +271,39 @@ def _load(name, options, division):
     )
 
 
-def _network(row, options, outputs, shape, config):
+def _changed_on_resume(before, settings, folder):
+    """{name: new value} of the recipe's epochs and batch size, which may change when a run is resumed."""
+    old, new = before["recipe"], settings["recipe"]
+    changes = {name: new[name] for name in ("epochs", "batch_size") if new[name] != old[name]}
+    done = _epochs_done(folder)
+    if changes.get("epochs", done) < done:
+        raise RunError(f"{folder} has {done} epochs already; --epochs {changes['epochs']} would be fewer.")
+    return changes
+
+
+def _epochs_done(folder):
+    return len(runs.history_of(folder).get("epoch", ())) if (folder / runs.HISTORY).is_file() else 0
+
+
+def _record_changes(before, changes, folder):
+    """Write what changes on resuming into config.json; the new settings."""
+    change = {"after_epoch": _epochs_done(folder), **{k: [before["recipe"][k], v] for k, v in changes.items()}}
+    settings = {**before, "recipe": {**before["recipe"], **changes}, "resumed": [*before.get("resumed", []), change]}
+    runs.write_json(folder / runs.CONFIG, settings)
+    words = {"epochs": "epochs", "batch_size": "images a batch"}
+    what = " and ".join(f"{before['recipe'][k]} -> {v} {words[k]}" for k, v in changes.items())
+    say(
+        f"From epoch {change['after_epoch'] + 1} on: {what}; the learning rate follows the schedule of the new numbers."
+    )
+    return settings
+
+
+def _network(row, options, outputs, shape, config, weights):
     """(the network, its precision, why that one)."""
 
     def make(precision):
         wanted = {"num_classes": outputs, "input_shape": shape, "seed": options.seed, **config}
-        return build(row, precision=precision, **wanted)
+        return build(row, precision=precision, weights=weights, **wanted)
 
     if options.precision != "auto":
         return make(options.precision), options.precision, "as asked"
@@ -266,7 +315,7 @@ def _network(row, options, outputs, shape, config):
     return network, precision, why
 
 
-def _settings(row, config, options, recipe, *, dataset, division, network, precision, shape):
+def _settings(row, config, options, recipe, *, dataset, division, network, precision, shape, weights):
     """config.json."""
     layer = network.get_layer("preprocessing")
     trained = replace(row.preprocessing, channel_order=layer.channel_order, scale=layer.scale, offset=layer.offset)
@@ -286,6 +335,7 @@ def _settings(row, config, options, recipe, *, dataset, division, network, preci
         "precision": precision,
         "patience": options.patience,
         "class_weights": options.class_weights,
+        "weights": _about(weights),
         "val_fraction": options.val_fraction,
         "test_fraction": options.test_fraction,
         "division": division,
@@ -297,6 +347,15 @@ def _settings(row, config, options, recipe, *, dataset, division, network, preci
         "command": runs.command("train"),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _about(weights):
+    """What config.json records of the weights that the training started from."""
+    if weights is None:
+        return None
+    path = fetch(weights)  # it is there: the network was built from it
+    known = {"tag": weights.tag, "file": str(path), "sha256": sha256(path)}
+    return {**known, "licence": weights.licence, "source": weights.source, "top1": weights.top1}
 
 
 def _read(dataset, task, shape, preprocessing, *, strict, folder, quiet):
@@ -396,6 +455,8 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
         network, task=task, recipe=recipe, settings=settings, folder=folder, images=n, interrupted=interrupted
     )
     done = keeper.restore(model)
+    if (settings.get("resumed") or [{}])[-1].get("after_epoch") == done:  # perhaps with other batches
+        getattr(model.optimizer, "inner_optimizer", model.optimizer).iterations.assign(done * steps)
     preprocessing = Preprocessing.from_dict(settings["preprocessing"])
 
     def targets(labels):

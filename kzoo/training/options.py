@@ -20,6 +20,7 @@ class TrainOptions:
         epochs, batch_size, learning_rate: in place of the recipe's.
         loss: likewise; a name among the losses of the model's task.
         class_weights: of the loss: None, "balanced" (n / (classes * n_c), of pixels for masks), or {class: weight}.
+        weights: to start from: a tag of the model or a file; None for random ones.
         patience: stop after so many epochs without a better validation metric; None never stops early.
         seed: of the initial weights, the order of the images, augmentation and dropout.
         precision: "float32", "bfloat16", "float16", or "auto" for what this machine is fast in.
@@ -36,6 +37,7 @@ class TrainOptions:
     learning_rate: float | None = None
     loss: str | None = None
     class_weights: str | Mapping[str, float] | None = None
+    weights: Any = None
     patience: int | None = None
     seed: int = 0
     precision: str = "auto"

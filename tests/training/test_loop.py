@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -287,3 +288,42 @@ def test_pictures_of_fewer_than_16_bits_are_warned_of_unless_bits_are_given(tmp_
         kzoo.train("mnist_softmax", tmp_path / "d", out=tmp_path / f"r{bits}", bits=bits, quiet=True)
         (line,) = [*capsys.readouterr().err.splitlines(), ""][:1]
         assert line == (f"{note}16 grey levels: use --bits 12 (bits=12) in training." if said else "")
+
+
+def test_training_starts_from_weights_with_the_preprocessing_that_they_need(tmp_path):
+    shipped = kzoo.build("lenet5", weights="mnist")
+    run = kzoo.train(
+        "lenet5",
+        "digits",
+        weights="mnist",
+        epochs=1,
+        learning_rate=1e-12,
+        out=tmp_path / "r",
+        precision="float32",
+        quiet=True,
+    )
+    for ours, theirs in zip(run.model.weights, shipped.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    known = run.config["weights"]
+    assert known["tag"] == "mnist" and len(known["sha256"]) == 64 and run.config["seed"] == 0
+    more = kzoo.train(out=tmp_path / "r", resume=True, epochs=2, quiet=True)  # without the weights, which it has
+    assert len(more.history["epoch"]) == 2 and more.config["weights"] == known
+    with pytest.raises(RunError, match="A resumed run has its own weights"):
+        kzoo.train(out=tmp_path / "r", resume=True, weights="mnist")
+
+
+def test_a_run_is_resumed_with_more_epochs_and_another_batch_size(tmp_path, capsys):
+    kzoo.train("mnist_softmax", "digits", epochs=1, batch_size=256, out=tmp_path / "r", quiet=True)
+    with pytest.raises(RunError, match="other settings"):
+        kzoo.train(out=tmp_path / "r", resume=True, epochs=2, seed=1)
+    run = kzoo.train(out=tmp_path / "r", resume=True, epochs=3, batch_size=512, quiet=True)
+    assert "From epoch 2 on: 1 -> 3 epochs and 256 -> 512 images a batch" in capsys.readouterr().err
+    assert run.config["resumed"] == [{"after_epoch": 1, "epochs": [1, 3], "batch_size": [256, 512]}]
+    assert (run.config["recipe"]["epochs"], run.metrics["epochs"]) == (3, 3)
+    arrays, _ = runs.load_checkpoint(run.path / runs.CHECKPOINT)
+    images = len(kzoo.load_data("digits").splits["train"])
+    assert arrays["optimizer/0"] == 3 * math.ceil(images / 512), "the steps that three epochs of the new batches have"
+    with pytest.raises(RunError, match=r"has 3 epochs already; --epochs 2 would be fewer"):
+        kzoo.train(out=tmp_path / "r", resume=True, epochs=2)
+    again = kzoo.train(out=tmp_path / "r", resume=True, quiet=True)
+    assert again.config["resumed"] == run.config["resumed"] and again.metrics["epochs"] == 3
