@@ -38,6 +38,7 @@ PICTURE_SIZE = 150  # pixels of the longer side
 MAX_CLASSES_UNFOLDED = 40  # with more classes those with the lowest F1 come first and the table of all is folded
 WEAKEST_CLASSES = 20  # classes with the lowest F1 that are then shown
 MAX_CLASSES_IN_MATRIX = 20  # with more classes the confusion matrix is an image instead of a table of numbers
+MAX_CONFUSIONS, MAX_CONFUSED = 20, 4  # pairs of classes whose photos are shown, and photos of each
 MAX_ROWS = 200  # of a table in the HTML; the JSON has all
 LINES = ("training", "validation")
 COPIED = (
@@ -299,6 +300,7 @@ def _html(data, pictures):
         parts={name: {**part, **_figures(part)} for name, part in data["parts"].items()},
         curves=_curves(data.get("history", [])),
         gallery={n: rows for n, (rows, _) in gallery.items()},
+        confused={n: _confused(part, data["classes"], pictures) for n, part in data["parts"].items()},
         about_maps={n: about for n, (_, about) in gallery.items()},
         suspects=_gallery(data.get("suspects", []), pictures),
         duplicates=[{**d, "pictures": [pictures(i) for i in _ends(d)]} for d in duplicates[:MAX_DUPLICATES]],
@@ -315,6 +317,26 @@ def _ends(group):
 
 def _gallery(rows, pictures):
     return [{**row, "picture": pictures(row["id"])} for row in rows[:MAX_PICTURES]]
+
+
+def _confused(part, classes, pictures):
+    """The photos behind the cells of a confusion matrix, the most frequent confusions first.
+
+    Returns:
+        Dicts of "cell" (true and predicted number), label, predicted, images, and "photos": rows of `mistakes`, the
+        most confident first, each with its picture.
+    """
+    numbers = {c: i for i, c in enumerate(classes)}
+    rows = {}
+    for mistake in part["mistakes"]:
+        rows.setdefault((mistake["label"], mistake["predicted"]), []).append(mistake)
+    found = []
+    for c in part["confused"][:MAX_CONFUSIONS]:
+        photos = [
+            {**m, "picture": pictures(m["id"])} for m in rows.get((c["label"], c["predicted"]), [])[:MAX_CONFUSED]
+        ]
+        found.append({**c, "cell": (numbers[c["label"]], numbers[c["predicted"]]), "photos": photos})
+    return found
 
 
 def _known(x):

@@ -122,7 +122,7 @@ def maximise(
         >>> import kzoo
         >>> found = maximise(kzoo.build("lenet5", seed=0), target_class=3, steps=8)
         >>> found.picture.shape, found.value > found.start
-        ((32, 32, 3), True)
+        ((28, 28, 3), True)
 
     Reference:
         Olah, Mordvintsev and Schubert 2017 (Feature Visualization, distill.pub); Simonyan et al. 2013

@@ -117,7 +117,7 @@ def test_a_whole_report_with_hostile_names(tmp_path):
     html = (tmp_path / "report.html").read_text("utf-8")
     page = Page(html)
     assert "script" not in page.tags and "<script" not in html, "names are text"
-    assert all(link.startswith("data:image/") for link in page.links), "nothing is loaded from anywhere"
+    assert all(link.startswith(("data:image/", "#")) for link in page.links), "nothing is loaded from anywhere"
     assert not re.search(r"url\(|@import|https?://", html)
     expected = [
         '<script>alert("1")</script>',
@@ -157,6 +157,20 @@ def test_the_numbers_of_a_report(tmp_path):
     assert wrong == sorted(wrong, reverse=True) and len(wrong) == np.sum(z.argmax(1) != y)
     assert val["mistakes"][0]["label"] != val["mistakes"][0]["predicted"]
     assert np.sum(val["confusion"]) == 60 and data["history"][0]["val_loss"] is None
+
+
+def test_the_cells_of_the_confusion_matrix_open_their_photos(tmp_path):
+    data = write_report(tmp_path, record(names=["a", "b", "c"]))
+    html = (tmp_path / "report.html").read_text("utf-8")
+    part = data["parts"]["val"]
+    for i, counts in enumerate(part["confusion"]):
+        for j, n in enumerate(counts):
+            anchor = f"val-{i}-{j}"
+            assert (f'<a href="#{anchor}">{n}</a>' in html) == (f'id="{anchor}"' in html) == (i != j and n > 0)
+            if i != j and n:
+                shown = html.partition(f'id="{anchor}"')[2].partition("</ul>")[0]
+                wrong = [m["id"] for m in part["mistakes"] if (m["label"], m["predicted"]) == ("abc"[i], "abc"[j])]
+                assert re.findall(r'"file">([^<]*)<', shown) == wrong[:4] and len(wrong) == n
 
 
 def test_a_temperature_that_does_not_help_is_not_used_and_the_report_says_so(tmp_path):

@@ -137,7 +137,7 @@ def test_list(capsys):
     rows = json.loads(out)
     assert code == 0 and len(rows) > 30
     for row in rows:
-        assert row["file"].startswith(("https://", "kzoo:")) and row["licence"] and row["source"]
+        assert row["file"].startswith(("https://", "kzoo:", "package:")) and row["licence"] and row["source"]
         assert row["hash"] or "mobilenet" in row["model"]  # keras.applications publishes none for these
     code, _, err = run(capsys, "weights", "list", "vgg?")
     assert code == 1 and err.startswith("Error: No model's name matches")
