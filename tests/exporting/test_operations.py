@@ -18,7 +18,8 @@ from tensorflow.python.client import pywrap_tf_session
 
 import kzoo
 from kzoo.errors import ExportError
-from kzoo.exporting import graph, reader, source
+from kzoo import source
+from kzoo.exporting import graph, reader
 from kzoo.exporting.operations import ALLOWED, AROUND, NETWORKS, SAVER, foreign
 from kzoo.files import sha256
 
