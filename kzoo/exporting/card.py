@@ -190,7 +190,7 @@ def usage(card: Mapping[str, Any]) -> list[str]:
                 "import tensorflow as tf",
                 "",
                 'model = tf.saved_model.load("DIR")',
-                f'out = model.signatures["serving_default"](image=tf.constant([open("{file}", "rb").read()]))',
+                f'out = model.signatures["serving_default"](image=tf.io.read_file("{file}")[None])',
                 task.example,
             ),
             "serving_default and features take encoded images, one string for each image: JPEG, PNG, GIF, BMP or WebP "
@@ -227,7 +227,7 @@ def usage(card: Mapping[str, Any]) -> list[str]:
         opened, decoded = [], [f'image = np.load("{file}")[None]']
     names = ["labels", *task.file_facts(card["classes"])]
     if "onnx" in takes:
-        lines += _block(
+        lines += ["With ONNX Runtime:"] + _block(
             "import json",
             "",
             "import numpy as np",
@@ -242,7 +242,7 @@ def usage(card: Mapping[str, Any]) -> list[str]:
             task.array_example,
         )
     if litert:
-        lines += _block(
+        lines += ["With LiteRT:"] + _block(
             "import json",
             "import zipfile",
             "",
@@ -251,7 +251,7 @@ def usage(card: Mapping[str, Any]) -> list[str]:
             *opened,
             "",
             *decoded,
-            f'file = "DIR/{litert[0]}"{"  # or " + _listed(litert[1:]) if litert[1:] else ""}',
+            f'file = "DIR/{litert[0]}"{"".join(f"  # or {name}" for name in litert[1:])}',
             'facts = json.loads(zipfile.ZipFile(file).read("kzoo.json"))',
             *(f'{name} = facts["{name}"]' for name in names),
             "out = Interpreter(file).get_signature_runner()(image=image)",
@@ -262,13 +262,15 @@ def usage(card: Mapping[str, Any]) -> list[str]:
             f"model.keras takes prepared images, float32 (batch, {height}, {width}, {channels}) in 0..255, and gives "
             f"`{task.output}`; kzoo brings the layers that it registers, and prepares:",
             *_block(
+                "from pathlib import Path",
+                "",
                 "import kzoo, keras",
                 "from kzoo.data.images import make_preparer",
                 "from kzoo.exporting.reader import check_preprocessing, read_card, task_of",
                 "",
                 'card = read_card("DIR")',
                 'preprocessing, shape = check_preprocessing(card, "DIR")',
-                f'image = make_preparer(shape, preprocessing)(open("{file}", "rb").read())',
+                f'image = make_preparer(shape, preprocessing)(Path("{file}").read_bytes())',
                 'model = keras.models.load_model("DIR/model.keras")',
                 'outputs = model(image[None].astype("float32")).numpy()',
                 'print(task_of(card).answer(outputs, card["classes"], card["top"], card["temperature"])[0])',

@@ -24,6 +24,7 @@ import tensorflow as tf
 from kzoo.data.images import given_channels
 from kzoo.errors import ExportError
 from kzoo.exporting import litert_file, onnx_file
+from kzoo.exporting.pictures import IMAGE, preparation
 from kzoo.hardware import cores
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _keras(folder, parts):
 
 
 def _onnx(folder, parts):
-    task = parts.source.task
+    source, task = parts.source, parts.source.task
 
     @tf.function(input_signature=parts.outputs.input_signature, autograph=False)
     def answers(tensor):
@@ -132,19 +133,19 @@ def _onnx(folder, parts):
         found = task.probabilities(outputs, parts.temperature)
         return (outputs,) if found is None else (found, outputs)
 
+    shapes = [tuple(x.shape[1:]) for x in answers.get_concrete_function().outputs]
+    names = [task.output] if len(shapes) == 1 else [PROBABILITIES, task.output]
+    prepare = preparation(source.shape, given_channels(source.shape[2]), source.preprocessing)
     with _silent():
         import onnx
         import tf2onnx
 
-        network, _ = tf2onnx.convert.from_function(
-            answers, input_signature=answers.input_signature, opset=onnx_file.OPSET
+        prepare, network = (
+            tf2onnx.convert.from_function(f, input_signature=f.input_signature, opset=onnx_file.OPSET)[0]
+            for f in (prepare, answers)
         )
-        shapes = [tuple(x.shape[1:]) for x in answers.get_concrete_function().structured_outputs]
-        names = [task.output] if len(shapes) == 1 else [PROBABILITIES, task.output]
-        shape = parts.source.shape
-        prepare = onnx_file.preparation(shape, given_channels(shape[2]), parts.source.preprocessing)
-        whole = onnx_file.joined(prepare, network, dict(zip(names, shapes, strict=True)), parts.facts)
-        onnx.save(whole, str(folder / ONNX_FILE))
+        outputs = dict(zip(names, shapes, strict=True))
+        onnx.save(onnx_file.joined(prepare, network, source.shape, outputs, parts.facts), str(folder / ONNX_FILE))
     return {"onnx": {"files": [ONNX_FILE], "precision": "float32", "takes": PICTURES}}
 
 
@@ -157,7 +158,7 @@ def _litert(folder, parts):
     def probabilities(outputs):
         return task.probabilities(outputs, parts.temperature)
 
-    prepare = litert_file.preparation(shape, given_channels(shape[2]), source.preprocessing).get_concrete_function()
+    prepare = preparation(shape, given_channels(shape[2]), source.preprocessing).get_concrete_function()
     behind = probabilities.get_concrete_function()
     first, last = _converted(prepare), [] if behind.structured_outputs is None else [_converted(behind)]
     outputs = {PROBABILITIES: 2, task.output: 1} if last else {task.output: 1}
@@ -263,7 +264,7 @@ def _run_onnx(folder, variant, output):
     import onnx
 
     model = onnx.load(str(folder / ONNX_FILE))
-    if model.graph.input[0].name == onnx_file.IMAGE:
+    if model.graph.input[0].name == IMAGE:
         model = onnx_file.without_preparation(model, [output])
     session = _session(model.SerializeToString())
     name = session.get_inputs()[0].name
@@ -329,7 +330,7 @@ def picture_runner(variant: str, folder: Path) -> Callable[[np.ndarray], dict[st
     if variant == "onnx":
         session = _session(str(folder / ONNX_FILE))
         names = [x.name for x in session.get_outputs()]
-        return lambda x: dict(zip(names, session.run(None, {onnx_file.IMAGE: x}), strict=True))
+        return lambda x: dict(zip(names, session.run(None, {IMAGE: x}), strict=True))
     network = _interpreter((folder / f"model-{variant.removeprefix('litert_')}.tflite").read_bytes())
 
     def run(x):

@@ -17,8 +17,8 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.client import pywrap_tf_session
 
 import kzoo
-from kzoo.errors import ExportError
 from kzoo import source
+from kzoo.errors import ExportError
 from kzoo.exporting import graph, reader
 from kzoo.exporting.operations import ALLOWED, AROUND, NETWORKS, SAVER, foreign
 from kzoo.files import sha256
