@@ -30,9 +30,9 @@ from kzoo.exporting.reader import (
 from kzoo.files import sha256
 from kzoo.tasks import Task, register
 
-# Of a probability, in float32, from the encoded image on. Where a pixel lies half way between two whole numbers, another
-# order of additions rounds it the other way: measured, over 79 pictures of noise and photographs, up to 9e-4 near a
-# decision of resnet20 and 1.3e-5 for lenet5. A wrong crop or interpolation changes far more.
+# Of a probability, in float32, from the encoded image on. Where a pixel lies half way between two whole numbers,
+# another order of additions rounds it the other way: measured, over 79 pictures of noise and photographs, up to 9e-4
+# (resnet20) and 1.3e-5 (lenet5). A wrong crop or interpolation changes far more.
 MAX_CHANGE = 5e-3
 
 

@@ -249,7 +249,8 @@ def _export(source, options, out, folder, quiet):
     log(cards.table(card))
     if not bad:
         typed = shlex.quote(str(out))
-        log(f"Wrote {out}. Next: kzoo verify {typed}, kzoo predict {typed} photo.jpg, kzoo serve {typed}")
+        uses = f", kzoo predict {typed} photo.jpg, kzoo serve {typed}" if "saved_model" in card["formats"] else ""
+        log(f"Wrote {out}. Next: kzoo verify {typed}{uses}")
     return bad
 
 

@@ -246,47 +246,54 @@ def session_of(function):
     return lambda x: session.run(None, {name: x})[0]
 
 
-def small_source(task, outputs):
+def tiny_source(task):
     x = keras.Input((8, 6, 3))
-    y = keras.layers.Conv2D(3, 3, padding="same", name="predictions")(x)
-    y = y if outputs == "dense" else keras.layers.GlobalAveragePooling2D()(y)
+    y = keras.layers.Rescaling(1 / 255)(x)
+    y = keras.layers.Conv2D(3, 3, padding="same", name="predictions")(y)
+    y = y if task.dense else keras.layers.GlobalAveragePooling2D()(y)
     return Source("tiny", keras.Model(x, y), ("a", "b", "c"), kzoo.Preprocessing(crop=0.8), task)
 
 
-@pytest.mark.parametrize("task", ["multilabel", "segmentation"])
-def test_the_other_tasks_give_their_outputs(task, tmp_path):
-    """Several labels: a sigmoid of each logit, with the thresholds in the file. Segmentation: logits alone."""
-    task = Multilabel({"thresholds": [0.1, 0.5, 0.9], "reason": ""}) if task == "multilabel" else find(task)
-    source = small_source(task, "dense" if task.dense else "")
+def multilabel():
+    return Multilabel({"thresholds": [0.1, 0.5, 0.9], "reason": ""})
+
+
+@pytest.mark.parametrize(
+    ("task", "probabilities"),
+    [
+        (find("classification"), lambda z: softmax(z / 2.0)),
+        (find("segmentation"), None),
+        pytest.param(multilabel(), sigmoid, marks=pytest.mark.deep("2026-11-27")),
+    ],
+    ids=["classification", "segmentation", "multilabel"],
+)
+def test_every_task_gives_its_outputs(task, probabilities, tmp_path):
+    """Classes: softmax after the temperature. Several labels: sigmoids, thresholds in the file. Masks: logits alone."""
+    source, temperature = tiny_source(task), 2.0
 
     @tf.function(input_signature=[tf.TensorSpec((None, *source.shape))], autograph=False)
     def network(tensor):
         return {"outputs": source.model(tensor, training=False)}
 
-    facts = cards.file_facts(source, 1.0, None)
+    facts = cards.file_facts(source, temperature, None)
     prepared = RNG.integers(0, 256, (4, *source.shape)).astype("uint8")
     parts = formats.FormatInputs(
-        None, {}, source.model, only_outputs(network, task), "float32", prepared, source, 1.0, facts
+        None, {}, source.model, only_outputs(network, task), "float32", prepared, source, temperature, facts
     )
     written = formats.write("onnx", tmp_path, parts) | formats.write("litert", tmp_path, parts)
     picture = RNG.integers(0, 256, (1, 31, 17, 3)).astype("uint8")
-    fitted = images.fit(picture, 8, 6, source.preprocessing).numpy()
-    want = np.asarray(source.model(fitted.astype("float32")))
+    want = np.asarray(source.model(images.fit(picture, 8, 6, source.preprocessing).numpy().astype("float32")))
     for variant in ("onnx", "litert_float32"):
-        out = formats.picture_runner(variant, tmp_path)(picture)
         assert written[variant]["takes"] == "pictures"
-        np.testing.assert_allclose(out["logits"], want, atol=0.5)  # a tie in the pixels
-        assert out.keys() == ({"logits"} if task.dense else {"logits", "probabilities"})
-        if not task.dense:
-            np.testing.assert_allclose(out["probabilities"], sigmoid(out["logits"]), atol=1e-5)
-        np.testing.assert_allclose(
-            formats.runner(variant, tmp_path, None, "logits")(prepared),
-            source.model(prepared.astype("float32")),
-            atol=1e-2,
-        )
-    kept = onnx.load(str(tmp_path / "model.onnx")).metadata_props
-    assert ("thresholds" in {p.key for p in kept}) == (not task.dense)
-    scope = {"out": out, **facts}
+        out = formats.picture_runner(variant, tmp_path)(picture)
+        np.testing.assert_allclose(out["logits"], want, atol=0.01)  # a pixel may be rounded otherwise
+        if probabilities:
+            np.testing.assert_allclose(out["probabilities"], probabilities(out["logits"]), atol=1e-5)
+        assert out.keys() == {"logits", *(["probabilities"] if probabilities else [])}
+        network_alone = formats.runner(variant, tmp_path, None, "logits")
+        np.testing.assert_allclose(network_alone(prepared), source.model(prepared.astype("float32")), atol=1e-4)
+    kept = {p.key: p.value for p in onnx.load(str(tmp_path / "model.onnx")).metadata_props}
+    assert json.loads(kept["temperature"]) == temperature and ("thresholds" in kept) == task.several
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        exec(task.array_example, scope)
+        exec(task.array_example, {"out": out, **facts})
     assert said.getvalue()

@@ -293,10 +293,10 @@ def test_masks_are_written_and_nothing_is_replaced(world, tmp_path, kzoo_command
         kzoo.predict(classifier, files, out=tmp_path / "none")
 
 
-@pytest.mark.deep("2026-11-26")
+@pytest.mark.deep("2026-11-27")
 def test_an_export_gives_masks_of_the_size_of_pictures(world, tmp_path):
     root, run = world
-    folder = kzoo.export(run, out=tmp_path / "export", quiet=True)
+    folder = kzoo.export(run, ("saved_model", "onnx", "litert"), out=tmp_path / "export", quiet=True)
     assert kzoo.verify(folder)["ok"], "and no operation that other exports lack"
     card = json.loads((folder / "card.json").read_text())
     assert card["task"] == "segmentation" and card["measured"]["original"]["mean_iou"] > 0.6
