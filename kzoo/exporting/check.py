@@ -224,13 +224,14 @@ def compare_answers(
     if outputs.shape != expected.shape or not np.isfinite(outputs).all():
         return _check(name, False, f"gives shape {outputs.shape}, or NaN; expected {expected.shape} and finite values")
     other = ~task.same(outputs, expected)
-    found = {"images": len(other), "changed": int(other.sum())}
+    found: dict[str, Any] = {"images": len(other), "changed": int(other.sum())}
     text = f"{found['changed']} of {len(other)} images get another answer"
     before = task.probabilities(tf.constant(expected), card["temperature"])
     if before is not None:
-        if probabilities is None:
-            probabilities = task.probabilities(tf.constant(outputs), card["temperature"]).numpy()
-        found["change"] = float(np.abs(probabilities - before.numpy()).max())
+        after = (
+            task.probabilities(tf.constant(outputs), card["temperature"]) if probabilities is None else probabilities
+        )
+        found["change"] = float(np.abs(np.asarray(after) - before.numpy()).max())
         text += f"; probabilities change by {found['change']:.2g} at most"
     # An image near a decision may get another answer by rounding; what that comes to, the change says.
     ok = not (other & ~near).any() and not (precision == "float32" and found.get("change", 0) > MAX_CHANGE)
