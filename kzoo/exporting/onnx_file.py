@@ -44,7 +44,9 @@ def joined(
     network = _renamed(network, "network/", dict(zip(ends(network), ("network/input", *outputs), strict=True)))
     whole = compose.merge_models(prepare, network, io_map=[(PREPARED, "network/input")])
     graph = whole.graph
-    del graph.input[:], graph.output[:], graph.value_info[:]  # they have a batch dimension of each its own
+    del whole.opset_import[:]  # those of both parts
+    whole.opset_import.append(helper.make_opsetid("", OPSET))
+    del graph.input[:], graph.output[:], graph.value_info[:]  # each part has a batch dimension of its own
     graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["batch", "height", "width", given]))
     graph.value_info.append(helper.make_tensor_value_info(PREPARED, TensorProto.FLOAT, ["batch", *shape]))
     for name, size in outputs.items():

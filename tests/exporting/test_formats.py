@@ -132,6 +132,8 @@ def test_inputs_and_outputs_are_named_and_have_one_batch_dimension(exported):
         "probabilities": (["batch", 4], "tensor(float)"),
         "logits": (["batch", 4], "tensor(float)"),
     }
+    onnx.checker.check_model(str(folder / "model.onnx"), full_check=True)
+    assert [x.version for x in onnx.load(str(folder / "model.onnx")).opset_import] == [18]
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["labels"]) == list(CLASSES) and float(facts["temperature"]) == card["temperature"]
     assert facts["kzoo"] == kzoo.__version__ and facts["task"] == "classification"
