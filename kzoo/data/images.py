@@ -37,12 +37,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMATS",
+    "GREY",
+    "LONGEST",
     "MAX_PIXELS",
     "as_uint8",
     "check_shape",
     "decode",
     "fault",
     "fit",
+    "given_channels",
     "is_ready",
     "make_preparer",
     "orientation",
@@ -55,6 +58,7 @@ __all__ = [
 ]
 
 LONGEST = 16
+GREY = (0.299, 0.587, 0.114)  # the shares of red, green and blue
 
 
 def _starts(data, *magic):
@@ -370,8 +374,13 @@ def with_channels(image: tf.Tensor | np.ndarray, channels: int) -> tf.Tensor:
         return image
     if channels == 3:
         return tf.repeat(image, 3, -1)
-    grey = tf.tensordot(tf.cast(image, tf.float32), tf.constant([0.299, 0.587, 0.114]), 1)[..., None]
+    grey = tf.tensordot(tf.cast(image, tf.float32), tf.constant(GREY), 1)[..., None]
     return tf.cast(tf.round(grey), tf.uint8)
+
+
+def given_channels(channels: int) -> int:
+    """How many channels a decoded picture has for a model of so many: RGB for 1 and 3, else as many."""
+    return 3 if channels in (1, 3) else channels
 
 
 def is_ready(have: Sequence[int], shape: Sequence[int], preprocessing: Preprocessing) -> bool:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kzoo.data.images import given_channels
+from kzoo.exporting.formats import PICTURES
 from kzoo.exporting.options import ExportOptions
 from kzoo.exporting.reader import task_of
 from kzoo.metrics import wilson
@@ -19,10 +21,10 @@ if TYPE_CHECKING:
 DESCRIPTIONS = {
     "saved_model": "TensorFlow: signatures serving_default (encoded images), images, tensor, features",
     "keras": "Keras: prepared images",
-    "onnx": "ONNX: prepared images",
-    "litert_float32": "LiteRT, float32: prepared images",
-    "litert_float16": "LiteRT, float16 weights: prepared images",
-    "litert_int8": "LiteRT, int8 weights and activations: prepared images",
+    "onnx": "ONNX: decoded pictures of any size",
+    "litert_float32": "LiteRT, float32: decoded pictures of any size",
+    "litert_float16": "LiteRT, float16 weights: decoded pictures of any size",
+    "litert_int8": "LiteRT, int8 weights and activations: decoded pictures of any size",
 }
 
 
@@ -63,6 +65,31 @@ def measurements(
     if conformal:
         found["abstain"] = task.abstention(original, labels, temperature, conformal["threshold"])
     return found
+
+
+def file_facts(source: Source, temperature: float, conformal: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the metadata of an ONNX or LiteRT file says, so that the file can be used without its folder.
+
+    Args:
+        source: the network.
+        temperature: of the logits.
+        conformal: facts from `kzoo.exporting.write.conformal_threshold`, or None.
+
+    Returns:
+        JSON values: "kzoo" (its version), "name", "task", "labels", "temperature", those of the task, and "threshold"
+        of conformal prediction.
+    """
+    import kzoo
+
+    return {
+        "kzoo": kzoo.__version__,
+        "name": source.name,
+        "task": source.task.name,
+        "labels": list(source.classes),
+        "temperature": temperature,
+        **source.task.file_facts(source.classes),
+        **({"threshold": conformal["threshold"]} if conformal else {}),
+    }
 
 
 def initial_card(
@@ -125,32 +152,148 @@ def table(card: Mapping[str, Any]) -> str:
     """A Markdown table with the accuracy and size of every format, compared with the original network."""
     measured, task = card.get("measured"), task_of(card)
     lines = [
-        f"| Format | {task.headline_name} | Same answer as the original | Largest change of an output | MB |",
-        "|---|--:|--:|--:|--:|",
+        f"| Format | {task.headline_name} | Same answer as the original | Golden images: other answers "
+        "| Largest change of a probability | Largest change of an output | MB |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     if measured:
-        lines.append(f"| original, float32 | {task.headline(measured['original'])} | | | |")
+        lines.append(f"| original, float32 | {task.headline(measured['original'])} | | | | | |")
     for variant, facts in card["formats"].items():
         row = measured and measured["formats"].get(variant)
-        moved = f"{facts['moved']:.2g}" if facts.get("moved") is not None else ""
-        lines.append(
-            f"| {variant}, {facts['precision']} | {task.headline(row)} "
-            f"| {row['agree']:.2%} | {moved} | {facts['bytes'] / 1e6:.2f} |"
-            if row
-            else f"| {variant}, {facts['precision']} | not measured | | {moved} | {facts['bytes'] / 1e6:.2f} |"
-        )
+        golden, moved = facts.get("golden") or {}, facts.get("moved")
+        cells = [
+            f"{variant}, {facts['precision']}",
+            task.headline(row) if row else "not measured",
+            f"{row['agree']:.2%}" if row else "",
+            f"{golden['changed']} of {golden['images']}" if golden else "",
+            f"{golden['change']:.2g}" if "change" in golden else "",
+            "" if moved is None else f"{moved:.2g}",
+            f"{facts['bytes'] / 1e6:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def usage(card: Mapping[str, Any]) -> list[str]:
+    """The lines of the card that answer for a picture with each of the formats that are there; DIR is the folder."""
+    prep, task, formats = card["preprocessing"], task_of(card), card["formats"]
+    height, width, channels = card["input_shape"]
+    given = given_channels(channels)
+    pictures = given == 3
+    file = "photo.jpg" if pictures else "picture.npy"
+    lines = []
+    if "saved_model" in formats:
+        bits = f" ({prep['bits']} bits of these are used)" if prep.get("bits") else ""
+        lines += [
+            f"`kzoo predict DIR {file}`, `kzoo serve DIR`, `kzoo verify DIR`; without kzoo, with TensorFlow alone:",
+            *_block(
+                "import tensorflow as tf",
+                "",
+                'model = tf.saved_model.load("DIR")',
+                f'out = model.signatures["serving_default"](image=tf.io.read_file("{file}")[None])',
+                task.example,
+            ),
+            "serving_default and features take encoded images, one string for each image: JPEG, PNG, GIF, BMP or WebP "
+            "of any size, or an array as numpy.save writes it. EXIF orientation and CMYK in JPEG, grey, palette, "
+            f"{'transparency (on white)' if pictures else f'{channels} channels, of which alpha may be one,'} and "
+            f"16-bit images{bits} are supported. "
+            "For an image that can't be read, `error` has the reason; the other images of the batch are answered. "
+            f"images takes uint8 {'RGB (B, H, W, 3)' if pictures else f'(B, H, W, {channels})'}; tensor takes float32 "
+            f"(B, {height}, {width}, {channels}), 0..255.",
+            "",
+        ]
+    else:
+        lines += ["`kzoo verify DIR` checks it; `kzoo predict` and `kzoo serve` need the format saved_model.", ""]
+    takes = {name: facts["files"][0] for name, facts in formats.items() if facts.get("takes") == PICTURES}
+    litert = [name for key, name in takes.items() if key != "onnx"]
+    if takes:
+        probabilities = any("change" in formats[name].get("golden", {}) for name in takes)
+        lines += [
+            f"{_listed(list(takes.values()))}: resizing, cropping and scaling are inside. The input is `image`, uint8 "
+            f"(batch, height, width, {given}), pictures of any one size"
+            f"{', RGB, upright, transparency on white' if pictures else ''}. The outputs are "
+            f"{f'`probabilities` and `{task.output}`' if probabilities else f'`{task.output}`'}, by class number, as "
+            "float32. The labels and the temperature are in the file's metadata.",
+            "",
+        ]
+    if pictures:
+        opened = ["from PIL import Image, ImageOps"]
+        decoded = [
+            f'picture = ImageOps.exif_transpose(Image.open("{file}")).convert("RGBA")',
+            'white = Image.new("RGBA", picture.size, "white")',
+            'image = np.asarray(Image.alpha_composite(white, picture).convert("RGB"))[None]',
+        ]
+    else:
+        opened, decoded = [], [f'image = np.load("{file}")[None]']
+    names = ["labels", *task.file_facts(card["classes"])]
+    if "onnx" in takes:
+        lines += ["With ONNX Runtime:"] + _block(
+            "import json",
+            "",
+            "import numpy as np",
+            "import onnxruntime",
+            *opened,
+            "",
+            *decoded,
+            f'session = onnxruntime.InferenceSession("DIR/{takes["onnx"]}")',
+            "facts = session.get_modelmeta().custom_metadata_map",
+            *(f'{name} = json.loads(facts["{name}"])' for name in names),
+            'out = dict(zip([x.name for x in session.get_outputs()], session.run(None, {"image": image})))',
+            task.array_example,
+        )
+    if litert:
+        lines += ["With LiteRT:"] + _block(
+            "import json",
+            "import zipfile",
+            "",
+            "import numpy as np",
+            "from ai_edge_litert.interpreter import Interpreter",
+            *opened,
+            "",
+            *decoded,
+            f'file = "DIR/{litert[0]}"{"".join(f"  # or {name}" for name in litert[1:])}',
+            'facts = json.loads(zipfile.ZipFile(file).read("kzoo.json"))',
+            *(f'{name} = facts["{name}"]' for name in names),
+            "out = Interpreter(file).get_signature_runner()(image=image)",
+            task.array_example,
+        )
+    if "keras" in formats:
+        lines += [
+            f"model.keras takes prepared images, float32 (batch, {height}, {width}, {channels}) in 0..255, and gives "
+            f"`{task.output}`; kzoo brings the layers that it registers, and prepares:",
+            *_block(
+                "from pathlib import Path",
+                "",
+                "import kzoo, keras",
+                "from kzoo.data.images import make_preparer",
+                "from kzoo.exporting.reader import check_preprocessing, read_card, task_of",
+                "",
+                'card = read_card("DIR")',
+                'preprocessing, shape = check_preprocessing(card, "DIR")',
+                f'image = make_preparer(shape, preprocessing)(Path("{file}").read_bytes())',
+                'model = keras.models.load_model("DIR/model.keras")',
+                'outputs = model(image[None].astype("float32")).numpy()',
+                'print(task_of(card).answer(outputs, card["classes"], card["top"], card["temperature"])[0])',
+            ),
+        ]
+    return lines
+
+
+def _block(*lines):
+    return ["", "```python", *lines, "```", ""]
+
+
+def _listed(names):
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def markdown(card: Mapping[str, Any]) -> str:
     """The card as Markdown, for people; `card` is the content of card.json."""
     training, prep, task = card["training"], card["preprocessing"], task_of(card)
-    height, width, channels = card["input_shape"]
+    channels = card["input_shape"][2]
     colour = {1: "grey", 3: prep["channel_order"].upper()}.get(channels, f"{channels} channels")
     measured, conformal = card.get("measured"), card["conformal"]
     licence, on_val = card["licence"], measured is not None and measured["part"] == "val"
-    pictures = channels in (1, 3)
-    bits = f" ({prep['bits']} bits of these are used)" if prep.get("bits") else ""
     lines = [
         f"# {_escaped(card['name'])}",
         "",
@@ -158,46 +301,15 @@ def markdown(card: Mapping[str, Any]) -> str:
         "",
         "## Use",
         "",
-        "`kzoo predict DIR photo.jpg`, `kzoo serve DIR`, `kzoo verify DIR`; without kzoo, with TensorFlow alone:",
-        "",
-        "```python",
-        "import tensorflow as tf",
-        'model = tf.saved_model.load("DIR")',
-        'out = model.signatures["serving_default"](image=tf.constant([open("photo.jpg", "rb").read()]))',
-        task.example,
-        "```",
-        "",
-        "serving_default and features take encoded images, one string for each image: JPEG, PNG, GIF, BMP or WebP of "
-        "any size, or an array as numpy.save writes it. EXIF orientation and CMYK in JPEG, grey, palette, "
-        f"{'transparency (on white)' if pictures else f'{channels} channels, of which alpha may be one,'} and 16-bit "
-        f"images{bits} are supported. "
-        "For an image that can't be read, `error` has the reason; the other images of the batch are answered. images "
-        f"takes uint8 {'RGB (B, H, W, 3)' if pictures else f'(B, H, W, {channels})'}; tensor takes float32 (B, "
-        f"{height}, {width}, {channels}), 0..255.",
-        "",
+        *usage(card),
     ]
-    if set(card["formats"]) - {"saved_model"}:
-        lines += [
-            "The other formats don't decode, resize or crop: the caller must. "
-            f"{'Decode to RGB, upright, alpha on white' if pictures else f'Give {channels} channels'}"
-            f"{', then grey = 0.299 R + 0.587 G + 0.114 B' if channels == 1 else ''}; resize (antialiased, "
-            f"{prep['interpolation']}) so that the image covers {height / prep['crop']:.0f} x "
-            f"{width / prep['crop']:.0f}; take the central {height} x {width}; pass float32 in 0..255. Scaling and "
-            "channel order are inside the network. `kzoo.data.images.make_preparer` does this; `golden.npz` holds "
-            "pixels (`prepared`) and `logits` to compare with.",
-            "",
-        ]
-    if "keras" in card["formats"]:
-        lines += [
-            "model.keras with Keras (kzoo brings the layers that it registers):",
-            "",
-            "```python",
-            "import kzoo, keras",
-            'model = keras.models.load_model("DIR/model.keras")',
-            "```",
-            "",
-        ]
     lines += ["## Formats", "", table(card), ""]
+    if any("golden" in facts for facts in card["formats"].values()):
+        lines += [
+            "Golden images: what changes against the unchanged network from the encoded image on, over those in "
+            "golden.npz, half of which were chosen because they are near a decision.",
+            "",
+        ]
     if measured:
         lines += [
             f"Measured on {measured['original']['images']:,} images of the {measured['part']} part (a random sample if "

@@ -179,7 +179,7 @@ def module(
         found = function(tf.cast(pixels, "float32"))["features"]
         return {"features": zero_where_bad(found, error == ""), "error": error}
 
-    given = 3 if shape[2] in (1, 3) else shape[2]
+    given = images.given_channels(shape[2])
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, given], tf.uint8, "image")], autograph=False)
     def of_images(image):

@@ -186,6 +186,9 @@ def _export(source, options, out, folder, quiet):
         outputs=only_outputs(plain[0], source.task),
         precision=precision,
         representative=gold["prepared"] if representative is None else representative,
+        source=source,
+        temperature=temperature,
+        facts=cards.file_facts(source, temperature, conformal),
     )
 
     written = {}
@@ -226,6 +229,11 @@ def _export(source, options, out, folder, quiet):
         own = [c["moved"] for c in report["checks"] if c.get("variant") == variant and "moved" in c]
         facts["moved"] = max(own, default=None)
         facts["tolerance"] = format_table.tolerance(facts["precision"], facts["moved"])
+        facts["golden"] = next(
+            {k: c[k] for k in ("images", "changed", "change") if k in c}
+            for c in report["checks"]
+            if c.get("variant") == variant and "changed" in c
+        )
     if tested is not None:
         name, split = tested
         original = reference(split.images)
@@ -241,7 +249,8 @@ def _export(source, options, out, folder, quiet):
     log(cards.table(card))
     if not bad:
         typed = shlex.quote(str(out))
-        log(f"Wrote {out}. Next: kzoo verify {typed}, kzoo predict {typed} photo.jpg, kzoo serve {typed}")
+        uses = f", kzoo predict {typed} photo.jpg, kzoo serve {typed}" if "saved_model" in card["formats"] else ""
+        log(f"Wrote {out}. Next: kzoo verify {typed}{uses}")
     return bad
 
 

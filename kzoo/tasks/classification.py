@@ -220,6 +220,7 @@ class Classification(Task):
     calibrated = True
     headline_name = "Top-1 [95 %]"
     example = 'print(out["labels"][0], out["probabilities"][0], out["error"][0])'
+    array_example = 'best = out["probabilities"][0].argmax()\nprint(labels[best], out["probabilities"][0, best])'
 
     # --- training ---
 
@@ -385,6 +386,11 @@ class Classification(Task):
             found["set_size"] = tf.maximum(tf.reduce_sum(tf.cast(p >= 1 - threshold, tf.int32), -1), 1)
             found["abstain"] = found["set_size"] > 1
         return found
+
+    def probabilities(self, outputs: tf.Tensor, temperature: float) -> tf.Tensor | None:
+        import tensorflow as tf
+
+        return tf.nn.softmax(outputs / temperature)
 
     def masked(self, found: Mapping[str, tf.Tensor], good: tf.Tensor) -> dict[str, tf.Tensor]:
         found = super().masked(found, good)

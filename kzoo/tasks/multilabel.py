@@ -195,6 +195,9 @@ class Multilabel(Task):
     example = (
         'print([x for x in zip(out["labels"][0].numpy(), out["probabilities"][0].numpy()) if x[0]], out["error"][0])'
     )
+    array_example = (
+        'print([(name, p) for name, p, least in zip(labels, out["probabilities"][0], thresholds) if p >= least])'
+    )
 
     def __init__(self, decision: Mapping[str, Any] | None = None):
         self.decision = decision
@@ -413,6 +416,15 @@ class Multilabel(Task):
             "probabilities": tf.where(there, p, tf.zeros_like(p)),
             "logits": outputs,
         }
+
+    def probabilities(self, outputs: tf.Tensor, temperature: float) -> tf.Tensor | None:
+        import tensorflow as tf
+
+        return tf.sigmoid(outputs)
+
+    def file_facts(self, classes: Sequence[str]) -> dict[str, Any]:
+        """The threshold of each class."""
+        return {"thresholds": self.thresholds(len(classes)).tolist()}
 
     def check_signature(self, found: Mapping[str, np.ndarray], expected: np.ndarray, card: Mapping) -> list[tuple]:
         wrong, difference = 0, 0.0

@@ -378,6 +378,7 @@ class Segmentation(Task):
     dense = True
     pictures = ("mask",)
     headline_name = "Mean IoU"
+    array_example = 'print(out["logits"][0].argmax(-1))  # class numbers, of the size of the network\'s output'
     example = 'print(out["labels"][0], out["shares"][0], tf.io.decode_png(out["mask"][0]).shape, out["error"][0])'
 
     # --- training ---

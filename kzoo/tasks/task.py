@@ -118,6 +118,8 @@ class Task:
         pictures: names of pictures among the answers for an image, PNG files, such as "mask": see `of_pictures`.
         headline_name: the heading of the first of the `scores` in a table.
         example: a line of Python for an export's card, which prints `out`, the outputs of a SavedModel.
+        array_example: lines for the card, which print the answer for one picture from `out`, the arrays that an ONNX or
+            LiteRT file gives by name, and the file's `labels` and what `file_facts` adds.
     """
 
     name: str
@@ -136,6 +138,7 @@ class Task:
     decision: Mapping[str, Any] | None = None
     headline_name: str = "score"
     example: str = 'print(out["outputs"][0], out["error"][0])'
+    array_example: str = "print(out)"
 
     # --- training ---
 
@@ -451,6 +454,22 @@ class Task:
             Tensors (B, ...) by name; `outputs` has the name `self.output`.
         """
         return {self.output: outputs}
+
+    def probabilities(self, outputs: tf.Tensor, temperature: float) -> tf.Tensor | None:
+        """The probabilities of the classes, by number, which ONNX and LiteRT files give beside the outputs.
+
+        Args:
+            outputs: of the network, float32 (B, ...).
+            temperature: by which logits are divided.
+
+        Returns:
+            A tensor (B, ...) of TensorFlow operations; None for a task whose files give the outputs alone.
+        """
+        return None
+
+    def file_facts(self, classes: Sequence[str]) -> dict[str, Any]:
+        """What the metadata of ONNX and LiteRT files need beside labels and temperature: JSON values by name."""
+        return {}
 
     def of_pictures(
         self, outputs: tf.Tensor, sizes: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preprocessing

@@ -116,6 +116,7 @@ def run_kzoo(name, source, model, folder):
     import tensorflow as tf
 
     from kzoo.exporting import formats, graph
+    from kzoo.exporting.card import file_facts
     from kzoo.exporting.write import only_outputs, representative_images
 
     format, variant, precision = FORMATS[name]
@@ -131,6 +132,9 @@ def run_kzoo(name, source, model, folder):
         outputs=only_outputs(function, source.task),
         precision=precision,
         representative=representative,
+        source=source,
+        temperature=1.0,
+        facts=file_facts(source, 1.0, None),
     )
     files = formats.write(format, folder, parts)[variant]["files"]
     loaded = tf.saved_model.load(str(folder)) if format == "saved_model" else None

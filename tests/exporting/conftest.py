@@ -8,8 +8,8 @@ import tensorflow as tf
 from support.exports import CLASSES, PREP, RNG, SHAPE
 
 import kzoo
-from kzoo import source
 from kzoo.exporting import check, write
+from kzoo.source import Source
 from kzoo.tasks.classification import TASK
 
 
@@ -31,7 +31,7 @@ def model():
 def exported(model, tmp_path_factory):
     """(folder, card) of an export in every format that is installed."""
     out = tmp_path_factory.mktemp("exports") / "small"
-    want = source.Source("small", model, CLASSES, PREP, TASK)
+    want = Source("small", model, CLASSES, PREP, TASK)
     found = pytest.MonkeyPatch()
     found.setattr(write, "find_source", lambda *args, **kwargs: want)
     try:

@@ -221,7 +221,7 @@ def test_two_hundred_classes_and_many_mistakes_stay_small(tmp_path):
     given["parts"]["val"]["labels"] = (given["parts"]["val"]["logits"].argmax(1) + 1) % 200
     data = write_report(tmp_path, given)
     html = (tmp_path / "report.html").read_text("utf-8")
-    assert len(html) < 1_500_000 and "image/png" in html and html.count("image/jpeg") <= 24 + 24 + 2 * 12
+    assert len(html) < 1_500_000 and "image/png" in html and html.count("image/jpeg") <= 24 + 24 + 2 * 12 + 20 * 4
     assert "with the lowest F1" in html and "All 200 classes" in html
     assert data["parts"]["val"]["accuracy"] == 0 and len(data["parts"]["val"]["mistakes"]) == 1500
 

@@ -248,7 +248,7 @@ def test_a_run_decides_again_when_it_is_resumed_and_by_its_own_thresholds(run, t
         kzoo.evaluate(again, quiet=True)
 
 
-@pytest.mark.deep("2026-11-26")
+@pytest.mark.deep("2026-11-27")
 def test_predict_and_an_export_answer_with_all_labels(run, tmp_path, kzoo_command):
     images, _ = tags.drawn(20, seed=7)
     paths = [tmp_path / f"{i:02}.png" for i in range(20)]
@@ -264,7 +264,7 @@ def test_predict_and_an_export_answer_with_all_labels(run, tmp_path, kzoo_comman
     code, out, _ = kzoo_command("predict", run.path, *paths[:2], "--json")
     assert code == 0 and [r["labels"] for r in json.loads(out)] == [a["labels"] for a in answers[:2]]
 
-    folder = kzoo.export(run, out=tmp_path / "export", quiet=True)
+    folder = kzoo.export(run, ("saved_model", "onnx", "litert"), out=tmp_path / "export", quiet=True)
     card = json.loads((folder / "card.json").read_text())
     assert card["task"] == "multilabel" and card["decision"] == run.task.decision
     assert card["measured"]["original"]["mean_average_precision"] > 0.9

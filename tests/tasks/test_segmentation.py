@@ -347,10 +347,10 @@ def test_tiles_keep_a_pictures_own_resolution(world, tmp_path, kzoo_command):
     assert "error" in next(iter(kzoo.predict(run, tmp_path / "no.png", tiles=True)))
 
 
-@pytest.mark.deep("2026-11-26")
+@pytest.mark.deep("2026-11-27")
 def test_an_export_gives_masks_of_the_size_of_pictures(world, tmp_path):
     root, run = world
-    folder = kzoo.export(run, out=tmp_path / "export", quiet=True)
+    folder = kzoo.export(run, ("saved_model", "onnx", "litert"), out=tmp_path / "export", quiet=True)
     assert kzoo.verify(folder)["ok"], "and no operation that other exports lack"
     card = json.loads((folder / "card.json").read_text())
     assert card["task"] == "segmentation" and card["measured"]["original"]["mean_iou"] > 0.6
