@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib import import_module
 from itertools import combinations
+from typing import Any
 
 from kzoo.checks import check_bits
 from kzoo.data.dataset import DataSet, report_skipped
@@ -14,12 +15,13 @@ from kzoo.data.labels import BETWEEN, images_by_class
 from kzoo.data.listing import identity
 from kzoo.data.scan import drop_undecodable
 from kzoo.data.sources import NAMED, SOURCES, accepted
+from kzoo.data.sources.arrays import in_memory
 from kzoo.errors import DataError
 from kzoo.progress import Silent, say
 
 
 def load_data(
-    source: str | os.PathLike,
+    source: Any,
     *,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
@@ -39,7 +41,8 @@ def load_data(
             and masks/ (or with these in its parts; `kzoo.data.sources.masks`), a .csv or .tsv with the columns path,
             label and optionally split (`kzoo.data.sources.table` has its rules), "digits", "digits_segmentation",
             "mnist", "fashion_mnist", "cifar10", "tfds:NAME", or an .npz (x_train, y_train, x_test, y_test; or images,
-            labels; optionally classes). Parts may have any name in `kzoo.data.dataset.PARTS`.
+            labels; optionally classes). Parts may have any name in `kzoo.data.dataset.PARTS`. Or data in memory:
+            (images, labels), a dict of such arrays, or a tf.data set of (image, label) pairs.
         val_fraction: Share of the training part that becomes the validation part, if the source has none; in [0, 1).
         test_fraction: Share of all images that becomes the test part, if the source is not divided at all; in [0, 1).
         seed: Of the stratified random choice.
@@ -84,7 +87,7 @@ def load_data(
     return data
 
 
-def read_data(source: str | os.PathLike, bits: int | None = None) -> DataSet:
+def read_data(source: Any, bits: int | None = None) -> DataSet:
     """Find a data set and leave it as it is: nothing is divided, and no class needs an image.
 
     This is for measuring on data that nothing is trained on.
@@ -100,8 +103,11 @@ def read_data(source: str | os.PathLike, bits: int | None = None) -> DataSet:
         DataError: There is no such data set, it can't be read, or it could be read in two ways.
     """
     check_bits(bits)
-    data = _read(os.fspath(source), bits)
-    data.name = os.fspath(source)
+    if isinstance(source, (str, os.PathLike)):
+        data = _read(os.fspath(source), bits)
+        data.name = os.fspath(source)
+    else:
+        data = in_memory(source, bits)
     marked = [c for c in data.classes if data.several and any(mark in c for mark in BETWEEN)]
     if marked:  # what predict writes, and what a run records of its images, could not be told from two labels
         raise DataError(

@@ -29,7 +29,7 @@ from kzoo.tasks import Evaluation
 
 def evaluate(
     run: str | os.PathLike | runs.Run | Sequence[str | os.PathLike | runs.Run],
-    data: str | os.PathLike | DataSet | None = None,
+    data: Any = None,
     *,
     split: str | None = None,
     batch_size: int = 256,
@@ -82,7 +82,7 @@ def evaluate(
 
 def measure(
     model: LoadedModel,
-    data: str | os.PathLike | DataSet,
+    data: Any,
     *,
     split: str | None = None,
     batch_size: int = 256,
@@ -106,7 +106,7 @@ def measure(
     """
     if model.outputs is None or model.task.dense:
         raise KzooError(f"{model.about} is for {model.task.name}: kzoo evaluate measures runs on masks.")
-    dataset = data if isinstance(data, DataSet) else read_data(os.fspath(data), model.bits)
+    dataset = data if isinstance(data, DataSet) else read_data(data, model.bits)
     model.task.check_data(dataset)
     name, part = _part(dataset, split or "all")
     labels = _same_classes(part.labels, dataset, model)
@@ -248,8 +248,8 @@ def _data_of(run, data):
     config = run.config
     if isinstance(data, DataSet):
         return data, data.fingerprint() == config["fingerprint"]
-    name = config["data"] if data is None else os.fspath(data)
-    dataset = read_data(name, run.preprocessing.bits)
+    dataset = read_data(config["data"] if data is None else data, run.preprocessing.bits)
+    name = dataset.name
     divided = _divided(dataset, config)
     same = divided is not None and divided.fingerprint() == config["fingerprint"]
     own = data is None or name == config["data"]

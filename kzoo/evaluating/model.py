@@ -10,7 +10,6 @@ from typing import Any
 import keras
 
 from kzoo import runs
-from kzoo.data.dataset import DataSet
 from kzoo.data.guards import shown
 from kzoo.errors import ExportError, KzooError
 from kzoo.evaluating.evaluation import evaluate, measure
@@ -84,7 +83,7 @@ class Model:
 
     def evaluate(
         self,
-        data: str | os.PathLike | DataSet | None = None,
+        data: Any = None,
         *,
         split: str | None = None,
         batch_size: int = 256,

@@ -71,7 +71,7 @@ HISTORY = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "le
 
 
 def finetune(
-    photos: str | os.PathLike | DataSet | None = None,
+    photos: Any = None,
     model: str | ModelSpec | None = None,
     *,
     weights: str | os.PathLike | Weights | None = None,
@@ -98,8 +98,8 @@ def finetune(
 
     Args:
         photos: what `kzoo.load_data` takes: a folder of class folders, one with train/, val/, test/, a CSV,
-            tfds:NAME, or a DataSet. A part that is set apart is never trained on: test measures; val validates if
-            there is a test part, and measures if there is none.
+            tfds:NAME, (images, labels), or a DataSet. A part that is set apart is never trained on: test measures; val
+            validates if there is a test part, and measures if there is none.
         model: a name of the catalog; the one with the most accurate weights found locally by default.
         weights: a tag, a path or a Weights row; the most accurate found locally by default, without a download.
         unfreeze: "none": the head only. "auto": stage by stage from the top, as long as the validation part improves.
@@ -305,7 +305,7 @@ def _set_up(photos, model, weights, options, clock, quiet, rules):
     data = photos
     if not isinstance(data, DataSet):
         data = load_data(
-            os.fspath(photos),
+            photos,
             val_fraction=0.0,
             test_fraction=0.0,
             seed=options.seed,

@@ -60,7 +60,7 @@ RESUME_KEYS = (
 
 def train(
     model: str | ModelSpec | None = None,
-    data: str | os.PathLike | DataSet | None = None,
+    data: Any = None,
     *,
     recipe: str | Recipe | None = None,
     epochs: int | None = None,
@@ -86,7 +86,8 @@ def train(
 
     Args:
         model: a name or ModelSpec.
-        data: what `kzoo.load_data` takes, or a DataSet; "digits" by default.
+        data: what `kzoo.load_data` takes, such as a folder, (images, labels) or a tf.data set, or a DataSet; "digits"
+            by default.
         recipe: a name of `kzoo.training.recipes.RECIPES` or a Recipe; the model's own by default.
         epochs, batch_size, learning_rate: in place of the recipe's.
         loss: in place of the recipe's: for classes "cross_entropy" (the default), "hinge" or "mse"; for masks
@@ -180,7 +181,7 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
     row = replace(row, preprocessing=replace(row.preprocessing, bits=options.bits, rules=rules))
     dataset = data
     if not isinstance(data, DataSet):
-        dataset = _load("digits" if data is None else os.fspath(data), options, division)
+        dataset = _load("digits" if data is None else data, options, division)
     if options.bits is None and "train" in dataset.splits and (note := bits_note(bits_used(dataset.splits["train"]))):
         say(f"Warning: {note}")
     task = task_for(row.task, dataset)

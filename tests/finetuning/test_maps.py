@@ -48,7 +48,9 @@ def test_the_report_shows_the_map_beside_the_mistake(tmp_path):
     )
     assert asked == [("one", "bee"), ("two", "ant")]
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert "&lt;why&gt;" in page and page.count("data:image/jpeg") == 3
+    assert (
+        "&lt;why&gt;" in page and page.count("data:image/jpeg") == 3 + 2
+    )  # and the photos behind the confusion matrix
     pictures = [part.split('"')[0] for part in page.split("base64,")[1:]]
     reds = [np.asarray(Image.open(io.BytesIO(base64.b64decode(p))))[20, 20].tolist() for p in pictures]
     assert sum(r[0] > 180 and r[1] < 40 for r in reds) == 1

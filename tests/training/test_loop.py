@@ -194,7 +194,7 @@ def test_patience_needs_a_validation_part(tmp_path):
     [
         ({"seed": 5}, "seed: the run has 0, this command 5"),
         ({"model": "mnist_softmax"}, 'model: the run has "mnist_mlp", this command "mnist_softmax"'),
-        ({"epochs": 9}, "recipe.epochs: the run has 3, this command 9"),
+        ({"learning_rate": 9.0}, "recipe.learning_rate: the run has"),
         ({"val_fraction": 0.2}, "fingerprint"),
         ({"dropout": 0.5}, "options.dropout: the run has 0.2, this command 0.5"),
     ],
@@ -327,3 +327,14 @@ def test_a_run_is_resumed_with_more_epochs_and_another_batch_size(tmp_path, caps
         kzoo.train(out=tmp_path / "r", resume=True, epochs=2)
     again = kzoo.train(out=tmp_path / "r", resume=True, quiet=True)
     assert again.config["resumed"] == run.config["resumed"] and again.metrics["epochs"] == 3
+
+
+def test_training_and_evaluation_take_arrays(tmp_path):
+    digits = kzoo.load_data("digits").splits["train"]
+    pair = digits.images[:200], digits.labels[:200]
+    run = kzoo.train("mnist_softmax", pair, epochs=1, out=tmp_path / "r", quiet=True)
+    assert run.config["data"] == "arrays" and kzoo.evaluate(run, pair, split="test", quiet=True).images == 40
+    more = kzoo.train(data=pair, out=tmp_path / "r", resume=True, epochs=2, quiet=True)
+    assert more.metrics["epochs"] == 2
+    with pytest.raises(kzoo.KzooError, match="There is no data set 'arrays'"):
+        kzoo.evaluate(run, quiet=True)

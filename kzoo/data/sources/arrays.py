@@ -10,6 +10,8 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -183,7 +185,11 @@ def read(path: str, bits: int | None = None) -> DataSet:
     Raises:
         DataError: It holds something else, or can't be read.
     """
-    arrays = load_arrays(path)
+    return of_arrays(load_arrays(path), str(path), bits)
+
+
+def of_arrays(arrays: Mapping[str, np.ndarray], path: str, bits: int | None = None) -> DataSet:
+    """Make a data set of arrays by what their names say; arguments as of `read`, `path` being a name for messages."""
     found, skipped = _roles(arrays, path), []
     for role, key in list(found.items()):
         part, kind = role
@@ -235,6 +241,60 @@ def read(path: str, bits: int | None = None) -> DataSet:
             "subtract 1 from all of them."
         )
     return DataSet(str(path), names or tuple(str(i) for i in range(highest + 1)), splits, skipped)
+
+
+def in_memory(source: Any, bits: int | None = None) -> DataSet:
+    """Make a data set of what a notebook has in memory.
+
+    Args:
+        source: (images, labels); a dict of arrays, named as those of an .npz; or a finite tf.data set of (image, label)
+            pairs, batched or not.
+        bits: As of `read`.
+
+    Returns:
+        A DataSet called "arrays".
+
+    Raises:
+        DataError: It is something else, or does not fit together.
+    """
+    name = "arrays"
+    if hasattr(source, "as_numpy_iterator") and hasattr(source, "element_spec"):
+        source = _collected(source)
+    if isinstance(source, (tuple, list)) and len(source) == 2:
+        source = {"images": source[0], "labels": source[1]}
+    if not isinstance(source, Mapping):
+        raise DataError(
+            f"A {type(source).__name__} is no data: give a path or a name, (images, labels), a dict of arrays such as "
+            "x_train and y_train, or a tf.data set of (image, label) pairs."
+        )
+    try:
+        arrays = {str(key): np.asarray(value) for key, value in source.items()}
+    except ValueError as e:
+        raise DataError(f"The arrays hold rows of different shapes ({e}).") from e
+    bad = next((key for key, a in arrays.items() if a.dtype == object), None)
+    if bad is not None:
+        raise DataError(f"'{shown(bad)}' holds objects or rows of different shapes; give an array of numbers.")
+    return of_arrays(arrays, name, bits)
+
+
+def _collected(dataset):
+    """(images, labels) of a tf.data set, which is read whole."""
+    if int(dataset.cardinality()) == -1:
+        raise DataError("The tf.data set has no end: take(n) of it.")
+    images, labels, total = [], [], 0
+    for element in dataset.as_numpy_iterator():
+        if not isinstance(element, tuple) or len(element) != 2:
+            raise DataError("A tf.data set must give (image, label) pairs; map it.")
+        image, label = map(np.asarray, element)
+        batched = label.ndim and len(label) == len(image) and image.ndim == 4
+        images += list(image) if batched else [image]
+        labels += list(label) if batched else [label]
+        total += image.nbytes
+        if total > MAX_BYTES:
+            raise DataError(f"The tf.data set is larger than {MAX_BYTES >> 30} GiB: write it into a folder of classes.")
+    if len({image.shape for image in images}) > 1:
+        raise DataError("The images of the tf.data set have different sizes: resize them, or write them into folders.")
+    return np.array(images), np.array(labels)
 
 
 def _check_range(images, path):

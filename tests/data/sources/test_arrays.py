@@ -183,3 +183,50 @@ def test_several_labels_an_image(tmp_path, capsys):
     fails(tmp_path / "d.npz", "different numbers of classes: 3 in train, 2 in test")
     np.savez(tmp_path / "e.npz", images=x, labels=y[:7])
     fails(tmp_path / "e.npz", "8 images but 7 labels")
+
+
+# --- what a notebook has in memory ---
+
+
+def pictures(n=30):
+    x = np.random.default_rng(0).integers(0, 256, (n, 6, 5, 3)).astype("uint8")
+    return x, np.arange(n) % 3
+
+
+def test_arrays_in_memory_are_as_those_of_a_file(tmp_path):
+    x, y = pictures()
+    np.savez(tmp_path / "a.npz", images=x, labels=y)
+    file = load_data(tmp_path / "a.npz", seed=1)
+    for source in ((x, y), [x.astype("float32"), y], {"x": x, "y": np.eye(3)[y]}):
+        data = load_data(source, seed=1)
+        assert (data.name, data.classes) == ("arrays", ("0", "1", "2"))
+        assert data.fingerprint() == file.fingerprint()
+    parts = load_data(
+        {"x_train": x, "y_train": np.array(["a", "b", "c"])[y], "x_test": x[:9] // 2, "y_test": ["a"] * 9}
+    )
+    assert parts.classes == ("a", "b", "c") and len(parts.splits["test"]) == 9
+
+
+def test_a_tf_data_set_is_read_whole():
+    import tensorflow as tf
+
+    x, y = pictures()
+    pairs = tf.data.Dataset.from_tensor_slices((x, y))
+    for dataset in (pairs, pairs.batch(7), pairs.map(lambda image, label: (image, tf.one_hot(label, 3)))):
+        assert load_data(dataset).fingerprint() == load_data((x, y)).fingerprint()
+    fails(pairs.repeat(), "has no end: take")
+    fails(pairs.map(lambda image, label: image), "must give (image, label) pairs")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (5, "A int is no data"),
+        ((pictures()[0],), "A tuple is no data"),
+        ((pictures()[0], [0, 1]), "30 images but 2 labels"),
+        ((np.random.default_rng(0).random((30, 6, 5, 3)), pictures()[1]), "multiply them by 255"),
+        (([np.zeros((2, 2)), np.zeros((3, 3))], [0, 1]), "rows of different shapes"),
+    ],
+)
+def test_what_is_no_data_is_named(source, reason):
+    fails(source, reason)
