@@ -12,7 +12,7 @@ from kzoo.errors import DataError, RunError
 from kzoo.finetuning.checkpoint import StageCheckpoint
 from kzoo.finetuning.deeper import Phase, Trained, deadline, outputs_of, save, train_phases
 from kzoo.finetuning.parts import MIN_PER_CLASS
-from kzoo.finetuning.stage_training import StagePlan
+from kzoo.finetuning.stage_training import BATCH, StagePlan
 from kzoo.finetuning.stages import HEAD_RATE, STAGE_RATE, selected_stages
 from kzoo.progress import progress
 from kzoo.tasks import Evaluation
@@ -77,10 +77,12 @@ def train_decoder(
             preprocessing=base.preprocessing,
             deadline=deadline(setup.clock),
             head=made.decoder,
-            rate=ENCODER_RATE,
+            batch=options.batch_size or BATCH,
+            rate=options.learning_rate or ENCODER_RATE,
         )
         stages = [] if options.unfreeze == "none" else selected_stages(made.encoder, options.unfreeze)
-        phases = [Phase("decoder", [], replace(plan, rate=DECODER_RATE * STAGE_RATE / HEAD_RATE))]
+        new = DECODER_RATE * plan.rate / ENCODER_RATE  # while it is new
+        phases = [Phase("decoder", [], replace(plan, rate=new * STAGE_RATE / HEAD_RATE))]
         phases += [Phase(stage.name, stages[: i + 1], plan) for i, stage in enumerate(stages)]
         names = [phase.name for phase in phases]
         trained = train_phases(

@@ -17,8 +17,8 @@ from kzoo.data.dataset import Split
 from kzoo.finetuning.audit import array_hash, enforce
 from kzoo.finetuning.backbone import with_head
 from kzoo.finetuning.checkpoint import StageCheckpoint
-from kzoo.finetuning.stage_training import AUGMENT, StagePlan, head_loss, train_stage, value_of
-from kzoo.finetuning.stages import HEAD, Stage, selected_stages
+from kzoo.finetuning.stage_training import AUGMENT, BATCH, StagePlan, head_loss, train_stage, value_of
+from kzoo.finetuning.stages import HEAD, STAGE_RATE, Stage, selected_stages
 from kzoo.graph.inference import predictor
 from kzoo.progress import progress
 
@@ -87,6 +87,8 @@ def deepen(setup, found, heads, folder, interrupted) -> dict:
             shape=shape,
             preprocessing=preprocessing,
             deadline=deadline(setup.clock),
+            batch=setup.options.batch_size or BATCH,
+            rate=setup.options.learning_rate or STAGE_RATE,
         )
         done = train_phases(
             setup,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from kzoo.checks import check_bits, check_class_weights, check_count, check_input_shape, check_precision, check_seed
 from kzoo.errors import KzooError, unknown
@@ -20,6 +20,10 @@ class FinetuneOptions:
             "all", a stage ("7x7") or how layers' names begin ("conv5"): all stages down to there; the best of all
             phases is kept in any case.
         epochs: of each stage.
+        learning_rate: of the top stage that trains, highest value of its schedule; the head's is 3 times that, each
+            stage below has 0.3 of the one above. None: 1e-4, for masks 1e-3.
+        batch_size: of the training of deeper layers; None: 16.
+        val_fraction: share of the training photos to validate on, where the data has no such part; None: 0.2.
         budget: seconds for everything, None for no limit.
         augment: "none", "light" or "strong", for the deeper layers.
         mix: None, "mixup" or "cutmix", for the deeper layers.
@@ -37,6 +41,9 @@ class FinetuneOptions:
 
     unfreeze: str = "auto"
     epochs: int = 6
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    val_fraction: float | None = None
     budget: float | None = None
     augment: str = "light"
     mix: str | None = None
@@ -60,7 +67,11 @@ class FinetuneOptions:
             raise KzooError(
                 f"unfreeze must be none, auto, all, a stage or the start of a layer's name; got {self.unfreeze!r}."
             )
-        for name, least in (("epochs", 1), ("shots", 1), ("views", 0)):
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
+            raise KzooError(f"learning_rate must be a positive number, got {self.learning_rate!r}.")
+        if self.val_fraction is not None and not 0 < self.val_fraction < 1:
+            raise KzooError(f"val_fraction must be in (0, 1), got {self.val_fraction!r}.")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("shots", 1), ("views", 0)):
             check_count(name, getattr(self, name), least)
         if not 0 <= self.label_smoothing < 1:
             raise KzooError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}.")
@@ -81,5 +92,5 @@ class FinetuneOptions:
 
     def recorded(self) -> dict:
         """What config.json has under "finetune"; seed, precision, input_shape and bits stand beside it."""
-        names = ("unfreeze", "epochs", "augment", "mix", "shots", "views", "class_weights", "label_smoothing", "focal")
-        return {name: getattr(self, name) for name in names}
+        beside = {"budget", "seed", "precision", "input_shape", "bits", "strict"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in beside}

@@ -153,7 +153,7 @@ def _choose_parts(data, user, seen, options, recorded):
     counts = np.array([len(train)]) if train.masks else images_by_class(train.labels, len(data.classes))
     if recorded is None and val is None and not options.shots and counts.min() >= MIN_PER_CLASS:
         whole = DataSet(data.name, data.classes, {"train": train}, scan=seen)
-        rest = divide(whole, VAL_FRACTION, 0.0, options.seed).splits
+        rest = divide(whole, options.val_fraction or VAL_FRACTION, 0.0, options.seed).splits
         train, val = rest["train"], rest.get("val")
     found = {"train": train, "val": val, "test": test}
     return {k: v for k, v in found.items() if v is not None and len(v)}, val_given

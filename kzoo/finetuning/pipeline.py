@@ -77,6 +77,9 @@ def finetune(
     weights: str | os.PathLike | Weights | None = None,
     unfreeze: str = "auto",
     epochs: int = 6,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
+    val_fraction: float | None = None,
     budget: float | None = None,
     augment: str = "light",
     mix: str | None = None,
@@ -106,6 +109,10 @@ def finetune(
             "all", a stage ("7x7") or how layers' names begin ("conv5"): all stages down to there; the best of all
             phases is kept in any case.
         epochs: of each stage.
+        learning_rate: of the top stage that trains; the head's is 3 times that, each stage below has 0.3 of the one
+            above. None: 1e-4, for masks 1e-3.
+        batch_size: of the training of deeper layers; None: 16.
+        val_fraction: share of the training photos to validate on, where the data has no such part; None: 0.2.
         budget: seconds for everything; None for no limit.
         augment: "none", "light" or "strong", for the deeper layers.
         mix: None, "mixup" or "cutmix", for the deeper layers.
@@ -140,6 +147,9 @@ def finetune(
     options = FinetuneOptions(
         unfreeze=unfreeze,
         epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        val_fraction=val_fraction,
         budget=budget,
         augment=augment,
         mix=mix,

@@ -177,7 +177,8 @@ def train_stage(network, stage_list, number, plan, splits, *, store, bar, interr
         return batches(split, plan.shape, plan.preprocessing, plan.batch, targets=targets, **options)
 
     if plan.deadline is not None and not saved:
-        step, check = _measured(network, model, serve(splits["train"], order=(plan.options.seed, 0)), splits)
+        validations = math.ceil(len(splits["val"]) / plan.batch)
+        step, check = _measured(network, model, serve(splits["train"], order=(plan.options.seed, 0)), validations)
         left = plan.deadline - time.monotonic()
         epochs = min(epochs, int(left / max(step * steps + check, 1e-9)))
         if epochs < 1:
@@ -215,8 +216,8 @@ def train_stage(network, stage_list, number, plan, splits, *, store, bar, interr
     return {"rows": keeper.rows, "audit": result, "seconds": round(time.monotonic() - began, 3)}
 
 
-def _measured(network, model, data, splits):
-    """(seconds of a step, seconds of a validation), measured. The network's weights are restored."""
+def _measured(network, model, data, validations):
+    """(seconds of a step, seconds of `validations` batches), measured. The network's weights are restored."""
     kept = [value_of(v) for v in network.weights]
     pairs = list(data.take(3))
     times = []
@@ -228,7 +229,7 @@ def _measured(network, model, data, splits):
         v.assign(value)
     step = min(times)
     # An evaluation costs at most a step for each batch, and compiling it again costs what the first step took.
-    return step, step * math.ceil(len(splits["val"]) / BATCH) + times[0] / 4
+    return step, step * validations + times[0] / 4
 
 
 class StageKeeper(keras.callbacks.Callback):

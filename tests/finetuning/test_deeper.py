@@ -102,6 +102,16 @@ def test_a_stage_is_kept_if_the_loss_falls_clearly_and_the_score_does_not():
     assert score == (0.5 + 1) / 2
 
 
+def test_rate_and_batches_are_the_users(world, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(deeper, "train_phases", lambda setup, network, phases, *a, **k: seen.extend(phases) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tune(world, tmp_path / "r", unfreeze="4x4", learning_rate=0.5, batch_size=7)
+    assert {(phase.plan.rate, phase.plan.batch) for phase in seen} == {(0.5, 7)}
+    config = json.loads((tmp_path / "r" / "config.json").read_text())["finetune"]
+    assert (config["learning_rate"], config["batch_size"], config["val_fraction"]) == (0.5, 7, None)
+
+
 def test_a_budget_that_is_too_short_for_deeper_layers(world, head_only, tmp_path, monkeypatch):
     monkeypatch.setattr(deeper, "deadline", lambda clock: clock.began)  # over when the first stage begins
     folder = tune(world, tmp_path / "r", budget=3600.0)

@@ -48,6 +48,11 @@ def test_who_divides(tmp_path, given, expected, test_from, val_given):
     assert test_from in found.describe(("blue", "red")) and f"{expected['train']} training" in found.describe("ab")
 
 
+def test_the_share_for_validation_is_the_users(tmp_path):
+    folder = photos(tmp_path / "photos", ("train", 20), ("test", 6))
+    assert counts(parts_of(folder, val_fraction=0.4)) == {"train": 24, "val": 16, "test": 12}
+
+
 def test_a_second_run_decodes_nothing_and_gives_the_same(tmp_path, monkeypatch):
     folder = photos(tmp_path / "photos", ("", 20))
     first = parts_of(folder, seed=3)
