@@ -42,6 +42,7 @@ def command(folder, *, host, port, allow_hosts, name, max_body, max_pixels, queu
     from kzoo.exporting.reader import read_card
 
     card = read_card(folder)  # before TensorFlow is imported: a folder that is not an export is refused at once
+    click.echo(printable(f"Loading {folder} ..."), err=True)
     load_keras()
     from kzoo.serving.app import serve
     from kzoo.serving.batcher import Limits
