@@ -148,30 +148,71 @@ def initial_card(
     }
 
 
-def table(card: Mapping[str, Any]) -> str:
-    """A Markdown table with the accuracy and size of every format, compared with the original network."""
-    measured, task = card.get("measured"), task_of(card)
-    lines = [
-        f"| Format | {task.headline_name} | Same answer as the original | Golden images: other answers "
-        "| Largest change of a probability | Largest change of an output | MB |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
+def rows_of(card: Mapping[str, Any]) -> list[list[str]]:
+    """The accuracy and size of every format, compared with the original network, as cells of a table.
+
+    Returns:
+        For the original, if it was measured, and each format: its name and precision, the task's headline, the share of
+        equal answers, how many golden images have another answer, the largest changes of a probability and of an
+        output, and MB.
+    """
+    measured, task, found = card.get("measured"), task_of(card), []
     if measured:
-        lines.append(f"| original, float32 | {task.headline(measured['original'])} | | | | | |")
+        found.append(["original, float32", task.headline(measured["original"]), "", "", "", "", ""])
     for variant, facts in card["formats"].items():
         row = measured and measured["formats"].get(variant)
         golden, moved = facts.get("golden") or {}, facts.get("moved")
-        cells = [
-            f"{variant}, {facts['precision']}",
-            task.headline(row) if row else "not measured",
-            f"{row['agree']:.2%}" if row else "",
-            f"{golden['changed']} of {golden['images']}" if golden else "",
-            f"{golden['change']:.2g}" if "change" in golden else "",
-            "" if moved is None else f"{moved:.2g}",
-            f"{facts['bytes'] / 1e6:.2f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+        found.append(
+            [
+                f"{variant}, {facts['precision']}",
+                task.headline(row) if row else "not measured",
+                f"{row['agree']:.2%}" if row else "",
+                f"{golden['changed']} of {golden['images']}" if golden else "",
+                f"{golden['change']:.2g}" if "change" in golden else "",
+                "" if moved is None else f"{moved:.2g}",
+                f"{facts['bytes'] / 1e6:.2f}",
+            ]
+        )
+    return found
+
+
+def table(card: Mapping[str, Any]) -> str:
+    """A Markdown table of `rows_of`."""
+    lines = [
+        f"| Format | {task_of(card).headline_name} | Same answer as the original | Golden images: other answers "
+        "| Largest change of a probability | Largest change of an output | MB |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+        *(f"| {' | '.join(cells)} |" for cells in rows_of(card)),
+    ]
     return "\n".join(lines)
+
+
+def text_table(card: Mapping[str, Any]) -> str:
+    """A table of `rows_of` for a terminal of 80 columns."""
+    heads = [
+        ["", "", "same", "golden,", "change of", "change of", ""],
+        [
+            "format",
+            task_of(card).headline_name.lower().partition(" [")[0],
+            "answer",
+            "other",
+            "a prob.",
+            "an output",
+            "MB",
+        ],
+    ]
+    rows = list(heads)
+    for name, headline, *cells in rows_of(card):
+        variant, _, precision = name.partition(", ")
+        # The interval stands in the card.
+        shown = "-" if headline == "not measured" else headline.partition(" [")[0]
+        rows.append([variant if variant.endswith(precision) else name, shown, *cells])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([f"{row[0]:{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def usage(card: Mapping[str, Any]) -> list[str]:

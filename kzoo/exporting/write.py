@@ -246,7 +246,7 @@ def _export(source, options, out, folder, quiet):
         f.write(cards.markdown(card))
     _list_files(folder, card)
     write_json(folder / CARD, card)
-    log(cards.table(card))
+    log(cards.text_table(card))
     if not bad:
         typed = shlex.quote(str(out))
         uses = f", kzoo predict {typed} photo.jpg, kzoo serve {typed}" if "saved_model" in card["formats"] else ""

@@ -49,3 +49,34 @@ def test_what_was_chosen_on_the_measured_images_is_said(part):
     for words in ("the best epoch was chosen on these images", "on which the threshold was computed"):
         assert (words in text) == (part == "val")
     assert "threshold" not in markdown(part, conformal=False, temperature=1.0).partition("## Numbers")[2]
+
+
+def test_the_table_of_a_terminal_fits_it_and_says_what_the_card_says():
+    facts = {
+        "precision": "bfloat16",
+        "bytes": 1_234_567,
+        "moved": 0.0123,
+        "golden": {"changed": 1, "images": 32, "change": 0.0012},
+    }
+    scores = {"top1": 0.9749, "top1_interval": (0.9531, 0.9868), "images": 359, "agree": 0.9972}
+    card = {
+        "classes": ["a", "b"],
+        "formats": {"saved_model": facts, "litert_float16": {**facts, "precision": "float16", "bytes": 99e6}},
+        "measured": {"original": scores, "formats": {"saved_model": scores}},
+    }
+    lines = cards.text_table(card).splitlines()
+    assert max(map(len, lines)) <= 80 and not any("|" in line for line in lines)
+    assert lines[3].split() == [
+        "saved_model,",
+        "bfloat16",
+        "97.49%",
+        "99.72%",
+        "1",
+        "of",
+        "32",
+        "0.0012",
+        "0.012",
+        "1.23",
+    ]
+    assert lines[4].split() == ["litert_float16", "-", "1", "of", "32", "0.0012", "0.012", "99.00"]
+    assert "97.49% [95.31%, 98.68%] | 99.72% | 1 of 32" in cards.table(card)
