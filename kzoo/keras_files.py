@@ -24,9 +24,10 @@ from kzoo.graph.flat import flat_copy, to_logits
 from kzoo.layers import Preprocess
 from kzoo.walk import calls, is_model
 from kzoo.weights.assign import assign
-from kzoo.weights.read import checked_members, member, read_hdf5_model
+from kzoo.weights.read import checked_members, extract, member, read_hdf5_model
 
 SUFFIXES = (".keras", ".h5", ".hdf5", ".zip")
+SCALING = (Preprocess, keras.layers.Rescaling, keras.layers.Normalization)  # layers that scale pixels
 TEACHABLE, TEACHABLE_LABELS = "keras_model.h5", "labels.txt"
 MODEL_BYTES = 4 << 30  # of a model inside a zip file
 
@@ -169,11 +170,7 @@ def _teachable(path: str | os.PathLike) -> tuple[keras.Model, tuple[str, ...]]:
         classes = _labels(member(z, found[TEACHABLE_LABELS], 1 << 20))
         with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
             file = Path(folder) / TEACHABLE
-            with z.open(found[TEACHABLE]) as source, open(file, "wb") as f:
-                left = min(found[TEACHABLE].file_size, MODEL_BYTES)
-                while left and (piece := source.read(min(left, 1 << 20))):
-                    f.write(piece)
-                    left -= len(piece)
+            extract(z, found[TEACHABLE], file, MODEL_BYTES)
             return _of_h5(file), classes
 
 
@@ -196,7 +193,7 @@ def _scales(model: keras.Model) -> str:
         if is_model(operation):
             if found := _scales(operation):
                 return found
-        elif isinstance(operation, (Preprocess, keras.layers.Rescaling, keras.layers.Normalization)):
+        elif isinstance(operation, SCALING):
             return operation.name
         elif getattr(operation, "weights", None):
             return ""

@@ -601,6 +601,12 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Any
         ) from e
 
 
+def folder_of(file: str | os.PathLike) -> Path | None:
+    """The folder of the run whose model a file is, None for another file."""
+    path = Path(file)
+    return path.parent if path.name == MODEL and (path.parent / CONFIG).is_file() else None
+
+
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
     """Describe the settings that differ between this command and a run that it should resume.
 

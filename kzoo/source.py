@@ -132,8 +132,7 @@ def describe(
     if isinstance(run_or_model, keras.Model):
         return _of_model(run_or_model, classes)
     if is_model_file(run_or_model) and not os.path.isdir(run_or_model):
-        folder = Path(run_or_model).parent
-        if Path(run_or_model).name == runs.MODEL and (folder / runs.CONFIG).is_file():
+        if folder := runs.folder_of(run_or_model):
             return _of_run(runs.load_run(folder), classes, with_data)
         found = load_file(run_or_model, pixels)
         for note in found.notes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
@@ -175,6 +176,16 @@ class Weights:
 
     def __hash__(self):
         return hash((self.tag, self.file, self.hash))
+
+    def recorded(self, path: str | os.PathLike, sha256: str) -> dict[str, Any]:
+        """Return what a run's config.json records of the weights that it started from.
+
+        Args:
+            path: Of their file on this machine.
+            sha256: Of that file.
+        """
+        known = {"tag": self.tag, "file": str(path), "sha256": sha256}
+        return {**known, "licence": self.licence, "source": self.source, "top1": self.top1}
 
 
 @dataclass(frozen=True)

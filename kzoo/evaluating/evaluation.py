@@ -106,7 +106,8 @@ def measure(
     """
     if model.outputs is None or model.task.dense:
         raise KzooError(f"{model.about} is for {model.task.name}: kzoo evaluate measures runs on masks.")
-    dataset = data if isinstance(data, DataSet) else read_data(data, model.bits)
+    bits = model.preprocessing.bits if model.preprocessing else None
+    dataset = data if isinstance(data, DataSet) else read_data(data, bits)
     model.task.check_data(dataset)
     name, part = _part(dataset, split or "all")
     labels = _same_classes(part.labels, dataset, model)

@@ -11,7 +11,7 @@ import numpy as np
 
 from kzoo.data.guards import as_uint8, is_clutter, npy
 from kzoo.data.images import shown
-from kzoo.data.sources.arrays import is_images, load_arrays
+from kzoo.data.sources.arrays import is_dataset, is_images, load_arrays
 from kzoo.errors import DataError
 
 # Modes of PIL images that a PNG holds as they are; the others are converted to RGB, or are numbers.
@@ -49,11 +49,6 @@ def named_images(images: Any, channels: int) -> tuple[Iterable[Named], int | Non
         else:
             found += [(str(len(found) + i), data) for i, data in enumerate(_encoded(item, channels))]
     return found, len(found)
-
-
-def is_dataset(images: Any) -> bool:
-    """Whether something is a tf.data set; TensorFlow is not imported for it."""
-    return hasattr(images, "as_numpy_iterator") and hasattr(images, "element_spec")
 
 
 def is_picture(item: Any) -> bool:

@@ -40,7 +40,6 @@ class LoadedModel:
         preprocessing: how images are prepared; None for an ensemble.
         tiling: gives how to cut large pictures into tiles (`kzoo.evaluating.tiles`); None for an ensemble.
         channels: how many it takes.
-        bits: of 16-bit images, how many are used, if that is known.
         network: the keras.Model behind it, None for an export or an ensemble.
         about: what it is, in words.
     """
@@ -53,7 +52,6 @@ class LoadedModel:
     preprocessing: Preprocessing | None = None
     tiling: Callable[[], Tiling] | None = None
     channels: int = 3
-    bits: int | None = None
     network: keras.Model | None = None
     about: str = ""
 
@@ -104,7 +102,6 @@ def load_model(
             preprocessing=model.preprocessing,
             tiling=lambda: tiling(model.input_shape),
             channels=model.input_shape[-1],
-            bits=model.preprocessing.bits,
             about=f"the export {model.folder}",
         )
     if isinstance(model, keras.Model) or (named and not os.path.isdir(model)):
@@ -158,7 +155,6 @@ def _of_network(model, task, classes, shape, preprocessing, about, temperature=1
         preprocessing=preprocessing,
         tiling=lambda: tiling(shape, model),
         channels=shape[-1],
-        bits=preprocessing.bits,
         network=model,
         about=about,
     )
@@ -204,4 +200,4 @@ def _averaged(names, members):
     task, classes = members[0].task, members[0].classes
     about = f"an ensemble of {', '.join(m.about for m in members)}"
     answer = _answer(task, classes, outputs)
-    return LoadedModel(task, classes, answer, outputs, channels=members[0].channels, bits=members[0].bits, about=about)
+    return LoadedModel(task, classes, answer, outputs, channels=members[0].channels, about=about)

@@ -98,15 +98,7 @@ class Backbone:
 
     def about_weights(self) -> dict[str, Any]:
         """Return what config.json records of the weights."""
-        w = self.weights
-        return {
-            "tag": w.tag,
-            "file": str(self.path),
-            "sha256": self.sha256,
-            "licence": w.licence,
-            "source": w.source,
-            "top1": w.top1,
-        }
+        return self.weights.recorded(self.path, self.sha256)
 
 
 def backbone(

@@ -355,8 +355,7 @@ def _about(weights):
     if weights is None:
         return None
     path = fetch(weights)  # it is there: the network was built from it
-    known = {"tag": weights.tag, "file": str(path), "sha256": sha256(path)}
-    return {**known, "licence": weights.licence, "source": weights.source, "top1": weights.top1}
+    return weights.recorded(path, sha256(path))
 
 
 def _read(dataset, task, shape, preprocessing, *, strict, folder, quiet):

@@ -285,6 +285,10 @@ def pooled_classifier(network: Network) -> tuple[str, np.ndarray, np.ndarray]:
     Raises:
         KzooError: there is no global average pooling, or what stands behind it is not linear.
     """
+    return network.compiled("pooled classifier", lambda: _pooled_classifier(network))
+
+
+def _pooled_classifier(network):
     layer, behind = pooled(network)
     shape = tuple(layer.output.shape[1:])
     units = np.eye(shape[-1], dtype="float32").reshape(-1, *shape)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,14 +17,11 @@ from kzoo.data.guards import fault, read
 from kzoo.data.images import check_shape, make_preparer
 from kzoo.errors import DataError, KzooError, RunError, unknown
 from kzoo.graph.flat import flat_copy, nested_models, to_logits
-from kzoo.keras_files import read_keras
-from kzoo.layers import Preprocess
+from kzoo.keras_files import SCALING, read_keras
 from kzoo.metrics import softmax
 from kzoo.source import Source, describe
 from kzoo.tasks import Task
 from kzoo.weights.classes import class_names
-
-SCALING = (Preprocess, keras.layers.Rescaling, keras.layers.Normalization)
 
 
 @dataclass(frozen=True)
@@ -195,9 +191,8 @@ def find_network(
     if isinstance(model, Network):
         return model
     if isinstance(model, (str, os.PathLike)) and os.fspath(model).endswith(".keras"):
-        folder = Path(model).parent
-        in_a_run = Path(model).name == runs.MODEL and (folder / runs.CONFIG).is_file()
-        model = runs.load_run(folder) if in_a_run else read_keras(model)
+        folder = runs.folder_of(model)
+        model = read_keras(model) if folder is None else runs.load_run(folder)
     if isinstance(model, keras.Model):
         if weights is not None:
             raise KzooError("weights are for names of the catalog; a model has its own.")
@@ -211,9 +206,7 @@ def find_network(
     flat, notes = made_flat(given, input_shape)
     if source is None:  # what is known of the flat model, as of the given one
         source = describe(flat, classes=classes or _names(flat))
-        if not any(
-            isinstance(layer, (Preprocess, keras.layers.Rescaling, keras.layers.Normalization)) for layer in flat.layers
-        ):
+        if not any(isinstance(layer, SCALING) for layer in flat.layers):
             notes += ("It has no layer that scales pixels: it is given 0..255 as they are.",)
     shape = tuple(flat.inputs[0].shape[1:])
     check_shape(shape)

@@ -318,11 +318,7 @@ def read_keras(path: str | os.PathLike) -> dict[str, np.ndarray]:
         # The copy gets Keras' own name, so that messages are clear; the path is ours.
         with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
             copy = Path(folder) / "model.weights.h5"
-            with z.open(members["model.weights.h5"]) as source, open(copy, "wb") as f:
-                left = members["model.weights.h5"].file_size
-                while left and (piece := source.read(min(left, 1 << 20))):
-                    f.write(piece)
-                    left -= len(piece)
+            extract(z, members["model.weights.h5"], copy)
             arrays = read_hdf5(copy, bound(path))  # of the archive: it may be small and unpack to much
     keys = layer_keys(config)
     return {named(name, keys): a for name, a in arrays.items()}
@@ -429,6 +425,22 @@ def checked_members(z: zipfile.ZipFile, path: str | os.PathLike) -> dict[str, zi
             f"it unpacks to {total:,} bytes in {len(members):,} members: too much for a file of its size."
         )
     return members
+
+
+def extract(z: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, most: int | None = None) -> None:
+    """Write a checked member to a file of ours, no more than it declares.
+
+    Args:
+        z: The open archive.
+        info: The member.
+        path: The file.
+        most: Bytes at most, if that is less.
+    """
+    left = info.file_size if most is None else min(info.file_size, most)
+    with z.open(info) as source, open(path, "wb") as f:
+        while left and (piece := source.read(min(left, 1 << 20))):
+            f.write(piece)
+            left -= len(piece)
 
 
 def member(z: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -> bytes:

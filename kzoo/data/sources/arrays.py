@@ -258,7 +258,7 @@ def in_memory(source: Any, bits: int | None = None) -> DataSet:
         DataError: It is something else, or does not fit together.
     """
     name = "arrays"
-    if hasattr(source, "as_numpy_iterator") and hasattr(source, "element_spec"):
+    if is_dataset(source):
         source = _collected(source)
     if isinstance(source, (tuple, list)) and len(source) == 2:
         source = {"images": source[0], "labels": source[1]}
@@ -275,6 +275,11 @@ def in_memory(source: Any, bits: int | None = None) -> DataSet:
     if bad is not None:
         raise DataError(f"'{shown(bad)}' holds objects or rows of different shapes; give an array of numbers.")
     return of_arrays(arrays, name, bits)
+
+
+def is_dataset(source: Any) -> bool:
+    """Whether something is a tf.data set; TensorFlow is not imported for it."""
+    return hasattr(source, "as_numpy_iterator") and hasattr(source, "element_spec")
 
 
 def _collected(dataset):
