@@ -364,6 +364,17 @@ def _digest(f):
     return digest
 
 
+def model_digest(model: keras.Model) -> str:
+    """A hash of the layers and weights of a model."""
+    import keras
+    import numpy as np
+
+    state = hashlib.sha256("\n".join(f"{v.path} {tuple(v.shape)}" for v in model.weights).encode())
+    for v in model.weights:
+        state.update(np.ascontiguousarray(keras.ops.convert_to_numpy(v)).tobytes())
+    return state.hexdigest()[:16]
+
+
 def load_run(path: str | os.PathLike) -> Run:
     """Load a run folder: its configuration and its best model.
 

@@ -8,6 +8,7 @@ import click
 
 from kzoo.cli.options import as_json, json_printable, load_keras, trust
 from kzoo.errors import DataError, printable
+from kzoo.evaluating.rows import csv_header, csv_row
 from kzoo.files import finite
 
 
@@ -29,7 +30,16 @@ from kzoo.files import finite
     help="What a Keras model of a file takes, if it does not say: 0..255, 0..1, -1..1, imagenet or caffe.",
 )
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images computed at once.")
-@click.option("--out", metavar="DIR", help="Write masks of segmentation into DIR: NAME.png and NAME-overlay.png.")
+@click.option(
+    "--out",
+    metavar="DIR|FILE",
+    help="DIR: write masks of segmentation there, NAME.png and NAME-overlay.png. FILE.jsonl or FILE.csv: write the "
+    "rows there, of any number of images: of folders with all below them, and of lists of names (NAME.txt).",
+)
+@click.option("--shards", type=click.IntRange(1), metavar="N", help="With a FILE: divide the images by their names.")
+@click.option("--shard", type=click.IntRange(0), metavar="I", help="Classify part I of N, 0 to N - 1: FILE-I-of-N.")
+@click.option("--resume", is_flag=True, help="With a FILE: go on where an earlier call ended, if there was one.")
+@click.option("--force", is_flag=True, help="Replace a FILE that exists.")
 @click.option(
     "--tiles", is_flag=True, help="For masks of large pictures: overlapping tiles at their own resolution, not resized."
 )
@@ -37,7 +47,26 @@ from kzoo.files import finite
 @as_json
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: image, error, class_1, probability_1, ..., abstain.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def command(*, model, images, others, top, weights, pixels, batch_size, out, tiles, trust, as_json, as_csv, quiet):
+def command(
+    *,
+    model,
+    images,
+    others,
+    top,
+    weights,
+    pixels,
+    batch_size,
+    out,
+    shards,
+    shard,
+    resume,
+    force,
+    tiles,
+    trust,
+    as_json,
+    as_csv,
+    quiet,
+):
     """Classify IMAGES, which are files or folders, with MODEL: a run, an export, a name of the catalog, or a file.
 
     A file is a Keras model, .keras or .h5, or Teachable Machine's .zip.
@@ -46,12 +75,27 @@ def command(*, model, images, others, top, weights, pixels, batch_size, out, til
     """
     if as_json and as_csv:
         raise click.UsageError("Use either --json or --csv, not both.")
+    into_file = out is not None and out.endswith((".jsonl", ".csv"))
+    if into_file and (as_json or as_csv):
+        raise click.UsageError("The name of the file says whether it is JSON or CSV: leave --json and --csv out.")
+    if not into_file and (shards is not None or shard is not None or resume or force):
+        raise click.UsageError("--shards, --shard, --resume and --force go with --out FILE.jsonl or FILE.csv.")
     load_keras()
     from kzoo.evaluating.loading import load_model
     from kzoo.evaluating.prediction import predict
     from kzoo.progress import progress
 
     model = load_model([model, *others] if others else model, weights, pixels=pixels, trust=trust)
+    if into_file:
+        from kzoo.evaluating.many import predict_files
+
+        options = {"shards": shards, "shard": shard, "resume": resume, "force": force}
+        written = predict_files(model, images, out, **options, top=top, batch_size=batch_size, tiles=tiles, quiet=quiet)
+        if written.unreadable:
+            raise DataError(
+                f"{written.unreadable:,} of {written.images:,} images could not be read; their rows say why."
+            )
+        return
     write = _Json() if as_json else _Csv(model.task, top) if as_csv else _Text(model.task)
     bad = total = 0
     with progress(quiet=quiet or (len(images) < 2 and sys.stdout.isatty())) as bar:
@@ -107,24 +151,15 @@ class _Json:
         click.echo("[]" if self.between == "[\n" else "\n]")
 
 
-def cell(value):
-    """A cell of CSV: unprintable characters escaped, and an apostrophe before what a spreadsheet would compute."""
-    if not isinstance(value, str):
-        return value
-    value = printable(value)
-    return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
-
-
 class _Csv:
     """Writes a row for each image, with the columns of the task."""
 
     def __init__(self, task, top):
         self.task, self.top, self.file = task, top, csv.writer(sys.stdout)
-        self.file.writerow(["image", "error", *task.columns(top)])
+        self.file.writerow(csv_header(task, top))
 
     def row(self, result):
-        cells = [result["image"], result.get("error", ""), *self.task.cells(result, self.top)]
-        self.file.writerow([cell(c) for c in cells])
+        self.file.writerow(csv_row(self.task, self.top, result))
 
     def end(self):
         sys.stdout.flush()

@@ -22,6 +22,14 @@ def identity(path: str | os.PathLike) -> tuple | str:
     return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(path)
 
 
+def leads_to_folder(entry: os.DirEntry) -> bool:
+    """Whether an entry is a folder or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def contents(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
     """List a folder without clutter.
 
@@ -36,7 +44,7 @@ def contents(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
         with os.scandir(folder) as entries:
             for e in entries:
                 if not is_clutter(e.name):
-                    (folders if e.is_dir() else files).append(Path(folder, e.name))
+                    (folders if leads_to_folder(e) else files).append(Path(folder, e.name))
     except OSError as e:
         raise DataError(f"The folder '{folder}' can't be read ({e.strerror}).") from e
     return sorted(folders, key=os.fsencode), sorted(files, key=os.fsencode)

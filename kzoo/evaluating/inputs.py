@@ -11,6 +11,7 @@ import numpy as np
 
 from kzoo.data.guards import as_uint8, is_clutter, npy
 from kzoo.data.images import shown
+from kzoo.data.listing import leads_to_folder
 from kzoo.data.sources.arrays import is_dataset, is_images, load_arrays
 from kzoo.errors import DataError
 
@@ -33,7 +34,7 @@ def named_images(images: Any, channels: int) -> tuple[Iterable[Named], int | Non
 
     Returns:
         ((name, path or bytes) of each image, how many they are). What has no path is named by its position. A tf.data
-        set is read as it is asked for, and its images are not counted: None.
+        set and an iterator, such as a generator, are read as they are asked for, and not counted: None.
 
     Raises:
         DataError: A path that does not exist, an empty folder, or something that is no image.
@@ -41,14 +42,24 @@ def named_images(images: Any, channels: int) -> tuple[Iterable[Named], int | Non
     if is_dataset(images):
         return _of_dataset(images, channels), None
     one = isinstance(images, (str, os.PathLike, bytes, bytearray)) or is_picture(images) or hasattr(images, "__array__")
-    found: list[Named] = []
-    for item in [images] if one or not isinstance(images, Iterable) else images:
+    if isinstance(images, Iterator):
+        return _each(images, channels), None
+    found = list(_each([images] if one or not isinstance(images, Iterable) else images, channels))
+    return found, len(found)
+
+
+def _each(items: Iterable, channels: int) -> Iterator[Named]:
+    n = 0
+    for item in items:
         if isinstance(item, (str, os.PathLike)):
             for path in expanded(item):
-                found += of_arrays(path) if path.endswith(".npz") else [(path, path)]
+                for named in of_arrays(path) if path.endswith(".npz") else [(path, path)]:
+                    yield named
+                    n += 1
         else:
-            found += [(str(len(found) + i), data) for i, data in enumerate(_encoded(item, channels))]
-    return found, len(found)
+            for data in _encoded(item, channels):
+                yield str(n), data
+                n += 1
 
 
 def is_picture(item: Any) -> bool:
@@ -145,7 +156,7 @@ def of_arrays(path: str) -> list[Named]:
 
 
 def expanded(path: str | os.PathLike) -> list[str]:
-    """The path itself, or the files in the folder.
+    """The path itself, or the files in the folder: all but folders, so that a broken link is a file that can't be read.
 
     Raises:
         DataError: There is no such file, or the folder can't be read or has no files.
@@ -153,7 +164,7 @@ def expanded(path: str | os.PathLike) -> list[str]:
     path = os.fspath(path)
     if os.path.isdir(path):
         try:
-            files = sorted(e.path for e in os.scandir(path) if e.is_file() and not is_clutter(e.name))
+            files = sorted(e.path for e in os.scandir(path) if not is_clutter(e.name) and not leads_to_folder(e))
         except OSError as e:
             raise DataError(f"The folder '{shown(path)}' can't be read ({e.strerror}).") from e
         if not files:

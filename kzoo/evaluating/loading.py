@@ -18,7 +18,8 @@ from kzoo.data.guards import upright_size
 from kzoo.errors import DataError
 from kzoo.evaluating.tiles import Tiling, tiling
 from kzoo.exporting.ensemble import check_alike, check_distinct, member_name
-from kzoo.exporting.reader import Export, is_export
+from kzoo.exporting.reader import CARD, Export, is_export
+from kzoo.files import sha256
 from kzoo.graph.inference import predictor
 from kzoo.metrics import log_mean_softmax
 from kzoo.source import find_source, temperature_of
@@ -42,6 +43,7 @@ class LoadedModel:
         channels: how many it takes.
         network: the keras.Model behind it, None for an export or an ensemble.
         about: what it is, in words.
+        identity: gives a hash of all that decides its answers.
     """
 
     task: Task
@@ -54,6 +56,7 @@ class LoadedModel:
     channels: int = 3
     network: keras.Model | None = None
     about: str = ""
+    identity: Callable[[], str] = str
 
 
 def load_model(
@@ -103,6 +106,7 @@ def load_model(
             tiling=lambda: tiling(model.input_shape),
             channels=model.input_shape[-1],
             about=f"the export {model.folder}",
+            identity=lambda: sha256(model.folder / CARD),  # which has the hashes of the other files
         )
     if isinstance(model, keras.Model) or (named and not os.path.isdir(model)):
         source = find_source(model, weights=weights, classes=classes, pixels=pixels)
@@ -157,6 +161,7 @@ def _of_network(model, task, classes, shape, preprocessing, about, temperature=1
         channels=shape[-1],
         network=model,
         about=about,
+        identity=lambda: f"{runs.model_digest(model)} {preprocessing.fingerprint(shape)} {temperature}",
     )
 
 
@@ -200,4 +205,12 @@ def _averaged(names, members):
     task, classes = members[0].task, members[0].classes
     about = f"an ensemble of {', '.join(m.about for m in members)}"
     answer = _answer(task, classes, outputs)
-    return LoadedModel(task, classes, answer, outputs, channels=members[0].channels, about=about)
+    return LoadedModel(
+        task,
+        classes,
+        answer,
+        outputs,
+        channels=members[0].channels,
+        about=about,
+        identity=lambda: ", ".join(m.identity() for m in members),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from kzoo.data import images
 from kzoo.errors import DataError
 from kzoo.evaluating.inputs import named_images
-from kzoo.evaluating.loading import load_model
+from kzoo.evaluating.loading import LoadedModel, load_model
 from kzoo.evaluating.tiles import check_tiles, tiled
 from kzoo.files import write_atomically
 from kzoo.progress import say
@@ -41,7 +41,8 @@ def predict(
             after its temperature, are averaged.
         paths: one image or several: paths (a folder stands for the files in it, an .npz for the images in its arrays),
             bytes of image files, arrays (H, W), (H, W, C) or (N, H, W, C) in 0..255, PIL images; or a tf.data set of
-            images, batches or encoded images, with or without labels. What has no path is named by its position.
+            images, batches or encoded images, with or without labels. What has no path is named by its position. An
+            iterator, such as a generator of paths, and a tf.data set are read as they are asked for.
         top: the number of classes in an answer, at least 1.
         batch_size: the number of images that are computed at once.
         weights: for a name of the catalog: a tag or a file; the first published set by default.
@@ -50,7 +51,8 @@ def predict(
             with the colours over the picture, for an image NAME.jpg. Nothing that exists is replaced.
         tiles: for masks: keep each picture's own resolution, and cut it into overlapping tiles of the network's input
             size. Without it a picture is resized to that size, and its mask back.
-        progress: called after each batch as progress(images done, number of images).
+        progress: called after each batch as progress(images done, number of images); what is read as it is asked for
+            has no number, and gives that of the images done.
 
     Returns:
         An iterator over a dict for each file, in order: {"image": path, "top": [{"class": name, "probability": p},
@@ -74,14 +76,27 @@ def predict(
         raise DataError(f"top must be at least 1, got {top}.")
     model = load_model(run, weights, trust=trust)
     files, total = named_images(paths, model.channels)
-    if tiles:
-        say(check_tiles(model).text)
+    answer = answering(model, top, batch_size, tiles)
     names = repeat(None) if out is None else iter(_names(model, files := list(files), Path(out)))
-
-    def answer(encoded):
-        return [tiled(model, data, top, batch_size) for data in encoded] if tiles else model.answer(encoded, top)
-
     return _predict(model, answer, files, total, names, batch_size, progress)
+
+
+def answering(
+    model: LoadedModel, top: int, batch_size: int, tiles: bool = False
+) -> Callable[[Sequence[bytes]], list[dict]]:
+    """The function of encoded images that gives their answers.
+
+    Args:
+        model: of `load_model`.
+        top, batch_size, tiles: as for `predict`.
+
+    Raises:
+        DataError: tiles for a model that has none.
+    """
+    if not tiles:
+        return lambda encoded: model.answer(encoded, top)
+    say(check_tiles(model).text)
+    return lambda encoded: [tiled(model, data, top, batch_size) for data in encoded]
 
 
 def _names(model, files, out):
@@ -110,27 +125,36 @@ def _names(model, files, out):
 def _predict(model, answer, files, total, names, batch_size, progress):
     done = 0
     for batch in _batches(files, batch_size):
-        results, good = [], []
-        for image, data in batch:
-            results.append({"image": image})
-            if isinstance(data, bytes):
-                good.append(data)
-            else:
-                results[-1]["error"] = data
-        answers = iter(answer(good) if good else ())
-        encoded = iter(good)
-        for result, name in zip(results, names, strict=False):
-            if "error" not in result:
-                result.update(next(answers))
-                data = next(encoded)
-                if name and "error" not in result:
-                    for end, png in model.task.drawn(result, data).items():
-                        with write_atomically(f"{name}{end}.png") as f:
-                            f.write(png)
+        results = _rows(batch, answer)
+        for result, (_, data), name in zip(results, batch, names, strict=False):
+            if name and "error" not in result:
+                for end, png in model.task.drawn(result, data).items():
+                    with write_atomically(f"{name}{end}.png") as f:
+                        f.write(png)
         done += len(results)
         if progress:
             progress(done, done if total is None else total)
         yield from results
+
+
+def answered(
+    files: Iterable[tuple[str, Any]], answer: Callable[[Sequence[bytes]], list[dict]], batch_size: int
+) -> Iterator[dict]:
+    """The rows of `predict`.
+
+    Args:
+        files: (name, the path, the encoded image, or the DataError that says why there is none) of each.
+        answer: of `answering`.
+        batch_size: the number of images that are computed at once.
+    """
+    for batch in _batches(files, batch_size):
+        yield from _rows(batch, answer)
+
+
+def _rows(batch, answer):
+    good = [data for _, data in batch if isinstance(data, bytes)]
+    answers = iter(answer(good) if good else ())
+    return [{"image": name, **(next(answers) if isinstance(data, bytes) else {"error": data})} for name, data in batch]
 
 
 def _batches(files, batch_size):
@@ -139,6 +163,8 @@ def _batches(files, batch_size):
     for name, data in files:
         if not isinstance(data, bytes):
             try:
+                if isinstance(data, DataError):
+                    raise data
                 data = images.read(data)
             except (DataError, OSError) as e:
                 data = e.strerror or str(e) if isinstance(e, OSError) else str(e)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from kzoo import runs
@@ -120,7 +119,7 @@ def visualize(
     chosen = chosen_pictures(network, given)
     settings = {
         "model": network.name,
-        "network": digest(network.model),
+        "network": runs.model_digest(network.model),
         "pictures": {name: hashlib.sha256(x.tobytes()).hexdigest()[:16] for name, x, _ in chosen},
         "images": None if images is None else os.path.abspath(images),
         "layer": layer,
@@ -158,14 +157,6 @@ def chosen_pictures(network: Network, given: Sequence) -> list[tuple[str, np.nda
     if not found:
         raise DataError(f"There is no picture to show {network.name}: give a photo.")
     return found
-
-
-def digest(model: keras.Model) -> str:
-    """A hash of the layers and weights of a model."""
-    state = hashlib.sha256("\n".join(f"{v.path} {tuple(v.shape)}" for v in model.weights).encode())
-    for v in model.weights:
-        state.update(np.ascontiguousarray(keras.ops.convert_to_numpy(v)).tobytes())
-    return state.hexdigest()[:16]
 
 
 def _existing(folder, settings, force):

@@ -8,7 +8,6 @@ import os
 import pytest
 
 from kzoo.cli.options import json_text
-from kzoo.cli.predict import cell
 from kzoo.errors import KzooError, printable
 from kzoo.evaluating import loading
 from kzoo.evaluating.loading import LoadedModel
@@ -56,12 +55,6 @@ def test_in_csv(photos, kzoo_command):
     assert code == 0 and out.replace("\n", "").replace("\r", "").isprintable()
     assert rows[1][0] == "'-a\\x1b]0;owned\\x07.jpg" and rows[2][0] == "'@sum.jpg"
     assert rows[1][2] == "'=HYPERLINK(1)" and rows[1][6] == "käfer" and rows[1][3] == "0.500000"
-
-
-@pytest.mark.parametrize("start", "=+-@")
-def test_a_cell_that_a_spreadsheet_would_compute_begins_with_an_apostrophe(start):
-    assert cell(f"{start}1+1") == f"'{start}1+1"
-    assert cell(-1.5) == -1.5 and cell("a=1") == "a=1" and cell("\t=1") == "\\t=1"
 
 
 def test_errors_logs_and_json_are_escaped(kzoo_command, capfd, monkeypatch):

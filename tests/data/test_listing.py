@@ -17,6 +17,7 @@ def test_each_real_file_once_without_clutter(tmp_path):
     names = [p.name for p in files_below(tmp_path, again=again)]
     assert names == ["0.png", "000.png", "lost.png"]
     assert [(p.name, first.name) for p, first in again] == [("001.png", "0.png"), ("100.png", "000.png")]
-    assert contents(tmp_path) == ([tmp_path / "a"], [])
+    os.symlink("loop", tmp_path / "loop")
+    assert contents(tmp_path) == ([tmp_path / "a"], [tmp_path / "loop"])
     assert identity(tmp_path / "a" / "000.png") == identity(tmp_path / "a" / "100.png")
     assert identity(tmp_path / "nothing") != identity(tmp_path / "a" / "000.png")
