@@ -116,7 +116,8 @@ def predict_files(
     if path.is_dir() or (path.exists() and not path.is_file()):
         raise DataError(f"{shown(path)} is no file: give --out another name.")
     if path.exists() and resume and not (parts / RECORD).exists():
-        say(f"{shown(path)} is complete: there is nothing to do.")
+        if not quiet:
+            say(f"{shown(path)} is complete: there is nothing to do.")
         return _counted(path)
     _check_free(path, parts, resume, force)
     ours = {os.path.realpath(file_of(out, shards, i)) for i in range(shards or 1)}
@@ -140,7 +141,7 @@ def predict_files(
     with runs.locked(parts), interruptible(kept) as interrupted, progress(quiet=quiet) as bar:
         _begin(path, parts, job, resume, force)
         earlier, images_done, bad = _earlier(parts)
-        if images_done:
+        if images_done and not quiet:
             say(f"{images_done:,} images were done before.")
         found = _Names(sources, shards, shard, ours, earlier)
         clock = _Clock(bar, total, images_done)
@@ -156,8 +157,8 @@ def predict_files(
         _join(parts, path, model.task, top)
         if found.twice:
             say(f"{found.twice:,} names came more than once; each of them has one row.")
-        rate = clock.rate(clock.began)
-        bar.done(f"{shown(path)}: {clock.done:,} images, {bad:,} of them unreadable, {rate:,.0f} images/s.")
+        speed = f", {clock.rate(clock.began):,.0f} images/s" if clock.done > images_done else ""
+        bar.done(f"{shown(path)}: {clock.done:,} images, {bad:,} of them unreadable{speed}.")
         gone = temporary_name(parts.with_name("parts"))  # short: names end at 255 bytes
         os.replace(parts, gone)  # in one step, so that no half of it is left for the next call to find
         shutil.rmtree(gone, ignore_errors=True)
