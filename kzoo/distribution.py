@@ -15,14 +15,13 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from kzoo.errors import KzooError, RunError, first_line, printable
 from kzoo.hardware import backend
-from kzoo.interrupt import Interrupted
 
 GRACE = 3.0  # seconds that a process has for an error of its own after another one ended
 
@@ -79,6 +78,15 @@ class Group:
         size = int(broadcast_one_to_all(np.int32(len(text))))
         sent = np.frombuffer(text.ljust(size), "uint8") if self.first else np.zeros(size, "uint8")
         return json.loads(np.asarray(broadcast_one_to_all(sent)).astype("uint8").tobytes())
+
+    def told_arrays(self, arrays: Sequence[Any]) -> list[Any]:
+        """Give all processes the arrays of the first one. All of them must call it, with arrays of the same shapes."""
+        if self.processes == 1:
+            return list(arrays)
+        import numpy as np
+        from jax.experimental.multihost_utils import broadcast_one_to_all
+
+        return [np.asarray(a) for a in broadcast_one_to_all(list(arrays))]
 
     def check_same(self, mine: Mapping[str, Any], differences: Callable[[Mapping, Mapping, Any], list[str]]) -> None:
         """Refuse to start if the processes were given different things. All of them must call it.
@@ -287,9 +295,7 @@ def _watched(group, host):
     except BaseException as e:
         # Without this, JAX would wait for the others at the end of the process.
         atexit.register(_exit, getattr(e, "exit_code", 1))
-        if isinstance(e, Interrupted) or not isinstance(e, Exception):
-            raise
-        if not isinstance(e, KzooError) and watch.lost.wait(GRACE):
+        if isinstance(e, Exception) and not isinstance(e, KzooError) and watch.lost.wait(GRACE):
             raise Lost(watch.message) from e
         raise
     finally:
