@@ -25,6 +25,7 @@ from kzoo.training.options import TrainOptions
 DEFAULT = re.compile(r"\[default: (.*)\]")
 BY_DEFAULT = re.compile(r"([^\s:;,]+)(?: by default| \(default\))")
 RUN = {"out": None, "resume": False, "quiet": False}  # what does not decide the result
+DEVICES = {"devices": None, "coordinator": None, "process": None}  # likewise, and where it is computed
 STYLE = {"settings": None, "budget": None, "save_every": None, "report": None, "networks": None, "force": False}
 
 
@@ -56,8 +57,8 @@ CASES = {
         TrainOptions,
         train_command.command,
         subject={"model", "data"},
-        own=RUN,
-        arguments={"model", "data", "config", *RUN},
+        own={**RUN, **DEVICES},
+        arguments={"model", "data", "config", *RUN, *DEVICES},
         shortest=("mnist_softmax",),
     ),
     "finetune": Verb(
@@ -65,8 +66,8 @@ CASES = {
         FinetuneOptions,
         finetune_command.command,
         subject={"photos", "model"},
-        own={"weights": None, **RUN},
-        arguments={"photos", "model", "weights", *RUN},
+        own={"weights": None, **RUN, **DEVICES},
+        arguments={"photos", "model", "weights", *RUN, *DEVICES},
         shortest=("photos",),
     ),
     "export": Verb(
