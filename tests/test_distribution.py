@@ -1,7 +1,6 @@
 """Devices and processes: how they are asked for, and what a run of several of them leaves."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -176,28 +175,32 @@ def test_processes_that_are_given_different_things_do_not_start(tmp_path, addres
 
 NO_TENSORFLOW = """
 import sys
-sys.modules["tensorflow"] = None  # importing it raises
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0].startswith("tensorflow"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
 import numpy as np
 import kzoo
 from kzoo import runs
 
+from kzoo.training.recipes import Recipe
+
 rng = np.random.default_rng(0)
 data = rng.integers(0, 256, (30, 28, 28, 1)).astype("uint8"), np.arange(30) % 3
-out, arrays = sys.argv[1], []
-for n in (1, 2):
-    run = kzoo.train("mnist_softmax", data, recipe="modern", epochs=2, batch_size=8, devices=n, out=f"{out}/{n}")
-    arrays.append(runs.load_checkpoint(run.path / runs.CHECKPOINT)[0])
-    assert run.config["devices"] == n and run.config["processes"] == 1
-for key, one in arrays[0].items():
-    np.testing.assert_allclose(arrays[1][key], one, rtol=0, atol=1e-5, err_msg=key)
-more = kzoo.train(data=data, out=f"{out}/2", resume=True, epochs=3, quiet=True)  # on one device
-assert len(more.history["epoch"]) == 3
+plan = Recipe("short", "a test", epochs=1, batch_size=8, augment=(("flip", 0.5),))
+run = kzoo.train("mnist_softmax", data, recipe=plan, val_fraction=0.0, devices=2, out=sys.argv[1])
+assert run.config["devices"] == 2 and run.config["processes"] == 1
+more = kzoo.train(data=data, out=sys.argv[1], resume=True, epochs=2, quiet=True)  # on one device
+assert len(more.history["epoch"]) == 2
 for options, message in (
     ({"devices": 3}, "--devices 3, and there are 2 (CPU)."),
     ({"devices": 2, "input_shape": (14, 14, 1)}, "by TensorFlow, which is not installed"),
 ):
     try:
-        kzoo.train("mnist_softmax", data, epochs=1, batch_size=8, out=f"{out}/none", **options)
+        kzoo.train("mnist_softmax", data, epochs=1, batch_size=8, out=sys.argv[1] + "-2", **options)
     except kzoo.KzooError as e:
         assert message in str(e), str(e)
     else:
@@ -206,12 +209,11 @@ for options, message in (
 
 
 @pytest.mark.skipif(find_spec("jax") is None, reason="needs jax")
-def test_arrays_train_on_two_devices_as_on_one_without_tensorflow(tmp_path):
+def test_arrays_train_on_two_devices_and_go_on_on_one_without_tensorflow(tmp_path):
     env = {**os.environ, **JAX, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     env["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     done = subprocess.run(
-        [sys.executable, "-c", NO_TENSORFLOW, tmp_path], cwd=ROOT, env=env, capture_output=True, text=True
+        [sys.executable, "-c", NO_TENSORFLOW, tmp_path / "r"], cwd=ROOT, env=env, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "2 devices in 1 process." in done.stderr
-    shutil.rmtree(tmp_path / "1")

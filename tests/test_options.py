@@ -16,6 +16,7 @@ from kzoo.cli import finetune as finetune_command
 from kzoo.cli import style as style_command
 from kzoo.cli import stylenet as stylenet_command
 from kzoo.cli import train as train_command
+from kzoo.distribution import ALONE
 from kzoo.errors import KzooError
 from kzoo.exporting.options import ExportOptions
 from kzoo.finetuning.options import FinetuneOptions
@@ -180,7 +181,7 @@ def calls(monkeypatch, tmp_path):
 )
 def test_only_what_was_given_reaches_train(calls, kzoo_command, line, options):
     assert kzoo_command("train", "mnist_softmax", *line.split())[0] == 0
-    assert calls == [(("mnist_softmax", None, options, {}), RUN)]
+    assert calls == [(("mnist_softmax", None, options, {}), {**RUN, "together": ALONE})]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_only_what_was_given_reaches_train(calls, kzoo_command, line, options):
 )
 def test_only_what_was_given_reaches_finetune(calls, kzoo_command, line, options):
     assert kzoo_command("finetune", "photos", *line.split())[0] == 0
-    assert calls == [(("photos", None, options), {"weights": None, **RUN})]
+    assert calls == [(("photos", None, options), {"weights": None, **RUN, "together": ALONE})]
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
             settings = _record_changes(before, changes, folder, group.first)
         elif before:
             settings["resumed"] = before.get("resumed", [])
-        if group.first and not (folder / runs.SPLITS).is_file():  # new, or a kill came in between
+        if group.first and (not before or not (folder / runs.SPLITS).is_file()):  # a kill may have come in between
             runs.record(folder, settings, dataset)
         group.told(None)
         if not (folder / runs.CONFIG).is_file():

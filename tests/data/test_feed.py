@@ -53,13 +53,12 @@ def test_an_epoch_has_each_image_once_and_fills_up_its_last_batch_with_its_first
 
 def test_arrays_and_what_tensorflow_serves_are_the_same_batches():
     """The second is what files that are decoded on the fly, moved masks and mixtures are served by."""
-    for options in ({}, {"alternate_flip": True}):
-        for epoch in (0, 1):
-            one = served(split_of(True), epoch, **options)
-            two = served(split_of(True), epoch, move=lambda x, y, seed: (x, y), **options)
-            for a, b in zip(one, two, strict=True):
-                for first, second in zip(a, b, strict=True):
-                    np.testing.assert_array_equal(first, second)
+    for epoch, options in ((0, {}), (1, {"alternate_flip": True})):
+        one = served(split_of(True), epoch, **options)
+        two = served(split_of(True), epoch, move=lambda x, y, seed: (x, y), **options)
+        for a, b in zip(one, two, strict=True):
+            for first, second in zip(a, b, strict=True):
+                np.testing.assert_array_equal(first, second)
 
 
 def test_processes_serve_their_own_rows_of_one_batch():

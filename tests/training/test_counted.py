@@ -31,12 +31,12 @@ def network(norm=True, outputs=3):
     return keras.Model(inputs, keras.layers.Dense(outputs)(x))
 
 
-def test_two_devices_agree_with_one_and_with_themselves():
-    one, two, again = (devices.measured(network, Together(n), images=10, batch=6) for n in (1, 2, 2))
-    assert len(one["losses"]) == 10 and np.abs(one["gradients"]).max() > 1e-3
+def test_two_devices_agree_with_one():
+    """In a batch that one image fills up; scripts/devices.py measures more, and two processes."""
+    one, two = (devices.measured(network, Together(n), images=5, batch=6, steps=5) for n in (1, 2))
+    assert len(one["losses"]) == 5 and np.abs(one["gradients"]).max() > 1e-3
     for what, most in (("loss", 1e-6), ("gradients", 1e-5), ("losses", 1e-3), ("weights", 1e-3)):
         np.testing.assert_allclose(two[what], one[what], rtol=0, atol=most, err_msg=what)
-        np.testing.assert_array_equal(two[what], again[what], err_msg=what)
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -49,7 +49,7 @@ def test_images_that_fill_up_a_batch_count_nowhere(several):
     keras.utils.set_random_seed(0)
     made = network(norm=False)
     if several:
-        made = keras.Model(made.inputs, [made.output, -made.output])
+        made = keras.Model(made.inputs[0], [made.output, -made.output])
     first = [np.array(v) for v in made.weights]
     recipe = Recipe("", "", "sgd", 1.0, 0.0, batch_size=4, label_smoothing=0.1)
     model = training_model(made, task, recipe, steps=2, seed=0)
