@@ -22,6 +22,7 @@ from typing import Any
 
 from kzoo.errors import KzooError, RunError, first_line, printable
 from kzoo.hardware import backend
+from kzoo.progress import say
 
 GRACE = 3.0  # seconds that a process has for an error of its own after another one ended
 
@@ -106,11 +107,9 @@ class Group:
         wrong = differences(mine, self.told(mine), list(mine))
         bad = np.flatnonzero(np.asarray(process_allgather(np.int32(bool(wrong))))).tolist()
         if wrong:
-            raise RunError(
-                f"Process {self.process} is not given what process 0 is (which is 'the run' here): {'; '.join(wrong)}."
-            )
+            raise RunError(f"Process {self.process} differs from process 0 ('the run'): {'; '.join(wrong)}.")
         if bad:
-            raise RunError(f"Process {bad[0]} is not given what process 0 is: it says what differs.")
+            raise RunError(f"Process {bad[0]} differs from process 0, and says in what.")
 
 
 @contextmanager
@@ -195,6 +194,7 @@ class Together:
         address, number, count = found
         if jax.distributed.is_initialized():  # a second training of this process
             return
+        say(f"Process {number} of {count}: waiting for the others at {address}.")
         try:
             jax.distributed.initialize(
                 address, count, number, cluster_detection_method="deactivate", shutdown_timeout_seconds=30
@@ -287,7 +287,11 @@ def _watched(group, host):
     JAX itself ends a process about 100 seconds after another one was lost, and at once after process 0 was, with a
     trace of its own.
     """
-    watch = _Watch(group, host)
+    try:
+        watch = _Watch(group, host)
+    except (OSError, RuntimeError, ValueError) as e:
+        atexit.register(_exit, 1)
+        raise RunError(f"The processes can't reach each other at {host} ({first_line(e)}): start all again.") from e
     try:
         yield
         group.told(None)  # all have come here

@@ -97,18 +97,19 @@ def address():
         return f"127.0.0.1:{s.getsockname()[1]}"
 
 
-def processes(address, *arguments, n=2):
-    return [
-        subprocess.Popen(
-            command(*arguments, "--coordinator", address, "--process", f"{i}/{n}"),
-            cwd=ROOT,
-            env={**os.environ, **JAX},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(n)
-    ]
+def process_of(address, i, *arguments, n=2):
+    return subprocess.Popen(
+        command(*arguments, "--coordinator", address, "--process", f"{i}/{n}"),
+        cwd=ROOT,
+        env={**os.environ, **JAX},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def processes(address, *arguments):
+    return [process_of(address, i, *arguments) for i in range(2)]
 
 
 def ended(started):
@@ -161,14 +162,9 @@ def test_two_processes_train_as_one_does_and_survive_the_end_of_either(tmp_path,
 @pytest.mark.skipif(find_spec("jax") is None, reason="needs jax")
 @pytest.mark.deep("2026-11-27")
 def test_processes_that_are_given_different_things_do_not_start(tmp_path, address):
-    started = processes(address, *TRAINING[:-2], "--epochs", 1, "--out", tmp_path / "r")
-    started[1].kill()
-    started[1].communicate()
-    more = ("--coordinator", address, "--process", "1/2", "--seed", "1", "--epochs", 1, "--out", tmp_path / "r")
-    other = subprocess.Popen(
-        command(*TRAINING[:-2], *more), cwd=ROOT, env={**os.environ, **JAX}, stderr=subprocess.PIPE, text=True
-    )
-    code, wrote = ended([started[0], other])
+    rest = ("--epochs", 1, "--out", tmp_path / "r")
+    started = [process_of(address, i, *TRAINING, *rest, "--seed", i) for i in range(2)]
+    code, wrote = ended(started)
     assert code == [1, 1] and "seed: the run has 0, this command 1" in wrote[1], wrote
     assert not (tmp_path / "r").exists()
 
