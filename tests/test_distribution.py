@@ -76,18 +76,7 @@ def test_one_process_has_nobody_to_tell():
 
 # --- processes ----------------------------------------------------------------------------------------------------
 
-TRAINING = (
-    "train",
-    "mnist_mlp",
-    "--data",
-    "digits",
-    "--recipe",
-    "modern",
-    "--batch-size",
-    100,
-    "--precision",
-    "float32",
-)
+TRAINING = ("train", "mnist_softmax", "--data", "digits", "--batch-size", 100, "--precision", "float32")
 
 
 @pytest.fixture
@@ -134,17 +123,15 @@ def test_two_processes_train_as_one_does_and_survive_the_end_of_either(tmp_path,
     assert code == [0, 0], wrote
     assert "2 devices in 2 processes" in wrote[0] and "epoch" not in wrote[1]
 
-    one = subprocess.run(
-        command(*TRAINING, "--epochs", 6, "--out", tmp_path / "one"), cwd=ROOT, env={**os.environ, **JAX}, check=True
-    )
-    assert one.returncode == 0
+    alone = command(*TRAINING, "--epochs", 6, "--out", tmp_path / "one")
+    subprocess.run(alone, cwd=ROOT, env={**os.environ, **JAX}, check=True)
     for key, array in arrays_of(tmp_path / "one").items():
         np.testing.assert_allclose(arrays_of(whole)[key], array, rtol=0, atol=1e-3, err_msg=key)
 
     out = tmp_path / "killed"
     for killed in (1, 0):
         resume = ("--resume",) if out.exists() else ()
-        started = processes(address, *TRAINING, "--epochs", 6, "--out", out, *resume)
+        started = processes(address, *TRAINING, "--epochs", 200, "--out", out, *resume)
         done = epochs(out)
         wait_for(lambda n=done: epochs(out) > n, started[0])
         started[killed].kill()
@@ -153,7 +140,10 @@ def test_two_processes_train_as_one_does_and_survive_the_end_of_either(tmp_path,
         line = wrote[1 - killed].splitlines()[-1]
         assert line.startswith(f"Error: Process {killed} of 2 ended before the training did")
         assert "start all processes again with --resume" in line and "Traceback" not in wrote[1 - killed]
-    code, wrote = ended(processes(address, *TRAINING, "--epochs", 6, "--out", out, "--resume"))
+    last = epochs(out) + 3
+    code, wrote = ended(processes(address, *TRAINING, "--epochs", last, "--out", out, "--resume"))
+    assert code == [0, 0], wrote
+    code, wrote = ended(processes(address, *TRAINING, "--epochs", last, "--out", whole, "--resume"))
     assert code == [0, 0], wrote
     for key, array in arrays_of(whole).items():
         np.testing.assert_array_equal(arrays_of(out)[key], array, err_msg=key)
@@ -167,6 +157,53 @@ def test_processes_that_are_given_different_things_do_not_start(tmp_path, addres
     code, wrote = ended(started)
     assert code == [1, 1] and "seed: the run has 0, this command 1" in wrote[1], wrote
     assert not (tmp_path / "r").exists()
+
+
+FINETUNING = """
+import sys
+import numpy as np
+import kzoo
+
+kind, address, out = sys.argv[1:]
+given = {"two devices": {"devices": 2}}
+given |= {f"process {i}": {"coordinator": address, "process": f"{i}/2"} for i in range(2)}
+rng, y = np.random.default_rng(0), np.arange(90) % 3
+x = rng.integers(0, 150, (90, 32, 32, 3)) + (y[:, None, None, None] == np.arange(3)) * 60
+run = kzoo.finetune(
+    (x.astype("uint8"), y), "resnet20", unfreeze="auto", epochs=1, out=out, precision="float32", **given.get(kind, {})
+)
+assert len(run.history["epoch"]) > 1  # a stage has trained
+"""
+
+
+@pytest.mark.skipif(find_spec("jax") is None, reason="needs jax")
+@pytest.mark.deep("2026-11-27")
+def test_fine_tuning_is_the_same_on_one_device_two_and_in_two_processes(tmp_path, address):
+    """Up to rounding: which stages are kept, and the losses."""
+    histories = {}
+    for where, kinds in (("one", ["one device"]), ("two", ["two devices"]), ("both", ["process 0", "process 1"])):
+        env = {**os.environ, **JAX}
+        if where == "two":
+            env["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", FINETUNING, kind, address, tmp_path / where],
+                cwd=ROOT,
+                env=env,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for kind in kinds
+        ]
+        code, wrote = ended(started)
+        assert code == [0] * len(kinds), wrote
+        histories[where] = runs.history_of(tmp_path / where)
+    for where in ("two", "both"):
+        assert histories[where]["phase"] == histories["one"]["phase"]
+        for name in ("loss", "val_loss"):
+            np.testing.assert_allclose(histories[where][name], histories["one"][name], atol=1e-3, err_msg=name)
+    assert not [p for p in tmp_path.iterdir() if p.name not in ("one", "two", "both")]
 
 
 NO_TENSORFLOW = """
