@@ -103,7 +103,7 @@ def processes(address, *arguments):
 
 def ended(started):
     """(exit codes, what each wrote)."""
-    wrote = [p.communicate(timeout=300)[1] for p in started]
+    wrote = [p.communicate(timeout=900)[1] for p in started]
     return [p.returncode for p in started], wrote
 
 
@@ -133,7 +133,7 @@ def test_two_processes_train_as_one_does_and_survive_the_end_of_either(tmp_path,
         resume = ("--resume",) if out.exists() else ()
         started = processes(address, *TRAINING, "--epochs", 200, "--out", out, *resume)
         done = epochs(out)
-        wait_for(lambda n=done: epochs(out) > n, started[0])
+        wait_for(lambda n=done: epochs(out) > n, started[0], 600)
         started[killed].kill()
         code, wrote = ended(started)
         assert code[killed] == -9 and code[1 - killed] == 1

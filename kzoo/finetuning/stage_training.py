@@ -150,13 +150,14 @@ def stage_model(network, plan, factors, steps, epochs):
 
 
 @contextmanager
-def on_devices(network, group):
+def on_devices(network, group, seed):
     """The network on all devices of a group, as a copy whose weights the network gets at the end."""
     if group.layout is None:
         yield network
         return
     values = group.told_arrays([value_of(v) for v in network.weights])
     with group.layout.scope():
+        keras.utils.set_random_seed(seed)  # variables must begin with the same values in all processes
         copy = keras.models.clone_model(network)
         for v, value in zip(copy.weights, values, strict=True):
             v.assign(value)
@@ -183,7 +184,7 @@ def train_stage(network, stage_list, number, plan, splits, *, store, bar, interr
         {"rows" of the history, "audit", "seconds"}; None if the budget is too short for one epoch.
     """
     set_trainable(network, stage_list, plan.head)
-    with on_devices(network, plan.group) as copy:
+    with on_devices(network, plan.group, plan.options.seed) as copy:
         return _train_stage(copy, stage_list, number, plan, splits, store=store, bar=bar, interrupted=interrupted)
 
 

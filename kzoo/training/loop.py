@@ -215,6 +215,10 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
     if options.patience is not None and "val" not in dataset.splits:
         raise RunError("patience waits for a better validation metric, and there is no validation part.")
     shape = tuple(options.input_shape or row.input_shape)
+    if group.processes > 1:  # before variables are made, which must be the same in all
+        mine = {k: getattr(options, k) for k in ("seed", "precision", "val_fraction", "test_fraction")}
+        mine |= {"model": row.name, "options": config, "recipe": recipe.to_dict(), "data": dataset.fingerprint()}
+        group.check_same({**mine, "input_shape": shape, "weights": str(options.weights)}, runs.differences)
     network, precision, why = _network(row, options, task.outputs(dataset.classes), shape, config, chosen)
     task.check_outputs(network)
     settings = _settings(
