@@ -9,6 +9,7 @@ import re
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from functools import cache
 from glob import glob
 from pathlib import Path
@@ -167,10 +168,19 @@ def quiet_tensorflow() -> str:
 
 
 def _import_keras():
-    import keras  # noqa: F401
-    import tensorflow
+    import keras
 
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    try:
+        import tensorflow
+    except ModuleNotFoundError as e:
+        if on_tensorflow or e.name != "tensorflow":
+            raise
+        return  # training on arrays on JAX needs none
     tensorflow.config.list_physical_devices()  # looks for GPUs, and complains if there is none
+    if not on_tensorflow:  # else reading a picture would take the memory of the GPU, which the backend computes on
+        with suppress(RuntimeError):  # in use already
+            tensorflow.config.set_visible_devices([], "GPU")
 
 
 def _import_keras_holding(stderr):

@@ -10,8 +10,9 @@ import os
 import platform
 import shlex
 import sys
+import threading
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -585,6 +586,55 @@ def save_checkpoint(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], s
             with archive.open(f"{i}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
         archive.writestr("state.json", json.dumps({"names": list(arrays), "state": state}))
+
+
+class CheckpointWriter:
+    """Writes checkpoints in a thread, so that the training goes on meanwhile; one at a time.
+
+    A kill leaves the older file whole. To hold one copy in memory, not two, call `wait` before making the next one.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def write(
+        self, path: Path, arrays: Mapping[str, np.ndarray], state: Any, then: Callable[[], object] | None = None
+    ) -> None:
+        """Begin to write one, when the one before is written.
+
+        Args:
+            path, arrays, state: as for `save_checkpoint`; nobody may change the arrays.
+            then: called in the thread when the file is there.
+
+        Raises:
+            KzooError: The one before could not be written.
+        """
+        self.wait()
+
+        def work():
+            try:
+                save_checkpoint(path, arrays, state)
+                if then:
+                    then()
+            except BaseException as e:
+                self._error = e
+
+        self._thread = threading.Thread(target=work, name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until nothing is being written.
+
+        Raises:
+            KzooError: What was written last could not be.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
 
 def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Any]:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "kzoo"
 FLOORS = [
     {"errors"},
     {"checks", "files", "progress", "hardware", "metrics", "plots"},
-    {"catalog", "layers", "walk", "interrupt"},
+    {"catalog", "layers", "walk", "interrupt", "distribution"},
     {"data", "models", "weights"},
     {"builder", "tasks"},
     {"graph", "runs"},

@@ -16,6 +16,7 @@ from kzoo.cli import finetune as finetune_command
 from kzoo.cli import style as style_command
 from kzoo.cli import stylenet as stylenet_command
 from kzoo.cli import train as train_command
+from kzoo.distribution import ALONE
 from kzoo.errors import KzooError
 from kzoo.exporting.options import ExportOptions
 from kzoo.finetuning.options import FinetuneOptions
@@ -25,6 +26,7 @@ from kzoo.training.options import TrainOptions
 DEFAULT = re.compile(r"\[default: (.*)\]")
 BY_DEFAULT = re.compile(r"([^\s:;,]+)(?: by default| \(default\))")
 RUN = {"out": None, "resume": False, "quiet": False}  # what does not decide the result
+DEVICES = {"devices": None, "coordinator": None, "process": None}  # likewise, and where it is computed
 STYLE = {"settings": None, "budget": None, "save_every": None, "report": None, "networks": None, "force": False}
 
 
@@ -56,8 +58,8 @@ CASES = {
         TrainOptions,
         train_command.command,
         subject={"model", "data"},
-        own=RUN,
-        arguments={"model", "data", "config", *RUN},
+        own={**RUN, **DEVICES},
+        arguments={"model", "data", "config", *RUN, *DEVICES},
         shortest=("mnist_softmax",),
     ),
     "finetune": Verb(
@@ -65,8 +67,8 @@ CASES = {
         FinetuneOptions,
         finetune_command.command,
         subject={"photos", "model"},
-        own={"weights": None, **RUN},
-        arguments={"photos", "model", "weights", *RUN},
+        own={"weights": None, **RUN, **DEVICES},
+        arguments={"photos", "model", "weights", *RUN, *DEVICES},
         shortest=("photos",),
     ),
     "export": Verb(
@@ -179,7 +181,7 @@ def calls(monkeypatch, tmp_path):
 )
 def test_only_what_was_given_reaches_train(calls, kzoo_command, line, options):
     assert kzoo_command("train", "mnist_softmax", *line.split())[0] == 0
-    assert calls == [(("mnist_softmax", None, options, {}), RUN)]
+    assert calls == [(("mnist_softmax", None, options, {}), {**RUN, "together": ALONE})]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,7 @@ def test_only_what_was_given_reaches_train(calls, kzoo_command, line, options):
 )
 def test_only_what_was_given_reaches_finetune(calls, kzoo_command, line, options):
     assert kzoo_command("finetune", "photos", *line.split())[0] == 0
-    assert calls == [(("photos", None, options), {"weights": None, **RUN})]
+    assert calls == [(("photos", None, options), {"weights": None, **RUN, "together": ALONE})]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 from support.training import history_of
 
@@ -156,3 +157,27 @@ def test_what_evaluate_needs_of_a_run_is_checked_when_it_is_loaded(trained, tmp_
     (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
     with pytest.raises(RunError, match=rf"is damaged: {name} can't be read"):
         kzoo.load_run(tmp_path)
+
+
+def test_a_checkpoint_is_written_beside_the_training_one_at_a_time(tmp_path, monkeypatch):
+    import threading
+
+    path, writer, written = tmp_path / "c.npz", runs.CheckpointWriter(), []
+    writer.write(path, {"a": np.zeros(3)}, 0, then=lambda: written.append(0))
+    writer.wait()
+    old, save, may = path.read_bytes(), runs.save_checkpoint, threading.Event()
+
+    def slow(*args):
+        assert may.wait(60)
+        save(*args)
+
+    monkeypatch.setattr(runs, "save_checkpoint", slow)
+    writer.write(path, {"a": np.ones(3)}, 1, then=lambda: written.append(1))
+    assert path.read_bytes() == old and written == [0], "the caller goes on, and the older one is whole"
+    may.set()
+    writer.write(tmp_path / "none" / "c.npz", {"a": np.ones(3)}, 2, then=lambda: written.append(2))
+    assert runs.load_checkpoint(path)[1] == 1 and written == [0, 1], "one after the other"
+    with pytest.raises(kzoo.KzooError, match="Can't write"):
+        writer.wait()
+    writer.wait()
+    assert written == [0, 1]

@@ -8,7 +8,7 @@ import click
 
 from kzoo.catalog import image_spec
 from kzoo.checks import MAX_SEED, PRECISIONS
-from kzoo.cli.options import given, option_of, seconds, shape, weights_by_class
+from kzoo.cli.options import given, on_devices, option_of, seconds, shape, weights_by_class
 from kzoo.data.sources import accepted
 from kzoo.finetuning.options import AUGMENTATIONS, MIXTURES, FinetuneOptions
 
@@ -59,7 +59,8 @@ option = option_of(FinetuneOptions)
 @click.option("--out", metavar="RUN", help="The run folder; runs/MODEL-PHOTOS by default.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def command(photos, model, weights, out, resume, quiet, **options):
+@on_devices
+def command(photos, model, weights, out, resume, quiet, together, **options):
     """Fine-tune a pretrained network on PHOTOS, and write a run folder with a report.
 
     Your own val/ and test/ parts are never trained on. Accuracy is measured on test; val is used for
@@ -70,10 +71,13 @@ def command(photos, model, weights, out, resume, quiet, **options):
     if model is not None:
         image_spec(model)  # before Keras is imported: a wrong name is refused at once
     FinetuneOptions(**given(options))
+    together.join()
     from kzoo.finetuning.pipeline import finetune_run
 
-    folder = finetune_run(photos, model, given(options), weights=weights, out=out, resume=resume, quiet=quiet)
-    if not quiet:
+    folder = finetune_run(
+        photos, model, given(options), weights=weights, out=out, resume=resume, quiet=quiet, together=together
+    )
+    if not quiet and together.first:
         click.echo(
             f"Wrote {folder}, and {folder}/report.html. Next: kzoo predict {shlex.quote(str(folder))} photo.jpg",
             err=True,

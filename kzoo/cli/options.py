@@ -5,15 +5,28 @@ from __future__ import annotations
 import json as json_library
 import re
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
 import click
 
 from kzoo.catalog.imports import load_imports, named_in_environment
+from kzoo.distribution import Together
 from kzoo.files import finite
 from kzoo.hardware import load_keras
 
-__all__ = ["as_json", "given", "load_keras", "option_of", "own_networks", "print_json", "seconds", "shape", "trust"]
+__all__ = [
+    "as_json",
+    "given",
+    "load_keras",
+    "on_devices",
+    "option_of",
+    "own_networks",
+    "print_json",
+    "seconds",
+    "shape",
+    "trust",
+]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 trust = click.option(
@@ -50,6 +63,28 @@ def shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     if len(numbers) != 3 or min(numbers) < 1:
         raise click.BadParameter(f"expected height x width x channels, such as 160x160x3; got '{value}'.")
     return numbers
+
+
+def on_devices(function: Callable) -> Callable:
+    """The options --devices, --coordinator and --process, which the command gets as one `together`."""
+
+    @wraps(function)
+    def command(*args, devices, coordinator, process, **others):
+        return function(*args, together=Together(devices, coordinator, process), **others)
+
+    command = click.option(
+        "--process", metavar="i/N", help="Of N processes, started with the same command, this is number i, from 0."
+    )(command)
+    command = click.option(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="Where process 0 of several is reached; env takes what Kubeflow or Slurm set.",
+    )(command)
+    return click.option(
+        "--devices",
+        type=click.IntRange(1),
+        help="Devices of this process to train on, with KERAS_BACKEND=jax: they share each batch. [default: 1]",
+    )(command)
 
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}

@@ -11,7 +11,7 @@ import click
 
 from kzoo.catalog import image_spec
 from kzoo.checks import MAX_SEED, PRECISIONS
-from kzoo.cli.options import given, load_keras, option_of, shape, weights_by_class
+from kzoo.cli.options import given, load_keras, on_devices, option_of, shape, weights_by_class
 from kzoo.data.sources import accepted
 from kzoo.errors import KzooError
 from kzoo.training.options import TrainOptions
@@ -89,7 +89,8 @@ def _number(text):
 @click.option("--out", metavar="RUN", help="The run folder; runs/MODEL-DATA by default.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def command(model, data, config, out, resume, quiet, **options):
+@on_devices
+def command(model, data, config, out, resume, quiet, together, **options):
     """Train MODEL, and write a run folder: settings, labels, splits, history, best model, checkpoint.
 
     Ctrl-C keeps the finished epochs; the same command with --resume continues.
@@ -99,12 +100,15 @@ def command(model, data, config, out, resume, quiet, **options):
     if model is not None:
         image_spec(model)  # before Keras is imported: a wrong name is refused at once
     TrainOptions(**given(options))
+    together.join()
     load_keras()
     from kzoo.training.loop import train, train_run
 
     for key in config.keys() & signature(train).parameters.keys():
-        use = f": use --{key.replace('_', '-')}" if key in (*options, "data", "out", "resume", "quiet") else ""
+        use = (
+            f": use --{key.replace('_', '-')}" if key in (*options, "data", "out", "resume", "quiet", "devices") else ""
+        )
         raise KzooError(f"--set is for options of the network, and {key} is not one of them{use}.")
-    run = train_run(model, data, given(options), config, out=out, resume=resume, quiet=quiet)
-    if not quiet:
+    run = train_run(model, data, given(options), config, out=out, resume=resume, quiet=quiet, together=together)
+    if not quiet and together.first:
         click.echo(f"Wrote {run.path}. Next: kzoo evaluate {shlex.quote(str(run.path))}", err=True)

@@ -67,6 +67,8 @@ def augmentation(pairs: Iterable[tuple[str, float]], seed: int) -> list[keras.la
             raise unknown("augmentation", name, AUGMENTATIONS, f"There are {', '.join(AUGMENTATIONS)}.")
         layer = AUGMENTATIONS[name](amount, seed + i)
         layer.dtype_policy = keras.dtype_policies.DTypePolicy("float32")
+        if keras.backend.backend() == "jax":  # it compiles; Keras says it does not, and would train without compiling
+            layer.supports_jit = True
         layers.append(layer)
     return layers
 

@@ -6,21 +6,21 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
-from kzoo.data import images
 from kzoo.data.dataset import Split
-from kzoo.data.guards import check_channels
+from kzoo.data.guards import check_channels, is_ready
 from kzoo.data.masks import MaskFile
 from kzoo.data.scan import in_order
 from kzoo.errors import DataError
-from kzoo.hardware import cores
+from kzoo.hardware import backend, cores
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from kzoo.catalog import Preprocessing
 
 MEMORY = 2 << 30  # bytes of decoded images that are kept in memory
@@ -59,10 +59,11 @@ def decode_split(
         have = split.images.shape[-1]
         check_channels(have, channels)
         _check_masks(split)
-        if split.prepared or images.is_ready(split.images.shape[1:], shape, preprocessing):
+        if split.prepared or is_ready(split.images.shape[1:], shape, preprocessing):
             return Split(split.images, split.labels, split.ids, prepared=True), []
         if not fits:
             return split, []
+        images = _tensorflow_images()
         out = np.empty((len(split), *shape), np.uint8)
         for i in range(0, len(split), 256):
             x = split.images[i : i + 256]
@@ -71,6 +72,7 @@ def decode_split(
         labels = images.fit_masks(split.labels, height, width, preprocessing) if split.masks else split.labels
         return Split(out, labels, split.ids, prepared=True), []
 
+    images = _tensorflow_images()
     one = images.make_preparer(shape, preprocessing)
 
     def attempt(i):
@@ -101,6 +103,30 @@ def decode_split(
     return Split(images_, labels, kept.ids, prepared=True), skipped
 
 
+def _tensorflow_images():
+    """The module that decodes, resizes and crops, by TensorFlow: arrays that are a model's input need none of it."""
+    try:
+        from kzoo.data import images
+    except ModuleNotFoundError as e:
+        if e.name != "tensorflow":
+            raise
+        raise DataError(
+            "Images are decoded, resized and cropped by TensorFlow, which is not installed: pip install tensorflow, or "
+            "give arrays that are as large as the model's input."
+        ) from e
+    return images
+
+
+def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of n images in an epoch on JAX, int (n,); it depends on these numbers only."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def begins_mirrored(n: int, seed: int) -> np.ndarray:
+    """Which of n images are mirrored in the even epochs, where flips alternate, bool (n,)."""
+    return np.random.default_rng(seed).random(n) < 0.5
+
+
 def _check_masks(split):
     """DataError if arrays of images and of masks have different sizes."""
     have = split.images.shape[1:3]
@@ -110,6 +136,7 @@ def _check_masks(split):
 
 def _mask(label, shape, preprocessing):
     """A mask in the size of a model's input, uint8 (height, width)."""
+    images = _tensorflow_images()
     mask = label.read() if isinstance(label, MaskFile) else label
     return images.fit_masks(mask, shape[0], shape[1], preprocessing)
 
@@ -145,6 +172,10 @@ class _Store:
 
 def _images_at(split, shape, preprocessing):
     """A graph function: indices (B,) to uint8 images (B, *shape)."""
+    import tensorflow as tf
+
+    from kzoo.data import images
+
     height, width, channels = shape
     if not split.files:
         store = split.images
@@ -155,7 +186,7 @@ def _images_at(split, shape, preprocessing):
         def rows(indices):
             x = tf.numpy_function(gather, [indices], tf.uint8, stateful=False)
             x.set_shape((None, *store.shape[1:]))
-            if split.prepared or images.is_ready(store.shape[1:], shape, preprocessing):
+            if split.prepared or is_ready(store.shape[1:], shape, preprocessing):
                 return x
             return images.fit(images.with_channels(x, channels), height, width, preprocessing)
 
@@ -180,11 +211,13 @@ def _images_at(split, shape, preprocessing):
 
 def _targets_at(split, shape, preprocessing, targets):
     """A graph function: indices (B,) to targets (B, ...)."""
+    import tensorflow as tf
+
     labels = split.labels
     if targets is None and not split.masks:
         stored = tf.constant(labels)
         return lambda indices: tf.gather(stored, indices)
-    ready = split.prepared or (not split.files and images.is_ready(split.images.shape[1:], shape, preprocessing))
+    ready = split.prepared or (not split.files and is_ready(split.images.shape[1:], shape, preprocessing))
 
     def labels_at(i):
         if split.masks and not ready:
@@ -202,6 +235,21 @@ def _targets_at(split, shape, preprocessing, targets):
         return y
 
     return rows
+
+
+def pixels(
+    split: Split, shape: tuple[int, int, int], preprocessing: Preprocessing, batch_size: int
+) -> Iterator[np.ndarray]:
+    """The images of a split in their stored order, in batches, for prediction: uint8 (B, *shape).
+
+    Those of a `prepared` split need no TensorFlow.
+    """
+    if split.prepared and isinstance(split.images, np.ndarray):
+        for start in range(0, len(split), batch_size):
+            yield split.images[start : start + batch_size]
+    elif len(split):
+        for x, _ in batches(split, shape, preprocessing, batch_size):
+            yield x.numpy()
 
 
 def batches(
@@ -237,6 +285,10 @@ def batches(
         Alternating flip: Jordan 2024, arXiv:2404.00498, section 3.6. Two epochs show every image both ways; a random
         flip shows half of the images the same way twice.
     """
+    import tensorflow as tf
+
+    from kzoo.data import images
+
     if split.files:
         images.check_shape(shape)
     n = len(split)
@@ -244,7 +296,7 @@ def batches(
     targets_at = _targets_at(split, shape, preprocessing, targets)
     if alternate_flip:
         assert order is not None, "flips alternate from epoch to epoch"
-        begins = tf.constant(np.random.default_rng(order[0]).random(n) < 0.5)
+        begins = tf.constant(begins_mirrored(n, order[0]))
 
     @tf.autograph.experimental.do_not_convert
     def one_pass(_):
@@ -252,11 +304,15 @@ def batches(
             return tf.data.Dataset.range(n).map(lambda i: (i, False)).batch(batch_size).map(lambda i, f: (i, f, [0, 0]))
         epoch = tf.cast(order[1], tf.int64)
         seed = tf.stack([tf.constant(order[0], tf.int64), epoch])
-        permutation = tf.random.experimental.stateless_shuffle(tf.range(n, dtype=tf.int64), seed)
+        if backend() == "jax":  # the same order as that of arrays, which need no TensorFlow
+            shuffled = tf.numpy_function(lambda s: permutation(n, *s), [seed], tf.int64)
+            shuffled.set_shape([n])
+        else:
+            shuffled = tf.random.experimental.stateless_shuffle(tf.range(n, dtype=tf.int64), seed)
         flips = tf.zeros(n, bool)
         if alternate_flip:
-            flips = tf.gather(begins, permutation) ^ (epoch % 2 == 1)
-        rows = tf.data.Dataset.from_tensor_slices((permutation, flips)).batch(batch_size)
+            flips = tf.gather(begins, shuffled) ^ (epoch % 2 == 1)
+        rows = tf.data.Dataset.from_tensor_slices((shuffled, flips)).batch(batch_size)
         return rows.map(lambda i, f: (i, f, seed))
 
     @tf.autograph.experimental.do_not_convert

@@ -9,12 +9,16 @@ from __future__ import annotations
 import io
 import os
 import re
-from typing import BinaryIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from kzoo.data import tiff
 from kzoo.errors import DataError
+
+if TYPE_CHECKING:
+    from kzoo.catalog import Preprocessing
 
 MAX_PIXELS = 100_000_000  # more than cameras produce; 300 MB once decoded
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
@@ -438,6 +442,17 @@ def npy(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(image, "<u2" if image.dtype != np.uint8 else np.uint8), allow_pickle=False)
     return buffer.getvalue()
+
+
+def is_ready(have: Sequence[int], shape: Sequence[int], preprocessing: Preprocessing) -> bool:
+    """Tell whether arrays need neither resizing nor cropping.
+
+    Args:
+        have: Shape of each array.
+        shape: (height, width, channels) of the model's input.
+        preprocessing: Its crop, and its rules: by the first ones the crop was left out in training and evaluation.
+    """
+    return tuple(have) == tuple(shape) and (preprocessing.crop == 1.0 or preprocessing.rules == 1)
 
 
 def check_channels(have: int, wanted: int) -> None:

@@ -18,7 +18,7 @@ JPEG of 1 x 65,535 pixels would become one of 224 x 14,680,000.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from kzoo.catalog import RULES
-from kzoo.data.guards import FORMATS, MAX_PIXELS, as_uint8, fault, read, readable, shown
+from kzoo.data.guards import FORMATS, MAX_PIXELS, as_uint8, fault, is_ready, read, readable, shown
 from kzoo.data.header import bmp_layout, colour_key, cut, exact_bmp, gif_frame, is_animated_webp, npy_array, still_gif
 from kzoo.errors import DataError, KzooError
 
@@ -381,17 +381,6 @@ def with_channels(image: tf.Tensor | np.ndarray, channels: int) -> tf.Tensor:
 def given_channels(channels: int) -> int:
     """How many channels a decoded picture has for a model of so many: RGB for 1 and 3, else as many."""
     return 3 if channels in (1, 3) else channels
-
-
-def is_ready(have: Sequence[int], shape: Sequence[int], preprocessing: Preprocessing) -> bool:
-    """Tell whether arrays need neither resizing nor cropping.
-
-    Args:
-        have: Shape of each array.
-        shape: (height, width, channels) of the model's input.
-        preprocessing: Its crop, and its rules: by the first ones the crop was left out in training and evaluation.
-    """
-    return tuple(have) == tuple(shape) and (preprocessing.crop == 1.0 or preprocessing.rules == 1)
 
 
 def fit(

@@ -33,6 +33,7 @@ class StageCheckpoint:
     def __init__(self, folder: Path, names: Sequence[str], identity: str):
         self.path, self.names, self.identity = folder / runs.CHECKPOINT, names, identity
         self.done, self.winner, self._stage = [], None, None
+        self._writer = runs.CheckpointWriter()
         if self.path.exists():
             arrays, state = runs.load_checkpoint(self.path)
             if state.get("identity") != identity:
@@ -50,7 +51,7 @@ class StageCheckpoint:
         return self._stage if self._stage and self._stage["number"] == number else None
 
     def save_stage(self, *, number, now, best, optimizer, rows, epochs, before):
-        """Write the state of a stage after an epoch.
+        """Write the state of a stage after an epoch, in a thread: `close` waits for it.
 
         Args:
             number: of the stage, from 0.
@@ -82,6 +83,15 @@ class StageCheckpoint:
         self.winner = winner if winner is not None else self.winner
         self._stage = None
         self._write()
+        self.close()
+
+    def close(self) -> None:
+        """Wait until the file is written.
+
+        Raises:
+            KzooError: It could not be.
+        """
+        self._writer.wait()
 
     def _write(self):
         arrays = {f"winner/{k}": a for k, a in (self.winner or {}).items()}
@@ -90,4 +100,9 @@ class StageCheckpoint:
             for kind in ("now", "best", "optimizer"):
                 arrays.update((f"{kind}/{k}", a) for k, a in self._stage[kind].items())
             state = {k: self._stage[k] for k in ("number", "rows", "epochs", "before")}
-        runs.save_checkpoint(self.path, arrays, {"identity": self.identity, "done": self.done, "stage": state})
+        whole = {
+            "identity": self.identity,
+            "done": list(self.done),
+            "stage": state and {**state, "rows": [*state["rows"]]},
+        }
+        self._writer.write(self.path, arrays, whole)

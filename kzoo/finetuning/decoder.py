@@ -11,8 +11,9 @@ from kzoo.data.batches import decode_split
 from kzoo.errors import DataError, RunError
 from kzoo.finetuning.checkpoint import StageCheckpoint
 from kzoo.finetuning.deeper import Phase, Trained, deadline, outputs_of, save, train_phases
+from kzoo.finetuning.options import BATCH
 from kzoo.finetuning.parts import MIN_PER_CLASS
-from kzoo.finetuning.stage_training import BATCH, StagePlan
+from kzoo.finetuning.stage_training import StagePlan
 from kzoo.finetuning.stages import HEAD_RATE, STAGE_RATE, selected_stages
 from kzoo.progress import progress
 from kzoo.tasks import Evaluation
@@ -79,6 +80,7 @@ def train_decoder(
             head=made.decoder,
             batch=options.batch_size or BATCH,
             rate=options.learning_rate or ENCODER_RATE,
+            group=setup.group,
         )
         stages = [] if options.unfreeze == "none" else selected_stages(made.encoder, options.unfreeze)
         new = DECODER_RATE * plan.rate / ENCODER_RATE  # while it is new

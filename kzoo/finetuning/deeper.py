@@ -17,7 +17,8 @@ from kzoo.data.dataset import Split
 from kzoo.finetuning.audit import array_hash, enforce
 from kzoo.finetuning.backbone import with_head
 from kzoo.finetuning.checkpoint import StageCheckpoint
-from kzoo.finetuning.stage_training import AUGMENT, BATCH, StagePlan, head_loss, train_stage, value_of
+from kzoo.finetuning.options import BATCH
+from kzoo.finetuning.stage_training import AUGMENT, StagePlan, head_loss, train_stage, value_of
 from kzoo.finetuning.stages import HEAD, STAGE_RATE, Stage, selected_stages
 from kzoo.graph.inference import predictor
 from kzoo.progress import progress
@@ -70,10 +71,11 @@ def deepen(setup, found, heads, folder, interrupted) -> dict:
     """
     head, splits, task = heads.head, found.parts.splits, setup.task
     network = with_head(setup.extractor.model, setup.data.classes)
-    network.get_layer(HEAD).set_weights([head.kernel, head.bias])
+    kernel, bias = setup.group.told_arrays([head.kernel, head.bias])
+    network.get_layer(HEAD).set_weights([kernel, bias])
     stages = selected_stages(network, setup.options.unfreeze)
     names = [stage.name for stage in stages]
-    identity = array_hash(np.concatenate([head.kernel.ravel(), head.bias])) + " ".join(names)
+    identity = array_hash(np.concatenate([kernel.ravel(), bias])) + " ".join(names)
     shape, preprocessing = setup.base.input_shape, setup.base.preprocessing
     with progress(quiet=setup.quiet) as bar:
         bar.start("reading", len(splits["train"]) + len(splits["val"]))
@@ -89,6 +91,7 @@ def deepen(setup, found, heads, folder, interrupted) -> dict:
             deadline=deadline(setup.clock),
             batch=setup.options.batch_size or BATCH,
             rate=setup.options.learning_rate or STAGE_RATE,
+            group=setup.group,
         )
         done = train_phases(
             setup,
@@ -166,7 +169,9 @@ def train_phases(
         if number < len(store.done):  # before a kill
             record = store.done[number]
         else:
-            record = _train(network, phase, number, splits, store=store, bar=bar, best=judged, interrupted=interrupted)
+            record = _train(
+                setup, network, phase, number, splits, store=store, bar=bar, best=judged, interrupted=interrupted
+            )
             if record is None:
                 why = f"The budget left no time for {phase.name}"
                 break
@@ -198,7 +203,7 @@ def deadline(clock: Any) -> float | None:
     return clock.deadline - max(RESERVED_SHARE * clock.budget, min(5.0, left / 2))
 
 
-def _train(network, phase, number, splits, *, store, bar, best, interrupted):
+def _train(setup, network, phase, number, splits, *, store, bar, best, interrupted):
     """Train one phase and decide whether it is kept; its record, or None if the budget was too short for an epoch."""
     plan, moving = phase.plan, {v.path: v for v in network.weights}
     layers = {*plan.head, *(name for stage in phase.stages for name in stage.layers)}
@@ -210,7 +215,7 @@ def _train(network, phase, number, splits, *, store, bar, best, interrupted):
     enforce(done["audit"], phase.name)
     task = plan.task
     judged = Judged(*task.judge(outputs_of(network, plan, splits["val"])))
-    improves, text = _compared(best, judged, task)
+    improves, text = setup.group.told(_compared(best, judged, task))
     trainable = sum(int(np.prod(v.shape)) for v in network.trainable_variables)
     record = {
         "kept": improves,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from kzoo.checks import check_bits, check_class_weights, check_count, check_input_shape, check_precision, check_seed
 from kzoo.errors import KzooError, unknown
 
+BATCH = 16
 AUGMENTATIONS, MIXTURES = ("none", "light", "strong"), ("mixup", "cutmix")
 
 

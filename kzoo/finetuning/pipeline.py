@@ -14,6 +14,8 @@ Keras is imported only when a feature is missing or deeper layers train; a secon
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -30,6 +32,7 @@ from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.guards import check_channels
 from kzoo.data.labels import images_by_class
 from kzoo.data.loading import load_data
+from kzoo.distribution import ALONE, Group, Together
 from kzoo.errors import DataError, RunError, WeightsError, first_line
 from kzoo.finetuning.audit import enforce
 from kzoo.finetuning.backbone import (
@@ -44,7 +47,7 @@ from kzoo.finetuning.backbone import (
 from kzoo.finetuning.features import Cache, features
 from kzoo.finetuning.heads import Head, HeadObjective, fit_head, fit_one_vs_rest
 from kzoo.finetuning.maps import maps_of_mistakes
-from kzoo.finetuning.options import FinetuneOptions
+from kzoo.finetuning.options import BATCH, FinetuneOptions
 from kzoo.finetuning.parts import MIN_PER_CLASS, Parts, check_shots, make_parts
 from kzoo.finetuning.report import write_report
 from kzoo.finetuning.template import audit_file, fill, parameters, template
@@ -96,6 +99,9 @@ def finetune(
     out: str | os.PathLike | None = None,
     resume: bool = False,
     quiet: bool = False,
+    devices: int | None = None,
+    coordinator: str | None = None,
+    process: str | None = None,
 ) -> runs.Run:
     """Make a classifier from photos and a pretrained network, and leave a run folder with a report.
 
@@ -130,6 +136,8 @@ def finetune(
         resume: continue the run in `out`. Options that are left at their defaults are taken from it; the others must be
             what they were.
         quiet: no progress.
+        devices, coordinator, process: as in `kzoo.train`, for the training of deeper layers. Not with a budget and
+            several processes, which would end at different steps.
 
     Returns:
         The Run, as `kzoo.load_run` reads it.
@@ -164,8 +172,11 @@ def finetune(
         strict=strict,
         bits=bits,
     )
+    together = Together(devices, coordinator, process)
     return runs.load_run(
-        finetune_run(photos, model, changed(options), weights=weights, out=out, resume=resume, quiet=quiet)
+        finetune_run(
+            photos, model, changed(options), weights=weights, out=out, resume=resume, quiet=quiet, together=together
+        )
     )
 
 
@@ -180,6 +191,7 @@ class Setup:
         cache, extractor: where features are, and what computes those that are missing; for masks the whole network.
         clock: seconds of each step, and the deadline.
         log: prints a line unless quiet.
+        group: the devices that train deeper layers.
     """
 
     base: Backbone
@@ -189,6 +201,7 @@ class Setup:
     extractor: FeatureExtractor | MaskNetwork
     clock: Clock
     quiet: bool
+    group: Group
 
     def log(self, text: str) -> None:
         if not self.quiet:
@@ -238,10 +251,23 @@ class Clock:
         self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 3)
 
 
-def finetune_run(photos, model, given: dict, *, weights=None, out=None, resume=False, quiet=False) -> Path:
+def finetune_run(
+    photos, model, given: dict, *, weights=None, out=None, resume=False, quiet=False, together: Together = ALONE
+) -> Path:
     """`finetune`, with the options as a dict of those that were given; returns the folder, and needs Keras only where
     a network must run."""
     began = time.monotonic()
+    with together.group() as group, group.alone():  # only stages train on all devices
+        arguments = {"weights": weights, "out": out, "resume": resume, "quiet": quiet or not group.first}
+        if group.first:
+            return _finetune(photos, model, given, group, began, **arguments)
+        # The others take the same steps, and what they write goes with them.
+        with tempfile.TemporaryDirectory(prefix="kzoo-") as own:
+            return _finetune(photos, model, given, group, began, own=Path(own), **arguments)
+
+
+def _finetune(photos, model, given, group, began, *, weights, out, resume, quiet, own=None):
+    """`finetune_run` on a group of devices. own: where a process that is not the first writes."""
     before = None
     if resume:
         before = _resumed(out)
@@ -253,9 +279,14 @@ def finetune_run(photos, model, given: dict, *, weights=None, out=None, resume=F
     elif photos is None:
         raise RunError("The photos are missing: give a folder of class folders, a CSV, or tfds:NAME.")
     options = FinetuneOptions(**given)
+    group.share(options.batch_size or BATCH)
+    if options.budget is not None and group.processes > 1:
+        raise RunError("--budget: several processes would end at different steps. Give --epochs instead.")
     rules = Preprocessing.from_dict(before["preprocessing"]).rules if before else RULES  # a run keeps its pixels
-    setup = _set_up(photos, model, weights, options, Clock(began, options.budget), quiet, rules)
+    setup = _set_up(photos, model, weights, options, Clock(began, options.budget), quiet, rules, group)
     settings = _settings(setup)
+    group.check_same({k: settings[k] for k in RESUME_KEYS}, runs.differences)
+    settings |= {"devices": group.devices, "processes": group.processes}
     if before:
         wrong = runs.differences(settings, before, RESUME_KEYS)
         if wrong:
@@ -265,9 +296,14 @@ def finetune_run(photos, model, given: dict, *, weights=None, out=None, resume=F
             setup.log(f"{folder} is finished.")
             return folder
     else:
-        folder = runs.new_folder(out, setup.base.name, setup.data.name)
-    with runs.locked(folder), interruptible("what is done is kept, and --resume continues from there") as interrupted:
-        _run(setup, folder, settings, interrupted, before)
+        folder = runs.new_folder(out, setup.base.name, setup.data.name) if own is None else None
+    folder = Path(group.told(folder and str(folder)))
+    if own and before:
+        shutil.copytree(folder, own, dirs_exist_ok=True, ignore=shutil.ignore_patterns(runs.LOCK))
+    group.told(None)  # the first one changes nothing before the others have read it
+    work = own or folder
+    with runs.locked(work), interruptible("what is done is kept, and --resume continues from there") as interrupted:
+        _run(setup, work, settings, interrupted, before)
     return folder
 
 
@@ -309,7 +345,7 @@ def _weights_of(before):
     return replace(row, file=file) if os.path.isfile(file) else row
 
 
-def _set_up(photos, model, weights, options, clock, quiet, rules):
+def _set_up(photos, model, weights, options, clock, quiet, rules, group):
     base = backbone(model, weights, input_shape=options.input_shape, precision=options.precision)
     base = replace(base, preprocessing=replace(base.preprocessing, bits=options.bits, rules=rules))
     data = photos
@@ -333,7 +369,7 @@ def _set_up(photos, model, weights, options, clock, quiet, rules):
     if options.shots:
         check_shots(data.splits["train"], options.shots, data.classes)
     network = MaskNetwork(base, data.classes, options.seed) if data.masks else FeatureExtractor(base)
-    setup = Setup(base, options, data, base.cache(), network, clock, quiet)
+    setup = Setup(base, options, data, base.cache(), network, clock, quiet, group)
     setup.task.check_data(data)
     setup.task.check_class_weights(options.class_weights, data.classes)
     if data.masks or (options.input_shape and not setup.cache.index):

@@ -5,27 +5,28 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kzoo.catalog import Preprocessing
 from kzoo.data.augment import augmentation, for_targets
-from kzoo.data.batches import batches
-from kzoo.data.mix import mixed
+from kzoo.data.feed import epoch_number, feed
+from kzoo.distribution import Group
 from kzoo.errors import RunError
 from kzoo.finetuning import audit
 from kzoo.finetuning.heads import HeadObjective
-from kzoo.finetuning.options import FinetuneOptions
+from kzoo.finetuning.options import BATCH, FinetuneOptions
 from kzoo.finetuning.stages import HEAD, STAGE_RATE, moving_variables, set_trainable
 from kzoo.interrupt import Interrupted
 from kzoo.tasks import Task
+from kzoo.training.counted import Counted
 from kzoo.training.optimizers import decays
 
 WEIGHT_DECAY = 0.05
-BATCH = 16
 
 AUGMENT = {
     "none": (),
@@ -107,6 +108,7 @@ class StagePlan:
         batch: images in a step.
         head: names of the layers that train beside any stage.
         rate: the highest learning rate of the top stage.
+        group: the devices that share each batch.
     """
 
     options: FinetuneOptions
@@ -120,6 +122,7 @@ class StagePlan:
     batch: int = BATCH
     head: tuple[str, ...] = (HEAD,)
     rate: float = STAGE_RATE
+    group: Group = field(default_factory=Group)
 
 
 def stage_model(network, plan, factors, steps, epochs):
@@ -127,7 +130,8 @@ def stage_model(network, plan, factors, steps, epochs):
     x = inputs = keras.Input(network.input_shape[1:], dtype="float32", name="image")
     for layer in augmentation(for_targets(plan.augment, plan.task.dense)[0], plan.options.seed):
         x = layer(x)
-    model = keras.Model(inputs, network(x))
+    kind = Counted if keras.backend.backend() == "jax" else keras.Model
+    model = kind(inputs, network(x))
     total, warmup = steps * epochs, min(steps, steps * epochs // 2)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else plan.rate,
@@ -143,6 +147,24 @@ def stage_model(network, plan, factors, steps, epochs):
     )
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+@contextmanager
+def on_devices(network, group, seed):
+    """The network on all devices of a group, as a copy whose weights the network gets at the end."""
+    if group.layout is None:
+        yield network
+        return
+    values = group.told_arrays([value_of(v) for v in network.weights])
+    with group.layout.scope():
+        keras.utils.set_random_seed(seed)  # variables must begin with the same values in all processes
+        copy = keras.models.clone_model(network)
+        for v, value in zip(copy.weights, values, strict=True):
+            v.assign(value)
+        yield copy
+        values = [value_of(v) for v in copy.weights]
+    for v, value in zip(network.weights, values, strict=True):
+        v.assign(value)
 
 
 def train_stage(network, stage_list, number, plan, splits, *, store, bar, interrupted):
@@ -161,6 +183,12 @@ def train_stage(network, stage_list, number, plan, splits, *, store, bar, interr
     Returns:
         {"rows" of the history, "audit", "seconds"}; None if the budget is too short for one epoch.
     """
+    set_trainable(network, stage_list, plan.head)
+    with on_devices(network, plan.group, plan.options.seed) as copy:
+        return _train_stage(copy, stage_list, number, plan, splits, store=store, bar=bar, interrupted=interrupted)
+
+
+def _train_stage(network, stage_list, number, plan, splits, *, store, bar, interrupted):
     began = time.monotonic()
     factors = set_trainable(network, stage_list, plan.head)
     steps = math.ceil(len(splits["train"]) / plan.batch)
@@ -174,11 +202,14 @@ def train_stage(network, stage_list, number, plan, splits, *, store, bar, interr
         return plan.task.targets(labels, plan.classes)
 
     def serve(split, **options):
-        return batches(split, plan.shape, plan.preprocessing, plan.batch, targets=targets, **options)
+        shape, preprocessing, batch = plan.shape, plan.preprocessing, plan.batch
+        return feed(split, shape, preprocessing, batch, targets=targets, group=plan.group, **options)
 
     if plan.deadline is not None and not saved:
         validations = math.ceil(len(splits["val"]) / plan.batch)
-        step, check = _measured(network, model, serve(splits["train"], order=(plan.options.seed, 0)), validations)
+        step, check = _measured(
+            network, model, serve(splits["train"], order=(plan.options.seed, epoch_number())), validations
+        )
         left = plan.deadline - time.monotonic()
         epochs = min(epochs, int(left / max(step * steps + check, 1e-9)))
         if epochs < 1:
@@ -199,16 +230,18 @@ def train_stage(network, stage_list, number, plan, splits, *, store, bar, interr
     )
     done = keeper.restore(saved)
     if done < epochs:
-        data = serve(splits["train"], order=(plan.options.seed, keeper.epoch), move=move)
-        model.fit(
-            mixed(data, plan.options.mix, plan.options.seed, keeper.epoch) if plan.options.mix else data,
-            callbacks=[keeper],
-            validation_data=serve(splits["val"]),
-            epochs=epochs,
-            initial_epoch=done,
-            shuffle=False,
-            verbose=0,
-        )
+        try:
+            model.fit(
+                serve(splits["train"], order=(plan.options.seed, keeper.epoch), move=move, mix=plan.options.mix),
+                callbacks=[keeper],
+                validation_data=serve(splits["val"]),
+                epochs=epochs,
+                initial_epoch=done,
+                shuffle=False,
+                verbose=0,
+            )
+        finally:
+            store.close()
     if not keeper.rows:
         return None
     keeper.take_best()
@@ -219,11 +252,10 @@ def train_stage(network, stage_list, number, plan, splits, *, store, bar, interr
 def _measured(network, model, data, validations):
     """(seconds of a step, seconds of `validations` batches), measured. The network's weights are restored."""
     kept = [value_of(v) for v in network.weights]
-    pairs = list(data.take(3))
     times = []
-    for x, y in pairs:
+    for batch in list(islice(data, 3)):
         start = time.monotonic()
-        model.train_on_batch(x.numpy(), y.numpy())
+        model.train_on_batch(*map(np.asarray, batch))
         times.append(time.monotonic() - start)
     for v, value in zip(network.weights, kept, strict=True):
         v.assign(value)
@@ -240,7 +272,7 @@ class StageKeeper(keras.callbacks.Callback):
         self.network, self.training, self.number, self.epochs, self.plan = network, training, number, epochs, plan
         self.store, self.bar, self.interrupted, self.before, self.images = store, bar, interrupted, before, images
         self.rows, self.best = [], None
-        self.epoch = tf.Variable(0, dtype=tf.int64)  # the data's order depends on it
+        self.epoch = epoch_number()  # the data's order depends on it
 
     def restore(self, saved):
         """Restore an interrupted stage; returns the number of its finished epochs."""
@@ -285,6 +317,7 @@ class StageKeeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if self.incomplete:  # it counts nowhere, be it the first: its weights have not seen all images
             return
+        self.store.close()  # before the next copy of the variables is made
         row = {
             "phase": self.store.names[self.number],
             "epoch": epoch + 1,

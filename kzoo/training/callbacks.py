@@ -9,9 +9,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kzoo import runs
+from kzoo.data.feed import epoch_number
 from kzoo.errors import RunError
 from kzoo.files import write_atomically
 from kzoo.interrupt import Interrupted
@@ -25,7 +25,8 @@ class RunKeeper(keras.callbacks.Callback):
     """Writes the run folder while the model trains, and stops the training when necessary.
 
     After each epoch it writes the checkpoint, the history and, if the epoch is the best so far, the model. It stops
-    the training after Ctrl-C, by early stopping, and when a loss or a variable is no longer finite.
+    the training after Ctrl-C, by early stopping, and when a loss or a variable is no longer finite. The checkpoint is
+    copied, and written in a thread while the next epoch trains: `close` waits for it.
 
     Args:
         network: the network that is saved, without augmentation.
@@ -35,10 +36,11 @@ class RunKeeper(keras.callbacks.Callback):
         folder: the run folder.
         images: the number of training images.
         interrupted: called after each step; True stops the training.
+        writes: whether this process writes the run folder; of several only the first one does.
 
     Attributes:
         history: a dict for each finished epoch: a row of history.csv.
-        epoch: a tf.Variable with the number of finished epochs, which determines the order of the images.
+        epoch: an `epoch_number`, that of finished epochs, which determines the order of the images.
         bar: the progress bar; it must be set before the training starts.
     """
 
@@ -52,13 +54,15 @@ class RunKeeper(keras.callbacks.Callback):
         folder: Path,
         images: int,
         interrupted: Callable[[], bool],
+        writes: bool = True,
     ):
         super().__init__()
         self.network, self.task, self.recipe, self.settings, self.folder = network, task, recipe, settings, folder
-        self.images, self.interrupted = images, interrupted
+        self.images, self.interrupted, self.writes = images, interrupted, writes
         self.history = []  # one dict for each finished epoch
-        self.epoch = tf.Variable(0, dtype=tf.int64)  # the data's order depends on it
+        self.epoch = epoch_number()  # the data's order depends on it
         self.bar = None
+        self.writer = runs.CheckpointWriter()
 
     # --- state ---
 
@@ -91,7 +95,8 @@ class RunKeeper(keras.callbacks.Callback):
         for key, variable in variables.items():
             variable.assign(arrays[key])
         self.history = state["history"]
-        self._write_history()  # a kill may have come between the checkpoint and the table
+        if self.writes:
+            self._write_history()  # a kill may have come between the checkpoint and the table
         return len(self.history)
 
     def best(self) -> dict:
@@ -133,27 +138,20 @@ class RunKeeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the best model, the checkpoint, the history and the TensorBoard log; stop at the end."""
+        self.writer.wait()  # before the next copy of the variables is made
         if "val_loss" in logs:
             self._check(logs["val_loss"], "validation", epoch + 1)
         seconds = time.monotonic() - self.began
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(seconds, 3)
-        arrays = {k: keras.ops.convert_to_numpy(v) for k, v in self._variables(self.model).items()}
+        arrays = {k: np.array(keras.ops.convert_to_numpy(v)) for k, v in self._variables(self.model).items()}
         bad = next((k for k, a in arrays.items() if not np.isfinite(a.astype("float32")).all()), None)
         if bad:  # on some processors a ReLU turns NaN into 0, so that the loss stays finite
             self._stop(f"{bad.partition('/')[2]} became NaN or infinite", epoch + 1)
         self.history.append(row)
-        # The best model first, the checkpoint second: after a kill between the two the epoch runs again and writes
-        # the same best model again.
-        if self.best() is row:
-            main = self.network
-            if len(main.outputs) > 1:  # auxiliary classifiers are for training only
-                main = keras.Model(main.inputs[0], main.outputs[0], name=main.name)
-            runs.save_model(main, self.folder / runs.MODEL)
-        runs.save_checkpoint(self.folder / runs.CHECKPOINT, arrays, {"history": self.history})
-        self._write_history()
-        self._write_events(row)
+        if self.writes:
+            self._write(row, arrays)
         validation = f", val {self.task.epoch_text(row, 'val_')}" if "val_loss" in row else ""
         self.bar.done(
             f"epoch {epoch + 1}/{self.recipe.epochs}: {self.task.epoch_text(row)}{validation} "
@@ -163,6 +161,26 @@ class RunKeeper(keras.callbacks.Callback):
             self.model.stop_training = True
 
     # --- files ---
+
+    def _write(self, row, arrays):
+        # The best model first, the checkpoint second: after a kill between the two the epoch runs again and writes
+        # the same best model again.
+        if self.best() is row:
+            main = self.network
+            if len(main.outputs) > 1:  # auxiliary classifiers are for training only
+                main = keras.Model(main.inputs[0], main.outputs[0], name=main.name)
+            runs.save_model(main, self.folder / runs.MODEL)
+        self._write_events(row)
+        state = {"history": list(self.history)}
+        self.writer.write(self.folder / runs.CHECKPOINT, arrays, state, then=self._write_history)
+
+    def close(self) -> None:
+        """Wait until the checkpoint is written.
+
+        Raises:
+            KzooError: It could not be.
+        """
+        self.writer.wait()
 
     def _check(self, loss, part, epoch):
         if not math.isfinite(loss):
@@ -181,6 +199,10 @@ class RunKeeper(keras.callbacks.Callback):
 
     def _write_events(self, row):
         """Write an event file for TensorBoard, without its package, which tf.summary.scalar would need."""
+        try:
+            import tensorflow as tf
+        except ModuleNotFoundError:  # training on arrays on JAX goes without; history.csv has the numbers
+            return
         from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
         scalar = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1)

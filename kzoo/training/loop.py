@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from kzoo.builder import options as network_options
 from kzoo.catalog import RULES, ModelSpec, Preprocessing, Weights, image_spec, imports_of, spec
 from kzoo.checks import changed
 from kzoo.data.augment import augmentation, for_targets
-from kzoo.data.batches import batches, decode_split
+from kzoo.data.batches import decode_split, pixels
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.divide import DIVISION
+from kzoo.data.feed import feed
 from kzoo.data.loading import load_data
 from kzoo.data.scan import bits_note, bits_used
+from kzoo.distribution import ALONE, Together
 from kzoo.errors import RunError
 from kzoo.files import sha256
 from kzoo.graph.inference import predictor
@@ -34,6 +37,7 @@ from kzoo.progress import progress, say
 from kzoo.runs import Run
 from kzoo.tasks import Task, task_for
 from kzoo.training.callbacks import RunKeeper
+from kzoo.training.counted import Counted
 from kzoo.training.optimizers import make_optimizer
 from kzoo.training.options import TrainOptions
 from kzoo.training.recipes import Recipe, find_recipe
@@ -80,6 +84,9 @@ def train(
     out: str | os.PathLike | None = None,
     resume: bool = False,
     quiet: bool = False,
+    devices: int | None = None,
+    coordinator: str | None = None,
+    process: str | None = None,
     **config: Any,
 ) -> Run:
     """Train a model of the catalog and leave a run folder.
@@ -111,6 +118,11 @@ def train(
             what they were, but for `epochs` (more, also after the end) and `batch_size`, whose change config.json
             records; the learning rate then follows the schedule of the new number of epochs.
         quiet: no progress.
+        devices: how many of this process to train on, with the JAX backend; None for one, and with a coordinator for
+            all that there are. They share each batch, and a run may be resumed on another number.
+        coordinator: HOST:PORT of the first of several processes, which all call this function; "env" for what
+            Kubeflow or Slurm set.
+        process: "i/N", the number of this process, from 0, and how many there are.
         config: keywords of the architecture. Networks with auxiliary classifiers (googlenet) train with them and leave
             them out of the saved model; aux=False trains without.
 
@@ -144,11 +156,21 @@ def train(
         strict=strict,
         bits=bits,
     )
-    return train_run(model, data, changed(options), config, out=out, resume=resume, quiet=quiet)
+    together = Together(devices, coordinator, process)
+    return train_run(model, data, changed(options), config, out=out, resume=resume, quiet=quiet, together=together)
 
 
-def train_run(model, data, given: dict, config: dict, *, out=None, resume=False, quiet=False) -> Run:
+def train_run(
+    model, data, given: dict, config: dict, *, out=None, resume=False, quiet=False, together: Together = ALONE
+) -> Run:
     """`train`, with the options as a dict of those that were given: the command knows which these are."""
+    with together.group() as group:
+        folder = _train(model, data, given, config, group, out=out, resume=resume, quiet=quiet or not group.first)
+    return runs.load_run(folder)
+
+
+def _train(model, data, given, config, group, *, out, resume, quiet):
+    """`train_run` on a group of devices; the run's folder."""
     before = resumed(out) if resume else None
     if before:
         model, data = model or before["model"], data or before["data"]
@@ -167,6 +189,7 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
     if "aux" in known:
         config = {"aux": True, **config}
     recipe = find_recipe(options.recipe or row.recipe).changed(**options.changes())
+    group.share(recipe.batch_size)
     division = before.get("division", 1) if before else DIVISION  # a run is continued with its own parts
     chosen = None
     if before:
@@ -192,6 +215,10 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
     if options.patience is not None and "val" not in dataset.splits:
         raise RunError("patience waits for a better validation metric, and there is no validation part.")
     shape = tuple(options.input_shape or row.input_shape)
+    if group.processes > 1:  # before variables are made, which must be the same in all
+        mine = {k: getattr(options, k) for k in ("seed", "precision", "val_fraction", "test_fraction")}
+        mine |= {"model": row.name, "options": config, "recipe": recipe.to_dict(), "data": dataset.fingerprint()}
+        group.check_same({**mine, "input_shape": shape, "weights": str(options.weights)}, runs.differences)
     network, precision, why = _network(row, options, task.outputs(dataset.classes), shape, config, chosen)
     task.check_outputs(network)
     settings = _settings(
@@ -206,6 +233,8 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         shape=shape,
         weights=chosen,
     )
+    group.check_same({k: settings[k] for k in RESUME_KEYS}, runs.differences)
+    settings |= {"devices": group.devices, "processes": group.processes}
     if before:
         folder = Path(out)
         changes = _changed_on_resume(before, settings, folder)
@@ -213,15 +242,18 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         if wrong:
             raise RunError(f"{out} can't be resumed with other settings. {'; '.join(wrong)}.")
     else:
-        folder = runs.new_folder(out, row.name, dataset.name)
+        folder = Path(group.told(str(runs.new_folder(out, row.name, dataset.name)) if group.first else None))
 
-    with runs.locked(folder):
-        if not before or not (folder / runs.SPLITS).is_file():  # a kill may have come in between
-            runs.record(folder, settings, dataset)
-        elif changes:
-            settings = _record_changes(before, changes, folder)
-        else:
+    with runs.locked(folder) if group.first else nullcontext():
+        if before and changes:
+            settings = _record_changes(before, changes, folder, group.first)
+        elif before:
             settings["resumed"] = before.get("resumed", [])
+        if group.first and (not before or not (folder / runs.SPLITS).is_file()):  # a kill may have come in between
+            runs.record(folder, settings, dataset)
+        group.told(None)
+        if not (folder / runs.CONFIG).is_file():
+            raise RunError(f"Process {group.process} does not see {folder}, which must be on a disk that all share.")
         if not quiet:
             sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
             classes = f"{len(dataset.classes)} classes, " if dataset.classes else ""
@@ -235,11 +267,14 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
             )
             if recipe.loss:
                 say(f"Loss {recipe.loss}. {task.about_losses.get(recipe.loss, '')}".rstrip())
-        splits = _read(dataset, task, shape, row.preprocessing, strict=options.strict, folder=folder, quiet=quiet)
+            if group.devices > 1:
+                say(f"{group.devices} devices in {group.processes} process{'es' if group.processes > 1 else ''}.")
+        report = folder if group.first else None
+        splits = _read(dataset, task, shape, row.preprocessing, strict=options.strict, folder=report, quiet=quiet)
         task.prepare(network, splits["train"].labels)  # a resumed run's weights come over it
         with interruptible() as interrupted, computing_in():  # losses and metrics follow Keras' global settings
-            _fit(network, task, splits, settings, recipe, folder=folder, interrupted=interrupted, quiet=quiet)
-    return runs.load_run(folder)
+            _fit(network, task, splits, settings, recipe, group, folder=folder, interrupted=interrupted, quiet=quiet)
+    return folder
 
 
 def resumed(out) -> dict:
@@ -286,10 +321,12 @@ def _epochs_done(folder):
     return len(runs.history_of(folder).get("epoch", ())) if (folder / runs.HISTORY).is_file() else 0
 
 
-def _record_changes(before, changes, folder):
+def _record_changes(before, changes, folder, writes):
     """Write what changes on resuming into config.json; the new settings."""
     change = {"after_epoch": _epochs_done(folder), **{k: [before["recipe"][k], v] for k, v in changes.items()}}
     settings = {**before, "recipe": {**before["recipe"], **changes}, "resumed": [*before.get("resumed", []), change]}
+    if not writes:
+        return settings
     runs.write_json(folder / runs.CONFIG, settings)
     words = {"epochs": "epochs", "batch_size": "images a batch"}
     what = " and ".join(f"{before['recipe'][k]} -> {v} {words[k]}" for k, v in changes.items())
@@ -359,7 +396,10 @@ def _about(weights):
 
 
 def _read(dataset, task, shape, preprocessing, *, strict, folder, quiet):
-    """The training and validation parts with their images decoded where they fit into memory."""
+    """The training and validation parts with their images decoded where they fit into memory.
+
+    `folder` is None in all processes but the first, which reports what is skipped.
+    """
     splits, skipped = {}, list(dataset.skipped)
     with progress(quiet=quiet) as bar:
         for name in ("train", "val"):
@@ -367,9 +407,9 @@ def _read(dataset, task, shape, preprocessing, *, strict, folder, quiet):
                 bar.start(f"reading {name}", len(dataset.splits[name]))
                 splits[name], bad = decode_split(dataset.splits[name], shape, preprocessing, bar.advance)
                 skipped += bad
-    if skipped:
-        if strict:
-            raise RunError(report_skipped(skipped) + " (--strict)")
+    if skipped and strict:
+        raise RunError(report_skipped(skipped) + " (--strict)")
+    if skipped and folder:
         say(f"Left out {report_skipped(skipped)}. All are listed in {folder / 'skipped.csv'}.")
         rows = [{"id": name, "reason": reason} for name, reason in skipped]
         runs.write_csv(folder / "skipped.csv", rows, ("id", "reason"))
@@ -408,7 +448,8 @@ def training_model(
         x = layer(x)
     heads = network(x)
     several = isinstance(heads, (list, tuple))
-    model = keras.Model(inputs, keras.ops.stack(heads, axis=1) if several else heads)
+    kind = Counted if keras.backend.backend() == "jax" else keras.Model
+    model = kind(inputs, keras.ops.stack(heads, axis=1) if several else heads)
     loss = task.loss(recipe, class_weights)
 
     def weighted_loss(y, z):
@@ -437,7 +478,7 @@ def steps_per_execution(network: keras.Model, batch_size: int) -> int:
     return int(min(16, max(1, 5e9 // (3 * batch_size * max(1, ledger(network).totals.known_multiply_adds)))))
 
 
-def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet):
+def _fit(network, task, splits, settings, recipe, group, *, folder, interrupted, quiet):
     """Train from the checkpoint, or from the start, to the end."""
     seed, classes = settings["seed"], settings["classes"]
     shape, n = tuple(settings["input_shape"]), len(splits["train"])
@@ -452,9 +493,18 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
         class_weights=task.class_weights(settings["class_weights"], splits["train"].labels, classes),
     )
     keeper = RunKeeper(
-        network, task=task, recipe=recipe, settings=settings, folder=folder, images=n, interrupted=interrupted
+        network,
+        task=task,
+        recipe=recipe,
+        settings=settings,
+        folder=folder,
+        images=n,
+        interrupted=interrupted,
+        writes=group.first,
     )
+    group.leaving.append(keeper.close)
     done = keeper.restore(model)
+    group.check_same({"finished epochs": done}, runs.differences)
     if (settings.get("resumed") or [{}])[-1].get("after_epoch") == done:  # perhaps with other batches
         getattr(model.optimizer, "inner_optimizer", model.optimizer).iterations.assign(done * steps)
     preprocessing = Preprocessing.from_dict(settings["preprocessing"])
@@ -463,7 +513,7 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
         return task.targets(labels, classes)
 
     def serve(split, **options):
-        return batches(split, shape, preprocessing, recipe.batch_size, targets=targets, **options)
+        return feed(split, shape, preprocessing, recipe.batch_size, targets=targets, group=group, **options)
 
     def decision():
         """What the task chooses on the validation part, by the best network."""
@@ -471,7 +521,7 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
             return None
         split = splits.get("val", splits["train"].take(np.arange(0)))
         best, found = predictor(runs.read_model(folder / runs.MODEL)), []
-        for x, _ in serve(split) if len(split) else ():
+        for x in pixels(split, shape, preprocessing, recipe.batch_size):
             found.append(best(x))
         outputs = np.concatenate(found) if found else np.zeros((0, task.outputs(classes)), "float32")
         chosen = task.decide(outputs, split.labels, classes)
@@ -479,26 +529,35 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
             say(chosen["reason"])
         return chosen
 
+    def finish():
+        if group.first:
+            with group.alone():
+                keeper.finish(decision())
+
     if keeper.finished():
-        keeper.finish(decision())  # a kill may have come between the last checkpoint and this
-        say(f"{folder} is finished: {done} epochs.")
+        finish()  # a kill may have come between the last checkpoint and this
+        if group.first:
+            say(f"{folder} is finished: {done} epochs.")
         return
     if done and not quiet:
         say(f"Continuing after epoch {done}.")
 
-    with progress(quiet=quiet) as keeper.bar:
-        model.fit(
-            serve(
-                splits["train"],
-                order=(seed, keeper.epoch),
-                alternate_flip=recipe.alternate_flip,
-                move=for_targets(recipe.augment, task.dense)[1],
-            ),
-            validation_data=serve(splits["val"]) if "val" in splits else None,
-            epochs=recipe.epochs,
-            initial_epoch=done,
-            callbacks=[keeper],
-            shuffle=False,
-            verbose=0,
-        )
-    keeper.finish(decision())
+    try:
+        with progress(quiet=quiet) as keeper.bar:
+            model.fit(
+                serve(
+                    splits["train"],
+                    order=(seed, keeper.epoch),
+                    alternate_flip=recipe.alternate_flip,
+                    move=for_targets(recipe.augment, task.dense)[1],
+                ),
+                validation_data=serve(splits["val"]) if "val" in splits else None,
+                epochs=recipe.epochs,
+                initial_epoch=done,
+                callbacks=[keeper],
+                shuffle=False,
+                verbose=0,
+            )
+    finally:
+        keeper.close()
+    finish()

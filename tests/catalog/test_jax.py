@@ -15,13 +15,19 @@ NAMES = ["zfnet", "mnist_cnn", "lenet5", "resnet20", "mobilenet_v2", "squeezenet
 # The same on every backend: what new processes find, Keras' own training.
 LEFT_OUT = ["are_fc7", "importing_kzoo", "trains_as_a_network"]
 TRAINING = "tests/training/test_loop.py::test_it_trains_and_measures_on_this_backend"
-FILES = ["tests/catalog/test_rows.py", "tests/test_layers.py", "tests/models/test_lenet.py", TRAINING]
+DEVICES = ["tests/data/test_feed.py", "tests/training/test_counted.py"]
+FILES = ["tests/catalog/test_rows.py", "tests/test_layers.py", "tests/models/test_lenet.py", *DEVICES, TRAINING]
 
 
 def on_jax(*arguments):
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", *arguments],
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",  # for DEVICES
+        },
         cwd=ROOT,
         capture_output=True,
         text=True,
