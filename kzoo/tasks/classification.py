@@ -209,6 +209,7 @@ class Classification(Task):
 
     name = "classification"
     output = "logits"
+    ending = "softmax"
     losses = {"cross_entropy": cross_entropy, "hinge": hinge, "mse": mse}  # noqa: RUF012  never changed
     about_losses = {  # noqa: RUF012
         "hinge": "Its logits are margins, and their softmax is no estimate of a probability until kzoo export fits a "

@@ -110,6 +110,7 @@ class Task:
         judged_by: what `judge` gives, in words: the loss of an image, and the score; and the name of the score as a
             metric.
         higher_is_better: whether a higher value of the first metric is better.
+        ending: the activation, "softmax" or "sigmoid", that turns outputs into probabilities; "" for other outputs.
         dense: whether a target is a picture, too, so that an augmentation must move both alike.
         calibrated: whether outputs are logits whose temperature can be fitted, so that an export can abstain.
         several: whether an image may have several classes, with labels 0 and 1 (N, C): those of a `several` DataSet.
@@ -131,6 +132,7 @@ class Task:
     judged_by: tuple[str, str, str] = ("loss", "score", "score")
     higher_is_better: bool = True
     dense: bool = False
+    ending: str = ""
     pictures: tuple[str, ...] = ()
     calibrated: bool = False
     several: bool = False

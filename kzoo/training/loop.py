@@ -1,4 +1,4 @@
-"""The training loop: from a name and data to a run folder."""
+"""The training loop: from a name, or a Keras model of the user's own, and data to a run folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from kzoo import runs
 from kzoo.builder import build, check_options, computing_in
 from kzoo.builder import options as network_options
 from kzoo.catalog import RULES, ModelSpec, Preprocessing, Weights, image_spec, imports_of, spec
-from kzoo.checks import changed
+from kzoo.checks import changed, unknown_option
 from kzoo.data.augment import augmentation, for_targets
 from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import DataSet, report_skipped
@@ -25,11 +26,12 @@ from kzoo.data.divide import DIVISION
 from kzoo.data.loading import load_data
 from kzoo.data.scan import bits_note, bits_used
 from kzoo.errors import RunError
-from kzoo.files import sha256
+from kzoo.files import is_model_file, sha256
 from kzoo.graph.inference import predictor
 from kzoo.graph.ledger import ledger
 from kzoo.hardware import auto_precision, describe
 from kzoo.interrupt import interruptible
+from kzoo.keras_files import KerasFile, fingerprint, in_precision, preprocessing_of, row_of, to_train
 from kzoo.progress import progress, say
 from kzoo.runs import Run
 from kzoo.tasks import Task, task_for
@@ -59,7 +61,7 @@ RESUME_KEYS = (
 
 
 def train(
-    model: str | ModelSpec | None = None,
+    model: str | os.PathLike | ModelSpec | keras.Model | None = None,
     data: Any = None,
     *,
     recipe: str | Recipe | None = None,
@@ -69,6 +71,7 @@ def train(
     loss: str | None = None,
     class_weights: str | Mapping[str, float] | None = None,
     weights: str | os.PathLike | Weights | None = None,
+    pixels: str | None = None,
     patience: int | None = None,
     seed: int = 0,
     precision: str = "auto",
@@ -82,10 +85,11 @@ def train(
     quiet: bool = False,
     **config: Any,
 ) -> Run:
-    """Train a model of the catalog and leave a run folder.
+    """Train a model of the catalog, or a Keras model of your own, and leave a run folder.
 
     Args:
-        model: a name or ModelSpec.
+        model: a name or ModelSpec; or a functional or built Sequential keras.Model with an output for each class, or a
+            file of one (.keras, .h5). A copy of it is trained, from the weights that it has.
         data: what `kzoo.load_data` takes, such as a folder, (images, labels) or a tf.data set, or a DataSet; "digits"
             by default.
         recipe: a name of `kzoo.training.recipes.RECIPES` or a Recipe; the model's own by default.
@@ -96,6 +100,8 @@ def train(
             masks the pixels; or {class: weight}, 1 for those that are not listed. Not for several labels an image.
         weights: to start from, a tag of the model or a file, with the preprocessing that they need; a classifier for
             other classes is new. None starts from random weights.
+        pixels: what a Keras model takes that does not scale pixels itself: "0..255", "0..1", "-1..1", "imagenet" or
+            "caffe" (see `kzoo.catalog.pretrained.PIXELS`).
         patience: stop after so many epochs without a better validation metric; None never stops early.
         seed: of the initial weights, the order of the images, augmentation and dropout. The same seed gives the same
             numbers on the same machine.
@@ -135,6 +141,7 @@ def train(
         loss=loss,
         class_weights=class_weights,
         weights=weights,
+        pixels=pixels,
         patience=patience,
         seed=seed,
         precision=precision,
@@ -151,19 +158,27 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
     """`train`, with the options as a dict of those that were given: the command knows which these are."""
     before = resumed(out) if resume else None
     if before:
-        model, data = model or before["model"], data or before["data"]
+        data = before["data"] if data is None else data
+        if model is None and "keras_model" not in before:
+            model = before["model"]
         asked = {k: v for k, v in given.items() if (k, v) != ("precision", "auto")}
         given = {**_options_of(before), **asked}
-        if spec(model).name == before["model"]:  # else it is refused below, and its options are of no use
-            config = {**before["options"], **config}
     elif model is None:
         raise RunError("Which model to train is missing; kzoo list shows all.")
     options = TrainOptions(**given)
-    row = image_spec(spec(model).name)  # a ModelSpec must be registered, too: evaluate and export look it up
-    known = network_options(row)
-    check_options(row, config, train)
-    if before and row.name == before["model"]:  # with the options that were added since
-        before["options"] = {**known, **before["options"]}
+    own = _own(model, before, out, options)
+    if own:
+        row, known = row_of(own), {}
+        if config:
+            hint = f"{row.name} is a Keras model: its options are in it; help(kzoo.train) shows the others."
+            raise unknown_option(row.name, next(iter(config)), signature(train).parameters, hint)
+    else:
+        row = image_spec(spec(model).name)  # a ModelSpec must be registered, too: evaluate and export look it up
+        known = network_options(row)
+        if before and row.name == before["model"]:  # with the options that were added since; else it is refused below
+            before["options"] = {**known, **before["options"]}
+            config = {**before["options"], **config}
+        check_options(row, config, train)
     if "aux" in known:
         config = {"aux": True, **config}
     recipe = find_recipe(options.recipe or row.recipe).changed(**options.changes())
@@ -186,13 +201,16 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         say(f"Warning: {note}")
     task = task_for(row.task, dataset)
     task.check_data(dataset)
+    if own:
+        _check_end(own, task, dataset)
     task.check_class_weights(options.class_weights, dataset.classes)
     task.loss(recipe)  # a name or a recipe that does not fit is refused before the images are read
     for_targets(recipe.augment, task.dense)
     if options.patience is not None and "val" not in dataset.splits:
         raise RunError("patience waits for a better validation metric, and there is no validation part.")
     shape = tuple(options.input_shape or row.input_shape)
-    network, precision, why = _network(row, options, task.outputs(dataset.classes), shape, config, chosen)
+    outputs = task.outputs(dataset.classes)
+    network, precision, why = _network(own, row, options, outputs, shape, config, chosen)
     task.check_outputs(network)
     settings = _settings(
         replace(row, task=task.name),
@@ -206,6 +224,8 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         shape=shape,
         weights=chosen,
     )
+    if own:
+        settings["keras_model"] = {"sha256": fingerprint(own.model), "pixels": options.pixels, "notes": [*own.notes]}
     if before:
         folder = Path(out)
         changes = _changed_on_resume(before, settings, folder)
@@ -217,6 +237,8 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
 
     with runs.locked(folder):
         if not before or not (folder / runs.SPLITS).is_file():  # a kill may have come in between
+            if own:
+                runs.save_model(own.model, folder / runs.START)
             runs.record(folder, settings, dataset)
         elif changes:
             settings = _record_changes(before, changes, folder)
@@ -226,6 +248,8 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
             sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
             classes = f"{len(dataset.classes)} classes, " if dataset.classes else ""
             say(f"{row.name} on {dataset.name}: {classes}{sizes} images.")
+            for note in own.notes if own else ():
+                say(f"{row.name}: {note}")
             if task.name != row.task:
                 say(f"Task: {task.name}, because of the labels of {dataset.name}.")
             plural = "s" if recipe.epochs > 1 else ""
@@ -240,6 +264,43 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         with interruptible() as interrupted, computing_in():  # losses and metrics follow Keras' global settings
             _fit(network, task, splits, settings, recipe, folder=folder, interrupted=interrupted, quiet=quiet)
     return runs.load_run(folder)
+
+
+def _own(model, before, out, options):
+    """The `KerasFile` of a Keras model of the user's own, or None for a network of the catalog."""
+    begun = (before or {}).get("keras_model")
+    if isinstance(model, keras.Model) or is_model_file(model):
+        found = to_train(model, options.pixels, options.input_shape)
+        if before and fingerprint(found.model) != (begun or {}).get("sha256"):
+            raise RunError(f"{out} did not begin with this model or these weights: leave it out, the run has its own.")
+    elif begun and model is None:
+        start = runs.read_model(Path(out) / runs.START)
+        found = KerasFile(start, None, tuple(begun["notes"]), name=before["model"])
+    else:
+        found = None
+    if found is None and options.pixels is not None:
+        raise RunError("pixels says what a Keras model of your own takes; networks of the catalog know it.")
+    if found is not None and options.weights is not None:
+        raise RunError(f"{found.name} begins with the weights that it has: leave out weights.")
+    return found
+
+
+def _check_end(own, task, dataset):
+    """RunError if a Keras model does not end as the task needs it."""
+    wanted, n = task.outputs(dataset.classes), own.model.outputs[0].shape[-1]
+    if n != wanted:
+        raise RunError(
+            f"{own.name} has {n} output{'s' if n != 1 else ''}, and {dataset.name} needs {wanted}, one for each class: "
+            f"end it with keras.layers.{'Conv2D' if task.dense else 'Dense'}({wanted}{', 1' if task.dense else ''})."
+        )
+    last = own.model.outputs[0]._keras_history.operation
+    function = getattr(getattr(last, "activation", None), "__name__", "linear")
+    wrong = own.ending if own.ending and own.ending != task.ending else ""
+    if wrong or function != "linear":
+        raise RunError(
+            f"{own.name} ends in {wrong or function}; {task.name} takes logits (no activation) or {task.ending} at the "
+            "end."
+        )
 
 
 def resumed(out) -> dict:
@@ -257,7 +318,9 @@ def resumed(out) -> dict:
 def _options_of(before):
     """The options that a run's config.json records."""
     names = ("recipe", "patience", "class_weights", "seed", "precision", "val_fraction", "test_fraction")
-    return {**{n: before[n] for n in names}, "input_shape": tuple(before["input_shape"]), "bits": before.get("bits")}
+    pixels = before.get("keras_model", {}).get("pixels")
+    beside = {"input_shape": tuple(before["input_shape"]), "bits": before.get("bits"), "pixels": pixels}
+    return {**{n: before[n] for n in names}, **beside}
 
 
 def _load(name, options, division):
@@ -299,10 +362,12 @@ def _record_changes(before, changes, folder):
     return settings
 
 
-def _network(row, options, outputs, shape, config, weights):
+def _network(own, row, options, outputs, shape, config, weights):
     """(the network, its precision, why that one)."""
 
     def make(precision):
+        if own:
+            return in_precision(own.model, precision)
         wanted = {"num_classes": outputs, "input_shape": shape, "seed": options.seed, **config}
         return build(row, precision=precision, weights=weights, **wanted)
 
@@ -318,11 +383,11 @@ def _network(row, options, outputs, shape, config, weights):
 
 def _settings(row, config, options, recipe, *, dataset, division, network, precision, shape, weights):
     """config.json."""
-    layer = network.get_layer("preprocessing")
-    trained = replace(row.preprocessing, channel_order=layer.channel_order, scale=layer.scale, offset=layer.offset)
+    inside = preprocessing_of(network)
+    trained = replace(row.preprocessing, channel_order=inside.channel_order, scale=inside.scale, offset=inside.offset)
     return {
         "model": row.name,
-        "imports": imports_of(row.name),
+        "imports": imports_of(row.name) if row.architecture else [],
         "task": row.task,
         "options": config,
         "classes": list(dataset.classes),
@@ -441,7 +506,8 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
     """Train from the checkpoint, or from the start, to the end."""
     seed, classes = settings["seed"], settings["classes"]
     shape, n = tuple(settings["input_shape"]), len(splits["train"])
-    steps, loss_weights = math.ceil(n / recipe.batch_size), spec(settings["model"]).loss_weights
+    steps = math.ceil(n / recipe.batch_size)
+    loss_weights = () if "keras_model" in settings else spec(settings["model"]).loss_weights
     model = training_model(
         network,
         task,
