@@ -320,7 +320,9 @@ def to_train(
         raise RunError(
             f"{found.name} leaves the size of its pictures open: give it, --input-shape 224x224x3 (input_shape=)."
         )
-    return found
+    # Keras numbers the inputs of a process: under one name the same model has the same fingerprint everywhere.
+    image = keras.Input(found.model.inputs[0].shape[1:], name="image")
+    return replace(found, model=flat_copy(keras.Model(image, found.model(image), name=found.model.name)))
 
 
 def row_of(found: KerasFile) -> ModelSpec:

@@ -53,6 +53,11 @@ def _number(text):
     help="Number of epochs; that of the recipe by default. With --resume, more of them.",
 )
 @option("batch_size", type=click.IntRange(1), help="Images in a batch; as in the recipe by default.")
+@option(
+    "gradient_accumulation_steps",
+    type=click.IntRange(1),
+    help="Batches whose gradients are averaged for one step of the optimizer; 1 by default.",
+)
 @option("learning_rate", type=float, help="Learning rate; that of the recipe by default.")
 @option(
     "loss",

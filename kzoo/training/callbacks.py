@@ -127,7 +127,7 @@ class RunKeeper(keras.callbacks.Callback):
         if self.interrupted():
             # `interruptible`, which knows the signal, writes the message.
             raise Interrupted("" if self.history else "no epoch was finished, and --resume starts again")
-        done = min((batch + 1) * self.recipe.batch_size, self.images)  # several batches for each call
+        done = min((batch + 1) * self.recipe.images_a_step, self.images)  # several batches for each call
         self.bar.advance(done - self.images_done, **{k: logs[k] for k in ("loss", *self.task.metrics)})
         self.images_done = done
 

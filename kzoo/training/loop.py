@@ -35,6 +35,7 @@ from kzoo.keras_files import KerasFile, fingerprint, in_precision, preprocessing
 from kzoo.progress import progress, say
 from kzoo.runs import Run
 from kzoo.tasks import Task, task_for
+from kzoo.training.accumulation import AccumulatingModel
 from kzoo.training.callbacks import RunKeeper
 from kzoo.training.optimizers import make_optimizer
 from kzoo.training.options import TrainOptions
@@ -60,6 +61,14 @@ RESUME_KEYS = (
 )
 
 
+# What may change in the recipe on resuming, in words.
+CHANGEABLE = {
+    "epochs": "epochs",
+    "batch_size": "images a batch",
+    "gradient_accumulation_steps": "batches a step",
+}
+
+
 def train(
     model: str | os.PathLike | ModelSpec | keras.Model | None = None,
     data: Any = None,
@@ -67,6 +76,7 @@ def train(
     recipe: str | Recipe | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
+    gradient_accumulation_steps: int | None = None,
     learning_rate: float | None = None,
     loss: str | None = None,
     class_weights: str | Mapping[str, float] | None = None,
@@ -94,6 +104,8 @@ def train(
             by default.
         recipe: a name of `kzoo.training.recipes.RECIPES` or a Recipe; the model's own by default.
         epochs, batch_size, learning_rate: in place of the recipe's.
+        gradient_accumulation_steps: batches whose gradients are averaged for one step of the optimizer, 1 by default: a
+            step takes that many times batch_size images, of which batch_size are in the network at once.
         loss: in place of the recipe's: for classes "cross_entropy" (the default), "hinge" or "mse"; for masks
             "cross_entropy", "focal", "dice", "jaccard" or a sum such as "cross_entropy+dice".
         class_weights: of the loss: None; "balanced", n / (classes * n_c), n_c being the training images of a class, of
@@ -114,8 +126,9 @@ def train(
             2**bits - 1 becomes 255. None keeps the upper 8 bits of files, and refuses arrays with values above 255.
         out: the run folder; runs/MODEL-DATA by default.
         resume: continue the run in `out`. Options that are left at their defaults are taken from it; the others must be
-            what they were, but for `epochs` (more, also after the end) and `batch_size`, whose change config.json
-            records; the learning rate then follows the schedule of the new number of epochs.
+            what they were, but for `epochs` (more, also after the end), `batch_size` and
+            `gradient_accumulation_steps`, whose change config.json records; the learning rate then follows the schedule
+            of the new numbers.
         quiet: no progress.
         config: keywords of the architecture. Networks with auxiliary classifiers (googlenet) train with them and leave
             them out of the saved model; aux=False trains without.
@@ -137,6 +150,7 @@ def train(
         recipe=recipe,
         epochs=epochs,
         batch_size=batch_size,
+        gradient_accumulation_steps=gradient_accumulation_steps,
         learning_rate=learning_rate,
         loss=loss,
         class_weights=class_weights,
@@ -253,8 +267,10 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
             if task.name != row.task:
                 say(f"Task: {task.name}, because of the labels of {dataset.name}.")
             plural = "s" if recipe.epochs > 1 else ""
+            n = recipe.gradient_accumulation_steps
+            together = f", {n} of them for a step" if n > 1 else ""
             say(
-                f"Recipe {recipe.name}, {recipe.epochs} epoch{plural} of batches of {recipe.batch_size}; "
+                f"Recipe {recipe.name}, {recipe.epochs} epoch{plural} of batches of {recipe.batch_size}{together}; "
                 f"computing in {precision}: {why}."
             )
             if recipe.loss:
@@ -336,9 +352,9 @@ def _load(name, options, division):
 
 
 def _changed_on_resume(before, settings, folder):
-    """{name: new value} of the recipe's epochs and batch size, which may change when a run is resumed."""
+    """{name: new value} of what may change in the recipe when a run is resumed."""
     old, new = before["recipe"], settings["recipe"]
-    changes = {name: new[name] for name in ("epochs", "batch_size") if new[name] != old[name]}
+    changes = {name: new[name] for name in CHANGEABLE if new[name] != old[name]}
     done = _epochs_done(folder)
     if changes.get("epochs", done) < done:
         raise RunError(f"{folder} has {done} epochs already; --epochs {changes['epochs']} would be fewer.")
@@ -354,8 +370,7 @@ def _record_changes(before, changes, folder):
     change = {"after_epoch": _epochs_done(folder), **{k: [before["recipe"][k], v] for k, v in changes.items()}}
     settings = {**before, "recipe": {**before["recipe"], **changes}, "resumed": [*before.get("resumed", []), change]}
     runs.write_json(folder / runs.CONFIG, settings)
-    words = {"epochs": "epochs", "batch_size": "images a batch"}
-    what = " and ".join(f"{before['recipe'][k]} -> {v} {words[k]}" for k, v in changes.items())
+    what = " and ".join(f"{before['recipe'][k]} -> {v} {CHANGEABLE[k]}" for k, v in changes.items())
     say(
         f"From epoch {change['after_epoch'] + 1} on: {what}; the learning rate follows the schedule of the new numbers."
     )
@@ -473,7 +488,12 @@ def training_model(
         x = layer(x)
     heads = network(x)
     several = isinstance(heads, (list, tuple))
-    model = keras.Model(inputs, keras.ops.stack(heads, axis=1) if several else heads)
+    outputs = keras.ops.stack(heads, axis=1) if several else heads
+    if recipe.gradient_accumulation_steps > 1:
+        model = AccumulatingModel(inputs, outputs)
+        model.part = recipe.batch_size
+    else:
+        model = keras.Model(inputs, outputs)
     loss = task.loss(recipe, class_weights)
 
     def weighted_loss(y, z):
@@ -486,7 +506,7 @@ def training_model(
         metrics=task.trackers(network.outputs[0].shape[-1], several),
         # XLA on a CPU computes convolutions several times slower than TensorFlow's own library does.
         jit_compile=keras.backend.backend() != "tensorflow",
-        steps_per_execution=steps_per_execution(network, recipe.batch_size),
+        steps_per_execution=steps_per_execution(network, recipe.images_a_step),
     )
     model.optimizer.build(model.trainable_variables)
     return model
@@ -506,7 +526,7 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
     """Train from the checkpoint, or from the start, to the end."""
     seed, classes = settings["seed"], settings["classes"]
     shape, n = tuple(settings["input_shape"]), len(splits["train"])
-    steps = math.ceil(n / recipe.batch_size)
+    steps = math.ceil(n / recipe.images_a_step)
     loss_weights = () if "keras_model" in settings else spec(settings["model"]).loss_weights
     model = training_model(
         network,
@@ -528,8 +548,8 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
     def targets(labels):
         return task.targets(labels, classes)
 
-    def serve(split, **options):
-        return batches(split, shape, preprocessing, recipe.batch_size, targets=targets, **options)
+    def serve(split, images=recipe.batch_size, **options):
+        return batches(split, shape, preprocessing, images, targets=targets, **options)
 
     def decision():
         """What the task chooses on the validation part, by the best network."""
@@ -556,6 +576,7 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
         model.fit(
             serve(
                 splits["train"],
+                recipe.images_a_step,
                 order=(seed, keeper.epoch),
                 alternate_flip=recipe.alternate_flip,
                 move=for_targets(recipe.augment, task.dense)[1],

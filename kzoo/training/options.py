@@ -18,7 +18,7 @@ class TrainOptions:
 
     Attributes:
         recipe: a name of `RECIPES` or a Recipe; None takes the model's own.
-        epochs, batch_size, learning_rate: in place of the recipe's.
+        epochs, batch_size, gradient_accumulation_steps, learning_rate: in place of the recipe's.
         loss: likewise; a name among the losses of the model's task.
         class_weights: of the loss: None, "balanced" (n / (classes * n_c), of pixels for masks), or {class: weight}.
         weights: to start from: a tag of the model or a file; None for random ones.
@@ -37,6 +37,7 @@ class TrainOptions:
     recipe: str | Recipe | None = None
     epochs: int | None = None
     batch_size: int | None = None
+    gradient_accumulation_steps: int | None = None
     learning_rate: float | None = None
     loss: str | None = None
     class_weights: str | Mapping[str, float] | None = None
@@ -70,7 +71,8 @@ class TrainOptions:
 
     def changes(self) -> dict[str, Any]:
         """What is changed in the recipe."""
-        return {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate", "loss")}
+        names = ("epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "loss")
+        return {name: getattr(self, name) for name in names}
 
 
 def check_loss(name: str) -> None:

@@ -295,9 +295,9 @@ def test_a_keras_model_is_a_backbone(world, tmp_path, kzoo_command):
     run = kzoo.finetune(world / "photos", model, unfreeze="none", precision="float32", out=tmp_path / "r", quiet=True)
     assert run.config["model"] == "mine" and run.classes == ("blue", "red")
     pixels = np.random.default_rng(0).integers(0, 256, (4, *SHAPE)).astype("float32")
-    features = keras.Model(model.inputs, model.get_layer("end").input)(pixels)
+    features = keras.Model(model.inputs[0], model.get_layer("end").input)(pixels, training=False)
     head = run.model.get_layer("predictions")
-    np.testing.assert_allclose(run.model(pixels), head(features), rtol=1e-4)
+    np.testing.assert_allclose(run.model(pixels, training=False), head(features), rtol=1e-4)
     # The file of the same model has the same features, and a finished run says so without the model.
     model.save(tmp_path / "mine.keras")
     given = ("--model", tmp_path / "mine.keras", "--unfreeze", "none", "--precision", "float32")
