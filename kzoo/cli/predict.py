@@ -28,6 +28,12 @@ from kzoo.files import finite
     metavar="RANGE",
     help="What a Keras model of a file takes, if it does not say: 0..255, 0..1, -1..1, imagenet or caffe.",
 )
+@click.option(
+    "--abstain",
+    type=float,
+    metavar="LEVEL",
+    help="Of a run: say where several classes are possible, by its validation images, at a level such as 0.95.",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images computed at once.")
 @click.option("--out", metavar="DIR", help="Write masks of segmentation into DIR: NAME.png and NAME-overlay.png.")
 @click.option(
@@ -37,7 +43,9 @@ from kzoo.files import finite
 @as_json
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: image, error, class_1, probability_1, ..., abstain.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def command(*, model, images, others, top, weights, pixels, batch_size, out, tiles, trust, as_json, as_csv, quiet):
+def command(
+    *, model, images, others, top, weights, pixels, abstain, batch_size, out, tiles, trust, as_json, as_csv, quiet
+):
     """Classify IMAGES, which are files or folders, with MODEL: a run, an export, a name of the catalog, or a file.
 
     A file is a Keras model, .keras or .h5, or Teachable Machine's .zip.
@@ -51,10 +59,10 @@ def command(*, model, images, others, top, weights, pixels, batch_size, out, til
     from kzoo.evaluating.prediction import predict
     from kzoo.progress import progress
 
-    model = load_model([model, *others] if others else model, weights, pixels=pixels, trust=trust)
+    model = load_model([model, *others] if others else model, weights, pixels=pixels, trust=trust, abstain=abstain)
     write = _Json() if as_json else _Csv(model.task, top) if as_csv else _Text(model.task)
     bad = total = 0
-    with progress(quiet=quiet or (len(images) < 2 and sys.stdout.isatty())) as bar:
+    with progress(quiet=quiet or sys.stdout.isatty()) as bar:  # there the answers show how far it is
 
         def advance(done, images):
             if not advance.started:

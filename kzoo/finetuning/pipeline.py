@@ -530,8 +530,8 @@ def _train_decoder(setup, settings, parts, folder, interrupted):
     trained, measured, skipped = train_decoder(setup, parts, folder, interrupted)
     _report_skipped(setup, [*parts.skipped, *skipped], folder)
     runs.write_csv(folder / runs.HISTORY, trained.history, list(trained.history[0]))
-    outcome = f"{'The decoder alone' if trained.winner == 'decoder' else f'Trained down to {trained.winner}'}: "
-    outcome += f"{trained.why}."
+    verdict = "The decoder alone." if trained.winner == "decoder" else f"Trained down to {trained.winner}."
+    outcome = f"{verdict} {trained.why}."
     metrics: dict[str, Any] = {"winner": trained.winner, "outcome": outcome, "refit": False}
     for part, result in measured.items():
         metrics.update({f"{part}_{k}": getattr(result, k) for k in ("loss", "mean_iou", "mean_dice", "pixel_accuracy")})
@@ -540,7 +540,7 @@ def _train_decoder(setup, settings, parts, folder, interrupted):
         _write_report(setup, settings, parts, folder, outcome, trained.phases, trained.history, {"masks": masks})
     metrics["seconds"] = {**setup.clock.seconds, "all": round(time.monotonic() - setup.clock.began, 3)}
     runs.write_json(folder / runs.METRICS, metrics)
-    setup.log(outcome)
+    setup.log(verdict)
     if "test" in measured:
         setup.log(f"Held-out test on {measured['test'].images:,} pictures: mean IoU {measured['test'].mean_iou:.2%}.")
 
@@ -726,30 +726,37 @@ class Best:
 
     Attributes:
         name: "head", or the deepest stage that was kept.
-        outcome: a sentence or two.
+        verdict: a sentence.
+        why: what the last phase gave, in a sentence or two, which the terminal has shown already.
         logits: {"val", "test": (N, C) or None} of the whole network; None for the head's.
         phases, history: of the stages.
     """
 
     name: str
-    outcome: str
+    verdict: str
+    why: str
     logits: dict[str, np.ndarray | None] | None = None
     phases: list[dict] = field(default_factory=list)
     history: list[dict] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> str:
+        """Both, for the record and the report."""
+        return f"{self.verdict} {self.why}"
 
 
 def _deepen(setup, found, heads, folder, interrupted):
     """Train deeper layers where that is asked for and possible."""
     unfreeze = setup.options.unfreeze
     if unfreeze == "none":
-        return Best("head", f"The head alone, as asked: {heads.text}.")
+        return Best("head", "The head alone, as asked.", f"{heads.text}.")
     if "val" not in found.parts.splits:
         if unfreeze != "auto":
             raise RunError(
                 f"--unfreeze {unfreeze} needs validation photos: at least {MIN_PER_CLASS} of each class to train on, "
                 "or val and test parts."
             )
-        return Best("head", f"The head alone: too few photos to validate deeper layers on. {heads.text}.")
+        return Best("head", "The head alone: too few photos to validate deeper layers on.", f"{heads.text}.")
     load_keras()  # quietly: the next line imports it
     from kzoo.finetuning.deeper import deepen
 
@@ -795,7 +802,7 @@ def _finish(setup, settings, found, heads, best, *, folder, phases, history):
     metrics["seconds"] = {**seconds, "all": round(time.monotonic() - setup.clock.began, 3)}
     metrics["features_computed"] = found.computed
     runs.write_json(folder / runs.METRICS, metrics)
-    setup.log(best.outcome)
+    setup.log(best.verdict)
     if "temperature_choice" in report:
         setup.log(report["temperature_choice"]["reason"])
     if task.decision:

@@ -260,14 +260,14 @@ class Task:
         return f"{value:.4f}"
 
     def epoch_text(self, row: Mapping[str, float], part: str = "") -> str:
-        """An epoch's loss and metrics as text.
+        """An epoch's loss and metrics as text; of the validation part without their names, so that a line has room.
 
         Args:
             row: of the history.
             part: "" for training, "val_" for validation.
         """
-        metrics = " ".join(f"{m} {self.shown(m, row[part + m])}" for m in self.metrics)
-        return f"loss {row[part + 'loss']:.4f} {metrics}"
+        texts = {"loss": f"{row[part + 'loss']:.4f}", **{m: self.shown(m, row[part + m]) for m in self.metrics}}
+        return " ".join(text if part else f"{name} {text}" for name, text in texts.items())
 
     def judge(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:
         """How good a network is, for fine-tuning, which keeps deeper layers only where both do not get worse.

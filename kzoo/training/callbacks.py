@@ -157,7 +157,7 @@ class RunKeeper(keras.callbacks.Callback):
         validation = f", val {self.task.epoch_text(row, 'val_')}" if "val_loss" in row else ""
         self.bar.done(
             f"epoch {epoch + 1}/{self.recipe.epochs}: {self.task.epoch_text(row)}{validation} "
-            f"({seconds:.1f} s, {self.images / seconds:,.0f} images/s)"
+            f"({seconds:.1f} s, {self.images / seconds:,.0f}/s)"
         )
         if self.finished():
             self.model.stop_training = True
