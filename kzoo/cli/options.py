@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json as json_library
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +16,18 @@ from kzoo.catalog.imports import load_imports, named_in_environment
 from kzoo.files import finite
 from kzoo.hardware import load_keras
 
-__all__ = ["as_json", "given", "load_keras", "option_of", "own_networks", "print_json", "seconds", "shape", "trust"]
+__all__ = [
+    "as_json",
+    "given",
+    "in_columns",
+    "load_keras",
+    "option_of",
+    "own_networks",
+    "print_json",
+    "seconds",
+    "shape",
+    "trust",
+]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 trust = click.option(
@@ -104,6 +118,14 @@ def option_of(options: type) -> Callable:
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given on the command line: those whose value is not None."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def in_columns(head: str, text: str) -> str:
+    """A row of a table: on a terminal long text goes on in its own column, elsewhere it stays one line."""
+    if not sys.stdout.isatty():
+        return head + text
+    width, gap = max(shutil.get_terminal_size().columns, len(head) + 20), " " * len(head)
+    return textwrap.fill(head + text, width, subsequent_indent=gap, break_long_words=False, break_on_hyphens=False)
 
 
 def print_json(data: Any) -> None:

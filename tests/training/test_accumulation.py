@@ -76,7 +76,7 @@ def test_batches_together_are_one_batch(accumulated, model, numbers, tmp_path, o
 @pytest.mark.deep("2026-11-27")
 def test_on_jax():
     path = Path(__file__)
-    options = ("-q", "-p", "no:cacheprovider", "-n", "0", "-k", "one_batch")
+    options = ("-p", "no:cacheprovider", "-n", "0", "-k", "one_batch")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(path)],
         env={**os.environ, "KERAS_BACKEND": "jax", "KZOO_DEEP": "1"},
@@ -86,7 +86,6 @@ def test_on_jax():
         timeout=600,
     )
     assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
 
 
 @pytest.mark.deep("2026-11-27")
