@@ -289,6 +289,11 @@ def data_folders() -> list[Path]:
     return [Path(found)] if found and os.path.isdir(found) else []
 
 
+def is_model_file(path: Any) -> bool:
+    """Whether something is a path that ends as a Keras model's file does, see `kzoo.keras_files`."""
+    return isinstance(path, (str, os.PathLike)) and os.fspath(path).lower().endswith((".keras", ".h5", ".hdf5", ".zip"))
+
+
 def finite(data: Any) -> Any:
     """Return data for JSON, which has no NaN and no infinity, with None in their places.
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import re
 import sys
 import tempfile
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from glob import glob
 from pathlib import Path
@@ -165,6 +167,24 @@ def quiet_tensorflow() -> str:
     if "tensorflow" in sys.modules:
         return os.environ.get("TF_CPP_MIN_LOG_LEVEL", "")
     return os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@contextmanager
+def without_retracing_warnings() -> Iterator[None]:
+    """Drop TensorFlow's warnings that functions are traced again: each training in a process has functions of its own.
+
+    They would stand in a notebook's cell, or between a progress bar and its end.
+    """
+    logger = logging.getLogger("tensorflow")
+
+    def told(record):
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger.addFilter(told)
+    try:
+        yield
+    finally:
+        logger.removeFilter(told)
 
 
 def _import_keras():

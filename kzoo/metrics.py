@@ -28,6 +28,28 @@ MIN_TEMPERATURE_MISTAKES = 5
 MIN_THRESHOLD_IMAGES = 10
 
 
+def abstains(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """Whether several classes can't be ruled out, by split conformal prediction.
+
+    Args:
+        probabilities: (N, C).
+        threshold: q: a class is ruled out if its probability is below 1 - q and it is not the best.
+
+    Returns:
+        bool (N,).
+
+    Example:
+        >>> abstains(np.array([[0.9, 0.1], [0.6, 0.4]]), 0.7).tolist()
+        [False, True]
+    """
+    return possible(probabilities, threshold).sum(-1) > 1
+
+
+def possible(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """Which classes `abstains` does not rule out: bool (N, C)."""
+    return (probabilities >= 1 - threshold) | (probabilities == probabilities.max(-1, keepdims=True))
+
+
 def softmax(logits: ArrayLike) -> np.ndarray:
     """The softmax of each row, in float64.
 

@@ -58,6 +58,9 @@ class Deferred(Silent):
         self.bar = bar
 
 
+BESIDE = 25  # columns of a short bar, the share, the time remaining and what is between them
+
+
 class Live(Silent):
     """A rich progress bar: text, bar, percentage, speed, time remaining, and numbers such as the loss.
 
@@ -69,7 +72,7 @@ class Live(Silent):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-        self.unit = unit
+        self.unit, self.text = unit, ""
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(20),
@@ -85,16 +88,22 @@ class Live(Silent):
     def start(self, text: str, total: int | None, done: int = 0) -> None:
         if self.task is not None:
             self.progress.remove_task(self.task)
+        self.text = text
         self.task = self.progress.add_task(text, total=total, completed=done, speed="", numbers="")
         self.began, self.count = time.monotonic(), 0
 
     def advance(self, n: int, **numbers: float) -> None:
         self.count += n
         speed = self.count / max(time.monotonic() - self.began, 1e-9)
-        rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
-        text = " ".join(f"{k} {v:.4g}" for k, v in numbers.items())
+        rate = f"{speed:,.0f} {self.unit}/s" if speed >= 10 else f"{speed:.2g} {self.unit}/s"
+        room = self.progress.console.width - len(self.text) - len(rate) - BESIDE
+        shown = ""
+        for text in (f"{k} {v:.4g} " for k, v in numbers.items()):  # whole ones, the first first
+            if len(shown) + len(text) > room:
+                break
+            shown += text
         assert self.task is not None, "start() comes first"
-        self.progress.update(self.task, advance=n, speed=f"{rate} {self.unit}/s", numbers=text)
+        self.progress.update(self.task, advance=n, speed=rate, numbers=shown.rstrip())
 
     def done(self, text: str | None = None) -> None:
         if text:

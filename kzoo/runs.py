@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 CONFIG, MODEL, LABELS, SPLITS = "config.json", "model.keras", "labels.txt", "splits.csv"
 CURVES, MAX_SHOWN = "curves.png", 4 << 20  # bytes of a picture that a notebook shows
+START = "start.keras"  # the Keras model of a user's own that a run began with
 HISTORY, METRICS, CHECKPOINT, LOCK = "history.csv", "metrics.json", "checkpoint.npz", ".lock"
 
 
@@ -400,9 +401,10 @@ def load_run(path: str | os.PathLike) -> Run:
     if wrong:
         raise RunError(f"{path / CONFIG} is damaged: {', '.join(wrong)} can't be read.")
     check_imports(config, path)
-    row = spec(config["model"])
     load_keras()  # quietly: the next line imports it
-    import_module(row.architecture.partition(":")[0])  # its layers register themselves with Keras
+    if "keras_model" not in config:
+        row = spec(config["model"])
+        import_module(row.architecture.partition(":")[0])  # its layers register themselves with Keras
     import_module("kzoo.layers")
     file = path / MODEL
     if not file.is_file():
@@ -433,7 +435,7 @@ def check_imports(config: Mapping[str, Any], path: str | os.PathLike) -> None:
         RunError: what registered the network is not imported, or something else has replaced it.
     """
     recorded, name = config.get("imports"), config["model"]
-    if recorded is None:
+    if recorded is None or "keras_model" in config:  # the latter is whole in its file
         return
     if not isinstance(recorded, list) or not all(
         isinstance(r, dict) and isinstance(r.get("module"), str) and all(isinstance(v, str) for v in r.values())

@@ -21,8 +21,8 @@ from kzoo.data.guards import npy
 from kzoo.data.images import check_shape, read
 from kzoo.data.loading import load_data
 from kzoo.errors import DataError, ExportError, KzooError, RunError
-from kzoo.keras_files import is_model_file, load_file
-from kzoo.layers import Preprocess
+from kzoo.files import is_model_file
+from kzoo.keras_files import from_pixels, load_file, preprocessing_of
 from kzoo.progress import say
 from kzoo.tasks import Task, find
 from kzoo.weights import resolve
@@ -89,7 +89,7 @@ def find_source(
         run_or_model: a Run or its folder, a name of the catalog (with weights), a keras.Model or a file of one.
         weights: for a name: a tag or a file; the first published set by default.
         classes: class names, for models and weights that don't record them.
-        pixels: what a Keras model of a file takes, see `kzoo.keras_files.load_file`.
+        pixels: what a Keras model or a file of one takes, see `kzoo.keras_files.from_pixels`.
 
     Returns:
         The Source.
@@ -130,7 +130,8 @@ def describe(
         KzooError: a run, name or weights that can't be read.
     """
     if isinstance(run_or_model, keras.Model):
-        return _of_model(run_or_model, classes)
+        model = run_or_model if pixels is None else from_pixels(run_or_model, pixels).model
+        return _of_model(model, classes)
     if is_model_file(run_or_model) and not os.path.isdir(run_or_model):
         if folder := runs.folder_of(run_or_model):
             return _of_run(runs.load_run(folder), classes, with_data)
@@ -283,21 +284,12 @@ def _of_name(name, weights, classes):
 
 
 def _of_model(model, classes):
-    layer = next((x for x in model.layers if isinstance(x, Preprocess)), None)
     n = model.output_shape[-1] if isinstance(model.output_shape, tuple) else 0
-    # Any other model gets 0..255, as kzoo's own do, and must scale inside.
-    prep = Preprocessing(
-        channel_order=layer.channel_order if layer else "rgb",
-        scale=layer.scale if layer else 1.0,
-        offset=layer.offset if layer else 0.0,
-    )
     task = "classification"
     with suppress(KzooError):  # a model of the catalog, by its name
-        row = spec(model.name)
-        prep = replace(prep, crop=row.preprocessing.crop, interpolation=row.preprocessing.interpolation)
-        task = row.task
+        task = spec(model.name).task
     names = tuple(classes or (str(i) for i in range(n or 0)))
-    return Source(model.name, model, names, prep, find(task), facts={"model": model.name})
+    return Source(model.name, model, names, preprocessing_of(model), find(task), facts={"model": model.name})
 
 
 # --- images for the golden set -----------------------------------------------------------------------------

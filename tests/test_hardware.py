@@ -1,5 +1,6 @@
 """Keras is imported without TensorFlow's messages, and nothing else is lost."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -86,3 +87,15 @@ def test_training_from_python_prints_its_progress_only(tmp_path):
     assert done.returncode == 0 and done.stdout == "" and len(lines) == 3, done.stderr
     for line, start in zip(lines, ("lenet5 on digits: ", "Recipe lenet, 1 epoch ", "epoch 1/1: "), strict=True):
         assert line.startswith(start)
+
+
+def test_only_warnings_of_retracing_are_dropped(caplog):
+    logger, retraced = (
+        logging.getLogger("tensorflow"),
+        "5 out of the last 9 calls to f triggered tf.function retracing.",
+    )
+    with hardware.without_retracing_warnings():
+        logger.warning(retraced)
+        logger.warning("another")
+    logger.warning(retraced)
+    assert [record.getMessage() for record in caplog.records] == ["another", retraced]

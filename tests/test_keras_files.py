@@ -11,7 +11,7 @@ from keras import layers
 
 import kzoo
 from kzoo.errors import KzooError, RunError
-from kzoo.keras_files import load_file
+from kzoo.keras_files import features_of, in_precision, load_file, to_train
 from kzoo.source import find_source
 
 
@@ -143,3 +143,72 @@ def test_a_model_that_scales_itself_needs_no_word(tmp_path):
     keras.Model(image, layers.Dense(2)(x)).save(tmp_path / "a.keras")
     (note,) = load_file(tmp_path / "a.keras").notes
     assert note.startswith("It scales pixels itself (rescaling") and note.endswith(": it is given 0..255.")
+
+
+def small(*more, scales=True):
+    scaling = [layers.Rescaling(1 / 255, name="scale")] if scales else []
+    return keras.Sequential([keras.Input((8, 8, 1)), *scaling, *more, layers.Flatten(name="flat")], name="small")
+
+
+@keras.saving.register_keras_serializable(package="of_a_test")
+class Own(layers.Layer):
+    def call(self, x):
+        return x
+
+
+def own_function(x):
+    return x
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (lambda: layers.Lambda(lambda x: x, name="l"), r"has a Lambda layer \(l\)"),
+        (lambda: Own(name="o"), r"has Own \(o\), which is not Keras' own"),
+        (lambda: layers.Conv2D(1, 1, activation=lambda x: x, name="c"), r"has the function <lambda> \(c\)"),
+        (lambda: layers.Conv2D(1, 1, activation=own_function, name="c"), r"has the function own_function \(c\)"),
+        (lambda: keras.Sequential([keras.Input((8, 8, 1)), Own(name="o")]), r"has Own \(o\)"),  # in a nested model
+    ],
+    ids=["Lambda", "layer", "lambda", "function", "nested"],
+)
+def test_a_model_that_needs_code_is_not_trained(layer, reason):
+    with pytest.raises(KzooError, match=reason):
+        to_train(small(layer()))
+
+
+def test_other_models_that_are_not_trained(tmp_path):
+    image = keras.Input((None, None, 1))
+    open_sizes = keras.Model(image, layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(image)), name="any")
+    with pytest.raises(RunError, match="any leaves the size of its pictures open: give it, --input-shape"):
+        to_train(open_sizes)
+    assert to_train(open_sizes, input_shape=(8, 8, 1)).model.input_shape == (None, 8, 8, 1)
+    with pytest.raises(RunError, match="takes pictures of 8 x 8 x 1, which input_shape 9 x 9 x 1 can't change"):
+        to_train(small(), input_shape=(9, 9, 1))
+    with pytest.raises(KzooError, match="small has no layer that scales pixels"):
+        to_train(small(scales=False))
+    with pytest.raises(KzooError, match="bare has no graph: kzoo needs a functional"):
+        to_train(keras.Sequential([layers.Dense(2)], name="bare"))
+    two = small()
+    with pytest.raises(RunError, match="two has 2 outputs"):
+        to_train(keras.Model(two.inputs, [two.outputs[0], two.outputs[0] * 2], name="two"))
+
+
+def test_in_16_bits_pixels_are_scaled_and_logits_given_in_32():
+    found = to_train(small(layers.Conv2D(2, 3, name="conv")))
+    half = in_precision(found.model, "bfloat16")
+    computes = {layer.name: layer.compute_dtype for layer in half.layers}
+    assert computes["scale"] == "float32" and computes["conv"] == "bfloat16"
+    assert half.outputs[0].dtype == "float32" and {v.dtype for v in half.weights} == {"float32"}
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 1)).astype("float32")
+    np.testing.assert_allclose(half(pixels), found.model(pixels), atol=0.02)
+
+
+def test_features_stand_in_front_of_the_classifier():
+    model = small(layers.Conv2D(2, 3, name="conv"))
+    classifier = keras.Model(model.inputs, layers.Dense(3, activation="softmax", name="end")(model.outputs[0]))
+    found = features_of(to_train(classifier))
+    assert found.notes[-1] == "Its last layer, end with 3 outputs, is left out: a new classifier replaces it."
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 1)).astype("float32")
+    np.testing.assert_allclose(found.model(pixels), model(pixels), rtol=1e-5)
+    found = features_of(to_train(model))
+    assert found.notes[-1] == "Its features are what its last layer, flat, gives." and found.model.output_shape[1] == 72

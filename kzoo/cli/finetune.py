@@ -7,9 +7,11 @@ import shlex
 import click
 
 from kzoo.catalog import image_spec
+from kzoo.catalog.pretrained import PIXELS
 from kzoo.checks import MAX_SEED, PRECISIONS
 from kzoo.cli.options import given, on_devices, option_of, seconds, shape, weights_by_class
 from kzoo.data.sources import accepted
+from kzoo.files import is_model_file
 from kzoo.finetuning.options import AUGMENTATIONS, MIXTURES, FinetuneOptions
 
 option = option_of(FinetuneOptions)
@@ -21,8 +23,9 @@ option = option_of(FinetuneOptions)
 @click.argument("photos", required=False)
 @click.option(
     "--model",
-    metavar="NAME",
-    help="A network of kzoo list; by default the one with the most accurate weights found locally.",
+    metavar="NAME|FILE",
+    help="A network of kzoo list; by default the one with the most accurate weights found locally. Or a file of a "
+    "Keras model of your own: .keras, .h5, .zip of Teachable Machine.",
 )
 @click.option(
     "--weights", metavar="TAG|PATH", help="Such as imagenet; by default the most accurate weights found locally."
@@ -56,6 +59,7 @@ option = option_of(FinetuneOptions)
 )
 @option("bits", type=click.IntRange(8, 16), help="Of 16-bit photos, how many bits are used, such as 12.")
 @option("strict", help="Stop at unusable photos instead of leaving them out.")
+@option("pixels", type=click.Choice(list(PIXELS)), help="What a Keras model takes that does not scale pixels itself.")
 @click.option("--out", metavar="RUN", help="The run folder; runs/MODEL-PHOTOS by default.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -68,7 +72,7 @@ def command(photos, model, weights, out, resume, quiet, together, **options):
     """
     if photos is None and not resume:
         raise click.UsageError("Missing argument 'PHOTOS'.")
-    if model is not None:
+    if model is not None and not is_model_file(model):
         image_spec(model)  # before Keras is imported: a wrong name is refused at once
     FinetuneOptions(**given(options))
     together.join()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json as json_library
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
@@ -18,6 +21,7 @@ from kzoo.hardware import load_keras
 __all__ = [
     "as_json",
     "given",
+    "in_columns",
     "load_keras",
     "on_devices",
     "option_of",
@@ -139,6 +143,14 @@ def option_of(options: type) -> Callable:
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given on the command line: those whose value is not None."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def in_columns(head: str, text: str) -> str:
+    """A row of a table: on a terminal long text goes on in its own column, elsewhere it stays one line."""
+    if not sys.stdout.isatty():
+        return head + text
+    width, gap = max(shutil.get_terminal_size().columns, len(head) + 20), " " * len(head)
+    return textwrap.fill(head + text, width, subsequent_indent=gap, break_long_words=False, break_on_hyphens=False)
 
 
 def print_json(data: Any) -> None:

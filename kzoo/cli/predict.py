@@ -29,6 +29,12 @@ from kzoo.files import finite
     metavar="RANGE",
     help="What a Keras model of a file takes, if it does not say: 0..255, 0..1, -1..1, imagenet or caffe.",
 )
+@click.option(
+    "--abstain",
+    type=float,
+    metavar="LEVEL",
+    help="Of a run: say where several classes are possible, by its validation images, at a level such as 0.95.",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images computed at once.")
 @click.option(
     "--out",
@@ -55,6 +61,7 @@ def command(
     top,
     weights,
     pixels,
+    abstain,
     batch_size,
     out,
     shards,
@@ -85,7 +92,7 @@ def command(
     from kzoo.evaluating.prediction import predict
     from kzoo.progress import progress
 
-    model = load_model([model, *others] if others else model, weights, pixels=pixels, trust=trust)
+    model = load_model([model, *others] if others else model, weights, pixels=pixels, trust=trust, abstain=abstain)
     if into_file:
         from kzoo.evaluating.many import predict_files
 
@@ -98,7 +105,7 @@ def command(
         return
     write = _Json() if as_json else _Csv(model.task, top) if as_csv else _Text(model.task)
     bad = total = 0
-    with progress(quiet=quiet or (len(images) < 2 and sys.stdout.isatty())) as bar:
+    with progress(quiet=quiet or sys.stdout.isatty()) as bar:  # there the answers show how far it is
 
         def advance(done, images):
             if not advance.started:

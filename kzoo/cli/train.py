@@ -10,10 +10,12 @@ from typing import Any
 import click
 
 from kzoo.catalog import image_spec
+from kzoo.catalog.pretrained import PIXELS
 from kzoo.checks import MAX_SEED, PRECISIONS
 from kzoo.cli.options import given, load_keras, on_devices, option_of, shape, weights_by_class
 from kzoo.data.sources import accepted
 from kzoo.errors import KzooError
+from kzoo.files import is_model_file
 from kzoo.training.options import TrainOptions
 from kzoo.training.recipes import RECIPES
 
@@ -51,6 +53,11 @@ def _number(text):
     help="Number of epochs; that of the recipe by default. With --resume, more of them.",
 )
 @option("batch_size", type=click.IntRange(1), help="Images in a batch; as in the recipe by default.")
+@option(
+    "gradient_accumulation_steps",
+    type=click.IntRange(1),
+    help="Batches whose gradients are averaged for one step of the optimizer; 1 by default.",
+)
 @option("learning_rate", type=float, help="Learning rate; that of the recipe by default.")
 @option(
     "loss",
@@ -65,6 +72,7 @@ def _number(text):
     help="Weights of the classes in the loss, of masks of their pixels; 1 for those that are not named.",
 )
 @option("weights", metavar="TAG|FILE", help="Pretrained weights to start from; random ones by default.")
+@option("pixels", type=click.Choice(list(PIXELS)), help="What a Keras model takes that does not scale pixels itself.")
 @option("patience", type=click.IntRange(1), help="Early stopping: epochs to wait for a better validation accuracy.")
 @option("seed", type=click.IntRange(0, MAX_SEED), help="Of initial weights, order of images, augmentation and dropout.")
 @option("precision", type=click.Choice(PRECISIONS), help="auto: the fastest on this machine.")
@@ -93,11 +101,13 @@ def _number(text):
 def command(model, data, config, out, resume, quiet, together, **options):
     """Train MODEL, and write a run folder: settings, labels, splits, history, best model, checkpoint.
 
+    MODEL is a name of kzoo list, or a file of a Keras model of your own: .keras, .h5.
+
     Ctrl-C keeps the finished epochs; the same command with --resume continues.
     """
     if model is None and not resume:
         raise click.UsageError("Missing argument 'MODEL': kzoo list shows all.")
-    if model is not None:
+    if model is not None and not is_model_file(model):
         image_spec(model)  # before Keras is imported: a wrong name is refused at once
     TrainOptions(**given(options))
     together.join()

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from kzoo.cli.options import as_json, load_keras, print_json, trust
+from kzoo.cli.options import as_json, in_columns, load_keras, print_json, trust
 from kzoo.errors import printable
 
 
@@ -29,7 +29,7 @@ def command(folder, trust, as_json):
     else:
         for check in report["checks"]:
             mark = {True: "ok", False: "FAILED", None: "-"}[check["ok"]]
-            click.echo(printable(f"{mark:6}  {check['check']}: {check['detail']}"))
+            click.echo(in_columns(f"{mark:6}  ", printable(f"{check['check']}: {check['detail']}")))
     if not report["ok"]:
         click.echo(f"Error: {printable(folder)} does not give the results it gave when it was written.", err=True)
         sys.exit(1)

@@ -48,18 +48,15 @@ def list_command(pattern, as_json):
     if not rows:
         click.echo(f"No weights are published for {', '.join(names)}.", err=True)
         return
-    widths = {k: max(len(r[k]) for r in rows) for k in ("model", "tag", "source", "licence")}
+    table = [("model", "tag", "MB", "top-1", "licence")]
     for r in rows:
-        size = f"{r['size'] / 2**20:.{0 if r['size'] > 2**20 else 1}f} MB" if r["size"] else ""
-        accuracy = f"{r['top1']:.1f}/{r['top5']:.1f}" if r["top1"] else ""
-        text = "  ".join(f"{r[k]:{n}}" for k, n in widths.items())
-        click.echo(f"{text}  {size:>6}  {accuracy:>9}  {shortened(r['hash'])}")
-
-
-def shortened(hash: str) -> str:
-    """The algorithm and the first 8 digits of a hash; --json has all of it."""
-    algorithm, _, digits = hash.partition(":")
-    return f"{algorithm}:{digits[:8]}" if hash else "no hash published"
+        size = f"{r['size'] / 2**20:.{0 if r['size'] > 2**20 else 1}f}" if r["size"] else "-"
+        table.append((r["model"], r["tag"], size, f"{r['top1']:.1f}" if r["top1"] else "-", r["licence"]))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for model, tag, size, accuracy, licence in table:
+        row = f"{model:{widths[0]}}  {tag:{widths[1]}}  {size:>{widths[2]}}  {accuracy:>{widths[3]}}  {licence}"
+        click.echo(row.rstrip())
+    click.echo("top-1: per cent on ImageNet, as published. Source, hash, top-5 and file: --json.", err=True)
 
 
 @command.command("verify", epilog="Example: kzoo weights verify resnet50 imagenet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ from kzoo.metrics import (
     weighted_calibration_error,
 )
 from kzoo.tasks import Evaluation, Task
+
+MAX_NAME = 34  # of a member, in a table of 80 columns
 
 
 @dataclass
@@ -49,27 +52,35 @@ class EnsembleEvaluation(Evaluation):
         return {**self.average.to_dict(), "ece": self.ece, "members": self.members, "gains": self.gains}
 
     def __str__(self):
+        short = _short([row["run"] for row in self.members])
+        names = [*short.values(), "ensemble"]
         rows = [*self.members, {"run": "ensemble", "top1": self.top1, "loss": self.loss, "ece": self.ece}]
-        width = max(len("member"), *(len(shown(row["run"])) for row in rows))
+        width = max(len("member"), *map(len, names))
         lines = [str(self.average), "", f"{'member':{width}}  temperature    top-1  log loss     ECE"]
-        for row in rows:
+        for name, row in zip(names, rows, strict=True):
             t = f"{row['temperature']:.3g}" if "temperature" in row else ""
-            lines.append(
-                f"{shown(row['run']):{width}}  {t:>11}  {row['top1']:7.2%}  {row['loss']:8.4f}  {row['ece']:6.4f}"
-            )
+            lines.append(f"{name:{width}}  {t:>11}  {row['top1']:7.2%}  {row['loss']:8.4f}  {row['ece']:6.4f}")
         lines += ["", "The ensemble against the best member by each figure [95 %, paired]"]
         top1 = self.gains["top1"]
         low, high = top1["interval"]
-        lines.append(
-            f"top-1     {100 * top1['change']:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] points: right on "
-            f"{top1['gained']:,} images where {shown(top1['member'])} is wrong, wrong on {top1['lost']:,} where it is "
-            f"right; p = {top1['p']:.2g}"
-        )
+        lines += [
+            f"top-1     {100 * top1['change']:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] points from "
+            f"{short[top1['member']]}; p = {top1['p']:.2g}",
+            f"          {top1['gained']:,} images right that it has wrong, {top1['lost']:,} wrong that it has right",
+        ]
         for name, key in (("log loss", "loss"), ("ECE", "ece")):
             if gain := self.gains[key]:
                 low, high = gain["interval"]
-                lines.append(f"{name:8}  {gain['change']:+.4f} [{low:+.4f}, {high:+.4f}] from {shown(gain['member'])}")
+                lines.append(f"{name:8}  {gain['change']:+.4f} [{low:+.4f}, {high:+.4f}] from {short[gain['member']]}")
         return "\n".join(lines)
+
+
+def _short(paths):
+    """{path: what it is called in a table}: without the folder that all are in, where the table would be too wide."""
+    if max(map(len, paths)) <= MAX_NAME or len({os.path.isabs(path) for path in paths}) > 1:
+        return {path: shown(path) for path in paths}
+    above = os.path.commonpath(paths)
+    return {path: shown(os.path.relpath(path, above)) for path in paths}
 
 
 def measure_ensemble(

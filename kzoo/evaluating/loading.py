@@ -18,11 +18,14 @@ from kzoo.data.guards import upright_size
 from kzoo.errors import DataError
 from kzoo.evaluating.tiles import Tiling, tiling
 from kzoo.exporting.ensemble import check_alike, check_distinct, member_name
+from kzoo.exporting.options import ExportOptions
 from kzoo.exporting.reader import CARD, Export, is_export
+from kzoo.exporting.write import about_conformal, calibrate
 from kzoo.files import sha256
 from kzoo.graph.inference import predictor
-from kzoo.metrics import log_mean_softmax
-from kzoo.source import find_source, temperature_of
+from kzoo.metrics import abstains, log_mean_softmax, softmax
+from kzoo.progress import say
+from kzoo.source import describe, find_source, temperature_of
 from kzoo.tasks import Task
 
 
@@ -66,6 +69,7 @@ def load_model(
     classes: Sequence[str] | None = None,
     pixels: str | None = None,
     trust: bool = False,
+    abstain: float | None = None,
 ) -> LoadedModel:
     """Load a run, an export, a model of the catalog, or an ensemble of them.
 
@@ -77,6 +81,8 @@ def load_model(
         classes: names, for a Keras model, which records none.
         pixels: what a Keras model of a file takes, where that can't be known, see `kzoo.keras_files`.
         trust: load an export with any operations, which may read and write files.
+        abstain: of a run, a level such as 0.95 at which its answers have "abstain", as those of an export that was
+            written with it: by a threshold from the run's validation images, which are read for it.
 
     Returns:
         The LoadedModel.
@@ -85,8 +91,14 @@ def load_model(
         RunError, ExportError, WeightsError: a run, export or weights that can't be read.
         DataError: weights for a run or an export, which has its own.
         KzooError: members of an ensemble whose probabilities can't be averaged.
+        ExportError: a threshold was asked for that the run has not the images for.
     """
     model = getattr(model, "loaded", model)  # of what kzoo.load gave
+    if abstain is not None and not _is_run(model):
+        raise DataError(
+            "abstain is for a run, by its validation images; an export abstains if it was written with kzoo export "
+            "--abstain."
+        )
     if isinstance(model, LoadedModel):
         return model
     if isinstance(model, (list, tuple)):
@@ -117,7 +129,24 @@ def load_model(
     run = model if isinstance(model, runs.Run) else runs.load_run(model)
     temperature = temperature_of(run)[0] or 1.0
     about = f"the run {run.path}"
-    return _of_network(run.model, run.task, run.classes, run.input_shape, run.preprocessing, about, temperature)
+    unsure = None if abstain is None else _unsure(run, abstain)
+    return _of_network(run.model, run.task, run.classes, run.input_shape, run.preprocessing, about, temperature, unsure)
+
+
+def _is_run(model):
+    return isinstance(model, runs.Run) or (
+        isinstance(model, (str, os.PathLike)) and os.path.isdir(model) and not is_export(model)
+    )
+
+
+def _unsure(run, level):
+    """A function of logits (N, C) that tells where an answer is to abstain, as an export of the run would."""
+    ExportOptions(abstain=level)  # checks it
+    temperature, _, conformal = calibrate(
+        describe(run), abstain=level, images=ExportOptions.measure, precision=None, quiet=True
+    )
+    say(about_conformal(conformal))
+    return lambda logits: abstains(softmax(np.asarray(logits, "float64") / temperature), conformal["threshold"])
 
 
 @lru_cache(1)
@@ -131,7 +160,7 @@ def _state(folder):
     return tuple(sorted(facts))
 
 
-def _of_network(model, task, classes, shape, preprocessing, about, temperature=1.0):
+def _of_network(model, task, classes, shape, preprocessing, about, temperature=1.0, unsure=None):
     prepare, network = images.make_preparer(shape, preprocessing), predictor(model)
 
     def outputs(encoded):
@@ -149,7 +178,7 @@ def _of_network(model, task, classes, shape, preprocessing, about, temperature=1
         sizes = np.array([upright_size(data) for data in encoded], "int32")
         return {name: x.numpy() for name, x in task.of_pictures(found, sizes, shape, preprocessing).items()}
 
-    answer = _answer(task, classes, outputs, pictures if task.pictures else None)
+    answer = _answer(task, classes, outputs, pictures if task.pictures else None, unsure)
     return LoadedModel(
         task,
         tuple(classes),
@@ -174,8 +203,9 @@ def _outputs_of_export(export):
     return outputs
 
 
-def _answer(task, classes, outputs, pictures=None):
-    """The function `LoadedModel.answer` of a network's outputs; pictures: as `Task.of_pictures`, of encoded images."""
+def _answer(task, classes, outputs, pictures=None, unsure=None):
+    """The function `LoadedModel.answer` of a network's outputs; pictures: as `Task.of_pictures`, of encoded images;
+    unsure: of outputs, where to abstain."""
 
     def answer(encoded, top):
         found = outputs(encoded)
@@ -184,7 +214,13 @@ def _answer(task, classes, outputs, pictures=None):
         if good:
             rows = np.stack([row for row, _ in good])
             more = pictures(rows, [data for _, data in good]) if pictures else {}
-            answers = iter(task.rows(rows, classes, top, pictures=more))
+            answered = task.rows(rows, classes, top, pictures=more)
+            if unsure:
+                answered = [
+                    a if "error" in a else {**a, "abstain": bool(b)}
+                    for a, b in zip(answered, unsure(rows), strict=True)
+                ]
+            answers = iter(answered)
         return [{"error": row} if isinstance(row, str) else next(answers) for row in found]
 
     return answer

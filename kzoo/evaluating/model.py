@@ -124,6 +124,7 @@ def load(
     classes: Sequence[str] | None = None,
     pixels: str | None = None,
     trust: bool = False,
+    abstain: float | None = None,
 ) -> Model:
     """Load a run, an export, a model of the catalog, a Keras file, or an ensemble, for many calls.
 
@@ -135,6 +136,8 @@ def load(
         pixels: what a Keras model of a file takes, where that can't be known: "0..255", "0..1", "-1..1", "imagenet" or
             "caffe" (see `kzoo.catalog.pretrained.PIXELS`).
         trust: load an export with any operations, which may read and write files.
+        abstain: of a run, a level such as 0.95: answers then tell whether several classes are possible, "abstain", by a
+            threshold from the run's validation images, as in `kzoo.export`.
 
     Returns:
         A Model: `.predict(x, top=5)`, `.evaluate(data)`, `.model`.
@@ -149,4 +152,6 @@ def load(
     run = model if isinstance(model, runs.Run) else None
     if isinstance(model, (str, os.PathLike)) and os.path.isdir(model) and not is_export(model):
         run = runs.load_run(model)
-    return Model(model, load_model(run or model, weights, classes=classes, pixels=pixels, trust=trust), run)
+    return Model(
+        model, load_model(run or model, weights, classes=classes, pixels=pixels, trust=trust, abstain=abstain), run
+    )

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +120,19 @@ def export(
     if reasons:
         raise ExportError(" ".join(reasons))
     if isinstance(run_or_model, (list, tuple)):
-        plain, log = replace(options, abstain=None), _silence if quiet else say
+
+        def calibrated(member):
+            images = max(options.measure, MIN_CALIBRATION_IMAGES)
+            temperature, reason, _ = calibrate(member, images=images, precision="float32", quiet=quiet)
+            if reason and not quiet:
+                say(reason)
+            return temperature, reason
+
         source = ensemble_source(
             run_or_model,
             weights=options.weights,
             classes=options.classes,
-            calibrate=lambda member: _calibrate(member, plain, "float32", quiet, log)[:2],
+            calibrate=calibrated,
         )
     else:
         source = find_source(run_or_model, weights=options.weights, classes=options.classes, pixels=options.pixels)
@@ -172,7 +178,14 @@ def _export(source, options, out, folder, quiet):
     each = 4 * math.prod(source.model.output_shape[1:])  # bytes; the outputs for all of them are held at once
     measured = min(options.measure, max(1, MAX_OUTPUTS // each))
     tested = read_part(source, "test" if "test" in source.splits else "val", measured, quiet=quiet)
-    temperature, reason, conformal = _calibrate(source, options, precision, quiet, log)
+    images = max(options.measure, MIN_CALIBRATION_IMAGES)
+    temperature, reason, conformal = calibrate(
+        source, abstain=options.abstain, images=images, precision=precision, quiet=quiet
+    )
+    if reason:
+        log(reason)
+    if conformal:
+        log(about_conformal(conformal))
 
     threshold = conformal and conformal["threshold"]
     network, form = graph.network(source.model, precision)
@@ -340,15 +353,36 @@ def representative_images(source: Source) -> np.ndarray | None:
     return None if found is None else np.asarray(found[1].images)
 
 
-def _calibrate(source, options, precision, quiet, log):
-    """(temperature, why that one, conformal facts or None) from the run's validation part."""
+def calibrate(
+    source: Source,
+    *,
+    abstain: float | None = None,
+    images: int = MIN_CALIBRATION_IMAGES,
+    precision: str | None = None,
+    quiet: bool = False,
+) -> tuple[float, str, dict[str, Any] | None]:
+    """Choose the temperature, and the threshold of abstention, on a run's validation part.
+
+    Args:
+        source: the network and its data.
+        abstain: the level of `conformal_threshold`; None for none.
+        images: how many at most.
+        precision: that the network computes in, see `kzoo.graph.inference.predictor`.
+        quiet: no progress.
+
+    Returns:
+        (temperature, why that one, what `conformal_threshold` gives or None).
+
+    Raises:
+        ExportError: abstention without a validation part that the run was not trained on, or with too few images.
+    """
     if not source.task.calibrated:
-        if options.abstain is not None:
+        if abstain is not None:
             raise ExportError(f"abstain needs a classifier; the task of {source.name} is {source.task.name}.")
         return 1.0, "", None
-    val = read_part(source, "val", max(options.measure, MIN_CALIBRATION_IMAGES), quiet=quiet)
+    val = read_part(source, "val", images, quiet=quiet)
     if val is None:
-        if options.abstain is not None:
+        if abstain is not None:
             raise ExportError(
                 "abstain needs a run with a validation part that it was not trained on, and that can be read"
                 + (": fine-tune with val/ and test/ folders of your own." if "refit" in source.splits else ".")
@@ -356,22 +390,25 @@ def _calibrate(source, options, precision, quiet, log):
         nothing = "Temperature 1, no scaling: there are no validation images to fit one on."
         return source.temperature or 1.0, source.temperature_reason if source.temperature else nothing, None
     run = predictor(source.model, precision)
-    images, labels = val[1].images, val[1].labels
-    logits = np.concatenate([run(images[i : i + 64]) for i in range(0, len(images), 64)])
+    x, labels = np.asarray(val[1].images), val[1].labels
+    logits = np.concatenate([run(x[i : i + 64]) for i in range(0, len(x), 64)])
     temperature, reason = source.temperature, source.temperature_reason
     if not temperature or not reason:  # earlier fine-tunings fitted one in any case
         choice = choose_temperature(np.nan_to_num(logits), labels)
         temperature, reason = choice.temperature, choice.reason
-    log(reason)
-    if options.abstain is None:
+    if abstain is None:
         return temperature, reason, None
-    conformal = conformal_threshold(softmax(logits / temperature), labels, options.abstain)
+    return temperature, reason, conformal_threshold(softmax(logits / temperature), labels, abstain)
+
+
+def about_conformal(conformal: dict[str, Any]) -> str:
+    """What `conformal_threshold` gives, in words."""
     low, high = conformal["coverage"]
-    log(
-        f"Abstention: with a threshold from {len(labels):,} validation images, the share of new images whose set holds "
-        f"the true class lies between {low:.2%} and {high:.2%} (95 % interval; {options.abstain:g} was asked for)."
+    return (
+        f"Abstention: with a threshold from {conformal['images']:,} validation images, the share of new images whose "
+        f"set holds the true class lies between {low:.2%} and {high:.2%} (95 % interval; {conformal['level']:g} was "
+        "asked for)."
     )
-    return temperature, reason, conformal
 
 
 def conformal_threshold(probabilities: np.ndarray, labels: np.ndarray, level: float) -> dict[str, Any]:

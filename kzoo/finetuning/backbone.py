@@ -31,6 +31,7 @@ from kzoo.errors import KzooError, RunError, WeightsError
 from kzoo.files import sha256, write_atomically
 from kzoo.finetuning.features import Cache, cache_dir
 from kzoo.hardware import auto_precision, backend, cores, describe, load_keras, processor, without_devices
+from kzoo.runs import START
 from kzoo.tasks import find
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ U_NET, DECODER_WIDTH = "unet_same", 16  # what a backbone becomes the encoder of
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network of the catalog with weights, an input shape and a precision.
+    """A network of the catalog with weights, or a Keras model of the user's own, an input shape and a precision.
 
     Attributes:
         row: of the catalog.
@@ -57,6 +58,8 @@ class Backbone:
         preprocessing: what the weights were trained with.
         precision: "float32", "bfloat16" or "float16".
         config: options of the architecture.
+        network: of a Keras model of the user's own: from images to features, in float32.
+        notes: what was done to it, in sentences.
     """
 
     row: ModelSpec
@@ -67,6 +70,8 @@ class Backbone:
     preprocessing: Preprocessing
     precision: str
     config: dict[str, Any]
+    network: keras.Model | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -87,7 +92,7 @@ class Backbone:
             "preprocessing": self.preprocessing.to_dict(),
             "precision": self.precision,
             "backend": backend(),
-            "code": code_of(self.row.architecture.partition(":")[0]),
+            "code": self.sha256 if self.network else code_of(self.row.architecture.partition(":")[0]),
             "rules": RULES,
             "versions": {name: package(name) for name in ("keras", "tensorflow", backend())},
         }
@@ -152,6 +157,65 @@ def backbone(
     config = {**row.config, **weights.config}
     shape = (height, width, channels)
     return Backbone(row, weights, Path(path), sha256(path), shape, preprocessing, precision, config)
+
+
+def own_backbone(
+    model: keras.Model | str | os.PathLike,
+    *,
+    pixels: str | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    precision: str | None = None,
+) -> Backbone:
+    """Make a backbone of a Keras model of the user's own: what stands in front of its classifier.
+
+    Args:
+        model: functional or built Sequential, or a file of one; it stays as it is.
+        pixels: what it takes, see `kzoo.keras_files.from_pixels`.
+        input_shape: (height, width, channels), where the model leaves sizes open.
+        precision: as in `backbone`.
+
+    Raises:
+        KzooError: it can't be used.
+    """
+    load_keras()
+    from kzoo.keras_files import features_of, to_train
+
+    found = features_of(to_train(model, pixels, input_shape))
+    file = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
+    return begun_with(found.model, found.name, file, found.notes, precision)
+
+
+def begun_with(
+    network: keras.Model, name: str, file: str = "", notes: Sequence[str] = (), precision: str | None = None
+) -> Backbone:
+    """Make a backbone of a network that `own_backbone` made, or that a run of one began with.
+
+    Args:
+        network: from images to features.
+        name: of the model.
+        file: that it came from; "" for none.
+        notes: what was done to it.
+        precision: as in `backbone`.
+    """
+    from kzoo.keras_files import KerasFile, fingerprint, row_of
+
+    row, digest = row_of(KerasFile(network, None, (), name=name)), fingerprint(network)
+    height, width, channels = row.input_shape
+    weights = Weights("own", file, num_classes=None, source="a Keras model of your own")
+    if precision in (None, "auto"):
+        precision = machine()["precision"]
+    return Backbone(
+        row,
+        weights,
+        Path(file or START),
+        digest,
+        (height, width, channels),
+        row.preprocessing,
+        precision,
+        {},
+        network,
+        tuple(notes),
+    )
 
 
 def found_locally(model: str | ModelSpec | None = None) -> list[tuple[ModelSpec, Weights, Path]]:
@@ -320,17 +384,21 @@ def feature_network(backbone: Backbone) -> keras.Model:
     import keras
 
     from kzoo.builder import build, computing_in
+    from kzoo.keras_files import in_precision
 
-    with _quietly():
-        model = build(
-            backbone.row,
-            num_classes=None,
-            input_shape=backbone.input_shape,
-            preprocessing=backbone.preprocessing,
-            precision=backbone.precision,
-            weights=replace(backbone.weights, file=str(backbone.path)),
-            **{k: v for k, v in backbone.weights.config.items()},
-        )
+    if backbone.network is not None:
+        model = in_precision(backbone.network, backbone.precision)
+    else:
+        with _quietly():
+            model = build(
+                backbone.row,
+                num_classes=None,
+                input_shape=backbone.input_shape,
+                preprocessing=backbone.preprocessing,
+                precision=backbone.precision,
+                weights=replace(backbone.weights, file=str(backbone.path)),
+                **{k: v for k, v in backbone.weights.config.items()},
+            )
     if len(model.outputs) > 1:
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     if len(model.output_shape) > 2:

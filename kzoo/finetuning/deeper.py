@@ -105,15 +105,14 @@ def deepen(setup, found, heads, folder, interrupted) -> dict:
         )
         found_so_far = {"name": done.winner, "phases": done.phases, "history": done.history}
         if done.winner == "head":
-            why = done.why or f"Unfreezing {names[0]} did not improve validation loss"
-            return {**found_so_far, "outcome": f"The head alone is best: {why}. {heads.text}."}
+            return {**found_so_far, "verdict": "The head alone is best.", "why": f"{done.why}. Head: {heads.text}."}
         logits = {"val": _logits(network, plan, ready["val"])}
         logits["test"] = _logits(network, plan, splits["test"]) if "test" in splits else None
     with setup.clock.timed("saving"):
         save(network, folder)
     assert done.best is not None  # the head's, at first
-    outcome = f"Trained down to {done.winner}: validation {task.judged_by[1]} {done.best.score:.2%}. {done.why}."
-    return {**found_so_far, "outcome": outcome, "logits": logits}
+    verdict = f"Trained down to {done.winner}: validation {task.judged_by[1]} {done.best.score:.2%}."
+    return {**found_so_far, "verdict": verdict, "why": f"{done.why}.", "logits": logits}
 
 
 @dataclass(frozen=True)
@@ -174,6 +173,7 @@ def train_phases(
             )
             if record is None:
                 why = f"The budget left no time for {phase.name}"
+                setup.log(why + ".")
                 break
             setup.log(record["phase"]["text"] + ".")
         records.append(record["phase"])

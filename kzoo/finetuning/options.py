@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from kzoo.catalog.pretrained import check_pixels
 from kzoo.checks import check_bits, check_class_weights, check_count, check_input_shape, check_precision, check_seed
 from kzoo.errors import KzooError, unknown
 
@@ -36,6 +37,8 @@ class FinetuneOptions:
         seed: of everything that is drawn.
         precision: "float32", "bfloat16", "float16", or "auto" for what this machine is fast in.
         input_shape: (height, width, channels) in place of the backbone's.
+        pixels: what a Keras model of your own takes, a key of `kzoo.catalog.pretrained.PIXELS`; None where it scales
+            them itself, and for a network of the catalog.
         strict: refuse unusable photos instead of leaving them out.
         bits: of 16-bit photos, how many bits are used, 8 to 16; None keeps the upper 8 of files.
     """
@@ -58,6 +61,7 @@ class FinetuneOptions:
     input_shape: tuple[int, int, int] | None = None
     strict: bool = False
     bits: int | None = None
+    pixels: str | None = None
 
     def __post_init__(self):
         if self.augment not in AUGMENTATIONS:
@@ -86,6 +90,7 @@ class FinetuneOptions:
                 f"{self.unfreeze} needs all photos."
             )
         object.__setattr__(self, "class_weights", check_class_weights(self.class_weights))
+        check_pixels(self.pixels)
         check_seed(self.seed)
         check_precision(self.precision)
         check_input_shape(self.input_shape)

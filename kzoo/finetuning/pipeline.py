@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from kzoo.data.labels import images_by_class
 from kzoo.data.loading import load_data
 from kzoo.distribution import ALONE, Group, Together
 from kzoo.errors import DataError, RunError, WeightsError, first_line
+from kzoo.files import is_model_file
 from kzoo.finetuning.audit import enforce
 from kzoo.finetuning.backbone import (
     U_NET,
@@ -41,8 +42,10 @@ from kzoo.finetuning.backbone import (
     FeatureExtractor,
     MaskNetwork,
     backbone,
+    begun_with,
     download_advice,
     machine,
+    own_backbone,
 )
 from kzoo.finetuning.features import Cache, features
 from kzoo.finetuning.heads import Head, HeadObjective, fit_head, fit_one_vs_rest
@@ -56,6 +59,9 @@ from kzoo.interrupt import Interrupted, interruptible
 from kzoo.metrics import label_log_losses, negative_log_likelihood, top_k_hits, wilson
 from kzoo.progress import progress, say
 from kzoo.tasks import Task, find, task_for
+
+if TYPE_CHECKING:
+    import keras
 
 # What must be the same for a run to be resumed.
 RESUME_KEYS = (
@@ -75,7 +81,7 @@ HISTORY = ("phase", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "le
 
 def finetune(
     photos: Any = None,
-    model: str | ModelSpec | None = None,
+    model: str | os.PathLike | ModelSpec | keras.Model | None = None,
     *,
     weights: str | os.PathLike | Weights | None = None,
     unfreeze: str = "auto",
@@ -96,6 +102,7 @@ def finetune(
     input_shape: tuple[int, int, int] | None = None,
     strict: bool = False,
     bits: int | None = None,
+    pixels: str | None = None,
     out: str | os.PathLike | None = None,
     resume: bool = False,
     quiet: bool = False,
@@ -109,7 +116,9 @@ def finetune(
         photos: what `kzoo.load_data` takes: a folder of class folders, one with train/, val/, test/, a CSV,
             tfds:NAME, (images, labels), or a DataSet. A part that is set apart is never trained on: test measures; val
             validates if there is a test part, and measures if there is none.
-        model: a name of the catalog; the one with the most accurate weights found locally by default.
+        model: a name of the catalog; the one with the most accurate weights found locally by default. Or a functional
+            or built Sequential keras.Model, or a file of one (.keras, .h5, Teachable Machine's .zip): a copy of it, but
+            for its last Dense layer.
         weights: a tag, a path or a Weights row; the most accurate found locally by default, without a download.
         unfreeze: "none": the head only. "auto": stage by stage from the top, as long as the validation part improves.
             "all", a stage ("7x7") or how layers' names begin ("conv5"): all stages down to there; the best of all
@@ -132,6 +141,7 @@ def finetune(
         input_shape: (height, width, channels) in place of the backbone's.
         strict: refuse unusable photos instead of leaving them out.
         bits: of 16-bit photos, how many bits are used, such as 12; as in `kzoo.train`.
+        pixels: what a Keras model takes that does not scale pixels itself, as in `kzoo.train`.
         out: the run folder; runs/MODEL-PHOTOS by default.
         resume: continue the run in `out`. Options that are left at their defaults are taken from it; the others must be
             what they were.
@@ -171,6 +181,7 @@ def finetune(
         input_shape=input_shape,
         strict=strict,
         bits=bits,
+        pixels=pixels,
     )
     together = Together(devices, coordinator, process)
     return runs.load_run(
@@ -272,8 +283,9 @@ def _finetune(photos, model, given, group, began, *, weights, out, resume, quiet
     if resume:
         before = _resumed(out)
         photos = before["data"] if photos is None else photos
-        model = _backbone_of(before) if model is None else model
-        weights = _weights_of(before) if weights is None else weights
+        if "keras_model" not in before:
+            model = _backbone_of(before) if model is None else model
+            weights = _weights_of(before) if weights is None else weights
         asked = {k: v for k, v in given.items() if (k, v) != ("precision", "auto")}
         given = {**_options_of(before), **asked}
     elif photos is None:
@@ -283,7 +295,8 @@ def _finetune(photos, model, given, group, began, *, weights, out, resume, quiet
     if options.budget is not None and group.processes > 1:
         raise RunError("--budget: several processes would end at different steps. Give --epochs instead.")
     rules = Preprocessing.from_dict(before["preprocessing"]).rules if before else RULES  # a run keeps its pixels
-    setup = _set_up(photos, model, weights, options, Clock(began, options.budget), quiet, rules, group)
+    base = _begun_with(before, Path(out), options) if before and model is None else _base(model, weights, options)
+    setup = _set_up(photos, model, weights, base, options, Clock(began, options.budget), quiet, rules, group)
     settings = _settings(setup)
     group.check_same({k: settings[k] for k in RESUME_KEYS}, runs.differences)
     settings |= {"devices": group.devices, "processes": group.processes}
@@ -345,8 +358,25 @@ def _weights_of(before):
     return replace(row, file=file) if os.path.isfile(file) else row
 
 
-def _set_up(photos, model, weights, options, clock, quiet, rules, group):
-    base = backbone(model, weights, input_shape=options.input_shape, precision=options.precision)
+def _base(model, weights, options):
+    """The backbone that the user named, or gave."""
+    if model is None or isinstance(model, ModelSpec) or (isinstance(model, str) and not is_model_file(model)):
+        if options.pixels is not None:
+            raise RunError("pixels says what a Keras model of your own takes; networks of the catalog know it.")
+        return backbone(model, weights, input_shape=options.input_shape, precision=options.precision)
+    if weights is not None:
+        raise RunError("A Keras model of your own begins with the weights that it has: leave out weights.")
+    return own_backbone(model, pixels=options.pixels, input_shape=options.input_shape, precision=options.precision)
+
+
+def _begun_with(before, folder, options):
+    """The backbone of a run that began with a Keras model of the user's own, which the run keeps."""
+    load_keras()
+    network, file = runs.read_model(folder / runs.START), before["weights"]["file"]
+    return begun_with(network, before["model"], file, before["keras_model"]["notes"], options.precision)
+
+
+def _set_up(photos, model, weights, base, options, clock, quiet, rules, group):
     base = replace(base, preprocessing=replace(base.preprocessing, bits=options.bits, rules=rules))
     data = photos
     if not isinstance(data, DataSet):
@@ -361,6 +391,8 @@ def _set_up(photos, model, weights, options, clock, quiet, rules, group):
     if data.several:
         _check_several(options)
     if data.masks:
+        if base.network is not None:
+            raise RunError("For masks the encoder is a network of the catalog: --model NAME; kzoo list shows all.")
         _check_masks(options)
         base = _for_masks(base, data, options)
     for split in data.splits.values():
@@ -378,7 +410,9 @@ def _set_up(photos, model, weights, options, clock, quiet, rules, group):
         from kzoo.finetuning.stages import selected_stages  # imports Keras
 
         selected_stages(setup.extractor.encoder, options.unfreeze)
-    if weights is None:
+    for note in base.notes:
+        setup.log(f"{base.name}: {note}")
+    if weights is None and base.network is None:
         better = download_advice(model, base.weights.top1 or 0.0)
         top1 = f", {base.weights.top1:.1f} % top-1 on ImageNet" if base.weights.top1 else ""
         setup.log(f"Weights found locally: {base.name}, {base.path}{top1}. {better}".rstrip())
@@ -448,7 +482,8 @@ def _settings(setup):
     config = setup.extractor.config if setup.data.masks else base.config
     return {
         "model": U_NET if setup.data.masks else base.name,
-        "imports": imports_of(base.name),
+        "imports": [] if base.network is not None else imports_of(base.name),
+        **({} if base.network is None else {"keras_model": {"sha256": base.sha256, "notes": [*base.notes]}}),
         "task": setup.task.name,
         "options": {k: _plain(v) for k, v in config.items()},
         "classes": list(setup.data.classes),
@@ -504,6 +539,8 @@ def _run(setup, folder, settings, interrupted, before):
         )
     settings["parts"] = {"val": "given" if parts.val_given else "drawn", "test": parts.test_from}
     if not before:
+        if base.network is not None:
+            runs.save_model(base.network, folder / runs.START)
         runs.record(folder, settings, DataSet(data.name, data.classes, parts.splits))
     runs.write_json(folder / "passport.json", parts.passport.to_dict())
     setup.log(f"{base.name} on {data.name}: {parts.describe(data.classes)}")
@@ -529,8 +566,8 @@ def _train_decoder(setup, settings, parts, folder, interrupted):
     trained, measured, skipped = train_decoder(setup, parts, folder, interrupted)
     _report_skipped(setup, [*parts.skipped, *skipped], folder)
     runs.write_csv(folder / runs.HISTORY, trained.history, list(trained.history[0]))
-    outcome = f"{'The decoder alone' if trained.winner == 'decoder' else f'Trained down to {trained.winner}'}: "
-    outcome += f"{trained.why}."
+    verdict = "The decoder alone." if trained.winner == "decoder" else f"Trained down to {trained.winner}."
+    outcome = f"{verdict} {trained.why}."
     metrics: dict[str, Any] = {"winner": trained.winner, "outcome": outcome, "refit": False}
     for part, result in measured.items():
         metrics.update({f"{part}_{k}": getattr(result, k) for k in ("loss", "mean_iou", "mean_dice", "pixel_accuracy")})
@@ -539,7 +576,7 @@ def _train_decoder(setup, settings, parts, folder, interrupted):
         _write_report(setup, settings, parts, folder, outcome, trained.phases, trained.history, {"masks": masks})
     metrics["seconds"] = {**setup.clock.seconds, "all": round(time.monotonic() - setup.clock.began, 3)}
     runs.write_json(folder / runs.METRICS, metrics)
-    setup.log(outcome)
+    setup.log(verdict)
     if "test" in measured:
         setup.log(f"Held-out test on {measured['test'].images:,} pictures: mean IoU {measured['test'].mean_iou:.2%}.")
 
@@ -725,30 +762,37 @@ class Best:
 
     Attributes:
         name: "head", or the deepest stage that was kept.
-        outcome: a sentence or two.
+        verdict: a sentence.
+        why: what the last phase gave, in a sentence or two, which the terminal has shown already.
         logits: {"val", "test": (N, C) or None} of the whole network; None for the head's.
         phases, history: of the stages.
     """
 
     name: str
-    outcome: str
+    verdict: str
+    why: str
     logits: dict[str, np.ndarray | None] | None = None
     phases: list[dict] = field(default_factory=list)
     history: list[dict] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> str:
+        """Both, for the record and the report."""
+        return f"{self.verdict} {self.why}"
 
 
 def _deepen(setup, found, heads, folder, interrupted):
     """Train deeper layers where that is asked for and possible."""
     unfreeze = setup.options.unfreeze
     if unfreeze == "none":
-        return Best("head", f"The head alone, as asked: {heads.text}.")
+        return Best("head", "The head alone, as asked.", f"{heads.text}.")
     if "val" not in found.parts.splits:
         if unfreeze != "auto":
             raise RunError(
                 f"--unfreeze {unfreeze} needs validation photos: at least {MIN_PER_CLASS} of each class to train on, "
                 "or val and test parts."
             )
-        return Best("head", f"The head alone: too few photos to validate deeper layers on. {heads.text}.")
+        return Best("head", "The head alone: too few photos to validate deeper layers on.", f"{heads.text}.")
     load_keras()  # quietly: the next line imports it
     from kzoo.finetuning.deeper import deepen
 
@@ -794,7 +838,7 @@ def _finish(setup, settings, found, heads, best, *, folder, phases, history):
     metrics["seconds"] = {**seconds, "all": round(time.monotonic() - setup.clock.began, 3)}
     metrics["features_computed"] = found.computed
     runs.write_json(folder / runs.METRICS, metrics)
-    setup.log(best.outcome)
+    setup.log(best.verdict)
     if "temperature_choice" in report:
         setup.log(report["temperature_choice"]["reason"])
     if task.decision:

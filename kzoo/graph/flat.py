@@ -11,6 +11,7 @@ from keras import KerasTensor
 
 from kzoo.builder import computing_in
 from kzoo.errors import KzooError, first_line
+from kzoo.hardware import POLICIES
 from kzoo.walk import calls, is_model, probabilities
 
 # A function of a layer (or operation) of the model and of its copy: what takes the copy's place; mostly the copy.
@@ -35,6 +36,8 @@ def flat_copy(
     *,
     outputs: int | None = None,
     input_shape: Sequence[int] | None = None,
+    precision: str = "float32",
+    full: tuple[type, ...] = (),
 ) -> keras.Model:
     """Copy a functional model, with layers and weights of its own, into one flat graph that computes in float32.
 
@@ -46,6 +49,8 @@ def flat_copy(
         change: Called with each layer and its copy, before that is used; returns what stands in its place.
         outputs: How many of the model's outputs are kept; None keeps all.
         input_shape: (height, width, channels) in place of the model's own, for one that leaves sizes open.
+        precision: What its layers compute in, "float32", "bfloat16" or "float16"; variables are float32.
+        full: Classes of layers that compute in float32 all the same.
 
     Returns:
         The copy, of the same inputs.
@@ -72,7 +77,7 @@ def flat_copy(
             while prefix and name in names:
                 name = f"{prefix}_{name}"
             names.add(name)
-            new = renamed(operation, name)
+            new = renamed(operation, name, "float32" if isinstance(operation, full) else precision)
             copies[id(operation)] = operation, new, change(operation, new) if change else new
         return copies[id(operation)][2]
 
@@ -131,8 +136,8 @@ def _alone(tensors: list[KerasTensor]) -> KerasTensor | list[KerasTensor]:
     return tensors[0] if len(tensors) == 1 else tensors
 
 
-def renamed(operation: Any, name: str) -> Any:
-    """A copy of a layer that is not built yet and computes in float32, or of an operation, under another name."""
+def renamed(operation: Any, name: str, precision: str = "float32") -> Any:
+    """A copy of a layer that is not built yet, in this precision, or of an operation, under another name."""
     if not isinstance(operation, keras.layers.Layer):
         new = copy(operation)
         new.name = name
@@ -141,4 +146,4 @@ def renamed(operation: Any, name: str) -> Any:
     config = operation.get_config()
     # Random numbers for 138 million weights would take longer than anything else here.
     config.update((key, "zeros") for key in list(config) if key.endswith("_initializer"))
-    return type(operation).from_config({**config, "name": name, "dtype": "float32"})
+    return type(operation).from_config({**config, "name": name, "dtype": POLICIES[precision]})

@@ -12,7 +12,7 @@ import numpy as np
 from kzoo.data.guards import shown
 from kzoo.errors import ExportError, RunError
 from kzoo.files import write_atomically
-from kzoo.metrics import log_losses, negative_log_likelihood, softmax, top_k_hits, wilson
+from kzoo.metrics import log_losses, negative_log_likelihood, possible, softmax, top_k_hits, wilson
 from kzoo.tasks.task import Evaluation, Task, refuse_probabilities
 
 if TYPE_CHECKING:
@@ -209,6 +209,7 @@ class Classification(Task):
 
     name = "classification"
     output = "logits"
+    ending = "softmax"
     losses = {"cross_entropy": cross_entropy, "hinge": hinge, "mse": mse}  # noqa: RUF012  never changed
     about_losses = {  # noqa: RUF012
         "hinge": "Its logits are margins, and their softmax is no estimate of a probability until kzoo export fits a "
@@ -330,8 +331,7 @@ class Classification(Task):
             "covered": the share of images whose set has the true class; "abstained": the share whose set has several
             classes; "top1_of_the_rest": the accuracy on the others, or None if there are none.
         """
-        p = softmax(outputs / temperature)
-        inside = (p >= 1 - threshold) | (p == p.max(-1, keepdims=True))
+        inside = possible(softmax(outputs / temperature), threshold)
         alone = inside.sum(-1) == 1
         right = top_k_hits(outputs, labels)
         return {

@@ -186,6 +186,7 @@ class Multilabel(Task):
 
     name = "multilabel"
     output = "logits"
+    ending = "sigmoid"
     losses = {"binary_cross_entropy": binary_cross_entropy, "focal": focal}  # noqa: RUF012  never changed
     metrics = {"f1": f1, "label_accuracy": label_accuracy}  # noqa: RUF012
     several = True

@@ -362,6 +362,7 @@ class Segmentation(Task):
 
     name = "segmentation"
     output = "logits"
+    ending = "softmax"
     losses = {  # noqa: RUF012  never changed
         "cross_entropy": cross_entropy,
         "focal": focal,

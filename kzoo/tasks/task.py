@@ -110,6 +110,7 @@ class Task:
         judged_by: what `judge` gives, in words: the loss of an image, and the score; and the name of the score as a
             metric.
         higher_is_better: whether a higher value of the first metric is better.
+        ending: the activation, "softmax" or "sigmoid", that turns outputs into probabilities; "" for other outputs.
         dense: whether a target is a picture, too, so that an augmentation must move both alike.
         calibrated: whether outputs are logits whose temperature can be fitted, so that an export can abstain.
         several: whether an image may have several classes, with labels 0 and 1 (N, C): those of a `several` DataSet.
@@ -131,6 +132,7 @@ class Task:
     judged_by: tuple[str, str, str] = ("loss", "score", "score")
     higher_is_better: bool = True
     dense: bool = False
+    ending: str = ""
     pictures: tuple[str, ...] = ()
     calibrated: bool = False
     several: bool = False
@@ -258,14 +260,14 @@ class Task:
         return f"{value:.4f}"
 
     def epoch_text(self, row: Mapping[str, float], part: str = "") -> str:
-        """An epoch's loss and metrics as text.
+        """An epoch's loss and metrics as text; of the validation part without their names, so that a line has room.
 
         Args:
             row: of the history.
             part: "" for training, "val_" for validation.
         """
-        metrics = " ".join(f"{m} {self.shown(m, row[part + m])}" for m in self.metrics)
-        return f"loss {row[part + 'loss']:.4f} {metrics}"
+        texts = {"loss": f"{row[part + 'loss']:.4f}", **{m: self.shown(m, row[part + m]) for m in self.metrics}}
+        return " ".join(text if part else f"{name} {text}" for name, text in texts.items())
 
     def judge(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:
         """How good a network is, for fine-tuning, which keeps deeper layers only where both do not get worse.

@@ -132,7 +132,7 @@ class RunKeeper(keras.callbacks.Callback):
         if self.interrupted():
             # `interruptible`, which knows the signal, writes the message.
             raise Interrupted("" if self.history else "no epoch was finished, and --resume starts again")
-        done = min((batch + 1) * self.recipe.batch_size, self.images)  # several batches for each call
+        done = min((batch + 1) * self.recipe.images_a_step, self.images)  # several batches for each call
         self.bar.advance(done - self.images_done, **{k: logs[k] for k in ("loss", *self.task.metrics)})
         self.images_done = done
 
@@ -155,7 +155,7 @@ class RunKeeper(keras.callbacks.Callback):
         validation = f", val {self.task.epoch_text(row, 'val_')}" if "val_loss" in row else ""
         self.bar.done(
             f"epoch {epoch + 1}/{self.recipe.epochs}: {self.task.epoch_text(row)}{validation} "
-            f"({seconds:.1f} s, {self.images / seconds:,.0f} images/s)"
+            f"({seconds:.1f} s, {self.images / seconds:,.0f}/s)"
         )
         if self.finished():
             self.model.stop_training = True

@@ -22,13 +22,13 @@ class Counted(keras.Model):
         return [self.mean_loss, *(m for m in super().metrics if m.name != "loss")]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The loss of the images that count."""
-        n = sample_weight.shape[1]
+        """The loss of the images that count: all of them in batches of two elements."""
+        n = None if sample_weight is None else sample_weight.shape[1]
         loss = super().compute_loss(x, y[:n], y_pred[:n], None, training)
-        self.mean_loss.update_state(loss, sample_weight=n)
+        self.mean_loss.update_state(loss, sample_weight=keras.ops.shape(y_pred)[0] if n is None else n)
         return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The metrics, updated with the images that count."""
-        n = sample_weight.shape[1]
+        n = None if sample_weight is None else sample_weight.shape[1]
         return super().compute_metrics(x, y[:n], y_pred[:n], None)

@@ -1,4 +1,4 @@
-"""The training loop: from a name and data to a run folder."""
+"""The training loop: from a name, or a Keras model of the user's own, and data to a run folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from kzoo import runs
 from kzoo.builder import build, check_options, computing_in
 from kzoo.builder import options as network_options
 from kzoo.catalog import RULES, ModelSpec, Preprocessing, Weights, image_spec, imports_of, spec
-from kzoo.checks import changed
+from kzoo.checks import changed, unknown_option
 from kzoo.data.augment import augmentation, for_targets
 from kzoo.data.batches import decode_split, pixels
 from kzoo.data.dataset import DataSet, report_skipped
@@ -28,14 +29,16 @@ from kzoo.data.loading import load_data
 from kzoo.data.scan import bits_note, bits_used
 from kzoo.distribution import ALONE, Together
 from kzoo.errors import RunError
-from kzoo.files import sha256
+from kzoo.files import is_model_file, sha256
 from kzoo.graph.inference import predictor
 from kzoo.graph.ledger import ledger
-from kzoo.hardware import auto_precision, describe
+from kzoo.hardware import auto_precision, describe, without_retracing_warnings
 from kzoo.interrupt import interruptible
+from kzoo.keras_files import KerasFile, fingerprint, in_precision, preprocessing_of, row_of, to_train
 from kzoo.progress import progress, say
 from kzoo.runs import Run
 from kzoo.tasks import Task, task_for
+from kzoo.training.accumulation import AccumulatingModel
 from kzoo.training.callbacks import RunKeeper
 from kzoo.training.counted import Counted
 from kzoo.training.optimizers import make_optimizer
@@ -62,17 +65,27 @@ RESUME_KEYS = (
 )
 
 
+# What may change in the recipe on resuming, in words.
+CHANGEABLE = {
+    "epochs": "epochs",
+    "batch_size": "images a batch",
+    "gradient_accumulation_steps": "batches a step",
+}
+
+
 def train(
-    model: str | ModelSpec | None = None,
+    model: str | os.PathLike | ModelSpec | keras.Model | None = None,
     data: Any = None,
     *,
     recipe: str | Recipe | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
+    gradient_accumulation_steps: int | None = None,
     learning_rate: float | None = None,
     loss: str | None = None,
     class_weights: str | Mapping[str, float] | None = None,
     weights: str | os.PathLike | Weights | None = None,
+    pixels: str | None = None,
     patience: int | None = None,
     seed: int = 0,
     precision: str = "auto",
@@ -89,20 +102,25 @@ def train(
     process: str | None = None,
     **config: Any,
 ) -> Run:
-    """Train a model of the catalog and leave a run folder.
+    """Train a model of the catalog, or a Keras model of your own, and leave a run folder.
 
     Args:
-        model: a name or ModelSpec.
+        model: a name or ModelSpec; or a functional or built Sequential keras.Model with an output for each class, or a
+            file of one (.keras, .h5). A copy of it is trained, from the weights that it has.
         data: what `kzoo.load_data` takes, such as a folder, (images, labels) or a tf.data set, or a DataSet; "digits"
             by default.
         recipe: a name of `kzoo.training.recipes.RECIPES` or a Recipe; the model's own by default.
         epochs, batch_size, learning_rate: in place of the recipe's.
+        gradient_accumulation_steps: batches whose gradients are averaged for one step of the optimizer, 1 by default: a
+            step takes that many times batch_size images, of which batch_size are in the network at once.
         loss: in place of the recipe's: for classes "cross_entropy" (the default), "hinge" or "mse"; for masks
             "cross_entropy", "focal", "dice", "jaccard" or a sum such as "cross_entropy+dice".
         class_weights: of the loss: None; "balanced", n / (classes * n_c), n_c being the training images of a class, of
             masks the pixels; or {class: weight}, 1 for those that are not listed. Not for several labels an image.
         weights: to start from, a tag of the model or a file, with the preprocessing that they need; a classifier for
             other classes is new. None starts from random weights.
+        pixels: what a Keras model takes that does not scale pixels itself: "0..255", "0..1", "-1..1", "imagenet" or
+            "caffe" (see `kzoo.catalog.pretrained.PIXELS`).
         patience: stop after so many epochs without a better validation metric; None never stops early.
         seed: of the initial weights, the order of the images, augmentation and dropout. The same seed gives the same
             numbers on the same machine.
@@ -115,8 +133,9 @@ def train(
             2**bits - 1 becomes 255. None keeps the upper 8 bits of files, and refuses arrays with values above 255.
         out: the run folder; runs/MODEL-DATA by default.
         resume: continue the run in `out`. Options that are left at their defaults are taken from it; the others must be
-            what they were, but for `epochs` (more, also after the end) and `batch_size`, whose change config.json
-            records; the learning rate then follows the schedule of the new number of epochs.
+            what they were, but for `epochs` (more, also after the end), `batch_size` and
+            `gradient_accumulation_steps`, whose change config.json records; the learning rate then follows the schedule
+            of the new numbers.
         quiet: no progress.
         devices: how many of this process to train on, with the JAX backend; None for one, and with a coordinator for
             all that there are. They share each batch, and a run may be resumed on another number.
@@ -143,10 +162,12 @@ def train(
         recipe=recipe,
         epochs=epochs,
         batch_size=batch_size,
+        gradient_accumulation_steps=gradient_accumulation_steps,
         learning_rate=learning_rate,
         loss=loss,
         class_weights=class_weights,
         weights=weights,
+        pixels=pixels,
         patience=patience,
         seed=seed,
         precision=precision,
@@ -173,23 +194,36 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
     """`train_run` on a group of devices; the run's folder."""
     before = resumed(out) if resume else None
     if before:
-        model, data = model or before["model"], data or before["data"]
+        data = before["data"] if data is None else data
+        if model is None and "keras_model" not in before:
+            model = before["model"]
         asked = {k: v for k, v in given.items() if (k, v) != ("precision", "auto")}
         given = {**_options_of(before), **asked}
-        if spec(model).name == before["model"]:  # else it is refused below, and its options are of no use
-            config = {**before["options"], **config}
     elif model is None:
         raise RunError("Which model to train is missing; kzoo list shows all.")
     options = TrainOptions(**given)
-    row = image_spec(spec(model).name)  # a ModelSpec must be registered, too: evaluate and export look it up
-    known = network_options(row)
-    check_options(row, config, train)
-    if before and row.name == before["model"]:  # with the options that were added since
-        before["options"] = {**known, **before["options"]}
+    own = _own(model, before, out, options)
+    if own:
+        row, known = row_of(own), {}
+        if config:
+            hint = f"{row.name} is a Keras model: its options are in it; help(kzoo.train) shows the others."
+            raise unknown_option(row.name, next(iter(config)), signature(train).parameters, hint)
+    else:
+        row = image_spec(spec(model).name)  # a ModelSpec must be registered, too: evaluate and export look it up
+        known = network_options(row)
+        if before and row.name == before["model"]:  # with the options that were added since; else it is refused below
+            before["options"] = {**known, **before["options"]}
+            config = {**before["options"], **config}
+        check_options(row, config, train)
     if "aux" in known:
         config = {"aux": True, **config}
     recipe = find_recipe(options.recipe or row.recipe).changed(**options.changes())
     group.share(recipe.batch_size)
+    if group.devices > 1 and recipe.gradient_accumulation_steps > 1:
+        raise RunError(
+            "Gradients are not accumulated on several devices: each has its share of a batch in memory, so use batches of "
+            f"{recipe.images_a_step}."
+        )
     division = before.get("division", 1) if before else DIVISION  # a run is continued with its own parts
     chosen = None
     if before:
@@ -209,6 +243,8 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
         say(f"Warning: {note}")
     task = task_for(row.task, dataset)
     task.check_data(dataset)
+    if own:
+        _check_end(own, task, dataset)
     task.check_class_weights(options.class_weights, dataset.classes)
     task.loss(recipe)  # a name or a recipe that does not fit is refused before the images are read
     for_targets(recipe.augment, task.dense)
@@ -219,7 +255,8 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
         mine = {k: getattr(options, k) for k in ("seed", "precision", "val_fraction", "test_fraction")}
         mine |= {"model": row.name, "options": config, "recipe": recipe.to_dict(), "data": dataset.fingerprint()}
         group.check_same({**mine, "input_shape": shape, "weights": str(options.weights)}, runs.differences)
-    network, precision, why = _network(row, options, task.outputs(dataset.classes), shape, config, chosen)
+    outputs = task.outputs(dataset.classes)
+    network, precision, why = _network(own, row, options, outputs, shape, config, chosen)
     task.check_outputs(network)
     settings = _settings(
         replace(row, task=task.name),
@@ -233,6 +270,8 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
         shape=shape,
         weights=chosen,
     )
+    if own:
+        settings["keras_model"] = {"sha256": fingerprint(own.model), "pixels": options.pixels, "notes": [*own.notes]}
     group.check_same({k: settings[k] for k in RESUME_KEYS}, runs.differences)
     settings |= {"devices": group.devices, "processes": group.processes}
     if before:
@@ -250,6 +289,8 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
         elif before:
             settings["resumed"] = before.get("resumed", [])
         if group.first and (not before or not (folder / runs.SPLITS).is_file()):  # a kill may have come in between
+            if own:
+                runs.save_model(own.model, folder / runs.START)
             runs.record(folder, settings, dataset)
         group.told(None)
         if not (folder / runs.CONFIG).is_file():
@@ -258,11 +299,15 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
             sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
             classes = f"{len(dataset.classes)} classes, " if dataset.classes else ""
             say(f"{row.name} on {dataset.name}: {classes}{sizes} images.")
+            for note in own.notes if own else ():
+                say(f"{row.name}: {note}")
             if task.name != row.task:
                 say(f"Task: {task.name}, because of the labels of {dataset.name}.")
             plural = "s" if recipe.epochs > 1 else ""
+            n = recipe.gradient_accumulation_steps
+            together = f", {n} of them for a step" if n > 1 else ""
             say(
-                f"Recipe {recipe.name}, {recipe.epochs} epoch{plural} of batches of {recipe.batch_size}; "
+                f"Recipe {recipe.name}, {recipe.epochs} epoch{plural} of batches of {recipe.batch_size}{together}; "
                 f"computing in {precision}: {why}."
             )
             if recipe.loss:
@@ -275,6 +320,43 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
         with interruptible() as interrupted, computing_in():  # losses and metrics follow Keras' global settings
             _fit(network, task, splits, settings, recipe, group, folder=folder, interrupted=interrupted, quiet=quiet)
     return folder
+
+
+def _own(model, before, out, options):
+    """The `KerasFile` of a Keras model of the user's own, or None for a network of the catalog."""
+    begun = (before or {}).get("keras_model")
+    if isinstance(model, keras.Model) or is_model_file(model):
+        found = to_train(model, options.pixels, options.input_shape)
+        if before and fingerprint(found.model) != (begun or {}).get("sha256"):
+            raise RunError(f"{out} did not begin with this model or these weights: leave it out, the run has its own.")
+    elif begun and model is None:
+        start = runs.read_model(Path(out) / runs.START)
+        found = KerasFile(start, None, tuple(begun["notes"]), name=before["model"])
+    else:
+        found = None
+    if found is None and options.pixels is not None:
+        raise RunError("pixels says what a Keras model of your own takes; networks of the catalog know it.")
+    if found is not None and options.weights is not None:
+        raise RunError(f"{found.name} begins with the weights that it has: leave out weights.")
+    return found
+
+
+def _check_end(own, task, dataset):
+    """RunError if a Keras model does not end as the task needs it."""
+    wanted, n = task.outputs(dataset.classes), own.model.outputs[0].shape[-1]
+    if n != wanted:
+        raise RunError(
+            f"{own.name} has {n} output{'s' if n != 1 else ''}, and {dataset.name} needs {wanted}, one for each class: "
+            f"end it with keras.layers.{'Conv2D' if task.dense else 'Dense'}({wanted}{', 1' if task.dense else ''})."
+        )
+    last = own.model.outputs[0]._keras_history.operation
+    function = getattr(getattr(last, "activation", None), "__name__", "linear")
+    wrong = own.ending if own.ending and own.ending != task.ending else ""
+    if wrong or function != "linear":
+        raise RunError(
+            f"{own.name} ends in {wrong or function}; {task.name} takes logits (no activation) or {task.ending} at the "
+            "end."
+        )
 
 
 def resumed(out) -> dict:
@@ -292,7 +374,9 @@ def resumed(out) -> dict:
 def _options_of(before):
     """The options that a run's config.json records."""
     names = ("recipe", "patience", "class_weights", "seed", "precision", "val_fraction", "test_fraction")
-    return {**{n: before[n] for n in names}, "input_shape": tuple(before["input_shape"]), "bits": before.get("bits")}
+    pixels = before.get("keras_model", {}).get("pixels")
+    beside = {"input_shape": tuple(before["input_shape"]), "bits": before.get("bits"), "pixels": pixels}
+    return {**{n: before[n] for n in names}, **beside}
 
 
 def _load(name, options, division):
@@ -308,9 +392,9 @@ def _load(name, options, division):
 
 
 def _changed_on_resume(before, settings, folder):
-    """{name: new value} of the recipe's epochs and batch size, which may change when a run is resumed."""
+    """{name: new value} of what may change in the recipe when a run is resumed."""
     old, new = before["recipe"], settings["recipe"]
-    changes = {name: new[name] for name in ("epochs", "batch_size") if new[name] != old[name]}
+    changes = {name: new[name] for name in CHANGEABLE if new[name] != old[name]}
     done = _epochs_done(folder)
     if changes.get("epochs", done) < done:
         raise RunError(f"{folder} has {done} epochs already; --epochs {changes['epochs']} would be fewer.")
@@ -328,18 +412,19 @@ def _record_changes(before, changes, folder, writes):
     if not writes:
         return settings
     runs.write_json(folder / runs.CONFIG, settings)
-    words = {"epochs": "epochs", "batch_size": "images a batch"}
-    what = " and ".join(f"{before['recipe'][k]} -> {v} {words[k]}" for k, v in changes.items())
+    what = " and ".join(f"{before['recipe'][k]} -> {v} {CHANGEABLE[k]}" for k, v in changes.items())
     say(
         f"From epoch {change['after_epoch'] + 1} on: {what}; the learning rate follows the schedule of the new numbers."
     )
     return settings
 
 
-def _network(row, options, outputs, shape, config, weights):
+def _network(own, row, options, outputs, shape, config, weights):
     """(the network, its precision, why that one)."""
 
     def make(precision):
+        if own:
+            return in_precision(own.model, precision)
         wanted = {"num_classes": outputs, "input_shape": shape, "seed": options.seed, **config}
         return build(row, precision=precision, weights=weights, **wanted)
 
@@ -355,11 +440,11 @@ def _network(row, options, outputs, shape, config, weights):
 
 def _settings(row, config, options, recipe, *, dataset, division, network, precision, shape, weights):
     """config.json."""
-    layer = network.get_layer("preprocessing")
-    trained = replace(row.preprocessing, channel_order=layer.channel_order, scale=layer.scale, offset=layer.offset)
+    inside = preprocessing_of(network)
+    trained = replace(row.preprocessing, channel_order=inside.channel_order, scale=inside.scale, offset=inside.offset)
     return {
         "model": row.name,
-        "imports": imports_of(row.name),
+        "imports": imports_of(row.name) if row.architecture else [],
         "task": row.task,
         "options": config,
         "classes": list(dataset.classes),
@@ -448,8 +533,12 @@ def training_model(
         x = layer(x)
     heads = network(x)
     several = isinstance(heads, (list, tuple))
-    kind = Counted if keras.backend.backend() == "jax" else keras.Model
-    model = kind(inputs, keras.ops.stack(heads, axis=1) if several else heads)
+    outputs = keras.ops.stack(heads, axis=1) if several else heads
+    if recipe.gradient_accumulation_steps > 1:
+        model = AccumulatingModel(inputs, outputs)
+        model.part = recipe.batch_size
+    else:
+        model = (Counted if keras.backend.backend() == "jax" else keras.Model)(inputs, outputs)
     loss = task.loss(recipe, class_weights)
 
     def weighted_loss(y, z):
@@ -462,7 +551,7 @@ def training_model(
         metrics=task.trackers(network.outputs[0].shape[-1], several),
         # XLA on a CPU computes convolutions several times slower than TensorFlow's own library does.
         jit_compile=keras.backend.backend() != "tensorflow",
-        steps_per_execution=steps_per_execution(network, recipe.batch_size),
+        steps_per_execution=steps_per_execution(network, recipe.images_a_step),
     )
     model.optimizer.build(model.trainable_variables)
     return model
@@ -482,7 +571,8 @@ def _fit(network, task, splits, settings, recipe, group, *, folder, interrupted,
     """Train from the checkpoint, or from the start, to the end."""
     seed, classes = settings["seed"], settings["classes"]
     shape, n = tuple(settings["input_shape"]), len(splits["train"])
-    steps, loss_weights = math.ceil(n / recipe.batch_size), spec(settings["model"]).loss_weights
+    steps = math.ceil(n / recipe.images_a_step)
+    loss_weights = () if "keras_model" in settings else spec(settings["model"]).loss_weights
     model = training_model(
         network,
         task,
@@ -512,8 +602,8 @@ def _fit(network, task, splits, settings, recipe, group, *, folder, interrupted,
     def targets(labels):
         return task.targets(labels, classes)
 
-    def serve(split, **options):
-        return feed(split, shape, preprocessing, recipe.batch_size, targets=targets, group=group, **options)
+    def serve(split, images=recipe.batch_size, **options):
+        return feed(split, shape, preprocessing, images, targets=targets, group=group, **options)
 
     def decision():
         """What the task chooses on the validation part, by the best network."""
@@ -543,10 +633,11 @@ def _fit(network, task, splits, settings, recipe, group, *, folder, interrupted,
         say(f"Continuing after epoch {done}.")
 
     try:
-        with progress(quiet=quiet) as keeper.bar:
+        with without_retracing_warnings(), progress(quiet=quiet) as keeper.bar:
             model.fit(
                 serve(
                     splits["train"],
+                    recipe.images_a_step,
                     order=(seed, keeper.epoch),
                     alternate_flip=recipe.alternate_flip,
                     move=for_targets(recipe.augment, task.dense)[1],

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kzoo.catalog.pretrained import check_pixels
 from kzoo.checks import check_bits, check_class_weights, check_count, check_input_shape, check_precision, check_seed
 from kzoo.errors import KzooError, unknown
 from kzoo.training.recipes import Recipe, find_recipe
@@ -17,10 +18,12 @@ class TrainOptions:
 
     Attributes:
         recipe: a name of `RECIPES` or a Recipe; None takes the model's own.
-        epochs, batch_size, learning_rate: in place of the recipe's.
+        epochs, batch_size, gradient_accumulation_steps, learning_rate: in place of the recipe's.
         loss: likewise; a name among the losses of the model's task.
         class_weights: of the loss: None, "balanced" (n / (classes * n_c), of pixels for masks), or {class: weight}.
         weights: to start from: a tag of the model or a file; None for random ones.
+        pixels: what a Keras model of your own takes, a key of `kzoo.catalog.pretrained.PIXELS`; None where it scales
+            them itself, and for a network of the catalog.
         patience: stop after so many epochs without a better validation metric; None never stops early.
         seed: of the initial weights, the order of the images, augmentation and dropout.
         precision: "float32", "bfloat16", "float16", or "auto" for what this machine is fast in.
@@ -34,10 +37,12 @@ class TrainOptions:
     recipe: str | Recipe | None = None
     epochs: int | None = None
     batch_size: int | None = None
+    gradient_accumulation_steps: int | None = None
     learning_rate: float | None = None
     loss: str | None = None
     class_weights: str | Mapping[str, float] | None = None
     weights: Any = None
+    pixels: str | None = None
     patience: int | None = None
     seed: int = 0
     precision: str = "auto"
@@ -53,6 +58,7 @@ class TrainOptions:
         if self.loss is not None:
             check_loss(self.loss)
         object.__setattr__(self, "class_weights", check_class_weights(self.class_weights))
+        check_pixels(self.pixels)
         check_count("patience", self.patience, 1)
         check_seed(self.seed)
         check_precision(self.precision)
@@ -65,7 +71,8 @@ class TrainOptions:
 
     def changes(self) -> dict[str, Any]:
         """What is changed in the recipe."""
-        return {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate", "loss")}
+        names = ("epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "loss")
+        return {name: getattr(self, name) for name in names}
 
 
 def check_loss(name: str) -> None:

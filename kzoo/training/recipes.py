@@ -27,6 +27,7 @@ class Recipe:
         gamma, patience: of the schedule.
         warmup: epochs of linear growth to the learning rate at the start ("cosine" only).
         batch_size: images in a batch.
+        gradient_accumulation_steps: batches whose gradients are averaged for one step of the optimizer.
         epochs: their number.
         loss: a name among the losses of the model's task; None takes the task's first ("cross_entropy" for classes).
         label_smoothing: in [0, 1).
@@ -51,6 +52,7 @@ class Recipe:
     patience: int = 5
     warmup: float = 0.0
     batch_size: int = 128
+    gradient_accumulation_steps: int = 1
     epochs: int = 10
     loss: str | None = None
     label_smoothing: float = 0.0
@@ -58,6 +60,11 @@ class Recipe:
     alternate_flip: bool = False
     rubbish: float | None = None
     notes: str = ""
+
+    @property
+    def images_a_step(self) -> int:
+        """How many images one step of the optimizer is taken for, but for the last of an epoch."""
+        return self.batch_size * self.gradient_accumulation_steps
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict."""
@@ -70,10 +77,10 @@ class Recipe:
             values: new values by field; None leaves a field unchanged.
 
         Raises:
-            KzooError: epochs, batch_size or learning_rate out of range.
+            KzooError: epochs, batch_size, gradient_accumulation_steps or learning_rate out of range.
         """
         values = {k: v for k, v in values.items() if v is not None}
-        for key in ("epochs", "batch_size"):
+        for key in ("epochs", "batch_size", "gradient_accumulation_steps"):
             if key in values and (not isinstance(values[key], int) or values[key] < 1):
                 raise KzooError(f"{key} must be a whole number of at least 1, got {values[key]!r}.")
         if "learning_rate" in values and not values["learning_rate"] > 0:

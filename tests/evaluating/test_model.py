@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 import kzoo
+from kzoo.data.batches import decode_split
 from kzoo.data.drawn import painting
 from kzoo.errors import DataError, ExportError, KzooError
 
@@ -182,3 +183,28 @@ def test_a_file_without_scaling_asks(tmp_path):
         kzoo.load(tmp_path / "mine.keras", pixels="rgb")
     with pytest.raises(KzooError, match="runs and networks of the catalog know it"):
         kzoo.load("resnet20", pixels="0..1")
+
+
+def test_a_run_abstains_as_its_export_would(members):
+    run = kzoo.load_run(members / "mlp")  # it records a temperature of 2, and why
+    digits = kzoo.load_data(members / "digits.npz")
+
+    def calibrated(split):
+        images = decode_split(split, run.input_shape, run.preprocessing)[0].images
+        z = keras.ops.convert_to_numpy(run.model(images.astype("float32"))).astype("float64") / 2
+        return np.exp(z - z.max(-1, keepdims=True)) / np.exp(z - z.max(-1, keepdims=True)).sum(-1, keepdims=True)
+
+    # Split conformal prediction by hand: the 91st smallest of 100 scores, ceil(101 * 0.9).
+    p, labels = calibrated(digits.splits["val"]), digits.splits["val"].labels
+    q = np.sort(1 - p[np.arange(100), labels])[90]
+    test = digits.splits["test"].take(np.arange(40))
+    images, expected = test.images, (calibrated(test) >= 1 - q).sum(-1) > 1
+    rows = kzoo.load(run, abstain=0.9).predict(list(images), top=1)
+    assert [row["abstain"] for row in rows] == expected.tolist() and 0 < expected.sum() < 40
+    assert "abstain" not in kzoo.load(run).predict(images[0])[0]
+    with pytest.raises(ExportError, match=r"abstain=0\.995 needs at least 199 validation images; the run has 100"):
+        kzoo.load(run, abstain=0.995)
+    with pytest.raises(ExportError, match="abstain must lie between 0 and 1"):
+        kzoo.load(run, abstain=95)
+    with pytest.raises(DataError, match="abstain is for a run"):
+        kzoo.load("resnet20", abstain=0.9)

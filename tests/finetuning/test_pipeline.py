@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 from support import tags
 from support.training import weights_of
 from support.tuning import SHAPE, Killed, draw, finetune_folder, same, tune
@@ -13,7 +15,7 @@ from support.tuning import SHAPE, Killed, draw, finetune_folder, same, tune
 import kzoo
 from kzoo import runs
 from kzoo.errors import DataError, RunError
-from kzoo.finetuning import backbone
+from kzoo.finetuning import backbone, stage_training
 
 
 def test_a_run_is_complete_and_serves(world, head_only, kzoo_command):
@@ -275,3 +277,54 @@ def test_a_label_of_every_photo_is_refused(world, tmp_path):
     np.savez(tmp_path / "x.npz", images=images, labels=labels)
     with pytest.raises(DataError, match="Every training photo has the class '1'"):
         tune(world, tmp_path / "r", tmp_path / "x.npz")
+
+
+# --- a Keras model of the user's own ------------------------------------------------------------------------
+
+
+def mine():
+    inner = [keras.Input(SHAPE), layers.Conv2D(6, 3, strides=2), layers.BatchNormalization(), layers.ReLU()]
+    end = [layers.GlobalAveragePooling2D(), layers.Dropout(0.2), layers.Dense(3, activation="softmax", name="end")]
+    return keras.Sequential(
+        [keras.Input(SHAPE), layers.RandomFlip(), layers.Rescaling(1 / 255), keras.Sequential(inner), *end], name="mine"
+    )
+
+
+def test_a_keras_model_is_a_backbone(world, tmp_path, kzoo_command):
+    model = mine()
+    run = kzoo.finetune(world / "photos", model, unfreeze="none", precision="float32", out=tmp_path / "r", quiet=True)
+    assert run.config["model"] == "mine" and run.classes == ("blue", "red")
+    pixels = np.random.default_rng(0).integers(0, 256, (4, *SHAPE)).astype("float32")
+    features = keras.Model(model.inputs[0], model.get_layer("end").input)(pixels, training=False)
+    head = run.model.get_layer("predictions")
+    np.testing.assert_allclose(run.model(pixels, training=False), head(features), rtol=1e-4)
+    # The file of the same model has the same features, and a finished run says so without the model.
+    model.save(tmp_path / "mine.keras")
+    given = ("--model", tmp_path / "mine.keras", "--unfreeze", "none", "--precision", "float32")
+    code, _, err = kzoo_command("finetune", world / "photos", *given, "--out", tmp_path / "s")
+    assert code == 0 and "Its last layer, end with 3 outputs, is left out" in err and "Features: 0 computed" in err
+    code, _, err = kzoo_command("finetune", "--resume", "--out", tmp_path / "r")
+    assert code == 0 and f"{tmp_path / 'r'} is finished." in err
+    with pytest.raises(RunError, match="begins with the weights that it has"):
+        kzoo.finetune(world / "photos", model, weights="imagenet")
+    with pytest.raises(RunError, match="networks of the catalog know it"):
+        kzoo.finetune(world / "photos", "resnet20", pixels="0..1")
+
+
+@pytest.mark.slow
+@pytest.mark.deep("2026-11-27")
+def test_deeper_layers_of_a_keras_model_resume_to_the_bit(world, tmp_path, monkeypatch):
+    model, options = mine(), {"unfreeze": "all", "epochs": 2, "precision": "float32", "quiet": True}
+    kzoo.finetune(world / "photos", model, out=tmp_path / "whole", **options)
+    count, finish = iter(range(9)), stage_training.StageKeeper.on_epoch_end
+
+    def kill(self, *args):
+        finish(self, *args)
+        if next(count) == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(stage_training.StageKeeper, "on_epoch_end", kill)
+        kzoo.finetune(world / "photos", model, out=tmp_path / "part", **options)
+    kzoo.finetune(out=tmp_path / "part", resume=True, quiet=True)
+    same(tmp_path / "whole", tmp_path / "part")

@@ -7,8 +7,10 @@ import os
 import shutil
 import signal
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 from PIL import Image
 from support.processes import started, wait_for
 from support.training import QUICK, history_of, same_run, weights_of
@@ -16,7 +18,7 @@ from support.training import QUICK, history_of, same_run, weights_of
 import kzoo
 from kzoo import runs
 from kzoo.catalog import registry
-from kzoo.errors import RunError
+from kzoo.errors import KzooError, RunError
 from kzoo.interrupt import Interrupted
 from kzoo.tasks.classification import cross_entropy
 from kzoo.training import loop
@@ -338,3 +340,84 @@ def test_training_and_evaluation_take_arrays(tmp_path):
     assert more.metrics["epochs"] == 2
     with pytest.raises(kzoo.KzooError, match="There is no data set 'arrays'"):
         kzoo.evaluate(run, quiet=True)
+
+
+# --- a Keras model of the user's own ------------------------------------------------------------------------
+
+
+def mine(end="softmax", outputs=10):
+    """As in a notebook: augmentation, scaling, a nested model, dropout, a regulariser."""
+    inner = [keras.Input((28, 28, 1)), layers.Conv2D(2, 3, strides=2), layers.BatchNormalization(), layers.ReLU()]
+    more = [layers.Flatten(), layers.Dropout(0.2), layers.Dense(outputs, activation=end, kernel_regularizer="l2")]
+    front = [keras.Input((28, 28, 1)), layers.RandomTranslation(0.1, 0.1), layers.Rescaling(1 / 255)]
+    return keras.Sequential([*front, keras.Sequential(inner, name="inner"), *more], name="mine")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """(a Keras model, the folder of its run)."""
+    model, folder = mine(), tmp_path_factory.mktemp("own") / "r"
+    kzoo.train(model, "digits", epochs=2, precision="float32", out=folder, quiet=True)
+    return model, folder
+
+
+def test_a_copy_of_a_keras_model_is_trained_from_its_weights(own):
+    model, folder = own
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1)).astype("float32")
+    start = runs.read_model(folder / "start.keras")  # as the user's model is, before and after
+    logits = keras.ops.convert_to_numpy(start(pixels, training=False))
+    np.testing.assert_allclose(keras.ops.softmax(logits), model(pixels, training=False), rtol=1e-4)
+    run = kzoo.load_run(folder)
+    assert run.config["model"] == "mine" and not np.allclose(run.model(pixels, training=False), logits)
+    assert kzoo.load(folder).evaluate(split="val").images == 180
+    assert run.preprocessing.scale == 1.0 and run.config["keras_model"]["notes"][1].startswith("The softmax at its end")
+
+
+@pytest.mark.deep("2026-11-27")
+def test_a_run_of_a_keras_model_resumes_to_the_bit(own, tmp_path, monkeypatch):
+    model, folder = own
+    with monkeypatch.context() as patch:
+        finish = RunKeeper.on_epoch_end
+        patch.setattr(
+            RunKeeper, "on_epoch_end", lambda self, *a: (finish(self, *a), os.kill(os.getpid(), signal.SIGINT))
+        )
+        with pytest.raises(Interrupted):
+            kzoo.train(model, "digits", epochs=2, precision="float32", out=tmp_path / "r", quiet=True)
+    with pytest.raises(RunError, match="did not begin with this model or these weights: leave it out"):
+        kzoo.train(mine(), out=tmp_path / "r", resume=True)
+    kzoo.train(out=tmp_path / "r", resume=True, quiet=True)
+    same_run(folder, tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("end", "outputs", "options", "reason"),
+    [
+        (
+            None,
+            7,
+            {},
+            r"mine has 7 outputs, and digits needs 10, one for each class: end it with keras.layers.Dense\(10",
+        ),
+        ("sigmoid", 10, {}, r"mine ends in sigmoid; classification takes logits \(no activation\) or softmax"),
+        ("relu", 10, {}, "mine ends in relu; classification takes"),
+        (None, 10, {"weights": "imagenet"}, "begins with the weights that it has"),
+        (None, 10, {"depth": 3}, "Unknown option of mine 'depth'"),
+    ],
+)
+def test_keras_models_that_do_not_fit(end, outputs, options, reason, tmp_path):
+    with pytest.raises(KzooError, match=reason):
+        kzoo.train(mine(end, outputs), "digits", out=tmp_path / "r", **options)
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_command_takes_a_file_of_a_keras_model(tmp_path, kzoo_command):
+    model = keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(10)])
+    model.save(tmp_path / "flat.keras")
+    given = ("train", tmp_path / "flat.keras", "--data", "digits", "--epochs", 1, "--out", tmp_path / "r")
+    code, _, err = kzoo_command(*given)
+    assert code == 1 and "flat.keras has no layer that scales pixels" in err
+    code, _, err = kzoo_command(*given, "--pixels", "0..1")
+    assert code == 0 and err.startswith("flat on digits: 10 classes")
+    assert kzoo.load_run(tmp_path / "r").preprocessing.scale == 1 / 255
+    code, _, err = kzoo_command("train", "mnist_softmax", "--pixels", "0..1", "--out", tmp_path / "s")
+    assert code == 1 and "networks of the catalog know it" in err
