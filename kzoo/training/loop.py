@@ -221,7 +221,7 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
     group.share(recipe.batch_size)
     if group.devices > 1 and recipe.gradient_accumulation_steps > 1:
         raise RunError(
-            "Gradients are not accumulated on several devices: each has its share of a batch in memory, so use batches of "
+            "Gradients are not accumulated on several devices, each of which has its share of a batch: use batches of "
             f"{recipe.images_a_step}."
         )
     division = before.get("division", 1) if before else DIVISION  # a run is continued with its own parts
