@@ -98,8 +98,9 @@ def predict_files(
         KzooError: the model can't be read, or the disk is full.
 
     Example:
-        >>> run = kzoo.train("mnist_softmax", "digits", epochs=1, out="runs/example9", quiet=True)
-        >>> predict_files(run, "runs/example9/curves.png", "runs/example9/rows.jsonl", quiet=True).images
+        >>> from kzoo.data.drawn import painting
+        >>> painting("glass", side=28).save("glass.png")
+        >>> predict_files("lenet5", "glass.png", "rows.jsonl", quiet=True).images
         1
     """
     if (shards is None) != (shard is None):
