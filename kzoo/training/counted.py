@@ -5,6 +5,11 @@ from __future__ import annotations
 import keras
 
 
+def counted(x, count):
+    """How many of the images x count, by the third element of a Feed's batch; all without one."""
+    return x.shape[0] if count is None else count.shape[1]
+
+
 class Counted(keras.Model):
     """A functional model for the batches of a `kzoo.data.feed.Feed`.
 
@@ -23,12 +28,12 @@ class Counted(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The loss of the images that count."""
-        n = sample_weight.shape[1]
+        n = counted(x, sample_weight)
         loss = super().compute_loss(x, y[:n], y_pred[:n], None, training)
         self.mean_loss.update_state(loss, sample_weight=n)
         return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The metrics, updated with the images that count."""
-        n = sample_weight.shape[1]
+        n = counted(x, sample_weight)
         return super().compute_metrics(x, y[:n], y_pred[:n], None)
