@@ -19,6 +19,7 @@ def saved(folder):
         epochs=5,
         before={"conv/bias": "ab"},
     )
+    store.close()
     return store
 
 
