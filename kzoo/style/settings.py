@@ -55,6 +55,8 @@ class Settings:
         optimizer: "lbfgs" or "adam".
         learning_rate: Adam's, in grey levels.
         init: what to begin with: "content", "noise" or the path of a picture.
+        start_noise: the standard deviation, in grey levels, of noise on the content that is begun with. A flat sky gives
+            every pixel the same gradient, and what arises there is a hatch of period 2; 0: none.
         seed: of the noise and of random weights.
         pooling: "average" or "max".
         padding: "replicate" or "zeros".
@@ -87,6 +89,7 @@ class Settings:
     optimizer: str = "lbfgs"
     learning_rate: float = 5.0
     init: str = "content"
+    start_noise: float = 4.0
     seed: int = 0
     pooling: str = "average"
     padding: str = "replicate"
@@ -113,7 +116,9 @@ class Settings:
                     name, getattr(self, name), [k for k in known if k], f"Known are {', '.join(filter(None, known))}."
                 )
         _check_numbers(self, ("size", "style_scale", "learning_rate"), above=True)
-        _check_numbers(self, ("content_weight", "style_weight", "tv_weight", "range_weight", "coarsest", "seed"))
+        _check_numbers(
+            self, ("content_weight", "style_weight", "tv_weight", "range_weight", "start_noise", "coarsest", "seed")
+        )
         for name in ("content_layers", "style_layers", "layer_weights", "style_weights", "masks", "evaluations"):
             value = getattr(self, name)  # JSON gives lists back
             if isinstance(value, (list, tuple)):

@@ -127,6 +127,7 @@ def stylize(
     optimizer: str = "lbfgs",
     learning_rate: float = 5.0,
     init: str = "content",
+    start_noise: float = 4.0,
     seed: int = 0,
     pooling: str = "average",
     padding: str = "replicate",
@@ -441,15 +442,29 @@ class StyleTransfer:
             balance=s.balance or ("gradient" if s.weights in ("random", OFFLINE_STYLE[1]) else "relative"),
         )
 
-    def first(self) -> np.ndarray:
-        """The picture that the optimisation begins with, (1, h, w, 3) of the coarsest size."""
-        size = self.size(self.sides[0])
+    def begun_with(self, size: tuple[int, int]) -> np.ndarray | None:
+        """The picture that the optimisation begins with, (1, h, w, 3) of a size; None where it begins with noise."""
         if self.settings.init == "noise":
-            return np.random.default_rng(self.settings.seed).normal(128, 32, (1, *size, 3)).astype("float32")
+            return None
         picture = self.content if self.start is None else self.start
         return pictures.batch(
             colour.luminance(picture) if self.settings.preserve_color == "luminance" else picture, size
         )
+
+    def first(self) -> np.ndarray:
+        """Where the optimisation begins, (1, h, w, 3) of the coarsest size."""
+        s, size = self.settings, self.size(self.sides[0])
+        picture, rng = self.begun_with(size), np.random.default_rng(s.seed)
+        if picture is None:
+            return rng.normal(128, 32, (1, *size, 3)).astype("float32")
+        return picture + rng.normal(0, s.start_noise if s.init == "content" else 0, picture.shape).astype("float32")
+
+    def grown(self, x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """x (1, h, w, 3) at the next size: its change is enlarged, so that the fine detail of the start is not lost."""
+        before, after = self.begun_with(x.shape[1:3]), self.begun_with(size)
+        if before is None or after is None:
+            return pictures.resized(x[0], size)[None]
+        return after + pictures.resized((x - before)[0], size)[None]
 
     # --- from size to size ---
 
@@ -501,7 +516,7 @@ class StyleTransfer:
             optimiser.restore(arrays)
         else:
             self.used = 0
-            optimiser = self.optimiser(self.first() if k == 0 else _grown(x, size))
+            optimiser = self.optimiser(self.first() if k == 0 else self.grown(x, size))
         descent = Descent(
             optimiser,
             objective,
@@ -733,10 +748,6 @@ def beside(path: Path, what: str) -> Path:
 
 def _name(picture):
     return os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else None
-
-
-def _grown(x, size):
-    return pictures.resized(x[0], size)[None]
 
 
 def _guide(masks, size):

@@ -50,6 +50,7 @@ def plain(**options):
     [
         {"optimizer": "adam", "evaluations": 40},
         {"init": "noise", "seed": 3},
+        {"start_noise": 0.0},
         {"preserve_color": "luminance"},
         {"preserve_color": "histogram"},
         {"style_scale": 0.6, "pooling": "max"},
@@ -66,6 +67,32 @@ def test_options_lower_the_loss(options):
     losses = [r["loss"] for r in result.history if r["size"] == 64]
     assert losses[-1] < losses[0]
     assert not np.array_equal(result.picture, plain().picture)
+
+
+def begun(content=CONTENT, **options):
+    settings = Settings.of({**SMALL, **options})
+    return transfer.StyleTransfer(content, [STYLE], settings, quiet=True, networks=NETWORKS)
+
+
+def test_it_begins_with_a_little_noise_on_the_content(files):
+    """Seeded, and with none where a picture is given: a film's frame begins with the one before."""
+    small = np.clip(pictures.resized(CONTENT, (44, 45)), 0, 255)
+    noise = begun().first()[0] - small
+    assert abs(noise.std() / 4 - 1) < 0.05 and abs(noise.mean()) < 0.2
+    np.testing.assert_array_equal(begun().first()[0] - small, noise)
+    assert not np.array_equal(begun(seed=1).first()[0] - small, noise)
+    np.testing.assert_array_equal(begun(start_noise=0.0).first()[0], small)
+    other = np.clip(pictures.resized(OTHER, (44, 45)), 0, 255)
+    np.testing.assert_array_equal(begun(init=str(files / "other.png")).first()[0], other)
+
+
+def test_the_change_of_the_start_is_enlarged_and_no_detail_lost(files):
+    change = np.random.default_rng(0).normal(0, 9, (1, 44, 45, 3)).astype("float32")
+    larger = pictures.resized(change[0], (62, 64))[None]
+    for start, options in ((CONTENT, {}), (OTHER, {"init": str(files / "other.png")})):
+        small, large = (np.clip(pictures.resized(start, n), 0, 255)[None] for n in ((44, 45), (62, 64)))
+        np.testing.assert_allclose(begun(**options).grown(small + change, (62, 64)), large + larger, atol=1e-3)
+    np.testing.assert_array_equal(begun(init="noise").grown(change, (62, 64)), larger)
 
 
 def test_tiles_change_no_pixel():
@@ -227,6 +254,7 @@ def test_masks(files):
         ({"size": "big"}, "size must be"),
         ({"style_scale": float("nan")}, "style_scale"),
         ({"content_weight": -1}, "content_weight"),
+        ({"start_noise": -1}, "start_noise"),
         ({"evaluations": 0}, "evaluations"),
         ({"evaluations": 2.5}, "evaluations"),
         ({"optimizer": "sgd"}, "optimizer 'sgd'"),
