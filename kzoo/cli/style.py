@@ -95,6 +95,12 @@ def one_or_more_counts(ctx, param, value):
 @click.option("--pooling", type=click.Choice(["average", "max"]), help="average by default.")
 @click.option("--padding", type=click.Choice(["replicate", "zeros"]), help="replicate by default.")
 @click.option(
+    "--margin",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Pixels around the picture that are painted and cut off, so that no frame grows; 16 by default.",
+)
+@click.option(
     "--preserve-color",
     type=click.Choice(["none", "luminance", "histogram"]),
     help="Keep the content's colours; none by default.",

@@ -26,6 +26,7 @@ RECORDED = {
     "size times style_scale": 16384,
     "seed": 2**31 - 1,
     "number of masks": 64,
+    "margin": 256,
 }
 STYLE_TAGS = (OFFLINE_STYLE[1],)  # kzoo's own weights, also where the model is VGG-19
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -60,6 +61,8 @@ class Settings:
         seed: of the noise and of random weights.
         pooling: "average" or "max".
         padding: "replicate" or "zeros".
+        margin: pixels around the picture, mirrored, that are painted as well and cut off at the end. The outermost pixels
+            count more often than others, and on flat content a frame grew there.
         preserve_color: "none", "luminance" or "histogram" (the style first gets the content's colours).
         masks: pairs of paths (content mask, style mask or "-" for all of it), white where the region is. With several
             styles there is one pair for each; with one style, any number.
@@ -93,6 +96,7 @@ class Settings:
     seed: int = 0
     pooling: str = "average"
     padding: str = "replicate"
+    margin: int = 16
     preserve_color: str = "none"
     masks: tuple[tuple[str, str], ...] = ()
     average: bool = False
@@ -116,14 +120,15 @@ class Settings:
                     name, getattr(self, name), [k for k in known if k], f"Known are {', '.join(filter(None, known))}."
                 )
         _check_numbers(self, ("size", "style_scale", "learning_rate"), above=True)
-        _check_numbers(
-            self, ("content_weight", "style_weight", "tv_weight", "range_weight", "start_noise", "coarsest", "seed")
-        )
+        weights = ("content_weight", "style_weight", "tv_weight", "range_weight")
+        _check_numbers(self, (*weights, "start_noise", "coarsest", "margin", "seed"))
+        if self.start_noise > 255:
+            raise KzooError(f"start_noise must be at most 255 grey levels, got {self.start_noise!r}.")
         for name in ("content_layers", "style_layers", "layer_weights", "style_weights", "masks", "evaluations"):
             value = getattr(self, name)  # JSON gives lists back
             if isinstance(value, (list, tuple)):
                 object.__setattr__(self, name, tuple(tuple(v) if isinstance(v, list) else v for v in value))
-        for name in ("size", "coarsest", "seed"):
+        for name in ("size", "coarsest", "margin", "seed"):
             if not isinstance(getattr(self, name), int):
                 raise KzooError(f"{name} must be a whole number, got {getattr(self, name)!r}.")
         _check_layers(self)
@@ -189,6 +194,7 @@ class Settings:
             ("size times style_scale", settings.size * settings.style_scale),
             ("seed", settings.seed),
             ("number of masks", len(settings.masks)),
+            ("margin", settings.margin),
         ):
             if value > RECORDED[name] and not given & {*name.split()}:
                 raise KzooError(

@@ -77,13 +77,13 @@ def begun(content=CONTENT, **options):
 def test_it_begins_with_a_little_noise_on_the_content(files):
     """Seeded, and with none where a picture is given: a film's frame begins with the one before."""
     small = np.clip(pictures.resized(CONTENT, (44, 45)), 0, 255)
-    noise = begun().first()[0] - small
+    noise = begun(margin=0).first()[0] - small
     assert abs(noise.std() / 4 - 1) < 0.05 and abs(noise.mean()) < 0.2
-    np.testing.assert_array_equal(begun().first()[0] - small, noise)
-    assert not np.array_equal(begun(seed=1).first()[0] - small, noise)
-    np.testing.assert_array_equal(begun(start_noise=0.0).first()[0], small)
+    np.testing.assert_array_equal(begun(margin=0).first()[0] - small, noise)
+    assert not np.array_equal(begun(margin=0, seed=1).first()[0] - small, noise)
+    np.testing.assert_array_equal(begun(margin=0, start_noise=0.0).first()[0], small)
     other = np.clip(pictures.resized(OTHER, (44, 45)), 0, 255)
-    np.testing.assert_array_equal(begun(init=str(files / "other.png")).first()[0], other)
+    np.testing.assert_array_equal(begun(margin=0, init=str(files / "other.png")).first()[0], other)
 
 
 def test_the_change_of_the_start_is_enlarged_and_no_detail_lost(files):
@@ -91,8 +91,29 @@ def test_the_change_of_the_start_is_enlarged_and_no_detail_lost(files):
     larger = pictures.resized(change[0], (62, 64))[None]
     for start, options in ((CONTENT, {}), (OTHER, {"init": str(files / "other.png")})):
         small, large = (np.clip(pictures.resized(start, n), 0, 255)[None] for n in ((44, 45), (62, 64)))
-        np.testing.assert_allclose(begun(**options).grown(small + change, (62, 64)), large + larger, atol=1e-3)
-    np.testing.assert_array_equal(begun(init="noise").grown(change, (62, 64)), larger)
+        np.testing.assert_allclose(begun(margin=0, **options).grown(small + change, (62, 64)), large + larger, atol=1e-3)
+    np.testing.assert_array_equal(begun(margin=0, init="noise").grown(change, (62, 64)), larger)
+
+
+def test_a_margin_is_painted_and_cut_off():
+    made = begun(margin=4, start_noise=0.0)
+    x, small = made.first(), np.clip(pictures.resized(CONTENT, (44, 45)), 0, 255)[None]
+    assert x.shape == (1, 52, 53, 3) and made.objective(45).shape == x.shape
+    np.testing.assert_array_equal(made.inside(x), small)
+    np.testing.assert_array_equal(x[:, 3], x[:, 5])  # mirrored at row 4, the first of the picture
+    np.testing.assert_array_equal(x[:, :, -4], x[:, :, -6])
+    np.testing.assert_array_equal(made.finished(x, 45), small[0].round())
+    larger = made.grown(x, (62, 64))
+    np.testing.assert_allclose(made.inside(larger)[0], np.clip(pictures.resized(CONTENT, (62, 64)), 0, 255), atol=1e-3)
+    np.testing.assert_array_equal(larger, made.framed(made.inside(larger)))
+
+
+def test_a_flat_picture_gets_no_frame():
+    """Without a margin the outermost pixels of this one are 14 grey levels from the rest."""
+    flat = np.full((64, 64, 3), 150, "uint8")
+    found = {m: stylize(flat, STYLE, margin=m, evaluations=24).picture.astype(float) for m in (0, 8)}
+    away = {m: np.abs(np.r_[p[:2].mean((0, 1)), p[:, :2].mean((0, 1))] - np.tile(p[8:-8, 8:-8].mean((0, 1)), 2)) for m, p in found.items()}
+    assert away[8].mean() < away[0].mean() / 2, away
 
 
 def test_tiles_change_no_pixel():
