@@ -56,13 +56,13 @@ class Settings:
         optimizer: "lbfgs" or "adam".
         learning_rate: Adam's, in grey levels.
         init: what to begin with: "content", "noise" or the path of a picture.
-        start_noise: the standard deviation, in grey levels, of noise on the content that is begun with. A flat sky gives
-            every pixel the same gradient, and what arises there is a hatch of period 2; 0: none.
+        start_noise: the standard deviation, in grey levels, of noise on the content that is begun with; 0: none. In a
+            flat sky every pixel has the same gradient, and without noise a hatch of period 2 arises.
         seed: of the noise and of random weights.
         pooling: "average" or "max".
         padding: "replicate" or "zeros".
-        margin: pixels around the picture, mirrored, that are painted as well and cut off at the end. The outermost pixels
-            count more often than others, and on flat content a frame grew there.
+        margin: how many pixels around the picture, mirrored, are painted as well and cut off at the end. The outermost
+            pixels count more often than others, and on flat content a frame grew there.
         preserve_color: "none", "luminance" or "histogram" (the style first gets the content's colours).
         masks: pairs of paths (content mask, style mask or "-" for all of it), white where the region is. With several
             styles there is one pair for each; with one style, any number.

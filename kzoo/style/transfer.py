@@ -470,14 +470,15 @@ class StyleTransfer:
     def first(self) -> np.ndarray:
         """Where the optimisation begins, (1, h, w, 3) of the coarsest size and with the margin."""
         s, side = self.settings, self.sides[0]
-        picture, shape, rng = self.begun_with(self.size(side)), (1, *self.canvas(side), 3), np.random.default_rng(s.seed)
+        picture, shape = self.begun_with(self.size(side)), (1, *self.canvas(side), 3)
+        rng = np.random.default_rng(s.seed)
         if picture is None:
             return rng.normal(128, 32, shape).astype("float32")
         noise = rng.normal(0, s.start_noise if s.init == "content" else 0, shape)
         return self.framed(picture) + noise.astype("float32")
 
     def grown(self, x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """x at the next size, both with their margin: its change is enlarged, so that no fine detail of the start is lost.
+        """x at the next size, both with their margin: its change is enlarged, so the start's fine detail is not lost.
 
         Args:
             x: (1, h, w, 3).

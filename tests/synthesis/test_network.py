@@ -35,7 +35,7 @@ def test_replicated_borders_leave_a_flat_picture_flat():
 
 
 def test_borders_of_every_kind_are_replicated():
-    """A layer of zeros, strides at even and odd sizes, depthwise and dilated convolutions: a flat picture stays flat."""
+    """A layer of zeros, strides at even and odd sizes, depthwise and dilated convolutions: flat stays flat."""
     layers, picture = keras.layers, keras.Input((40, 40, 3))
     x = layers.ZeroPadding2D(((3, 2), (1, 3)))(picture)
     x = layers.Conv2D(4, 7, strides=2)(x)
