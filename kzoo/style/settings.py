@@ -41,7 +41,8 @@ class Settings:
         weights: "imagenet", a path, "cifar10" (kzoo's own small VGG, in the package), or "random" (random filters
             respond to colours and strokes, but not to objects). "auto": imagenet, downloaded once; where it can't be
             had, kzoo's own, with a message. The PNG of a result has what was used.
-        content_layers, style_layers: names of layers; None: the paper's.
+        content_layers, style_layers: names of layers; None: the paper's, and of kzoo's own weights
+            `kzoo.style.network.OWN_CONTENT`.
         layer_weights: w_l, one for each style layer; None: equal.
         content_weight, style_weight, tv_weight: see `kzoo.synthesis.objective.StyleObjective`.
         range_weight: of pixels outside 0..255. A file would cut them off, which changes the Gram matrices; 0 is the
