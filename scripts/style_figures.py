@@ -1,6 +1,7 @@
 """Compare weights for style transfer, and draw the pictures of the README.
 
     python scripts/style_figures.py compare --vgg VGG19_WEIGHTS      numbers for random weights, kzoo's own and VGG-19
+    python scripts/style_figures.py flat --vgg VGG19_WEIGHTS         flat skies, with and without noise and margin
     python scripts/style_figures.py pictures --vgg VGG19_WEIGHTS     scripts/pictures/*.jpg
 
 The numbers are, for each result, the relative Gram distance |G - A|^2 / |A|^2 to the style and the relative distance
@@ -87,6 +88,50 @@ def compare(options):
         montage(Path(options.out), ("random", "cifar10", "VGG-19's front"))
 
 
+def flat(options):
+    """Print the hatch and the frame of flat pictures, with and without the noise and the margin of the start."""
+    import kzoo
+
+    y = np.linspace(0, 1, 240)[:, None, None]
+    sky = np.round([90, 140, 210] + y * np.array([100, 65, 15]) + np.zeros((240, 320, 1))).astype("uint8")
+    grey = np.full((256, 256, 3), (140, 150, 170), "uint8")
+    style = paintings()["strokes"]
+    for noise in (0.0, 4.0):
+        made = kzoo.stylize(
+            sky, style, weights=options.vgg, size=160, coarsest=0, evaluations=25, start_noise=noise, quiet=True
+        )
+        style_loss = made.record["last"]["style"]
+        print(f"noise {noise:.0f}: hatch {hatch(made.picture):6.1f}, style {style_loss:.3f}", flush=True)
+    for margin in (0, 16):
+        made = kzoo.stylize(grey, style, weights=options.vgg, size=256, evaluations=60, margin=margin, quiet=True)
+        print(f"margin {margin:2}: frame {frame(made.picture):5.1f} grey levels", flush=True)
+
+
+def hatch(picture):
+    """How many times its surroundings the strongest frequency of period 2 is, in the spectrum of the grey values."""
+    from scipy.ndimage import median_filter
+
+    side = 64
+    window = np.hanning(side)[:, None] * np.hanning(side)
+    grey, power = picture.mean(-1), 0
+    for y in range(0, grey.shape[0] - side + 1, side // 2):
+        for x in range(0, grey.shape[1] - side + 1, side // 2):
+            part = grey[y : y + side, x : x + side]
+            power = power + np.abs(np.fft.fft2((part - part.mean()) * window)) ** 2
+    f = np.abs(np.fft.fftfreq(side))
+    highest = np.maximum(f[:, None], f) > 0.5 - 1.5 / side
+    return float((power / median_filter(power, 7, mode="wrap"))[highest].max())
+
+
+def frame(picture):
+    """How far the mean colour of the outermost two to eight pixels is from that of the middle, in grey levels."""
+    p = picture.astype("float64")
+    rows, columns = np.indices(p.shape[:2])
+    away = np.min([rows, rows[::-1], columns, columns[:, ::-1]], 0)  # of each pixel from the border
+    middle = p[away >= 40].mean(0)
+    return max(float(np.abs(p[(away >= a) & (away < b)].mean(0) - middle).mean()) for a, b in ((0, 2), (2, 4), (4, 8)))
+
+
 def montage(folder, variants):
     """Write scripts/pictures/weights.jpg: a row for each pair, with the result of each variant."""
     from PIL import Image
@@ -131,13 +176,13 @@ def shrink(path, out, width=640):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["compare", "pictures"])
+    parser.add_argument("what", choices=["compare", "flat", "pictures"])
     parser.add_argument("--vgg", required=True, help="VGG-19's weights, or a file with its first layers")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--out", help="a folder for the results of compare")
     options = parser.parse_args()
-    {"compare": compare, "pictures": draw}[options.what](options)
+    {"compare": compare, "flat": flat, "pictures": draw}[options.what](options)
 
 
 if __name__ == "__main__":

@@ -85,9 +85,21 @@ def one_or_more_counts(ctx, param, value):
 @click.option("--optimizer", type=click.Choice(["lbfgs", "adam"]), help="lbfgs by default.")
 @click.option("--learning-rate", type=float, metavar="X", help="Adam's, in grey levels; 5 by default.")
 @click.option("--init", metavar="WHAT", help="content (default), noise, or a picture to start from.")
+@click.option(
+    "--start-noise",
+    type=float,
+    metavar="X",
+    help="Noise on the content that is begun with, in grey levels; 4 by default. Without any flat skies get a hatch.",
+)
 @click.option("--coarsest", type=click.IntRange(0), help="Size to begin with, 128 by default; 0: no smaller sizes.")
 @click.option("--pooling", type=click.Choice(["average", "max"]), help="average by default.")
 @click.option("--padding", type=click.Choice(["replicate", "zeros"]), help="replicate by default.")
+@click.option(
+    "--margin",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Pixels around the picture that are painted and cut off, so that no frame grows; 16 by default.",
+)
 @click.option(
     "--preserve-color",
     type=click.Choice(["none", "luminance", "histogram"]),

@@ -41,7 +41,8 @@ def stylize_folder(
         styles: one style or a list, each a path or an array (H, W, 3) uint8.
         out: a folder, made if need be; contents/a.jpg becomes out/a.png.
         settings: a `Settings` in place of the defaults.
-        from_last: begin each picture with the result before it, at full size, so that frames resemble each other.
+        from_last: begin each picture with the result before it, at full size, so that frames resemble each other. The
+            first gets at each of its sizes the evaluations that the others have, and so is painted as strongly.
         budget: seconds for all pictures, divided equally between them.
         save_every, quiet: as in `kzoo.stylize`.
         force: replace pictures that are there.
@@ -73,13 +74,12 @@ def stylize_folder(
             refuse_to_replace(target, report)
     settings = Settings.of({**asdict(settings or Settings()), **changes})
     settings = with_weights(settings, quiet)  # once, not for each picture
-    following = settings
+    beginning = following = settings
     if from_last:
-        evaluations = settings.evaluations
+        counts = settings.evaluations
         # There is one size from the second picture on: it gets the evaluations of all sizes.
-        following = replace(
-            settings, coarsest=0, evaluations=sum(evaluations) if isinstance(evaluations, tuple) else evaluations
-        )
+        following = replace(settings, coarsest=0, evaluations=sum(counts) if isinstance(counts, tuple) else counts)
+        beginning = as_strong(settings, files[0])
     deadline = budget and time.monotonic() + budget  # a download is not part of it
     make_folder(out)
     results, bad, last, networks = [], [], None, {}
@@ -96,7 +96,7 @@ def stylize_folder(
                     file,
                     styles,
                     out=target,
-                    settings=replace(following, init=str(last)) if from_last and last is not None else settings,
+                    settings=replace(following, init=str(last)) if from_last and last is not None else beginning,
                     budget=max(0.1, (deadline - time.monotonic()) / (len(files) - i)) if deadline else None,
                     save_every=save_every,
                     resume=resume and state,
@@ -113,3 +113,19 @@ def stylize_folder(
     if bad:
         raise pictures.failed_pictures(bad, files, results)
     return results
+
+
+def as_strong(settings: Settings, first: Path) -> Settings:
+    """The settings of a film's first picture, so that it is painted as strongly as those that begin with one before.
+
+    Args:
+        settings: those of the film. Evaluations of each size are kept.
+        first: the file of the picture; if it can't be read, the settings stay, and painting it says why.
+    """
+    if isinstance(settings.evaluations, tuple):
+        return settings
+    try:
+        sides = settings.sides(pictures.read_picture(first).shape)
+    except DataError:
+        return settings
+    return replace(settings, evaluations=settings.evaluations * len(sides))

@@ -12,6 +12,8 @@ from kzoo.synthesis.network import CatalogModel, FeatureNetwork, catalog_model, 
 
 # Gatys et al. 2016, section 3; behind the ReLU, which VGG with batch norm has as a layer of its own.
 CONTENT, STYLE = ("block4_conv2",), tuple(f"block{i}_conv1" for i in range(1, 6))
+# kzoo's own network saw 32 pixels, at which a window is one position of block4: there alone, houses melt.
+OWN_CONTENT = ("block2_conv2", "block4_conv2")
 
 
 def model_of(name: str, weights: str) -> str:
@@ -78,7 +80,7 @@ def layers_for(
 
     Args:
         source: the model and its weights.
-        content, style: names of layers; None: the paper's.
+        content, style: names of layers; None: the paper's, and of kzoo's own weights `OWN_CONTENT`.
 
     Returns:
         (content layers, style layers, notes on departures from the paper's).
@@ -92,7 +94,8 @@ def layers_for(
     def relu(n):
         return n.replace("conv", "relu") if "block1_relu1" in source.layers else n
 
-    paper_content, paper_style = tuple(map(relu, CONTENT)), tuple(map(relu, STYLE))
+    usual = OWN_CONTENT if (source.model.name, source.weights) == OFFLINE_STYLE else CONTENT
+    paper_content, paper_style = tuple(map(relu, usual)), tuple(map(relu, STYLE))
     notes = []
     if style is None:
         if not set(paper_style) <= set(source.layers):

@@ -26,6 +26,7 @@ RECORDED = {
     "size times style_scale": 16384,
     "seed": 2**31 - 1,
     "number of masks": 64,
+    "margin": 256,
 }
 STYLE_TAGS = (OFFLINE_STYLE[1],)  # kzoo's own weights, also where the model is VGG-19
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -40,7 +41,8 @@ class Settings:
         weights: "imagenet", a path, "cifar10" (kzoo's own small VGG, in the package), or "random" (random filters
             respond to colours and strokes, but not to objects). "auto": imagenet, downloaded once; where it can't be
             had, kzoo's own, with a message. The PNG of a result has what was used.
-        content_layers, style_layers: names of layers; None: the paper's.
+        content_layers, style_layers: names of layers; None: the paper's, and of kzoo's own weights
+            `kzoo.style.network.OWN_CONTENT`.
         layer_weights: w_l, one for each style layer; None: equal.
         content_weight, style_weight, tv_weight: see `kzoo.synthesis.objective.StyleObjective`.
         range_weight: of pixels outside 0..255. A file would cut them off, which changes the Gram matrices; 0 is the
@@ -55,9 +57,13 @@ class Settings:
         optimizer: "lbfgs" or "adam".
         learning_rate: Adam's, in grey levels.
         init: what to begin with: "content", "noise" or the path of a picture.
+        start_noise: the standard deviation, in grey levels, of noise on the content that is begun with; 0: none. In a
+            flat sky every pixel has the same gradient, and without noise a hatch of period 2 arises.
         seed: of the noise and of random weights.
         pooling: "average" or "max".
         padding: "replicate" or "zeros".
+        margin: how many pixels around the picture, mirrored, are painted as well and cut off at the end. The outermost
+            pixels count more often than others, and on flat content a frame grew there.
         preserve_color: "none", "luminance" or "histogram" (the style first gets the content's colours).
         masks: pairs of paths (content mask, style mask or "-" for all of it), white where the region is. With several
             styles there is one pair for each; with one style, any number.
@@ -87,9 +93,11 @@ class Settings:
     optimizer: str = "lbfgs"
     learning_rate: float = 5.0
     init: str = "content"
+    start_noise: float = 4.0
     seed: int = 0
     pooling: str = "average"
     padding: str = "replicate"
+    margin: int = 16
     preserve_color: str = "none"
     masks: tuple[tuple[str, str], ...] = ()
     average: bool = False
@@ -113,12 +121,15 @@ class Settings:
                     name, getattr(self, name), [k for k in known if k], f"Known are {', '.join(filter(None, known))}."
                 )
         _check_numbers(self, ("size", "style_scale", "learning_rate"), above=True)
-        _check_numbers(self, ("content_weight", "style_weight", "tv_weight", "range_weight", "coarsest", "seed"))
+        weights = ("content_weight", "style_weight", "tv_weight", "range_weight")
+        _check_numbers(self, (*weights, "start_noise", "coarsest", "margin", "seed"))
+        if self.start_noise > 255:
+            raise KzooError(f"start_noise must be at most 255 grey levels, got {self.start_noise!r}.")
         for name in ("content_layers", "style_layers", "layer_weights", "style_weights", "masks", "evaluations"):
             value = getattr(self, name)  # JSON gives lists back
             if isinstance(value, (list, tuple)):
                 object.__setattr__(self, name, tuple(tuple(v) if isinstance(v, list) else v for v in value))
-        for name in ("size", "coarsest", "seed"):
+        for name in ("size", "coarsest", "margin", "seed"):
             if not isinstance(getattr(self, name), int):
                 raise KzooError(f"{name} must be a whole number, got {getattr(self, name)!r}.")
         _check_layers(self)
@@ -184,6 +195,7 @@ class Settings:
             ("size times style_scale", settings.size * settings.style_scale),
             ("seed", settings.seed),
             ("number of masks", len(settings.masks)),
+            ("margin", settings.margin),
         ):
             if value > RECORDED[name] and not given & {*name.split()}:
                 raise KzooError(

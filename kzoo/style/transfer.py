@@ -127,9 +127,11 @@ def stylize(
     optimizer: str = "lbfgs",
     learning_rate: float = 5.0,
     init: str = "content",
+    start_noise: float = 4.0,
     seed: int = 0,
     pooling: str = "average",
     padding: str = "replicate",
+    margin: int = 16,
     preserve_color: str = "none",
     masks: tuple[tuple[str, str], ...] = (),
     average: bool = False,
@@ -170,7 +172,8 @@ def stylize(
 
     Reference:
         Gatys, Ecker and Bethge 2016 (CVPR). Departures: replicated borders at convolutions, sizes from coarse to fine,
-        terms relative to their size (`balance`), a penalty for pixels outside 0..255.
+        terms relative to their size (`balance`), a penalty for pixels outside 0..255, a margin that is cut off, a
+        little noise to begin with.
     """
     given = locals()
     asked = Settings.of({f.name: given[f.name] for f in fields(Settings)})
@@ -354,6 +357,20 @@ class StyleTransfer:
         """(height, width) of the result at a longer side."""
         return pictures.fitted(self.content.shape, side)
 
+    def canvas(self, side: float) -> tuple[int, int]:
+        """(height, width) of what is optimised at a longer side: the result and its margin."""
+        return tuple(n + 2 * self.settings.margin for n in self.size(side))
+
+    def framed(self, x: np.ndarray) -> np.ndarray:
+        """x (1, h, w, C) of the result's size, with its margin, mirrored."""
+        m = self.settings.margin
+        return np.pad(x, ((0, 0), (m, m), (m, m), (0, 0)), "reflect")
+
+    def inside(self, x: np.ndarray) -> np.ndarray:
+        """x (1, h, w, C) without its margin."""
+        m = self.settings.margin
+        return x[:, m : x.shape[1] - m, m : x.shape[2] - m]
+
     def style_sizes(self, side: float) -> list[tuple[int, int]]:
         """(height, width) of each style where the result has a longer side."""
         scaled = [pictures.fitted(p.shape, self.settings.style_scale * side) for p in self.styles]
@@ -422,14 +439,14 @@ class StyleTransfer:
         weights, guides = s.style_weights, None
         if self.masks:
             guides = (
-                _guide([c for c, _ in self.masks], size),
+                self.framed(_guide([c for c, _ in self.masks], size)[None])[0],
                 [_guide([m for _, m in self.masks], shape) for shape in shapes],
             )
             if len(styles) > 1:  # region r takes its texture from style r
                 weights = np.eye(len(styles))
         return StyleObjective(
             self.compiled(),
-            pictures.batch(content, size),
+            self.framed(pictures.batch(content, size)),
             styles,
             style_weights=weights,
             content_weight=s.content_weight,
@@ -441,15 +458,37 @@ class StyleTransfer:
             balance=s.balance or ("gradient" if s.weights in ("random", OFFLINE_STYLE[1]) else "relative"),
         )
 
-    def first(self) -> np.ndarray:
-        """The picture that the optimisation begins with, (1, h, w, 3) of the coarsest size."""
-        size = self.size(self.sides[0])
+    def begun_with(self, size: tuple[int, int]) -> np.ndarray | None:
+        """The picture that the optimisation begins with, (1, h, w, 3) of a size; None where it begins with noise."""
         if self.settings.init == "noise":
-            return np.random.default_rng(self.settings.seed).normal(128, 32, (1, *size, 3)).astype("float32")
+            return None
         picture = self.content if self.start is None else self.start
         return pictures.batch(
             colour.luminance(picture) if self.settings.preserve_color == "luminance" else picture, size
         )
+
+    def first(self) -> np.ndarray:
+        """Where the optimisation begins, (1, h, w, 3) of the coarsest size and with the margin."""
+        s, side = self.settings, self.sides[0]
+        picture, shape = self.begun_with(self.size(side)), (1, *self.canvas(side), 3)
+        rng = np.random.default_rng(s.seed)
+        if picture is None:
+            return rng.normal(128, 32, shape).astype("float32")
+        noise = rng.normal(0, s.start_noise if s.init == "content" else 0, shape)
+        return self.framed(picture) + noise.astype("float32")
+
+    def grown(self, x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """x at the next size, both with their margin: its change is enlarged, so the start's fine detail is not lost.
+
+        Args:
+            x: (1, h, w, 3).
+            size: (height, width) of the next size, without the margin.
+        """
+        x = self.inside(x)
+        before, after = self.begun_with(x.shape[1:3]), self.begun_with(size)
+        if before is None or after is None:
+            return self.framed(pictures.resized(x[0], size)[None])
+        return self.framed(after + pictures.resized((x - before)[0], size)[None])
 
     # --- from size to size ---
 
@@ -468,7 +507,7 @@ class StyleTransfer:
         """
         arrays = self.restore() if resume else None
         compiled, last = self.compiled(), self.sides[-1]
-        check_memory(compiled, max([self.size(last), *self.style_sizes(last)], key=math.prod), self.precision)
+        check_memory(compiled, max([self.canvas(last), *self.style_sizes(last)], key=math.prod), self.precision)
         x = None
         for k in range(len(self.done), len(self.sides)):
             x = self.optimise(k, x, arrays, interrupted, bar)
@@ -482,12 +521,12 @@ class StyleTransfer:
 
         Args:
             k: the number of the size.
-            x: the picture of size k - 1, (1, h, w, 3); not needed for size 0 or with `arrays`.
+            x: the picture of size k - 1, (1, h, w, 3) with its margin; not needed for size 0 or with `arrays`.
             arrays: those of a saved state, or None.
             interrupted, bar: as in `run`.
 
         Returns:
-            The picture of size k, (1, H, W, 3) float32.
+            The picture of size k, (1, H, W, 3) float32, with its margin.
         """
         side, size = self.sides[k], self.size(self.sides[k])
         began = time.monotonic()
@@ -501,7 +540,7 @@ class StyleTransfer:
             optimiser.restore(arrays)
         else:
             self.used = 0
-            optimiser = self.optimiser(self.first() if k == 0 else _grown(x, size))
+            optimiser = self.optimiser(self.first() if k == 0 else self.grown(x, size))
         descent = Descent(
             optimiser,
             objective,
@@ -561,7 +600,7 @@ class StyleTransfer:
         Returns:
             A time on the clock of time.monotonic.
         """
-        costs, now = [math.prod(self.size(side)) for side in self.sides[k:]], time.monotonic()
+        costs, now = [math.prod(self.canvas(side)) for side in self.sides[k:]], time.monotonic()
         left = self.deadline - RESERVE - now - setup * (len(costs) - 1)
         return now + left * costs[0] / sum(costs)
 
@@ -641,7 +680,8 @@ class StyleTransfer:
         return arrays
 
     def finished(self, x: np.ndarray, side: int) -> np.ndarray:
-        """(H, W, 3) uint8 of x, with the content's colour where only the luminance was optimised."""
+        """(H, W, 3) uint8 of x without its margin, with the content's colour where only the luminance was optimised."""
+        x = self.inside(x)
         if self.settings.preserve_color == "luminance":
             return pictures.to_uint8(
                 colour.recoloured(x[0], np.clip(pictures.resized(self.content, self.size(side)), 0, 255))
@@ -669,7 +709,7 @@ class StyleTransfer:
         if s.balance != "paper" or objective.relative_weight is None or self.quiet:
             return
         # The content term grows with its positions, the style term does not.
-        pixels = [math.prod(self.size(n)) for n in (side, self.sides[-1])]
+        pixels = [math.prod(self.canvas(n)) for n in (side, self.sides[-1])]
         share = objective.relative_weight * pixels[0] / pixels[1]
         if not USUAL / UNUSUAL <= share <= USUAL * UNUSUAL:
             wanted = f"{s.style_weight * USUAL / share:.2g}"
@@ -733,10 +773,6 @@ def beside(path: Path, what: str) -> Path:
 
 def _name(picture):
     return os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else None
-
-
-def _grown(x, size):
-    return pictures.resized(x[0], size)[None]
 
 
 def _guide(masks, size):

@@ -19,6 +19,7 @@ from kzoo.weights import assign, fetch, read, resolve
 from kzoo.weights.assign import best, is_extra
 
 POOLING, PADDING = ("average", "max"), ("replicate", "zeros")
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 
 
 @dataclass(frozen=True)
@@ -239,20 +240,28 @@ def resizable(part: keras.Model, pooling: str, padding: str, seed: int) -> keras
         config = layer.get_config()
         if isinstance(layer, keras.layers.MaxPooling2D) and pooling == "average":
             return keras.layers.AveragePooling2D.from_config(config)
+        if padding == "replicate" and isinstance(layer, keras.layers.ZeroPadding2D):
+            return ReplicatedBorder(layer.padding, name=layer.name, dtype=layer.dtype_policy)
         if replicates(layer):
             config["padding"] = "valid"
         return type(layer).from_config(config)
 
     def replicates(layer):
-        plain = isinstance(layer, keras.layers.Conv2D) and layer.padding == "same" and layer.dilation_rate == (1, 1)
-        return padding == "replicate" and plain and layer.strides == (1, 1)
+        return padding == "replicate" and isinstance(layer, CONVOLUTIONS) and layer.padding == "same"
 
     originals = {layer.name: layer for layer in part.layers}
 
     def call(layer, *args, **kwargs):
         original = originals.get(layer.name)
         if original is not None and replicates(original):
-            args = (replicate(args[0], *original.kernel_size), *args[1:])
+            reach = [1 + d * (k - 1) for k, d in zip(original.kernel_size, original.dilation_rate, strict=True)]
+            border = ReplicatedBorder(
+                [((n - 1) // 2, n // 2) for n in reach],
+                original.strides,
+                name=f"{layer.name}_border",
+                dtype=original.dtype_policy,
+            )
+            args = (border(args[0]), *args[1:])
         return layer(*args, **kwargs)
 
     keras.utils.set_random_seed(seed)
@@ -263,14 +272,40 @@ def resizable(part: keras.Model, pooling: str, padding: str, seed: int) -> keras
         raise KzooError(f"{part.name} can't take pictures of any size: {str(e).splitlines()[0]}") from e
 
 
-def replicate(x: keras.KerasTensor, height: int, width: int) -> keras.KerasTensor:
-    """Pad (B, H, W, C) with its own border, as convolution with a kernel of (height, width) at "same" needs."""
-    for axis, size in ((1, height), (2, width)):
-        first, last = [slice(None)] * 4, [slice(None)] * 4
-        first[axis], last[axis] = slice(0, 1), slice(-1, None)
-        before, after = (size - 1) // 2, size // 2
-        x = ops.concatenate([x[tuple(first)]] * before + [x] + [x[tuple(last)]] * after, axis=axis)
-    return x
+class ReplicatedBorder(keras.layers.Layer):
+    """Pads (B, H, W, C) with its own border, so that a flat picture stays flat, where a network pads with zeros.
+
+    Args:
+        sides: ((above, below), (left, right)), positions to add; with strides those that a convolution at "same" needs
+            at most.
+        strides: (vertical, horizontal) of that convolution: the fewer positions its last step lacks, the fewer are
+            added. 1 adds all.
+    """
+
+    def __init__(self, sides: Sequence[Sequence[int]], strides: Sequence[int] = (1, 1), **options: Any) -> None:
+        super().__init__(**options)
+        self.sides, self.strides = tuple(map(tuple, sides)), tuple(strides)
+
+    def missing(self, size: Any, axis: int) -> Any:
+        """How many of the positions that are added at most an axis of a size lacks."""
+        most, stride = sum(self.sides[axis]), self.strides[axis]
+        total = most - (size - 1) % stride
+        return (total + abs(total)) // 2  # max(total, 0), for a tensor as well
+
+    def call(self, x):
+        for axis, (before, after) in enumerate(self.sides, 1):
+            size, first, last = ops.shape(x)[axis], [slice(None)] * 4, [slice(None)] * 4
+            first[axis], last[axis] = slice(0, 1), slice(-1, None)
+            x = ops.concatenate([x[tuple(first)]] * before + [x] + [x[tuple(last)]] * after, axis=axis)
+            if self.strides[axis - 1] > 1:
+                total, kept = self.missing(size, axis - 1), [slice(None)] * 4
+                kept[axis] = slice(before - total // 2, before - total // 2 + size + total)
+                x = x[tuple(kept)]
+        return x
+
+    def compute_output_shape(self, input_shape):
+        grown = [None if n is None else n + self.missing(n, i) for i, n in enumerate(input_shape[1:3])]
+        return (input_shape[0], *grown, input_shape[3])
 
 
 def scale_to_one(model: keras.Model, picture: np.ndarray) -> None:

@@ -6,10 +6,12 @@ import signal
 
 import pytest
 from PIL import Image
-from support.style import CONTENT, OPTIONS
+from support.style import CONTENT, OPTIONS, STYLE
 
 from kzoo.interrupt import Interrupted
+from kzoo.style import folder
 from kzoo.style.folder import stylize_folder
+from kzoo.style.transfer import Result
 from kzoo.synthesis import pictures
 
 
@@ -48,6 +50,27 @@ def test_pictures_that_cannot_be_painted_hide_no_others(files, kzoo_command):
     options = (*OPTIONS, "--evaluations", 1, "--no-report", "--json", "--quiet", "--out", files / "painted")
     code, out, err = kzoo_command("style", files / "some", files / "style.png", *options)
     assert code == 1 and "1 of 2" in err and [os.path.basename(r["path"]) for r in json.loads(out)] == ["a.png"]
+
+
+def test_the_first_frame_gets_at_each_size_what_the_others_have(files, monkeypatch):
+    """Of 64 and of 45 pixels; a whole number of evaluations is for all sizes."""
+    (files / "film").mkdir()
+    for name in ("1.png", "2.png"):
+        Image.fromarray(CONTENT).save(files / "film" / name)
+    asked = []
+
+    def painted(file, styles, out, settings, **_):
+        asked.append((settings.evaluations, settings.coarsest, settings.init))
+        return Result(CONTENT, {}, [], out)
+
+    monkeypatch.setattr(folder, "stylize", painted)
+    options = {"weights": "random", "size": 64, "coarsest": 32, "quiet": True, "force": True}
+    films = [(12, True), ((2, 3, 7), True), (12, False)]
+    for evaluations, from_last in films:
+        stylize_folder(files / "film", STYLE, files / "out", evaluations=evaluations, from_last=from_last, **options)
+    first = str(files / "out" / "1.png")
+    one_by_one, usual = ((2, 3, 7), 32, "content"), (12, 32, "content")
+    assert asked == [(24, 32, "content"), (12, 0, first), one_by_one, (12, 0, first), usual, usual]
 
 
 def test_ctrl_c_between_two_pictures_ends_a_folder(files, monkeypatch):

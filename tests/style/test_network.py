@@ -8,7 +8,7 @@ import pytest
 from support.style import STYLE
 
 from kzoo.errors import KzooError, WeightsError
-from kzoo.style.network import CONTENT, model_of, style_network
+from kzoo.style.network import CONTENT, layers_for, model_of, style_network
 from kzoo.style.network import STYLE as STYLE_LAYERS
 from kzoo.synthesis.network import catalog_model, cut_network
 
@@ -44,6 +44,9 @@ def test_of_a_file_of_the_first_layers_those_are_used_and_a_note_says_so(tmp_pat
 def test_kzoos_own_weights_are_for_its_own_model():
     assert model_of("vgg19", "cifar10") == "vgg_cifar10"
     assert model_of("vgg16", "cifar10") == "vgg16" and model_of("vgg19", "imagenet") == "vgg19"
+    own, random = (catalog_model("vgg_cifar10", weights) for weights in ("cifar10", "random"))
+    assert layers_for(own) == (("block2_conv2", "block4_conv2"), STYLE_LAYERS, [])
+    assert layers_for(own, content=CONTENT)[0] == layers_for(random)[0] == CONTENT
 
 
 def test_the_real_front():

@@ -50,6 +50,7 @@ def plain(**options):
     [
         {"optimizer": "adam", "evaluations": 40},
         {"init": "noise", "seed": 3},
+        {"start_noise": 0.0},
         {"preserve_color": "luminance"},
         {"preserve_color": "histogram"},
         {"style_scale": 0.6, "pooling": "max"},
@@ -66,6 +67,56 @@ def test_options_lower_the_loss(options):
     losses = [r["loss"] for r in result.history if r["size"] == 64]
     assert losses[-1] < losses[0]
     assert not np.array_equal(result.picture, plain().picture)
+
+
+def begun(content=CONTENT, **options):
+    settings = Settings.of({**SMALL, **options})
+    return transfer.StyleTransfer(content, [STYLE], settings, quiet=True, networks=NETWORKS)
+
+
+def test_it_begins_with_a_little_noise_on_the_content(files):
+    """Seeded, and with none where a picture is given: a film's frame begins with the one before."""
+    small = np.clip(pictures.resized(CONTENT, (44, 45)), 0, 255)
+    noise = begun(margin=0).first()[0] - small
+    assert abs(noise.std() / 4 - 1) < 0.05 and abs(noise.mean()) < 0.2
+    np.testing.assert_array_equal(begun(margin=0).first()[0] - small, noise)
+    assert not np.array_equal(begun(margin=0, seed=1).first()[0] - small, noise)
+    np.testing.assert_array_equal(begun(margin=0, start_noise=0.0).first()[0], small)
+    other = np.clip(pictures.resized(OTHER, (44, 45)), 0, 255)
+    np.testing.assert_array_equal(begun(margin=0, init=str(files / "other.png")).first()[0], other)
+
+
+def test_the_change_of_the_start_is_enlarged_and_no_detail_lost(files):
+    change = np.random.default_rng(0).normal(0, 9, (1, 44, 45, 3)).astype("float32")
+    larger = pictures.resized(change[0], (62, 64))[None]
+    for start, options in ((CONTENT, {}), (OTHER, {"init": str(files / "other.png")})):
+        small, large = (np.clip(pictures.resized(start, n), 0, 255)[None] for n in ((44, 45), (62, 64)))
+        grown = begun(margin=0, **options).grown(small + change, (62, 64))
+        np.testing.assert_allclose(grown, large + larger, atol=1e-3)
+    np.testing.assert_array_equal(begun(margin=0, init="noise").grown(change, (62, 64)), larger)
+
+
+def test_a_margin_is_painted_and_cut_off():
+    made = begun(margin=4, start_noise=0.0)
+    x, small = made.first(), np.clip(pictures.resized(CONTENT, (44, 45)), 0, 255)[None]
+    assert x.shape == (1, 52, 53, 3) and made.objective(45).shape == x.shape
+    np.testing.assert_array_equal(made.inside(x), small)
+    np.testing.assert_array_equal(x[:, 3], x[:, 5])  # mirrored at row 4, the first of the picture
+    np.testing.assert_array_equal(x[:, :, -4], x[:, :, -6])
+    np.testing.assert_array_equal(made.finished(x, 45), small[0].round())
+    larger = made.grown(x, (62, 64))
+    np.testing.assert_allclose(made.inside(larger)[0], np.clip(pictures.resized(CONTENT, (62, 64)), 0, 255), atol=1e-3)
+    np.testing.assert_array_equal(larger, made.framed(made.inside(larger)))
+
+
+def test_a_flat_picture_gets_no_frame():
+    """Without a margin the colours of its outermost pixels are far from those of the others."""
+    flat, away = np.full((64, 64, 3), 150, "uint8"), []
+    for margin in (0, 8):
+        x = stylize(flat, STYLE, margin=margin, evaluations=24).picture.astype(float)
+        x -= x[8:-8, 8:-8].mean((0, 1))
+        away.append(max(np.abs(side.mean((0, 1))).mean() for side in (x[:2], x[-2:], x[:, :2], x[:, -2:])))
+    assert away[1] < away[0] / 2, away
 
 
 def test_tiles_change_no_pixel():
@@ -227,6 +278,7 @@ def test_masks(files):
         ({"size": "big"}, "size must be"),
         ({"style_scale": float("nan")}, "style_scale"),
         ({"content_weight": -1}, "content_weight"),
+        ({"start_noise": -1}, "start_noise"),
         ({"evaluations": 0}, "evaluations"),
         ({"evaluations": 2.5}, "evaluations"),
         ({"optimizer": "sgd"}, "optimizer 'sgd'"),

@@ -13,6 +13,7 @@ SMALL = {
     "style_layers": ("block1_conv1", "block2_conv1"),
     "size": 64,
     "coarsest": 45,
+    "margin": 4,
     "evaluations": 12,
 }
 LAYERS = {k: SMALL[k] for k in ("content_layers", "style_layers")}

@@ -6,7 +6,7 @@ import pytest
 from support.style import picture
 
 from kzoo.errors import KzooError, UnknownName, WeightsError
-from kzoo.synthesis.network import catalog_model, cut_network
+from kzoo.synthesis.network import ReplicatedBorder, catalog_model, cut_network, source_of
 
 LAYERS = {"content_layers": ("block2_conv1",), "style_layers": ("block1_conv1", "block2_conv1", "block3_conv1")}
 STYLE = picture(70, 85, 1)
@@ -19,7 +19,7 @@ def make(**options):
 def test_random_layers_have_a_mean_activation_of_one():
     net = make()
     for layer in net.model.layers:
-        if "conv" in layer.name:
+        if layer.weights:
             mean = np.asarray(keras.Model(net.model.inputs[0], layer.output)(STYLE[None].astype("float32"))).mean()
             np.testing.assert_allclose(mean, 1, rtol=0.01)
 
@@ -32,6 +32,43 @@ def test_replicated_borders_leave_a_flat_picture_flat():
         return np.ptp(np.asarray(make(padding=padding).model(flat)[0]), axis=(1, 2)).max()
 
     assert spread("replicate") < 1e-4 and spread("zeros") > 0.01
+
+
+def test_borders_of_every_kind_are_replicated():
+    """A layer of zeros, strides at even and odd sizes, depthwise and dilated convolutions: flat stays flat."""
+    layers, picture = keras.layers, keras.Input((40, 40, 3))
+    x = layers.ZeroPadding2D(((3, 2), (1, 3)))(picture)
+    x = layers.Conv2D(4, 7, strides=2)(x)
+    x = layers.Conv2D(4, (3, 2), strides=2, padding="same")(x)
+    x = layers.DepthwiseConv2D(5, strides=2, padding="same")(x)
+    x = layers.Conv2D(4, 3, dilation_rate=2, padding="same")(x)
+    model = keras.Model(picture, layers.SeparableConv2D(4, 3, padding="same", name="last")(x))
+    model.set_weights([np.random.default_rng(i).normal(0, 0.3, w.shape) for i, w in enumerate(model.get_weights())])
+
+    def features(padding, size, pixels):
+        cut = cut_network(source_of(model), content_layers=("last",), style_layers=(), padding=padding).model
+        return np.asarray(cut(np.broadcast_to(pixels, (1, *size, 3)).astype("float32")))
+
+    for size in ((40, 40), (37, 46), (39, 41)):
+        flat, zeros = (features(padding, size, 200) for padding in ("replicate", "zeros"))
+        assert flat.shape == zeros.shape, "the grid is that of the network"
+        assert np.ptp(flat, axis=(1, 2)).max() < 1e-3 < np.ptp(zeros, axis=(1, 2)).max()
+    noise = np.random.default_rng(0).uniform(0, 255, (200, 200, 3))
+    inner = [features(padding, (200, 200), noise)[:, 8:-8, 8:-8] for padding in ("replicate", "zeros")]
+    np.testing.assert_allclose(*inner, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 2, 1), (2, 3, 1), (7, 4, 1), (5, 1, 2), (2, 1, 1)])
+def test_a_replicated_border_is_as_wide_as_same_has_it(kernel, stride, dilation):
+    reach = dilation * (kernel - 1) + 1
+    layer = ReplicatedBorder([((reach - 1) // 2, reach // 2)] * 2, (stride, stride))
+    for size in (10, 11, 12, 13):
+        x = np.random.default_rng(size).normal(size=(1, size, 9, 2)).astype("float32")
+        totals = [max((-(-n // stride) - 1) * stride + reach - n, 0) for n in (size, 9)]  # TensorFlow's rule
+        edges = [(t // 2, t - t // 2) for t in totals]
+        expected = np.pad(x, [(0, 0), *edges, (0, 0)], "edge")
+        np.testing.assert_array_equal(np.asarray(layer(x)), expected)
+        assert layer.compute_output_shape(x.shape) == expected.shape
 
 
 def test_strides_and_halo_of_vgg():
