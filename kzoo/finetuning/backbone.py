@@ -434,6 +434,11 @@ class FeatureExtractor:
         return feature_network(self.backbone)
 
     @property
+    def is_built(self) -> bool:
+        """Whether the network is in memory."""
+        return "model" in self.__dict__
+
+    @property
     def encoder(self) -> keras.Model:
         """The network whose stages may be trained: here all of it."""
         return self.model

@@ -17,14 +17,13 @@ from kzoo.data.dataset import Split
 from kzoo.finetuning.audit import array_hash, enforce
 from kzoo.finetuning.backbone import with_head
 from kzoo.finetuning.checkpoint import StageCheckpoint
+from kzoo.finetuning.judging import Judged, compare
 from kzoo.finetuning.options import BATCH
 from kzoo.finetuning.stage_training import AUGMENT, StagePlan, head_loss, train_stage, value_of
 from kzoo.finetuning.stages import HEAD, STAGE_RATE, Stage, selected_stages
 from kzoo.graph.inference import predictor
 from kzoo.progress import progress
 
-MIN_Z = 2.0  # standard errors by which the log loss must fall
-MIN_VAL_IMAGES = 10  # with fewer an improvement can't be told from chance
 RESERVED_SHARE = 0.1  # of a budget, for the steps after the training
 
 
@@ -41,19 +40,6 @@ class Phase:
     name: str
     stages: list[Stage]
     plan: StagePlan
-
-
-@dataclass(frozen=True)
-class Judged:
-    """How good a network is on the validation images: what `kzoo.tasks.Task.judge` gives.
-
-    Attributes:
-        losses: of each image, (N,); lower is better.
-        score: of all, higher is better.
-    """
-
-    losses: np.ndarray
-    score: float
 
 
 def deepen(setup, found, heads, folder, interrupted) -> dict:
@@ -100,6 +86,7 @@ def deepen(setup, found, heads, folder, interrupted) -> dict:
             ready,
             store=StageCheckpoint(folder, names, identity),
             best=("head", Judged(*task.judge([(head.logits(found.x["val"]), ready["val"].labels)]))),
+            bound=setup.group.told(_loss_of(head.logits(found.x["val"]), ready["val"].labels, plan)),
             bar=bar,
             interrupted=interrupted,
         )
@@ -141,6 +128,7 @@ def train_phases(
     *,
     store: StageCheckpoint,
     best: tuple[str, Judged | None],
+    bound: float | None = None,
     bar: Any,
     interrupted: Callable[[], bool],
 ) -> Trained:
@@ -158,10 +146,13 @@ def train_phases(
         splits: "train" and "val", with their images decoded.
         store: checkpoint of the phases.
         best: (name, how good it is) of the network as it is; None for one that the first phase replaces in any case.
+        bound: the validation loss of that network, in terms of the plan's loss; None: every phase trains all epochs.
+            With unfreeze "auto" a phase ends after half of its epochs if it will not get below.
         bar: progress.
         interrupted: asked whether to stop.
     """
     (winner, judged), why, records, history = best, "", [], []
+    auto = setup.options.unfreeze == "auto"
     values = {v.path: v for v in network.weights}
     _assign(values, store.winner)
     for number, phase in enumerate(phases):
@@ -169,7 +160,16 @@ def train_phases(
             record = store.done[number]
         else:
             record = _train(
-                setup, network, phase, number, splits, store=store, bar=bar, best=judged, interrupted=interrupted
+                setup,
+                network,
+                phase,
+                number,
+                splits,
+                store=store,
+                bar=bar,
+                best=judged,
+                bound=bound if auto else None,
+                interrupted=interrupted,
             )
             if record is None:
                 why = f"The budget left no time for {phase.name}"
@@ -182,7 +182,9 @@ def train_phases(
         if record["kept"]:
             score = record["score"] if "score" in record else float(np.mean(record["right"]))  # "right": kzoo 0.1.0
             winner, judged = phase.name, Judged(np.array(record["losses"]), score)
-        elif setup.options.unfreeze == "auto":
+            if bound is not None:
+                bound = min(row["val_loss"] for row in record["rows"])
+        elif auto:
             break
     return Trained(winner, judged, why, records, history)
 
@@ -203,24 +205,36 @@ def deadline(clock: Any) -> float | None:
     return clock.deadline - max(RESERVED_SHARE * clock.budget, min(5.0, left / 2))
 
 
-def _train(setup, network, phase, number, splits, *, store, bar, best, interrupted):
+def _train(setup, network, phase, number, splits, *, store, bar, best, bound, interrupted):
     """Train one phase and decide whether it is kept; its record, or None if the budget was too short for an epoch."""
     plan, moving = phase.plan, {v.path: v for v in network.weights}
     layers = {*plan.head, *(name for stage in phase.stages for name in stage.layers)}
     kept = {path: value_of(v) for path, v in moving.items() if path.split("/")[0] in layers}
-    done = train_stage(network, phase.stages, number, plan, splits, store=store, bar=bar, interrupted=interrupted)
+    done = train_stage(
+        network, phase.stages, number, plan, splits, store=store, bar=bar, interrupted=interrupted, bound=bound
+    )
     if done is None:
         _assign(moving, kept)
         return None
     enforce(done["audit"], phase.name)
     task = plan.task
-    judged = Judged(*task.judge(outputs_of(network, plan, splits["val"])))
-    improves, text = setup.group.told(_compared(best, judged, task))
+    key = task.judged_by[2]
+    if done["hopeless"]:  # nothing is compiled to say so
+        row = min(done["rows"], key=lambda r: r["val_loss"])
+        losses, score, improves = [], row.get(f"val_{key}"), False  # a metric that training does not show is left out
+        text = (
+            f"not kept: in {len(done['rows'])} epochs the validation loss did not fall below {bound:.4f}, the lowest "
+            f"was {row['val_loss']:.4f}"
+        )
+    else:
+        judged = Judged(*task.judge(outputs_of(network, plan, splits["val"])))
+        improves, text = setup.group.told(compare(best, judged, task))
+        losses, score = judged.losses.tolist(), judged.score
     trainable = sum(int(np.prod(v.shape)) for v in network.trainable_variables)
     record = {
         "kept": improves,
-        "losses": judged.losses.tolist(),
-        "score": judged.score,
+        "losses": losses,
+        "score": score,
         "rows": done["rows"],
         "phase": {
             "name": phase.name,
@@ -229,7 +243,7 @@ def _train(setup, network, phase, number, splits, *, store, bar, best, interrupt
             "trainable_parameters": trainable,
             "frozen_parameters": int(network.count_params()) - trainable,
             "audit": done["audit"],
-            f"val_{task.judged_by[2]}": judged.score,
+            **({} if score is None else {f"val_{key}": score}),
             "text": f"{phase.name} {text}",
         },
     }
@@ -240,26 +254,9 @@ def _train(setup, network, phase, number, splits, *, store, bar, best, interrupt
     return record
 
 
-def _compared(best, judged, task):
-    """(whether a phase improves on the best so far, the reason in words)."""
-    what, score, _ = task.judged_by
-    n = len(judged.losses)
-    if best is None:
-        return True, f"{what} {judged.losses.mean():.4f}, {score} {judged.score:.2%} on {n:,} validation images"
-    difference = best.losses - judged.losses
-    gain = difference.mean()
-    needed = MIN_Z * difference.std(ddof=1) / np.sqrt(n) if n >= MIN_VAL_IMAGES else np.inf
-    improves = bool(gain > needed and judged.score >= best.score)
-    text = (
-        f"{'kept' if improves else 'not kept'}: {what} {best.losses.mean():.4f} to {judged.losses.mean():.4f}, {score} "
-        f"{best.score:.2%} to {judged.score:.2%} on {n:,} validation images"
-    )
-    if not improves and gain > 0:
-        within = f"within two standard errors ({needed:.4f})"
-        few = f"fewer than {MIN_VAL_IMAGES} images can't tell an improvement from chance"
-        chance = within if n >= MIN_VAL_IMAGES else few
-        text += f"; {chance}" if gain <= needed else f"; the {score} falls"
-    return improves, text
+def _loss_of(outputs, labels, plan):
+    """The mean of the plan's loss over outputs (N, K) and labels (N,): what Keras calls val_loss."""
+    return float(np.mean(plan.loss(plan.task.targets(labels, plan.classes), outputs)))
 
 
 def _assign(variables, values):

@@ -5,22 +5,27 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kzoo.errors import KzooError
+from kzoo.runs import load_run
 
 
 def maps_of_mistakes(
-    folder: str | os.PathLike, images: Callable[[Any], Any]
+    folder: str | os.PathLike, images: Callable[[Any], Any], built: Callable[[], Any] | None = None
 ) -> Callable[[Sequence[tuple[Any, str]]], tuple[list[np.ndarray | None], str]] | None:
     """Make the function that draws where the network of a run sees a class.
 
     Args:
         folder: the run, with its final model.
         images: a function of an id that gives a path, encoded bytes or a uint8 array.
+        built: gives the network that the run's file holds, as a keras.Model, where it is in memory; the file is read
+            without.
 
     Returns:
         A function of pairs (id, class name). It gives a picture (H, W, 3) uint8 for each, or None where there is none,
@@ -30,13 +35,22 @@ def maps_of_mistakes(
     if "keras" not in sys.modules:
         return None
 
+    @cache  # for all parts of the report: building it takes longer than all maps
+    def found_network():
+        from kzoo.visualizing.network import find_network
+
+        if built is None:
+            return find_network(Path(folder))
+        run = load_run(folder)
+        network = find_network(built(), classes=run.classes)
+        return replace(network, name=run.path.name, preprocessing=run.preprocessing, task=run.task)
+
     def draw(pairs):
         from kzoo.visualizing.cam import class_map
         from kzoo.visualizing.drawing import overlay, scale_of
-        from kzoo.visualizing.network import find_network
 
         try:
-            network = find_network(Path(folder))
+            network = found_network()
             pictures, good = [], []
             for i, (id, _) in enumerate(pairs):
                 try:

@@ -46,9 +46,11 @@ from kzoo.finetuning.backbone import (
     download_advice,
     machine,
     own_backbone,
+    with_head,
 )
 from kzoo.finetuning.features import Cache, features
 from kzoo.finetuning.heads import Head, HeadObjective, fit_head, fit_one_vs_rest
+from kzoo.finetuning.judging import no_room
 from kzoo.finetuning.maps import maps_of_mistakes
 from kzoo.finetuning.options import BATCH, FinetuneOptions
 from kzoo.finetuning.parts import MIN_PER_CLASS, Parts, check_shots, make_parts
@@ -793,6 +795,10 @@ def _deepen(setup, found, heads, folder, interrupted):
                 "or val and test parts."
             )
         return Best("head", "The head alone: too few photos to validate deeper layers on.", f"{heads.text}.")
+    if unfreeze == "auto":
+        why = setup.group.told(no_room(setup.task.judge([(heads.val["logits"], heads.val["labels"])])[0]))
+        if why:
+            return Best("head", f"The head alone: {why}.", f"{heads.text}.")
     load_keras()  # quietly: the next line imports it
     from kzoo.finetuning.deeper import deepen
 
@@ -828,7 +834,7 @@ def _finish(setup, settings, found, heads, best, *, folder, phases, history):
             found,
             heads,
             task=task,
-            outcome=best.outcome,
+            best=best,
             measured=measured,
             folder=folder,
             phases=phases,
@@ -858,7 +864,7 @@ def _finish(setup, settings, found, heads, best, *, folder, phases, history):
         setup.log(f"Held-out test accuracy on {n:,} images: {accuracy}.")
 
 
-def _report(setup, settings, found, heads, *, task, outcome, measured, folder, phases, history):
+def _report(setup, settings, found, heads, *, task, best, measured, folder, phases, history):
     train = found.parts.splits["train"]
     photos = setup.data.name
     if setup.data.several:
@@ -875,10 +881,18 @@ def _report(setup, settings, found, heads, *, task, outcome, measured, folder, p
             "train_features": {"ids": train.ids, "labels": train.labels, "features": found.x["train"]},
         }
     measures["head"] = heads.head.to_dict()
-    return _write_report(setup, settings, found.parts, folder, outcome, phases, history, measures)
+
+    def built():
+        network = with_head(setup.extractor.model, setup.data.classes)
+        network.get_layer("predictions").set_weights([heads.final.kernel, heads.final.bias])
+        return network
+
+    # Building it from layers that are there is faster than reading the run's file.
+    network = built if best.name == "head" and setup.extractor.is_built else None
+    return _write_report(setup, settings, found.parts, folder, best.outcome, phases, history, measures, network)
 
 
-def _write_report(setup, settings, parts, folder, outcome, phases, history, measures):
+def _write_report(setup, settings, parts, folder, outcome, phases, history, measures, network=None):
     copied = ("command", "model", "weights", "data", "classes", "seed", "precision", "hardware", "versions")
     return write_report(
         folder,
@@ -892,7 +906,7 @@ def _write_report(setup, settings, parts, folder, outcome, phases, history, meas
             "history": history,
             **measures,
             "picture": parts.images.get,
-            "maps": maps_of_mistakes(folder, parts.images.get),
+            "maps": maps_of_mistakes(folder, parts.images.get, network),
         },
     )
 

@@ -21,12 +21,15 @@ from kzoo.finetuning import audit
 from kzoo.finetuning.heads import HeadObjective
 from kzoo.finetuning.options import BATCH, FinetuneOptions
 from kzoo.finetuning.stages import HEAD, STAGE_RATE, moving_variables, set_trainable
+from kzoo.graph.inference import inference_form
 from kzoo.hardware import without_retracing_warnings
 from kzoo.interrupt import Interrupted
 from kzoo.tasks import Task
 from kzoo.training.counted import Counted
 from kzoo.training.optimizers import decays
+from kzoo.walk import calls
 
+DROPOUT = (keras.layers.Dropout, keras.layers.SpatialDropout2D)  # which the inference form leaves out
 WEIGHT_DECAY = 0.05
 
 AUGMENT = {
@@ -126,13 +129,42 @@ class StagePlan:
     group: Group = field(default_factory=Group)
 
 
+def split(network: keras.Model) -> tuple[keras.Model, keras.Model] | None:
+    """Split a network where training begins: below it is faster in inference form, and needs no gradient.
+
+    Args:
+        network: with the `trainable` of its layers set.
+
+    Returns:
+        (the frozen part below the first layer that trains, in inference form, with weights of its own; the part from
+        there on, which shares the network's layers). None where no single tensor leads from one to the other.
+    """
+    nodes = calls(network.inputs, network.outputs[:1])
+    moving, between = set(), {}
+    for node in nodes:
+        trains = bool(getattr(node.operation, "trainable_variables", ()))
+        if trains or isinstance(node.operation, DROPOUT) or any(id(t) in moving for t in node.input_tensors):
+            moving.update(id(t) for t in node.outputs)
+            between.update((id(t), t) for t in node.input_tensors if id(t) not in moving)
+    for node in reversed(nodes):  # a shortcut without weights begins below, at the tensor that its block begins with
+        if len(between) > 1 and any(between.pop(id(t), None) is not None for t in node.outputs):
+            between.update((id(t), t) for t in node.input_tensors)
+    (first,) = between.values() if len(between) == 1 else (network.inputs[0],)
+    if any(first is t for t in network.inputs):
+        return None
+    lower = inference_form(keras.Model(network.inputs[0], first))
+    lower.trainable = False
+    return lower, keras.Model(first, network.outputs[0])
+
+
 def stage_model(network, plan, factors, steps, epochs):
     """Put augmentation before the network and compile it: warm-up over the first epoch, then cosine decay to 0."""
     x = inputs = keras.Input(network.input_shape[1:], dtype="float32", name="image")
     for layer in augmentation(for_targets(plan.augment, plan.task.dense)[0], plan.options.seed):
         x = layer(x)
-    kind = Counted if keras.backend.backend() == "jax" else keras.Model
-    model = kind(inputs, network(x))
+    for part in (None if plan.group.layout else split(network)) or [network]:
+        x = part(x)
+    model = (Counted if keras.backend.backend() == "jax" else keras.Model)(inputs, x)
     total, warmup = steps * epochs, min(steps, steps * epochs // 2)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else plan.rate,
@@ -169,7 +201,7 @@ def on_devices(network, group, seed):
 
 
 @without_retracing_warnings()
-def train_stage(network, stage_list, number, plan, splits, *, store, bar, interrupted):
+def train_stage(network, stage_list, number, plan, splits, *, store, bar, interrupted, bound=None):
     """Train the head and these stages, from the network's current weights; it ends with those of the best epoch.
 
     Args:
@@ -181,16 +213,18 @@ def train_stage(network, stage_list, number, plan, splits, *, store, bar, interr
         store: a `StageCheckpoint`, written after each epoch.
         bar: progress.
         interrupted: asked whether to stop.
+        bound: the validation loss of the best network so far; training ends early where it will not get below that.
 
     Returns:
-        {"rows" of the history, "audit", "seconds"}; None if the budget is too short for one epoch.
+        {"rows" of the history, "audit", "seconds", "hopeless": no epoch was below the bound}; None if the budget is too
+        short for one epoch.
     """
     set_trainable(network, stage_list, plan.head)
     with on_devices(network, plan.group, plan.options.seed) as copy:
-        return _train_stage(copy, stage_list, number, plan, splits, store=store, bar=bar, interrupted=interrupted)
+        return _train_stage(copy, stage_list, number, plan, splits, store, bar, interrupted, bound)
 
 
-def _train_stage(network, stage_list, number, plan, splits, *, store, bar, interrupted):
+def _train_stage(network, stage_list, number, plan, splits, store, bar, interrupted, bound):
     began = time.monotonic()
     factors = set_trainable(network, stage_list, plan.head)
     steps = math.ceil(len(splits["train"]) / plan.batch)
@@ -229,9 +263,10 @@ def _train_stage(network, stage_list, number, plan, splits, *, store, bar, inter
         interrupted=interrupted,
         before=before,
         images=len(splits["train"]),
+        bound=bound,
     )
     done = keeper.restore(saved)
-    if done < epochs:
+    if done < epochs and not keeper.gives_up():
         try:
             model.fit(
                 serve(splits["train"], order=(plan.options.seed, keeper.epoch), move=move, mix=plan.options.mix),
@@ -248,7 +283,8 @@ def _train_stage(network, stage_list, number, plan, splits, *, store, bar, inter
         return None
     keeper.take_best()
     result = audit.compare(before, audit.snapshot(network), set(moving_variables(network)))
-    return {"rows": keeper.rows, "audit": result, "seconds": round(time.monotonic() - began, 3)}
+    seconds = round(time.monotonic() - began, 3)
+    return {"rows": keeper.rows, "audit": result, "seconds": seconds, "hopeless": keeper.hopeless()}
 
 
 def _measured(network, model, data, validations):
@@ -267,13 +303,14 @@ def _measured(network, model, data, validations):
 
 
 class StageKeeper(keras.callbacks.Callback):
-    """Records a stage's progress, history, best weights and checkpoint; stops at Ctrl-C, deadline or divergence."""
+    """Records a stage's progress, history, best weights and checkpoint; stops at Ctrl-C, deadline or divergence, and
+    after half of the epochs if the validation loss will not get below the bound."""
 
-    def __init__(self, network, training, plan, *, number, epochs, store, bar, interrupted, before, images):
+    def __init__(self, network, training, plan, *, number, epochs, store, bar, interrupted, before, images, bound=None):
         super().__init__()
         self.network, self.training, self.number, self.epochs, self.plan = network, training, number, epochs, plan
         self.store, self.bar, self.interrupted, self.before, self.images = store, bar, interrupted, before, images
-        self.rows, self.best = [], None
+        self.rows, self.best, self.bound = [], None, bound
         self.epoch = epoch_number()  # the data's order depends on it
 
     def restore(self, saved):
@@ -287,6 +324,19 @@ class StageKeeper(keras.callbacks.Callback):
             v.assign(saved["optimizer"][str(i)])
         self.rows, self.best = saved["rows"], saved["best"]
         return len(self.rows)
+
+    def hopeless(self):
+        """Whether no epoch so far has a validation loss below the bound."""
+        return self.bound is not None and min(r["val_loss"] for r in self.rows) >= self.bound
+
+    def gives_up(self):
+        """Whether training ends early: half of the epochs are over, none was below the bound, and the loss rises again
+        or falls too slowly to get there. The learning rate only falls from here on."""
+        losses = [r["val_loss"] for r in self.rows]
+        if len(losses) < 2 or 2 * len(losses) < self.epochs or not self.hopeless():
+            return False
+        falls, left = losses[-2] - losses[-1], self.epochs - len(losses)
+        return losses[-1] > min(losses) or losses[-1] - left * falls >= self.bound
 
     def take_best(self):
         """Put the weights of the best epoch into the network."""
@@ -345,6 +395,8 @@ class StageKeeper(keras.callbacks.Callback):
             epochs=self.epochs,
             before=self.before,
         )
+        if self.gives_up():
+            self.model.stop_training = True
         task = self.plan.task
         self.bar.done(
             f"{row['phase']} {epoch + 1}/{self.epochs}: {task.epoch_text(row)}, val {task.epoch_text(row, 'val_')} "

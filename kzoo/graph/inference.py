@@ -34,6 +34,8 @@ IDENTITIES = (
     layers.GaussianNoise,
 )
 
+MAX_CONSTANT = 16 << 20  # bytes of an array that becomes a constant of the graph
+
 
 def predictor(model: keras.Model, precision: str | None = None) -> Callable[[np.ndarray], np.ndarray]:
     """Compile a network for inference, once for all batch sizes.
@@ -67,21 +69,33 @@ def predictor(model: keras.Model, precision: str | None = None) -> Callable[[np.
 
 
 def _frozen(model):
-    """The network as one TensorFlow graph whose weights are constants.
+    """The network as one TensorFlow graph whose weights are constants, except for the largest.
 
-    Constants and not variables: oneDNN then converts each kernel to its preferred layout once, not at every call.
+    Constants and not variables: oneDNN then converts each kernel to its preferred layout once, not at every call. But
+    each of the optimiser's passes copies the graph with all its constants: 500 MB of dense layers became 8 GB. Arrays
+    above MAX_CONSTANT are therefore arguments of the graph.
     """
     import tensorflow as tf
 
-    arrays = [[v.numpy() for v in group] for group in (model.trainable_variables, model.non_trainable_variables)]
+    groups = [
+        [v.value.read_value() for v in group] for group in (model.trainable_variables, model.non_trainable_variables)
+    ]
+    constants = [[None if _bytes(a) > MAX_CONSTANT else a.numpy() for a in group] for group in groups]
 
     @tf.function(input_signature=[tf.TensorSpec(model.inputs[0].shape, "float32")], autograph=False)
     def graph(x):
-        trainable, fixed = ([tf.constant(a) for a in group] for group in arrays)
+        trainable, fixed = (
+            [whole if small is None else tf.constant(small) for whole, small in zip(*pair, strict=True)]
+            for pair in zip(groups, constants, strict=True)
+        )
         return model.stateless_call(trainable, fixed, x, training=False)[0]
 
     step = graph.get_concrete_function()
     return lambda x: step(tf.cast(x, "float32")).numpy()
+
+
+def _bytes(tensor):
+    return int(np.prod(tensor.shape)) * tensor.dtype.size
 
 
 @computing_in()
@@ -153,8 +167,15 @@ def inference_form(model: keras.Model, precision: str | None = None) -> keras.Mo
         results = renewed[id(layer)](*args, **kwargs)
         tensors.update((id(t), new) for t, new in zip(node.outputs, keras.tree.flatten(results), strict=True))
         if first and renewed[id(layer)] is not layer:
-            in_front = entrance if layer is first_conv else None
-            renewed[id(layer)].set_weights(fold(layer, folded.get(id(layer), ()), in_front))
+            if id(layer) in folded or layer is first_conv:
+                in_front = entrance if layer is first_conv else None
+                renewed[id(layer)].set_weights(fold(layer, folded.get(id(layer), ()), in_front))
+            else:
+                # In the same precision TensorFlow's variables share one array until either is assigned to. JAX's
+                # may not: training gives its arrays away.
+                shared = keras.backend.backend() == "tensorflow"
+                for new, old in zip(renewed[id(layer)].weights, layer.weights, strict=True):
+                    new.assign(old if shared else keras.ops.convert_to_numpy(old))
     return keras.Model(inputs[0] if len(inputs) == 1 else inputs, tensors[id(output)], name=model.name)
 
 
@@ -241,10 +262,8 @@ def fold(
         preprocessing: The preprocessing in front of it, whose scale and channel order are folded in.
 
     Returns:
-        The values, in the order of a copy of `layer` with a bias; the layer's own if there is nothing to fold.
+        The values, in the order of a copy of `layer` with a bias.
     """
-    if not behind and preprocessing is None:
-        return [keras.ops.convert_to_numpy(v) for v in layer.weights]
     values = {v.name: keras.ops.convert_to_numpy(v) for v in layer.weights}
     name, axes = KERNELS[type(layer)]
     shape = [n if axis in axes else 1 for axis, n in enumerate(values[name].shape)]

@@ -9,5 +9,5 @@ def mistakes_have_no_maps():
     from kzoo.finetuning import pipeline
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "maps_of_mistakes", lambda folder, images: None)
+        patch.setattr(pipeline, "maps_of_mistakes", lambda folder, images, built: None)
         yield

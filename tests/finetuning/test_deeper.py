@@ -12,9 +12,10 @@ from support.tuning import Killed, finetune_folder, same, tune
 
 import kzoo
 from kzoo import runs
-from kzoo.finetuning import checkpoint, deeper, stage_training
+from kzoo.finetuning import checkpoint, deeper, judging, pipeline, stage_training
 from kzoo.finetuning.options import FinetuneOptions
 from kzoo.finetuning.stage_training import StageKeeper, StagePlan
+from kzoo.finetuning.stages import set_trainable, stages
 from kzoo.tasks import find
 from kzoo.tasks.classification import TASK
 
@@ -24,7 +25,7 @@ def deep(world, tmp_path_factory):
     """An uninterrupted run that keeps two stages, and its options."""
     options = {"unfreeze": "8x8", "epochs": 2, "seed": 2}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deeper, "MIN_Z", -100.0)
+        patch.setattr(judging, "MIN_Z", -100.0)
         return tune(world, tmp_path_factory.mktemp("runs") / "deep", **options), options
 
 
@@ -48,10 +49,10 @@ def test_deeper_layers_train_and_the_audit_holds(world, deep):
 
 
 def test_what_does_not_help_is_not_kept_and_another_metric_is_recorded(world, head_only, tmp_path, monkeypatch):
-    monkeypatch.setattr(deeper, "MIN_Z", 1e9)
+    monkeypatch.setattr(judging, "MIN_Z", 1e9)
     ones = {"ones": lambda y, z: keras.ops.ones_like(z[:, 0])}
     monkeypatch.setattr(TASK, "metrics", {**TASK.metrics, **ones}, raising=False)
-    folder = tune(world, tmp_path / "r", epochs=1)
+    folder = tune(world, tmp_path / "r", unfreeze="4x4", epochs=1)
     rows = runs.read_csv(folder / "history.csv")
     assert [row["val_ones"] for row in rows] == ["", "1.0"] and rows[1]["val_accuracy"]
     assert "The head alone is best" in json.loads((folder / "metrics.json").read_text())["outcome"]
@@ -62,7 +63,7 @@ def test_what_does_not_help_is_not_kept_and_another_metric_is_recorded(world, he
 
 @pytest.mark.deep("2026-11-27")
 def test_several_labels_train_deeper_layers_and_are_judged_by_their_loss_and_map(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(deeper, "MIN_Z", -100.0)
+    monkeypatch.setattr(judging, "MIN_Z", -100.0)
     table = tags.write(tmp_path / "data", 120, parts=True)
     folder = tune(world, tmp_path / "r", table, unfreeze="4x4", epochs=1, augment="none")
     report = json.loads((folder / "report.json").read_text())
@@ -84,7 +85,7 @@ def test_a_stage_is_kept_if_the_loss_falls_clearly_and_the_score_does_not():
     before, several = np.linspace(1, 2, 20), find("multilabel")
 
     def judged(task, losses, score):
-        return deeper._compared(deeper.Judged(before, 0.8), deeper.Judged(losses, score), task)
+        return judging.compare(judging.Judged(before, 0.8), judging.Judged(losses, score), task)
 
     assert judged(several, before - 0.1, 0.8) == (
         True,
@@ -100,6 +101,54 @@ def test_a_stage_is_kept_if_the_loss_falls_clearly_and_the_score_does_not():
     losses, score = several.judge([(np.array([[0.0, -np.log(3)], [np.log(3), 0.0]]), labels)])
     np.testing.assert_allclose(losses, [(np.log(2) - np.log(0.75)) / 2, (-np.log(0.25) + np.log(2)) / 2])
     assert score == (0.5 + 1) / 2
+
+
+def test_without_room_for_a_measurable_gain_nothing_is_trained():
+    """A network without any loss would gain the losses themselves: mean 0.08 here, of 50."""
+    few = np.array([2.0, 2.0] + [0.0] * 48)
+    needed = 2 * np.sqrt(((2 - 0.08) ** 2 * 2 + 0.08**2 * 48) / 49) / np.sqrt(50)
+    assert needed > 0.08 and f"({needed:.4f}) on 50 validation photos" in judging.no_room(few)
+    assert not judging.no_room(np.array([0.5] * 25 + [0.0] * 25))
+    assert "fewer than 10" in judging.no_room(np.ones(9))
+    assert not judging.compare(judging.Judged(few, 0.96), judging.Judged(np.zeros(50), 1.0), TASK)[0]
+
+
+def test_a_stage_of_auto_ends_after_half_of_its_epochs_if_none_was_better(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "no_room", lambda losses: "")
+    monkeypatch.setattr(deeper, "_loss_of", lambda *args: -10.0)  # nothing is better than that
+    folder = tune(world, tmp_path / "r", epochs=3)
+    assert [row["phase"] for row in runs.read_csv(folder / "history.csv")] == ["head", "4x4", "4x4"]
+    outcome = json.loads((folder / "metrics.json").read_text())["outcome"]
+    assert "not kept: in 2 epochs the validation loss did not fall below -10.0000" in outcome
+
+
+def test_a_stage_gives_up_where_its_loss_will_not_get_below_the_bound():
+    """Of six epochs, by hand: the validation losses so far, and whether to go on towards 1."""
+    keeper = object.__new__(StageKeeper)
+    keeper.epochs, keeper.bound = 6, 1.0
+    for losses, ends in [
+        ([1.5, 1.4], False),  # less than half
+        ([1.5, 1.4, 1.3], False),  # 0.1 an epoch, three are left
+        ([1.5, 1.4, 1.35], True),
+        ([1.1, 1.6, 1.3], True),  # not the lowest so far
+        ([0.9, 1.6, 1.3], False),  # one was below
+    ]:
+        keeper.rows = [{"val_loss": loss} for loss in losses]
+        assert keeper.gives_up() == ends, losses
+    keeper.bound = None
+    assert not keeper.gives_up()
+
+
+def test_below_what_trains_the_network_is_split():
+    """The frozen part in inference form, then what trains: together what the network computes."""
+    network = kzoo.build("resnet20", depth=8, seed=0)
+    set_trainable(network, stages(network)[:1])
+    lower, upper = stage_training.split(network)
+    x = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    np.testing.assert_allclose(upper(lower(x)), network(x, training=False), atol=1e-4)
+    assert not lower.trainable_variables
+    assert {v.path for v in upper.trainable_variables} == {v.path for v in network.trainable_variables}
+    assert not any("bn" in layer.name for layer in lower.layers)
 
 
 def test_rate_and_batches_are_the_users(world, tmp_path, monkeypatch):
@@ -178,7 +227,7 @@ def test_a_stage_of_an_incomplete_epoch_only_is_left_out(world, head_only, tmp_p
 
 @pytest.mark.parametrize("method", ["save_stage", pytest.param("finish_stage", marks=pytest.mark.deep("2026-11-26"))])
 def test_killed_while_deeper_layers_train_and_resumed(world, deep, tmp_path, monkeypatch, method):
-    monkeypatch.setattr(deeper, "MIN_Z", -100.0)
+    monkeypatch.setattr(judging, "MIN_Z", -100.0)
     whole, options = deep
     original = getattr(checkpoint.StageCheckpoint, method)
 

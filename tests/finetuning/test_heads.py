@@ -14,7 +14,9 @@ from kzoo.finetuning.heads import (
     folds,
     logistic,
     prototypes,
-    ridge_path,
+    ridge,
+    ridge_folds,
+    threads,
 )
 
 
@@ -44,9 +46,56 @@ def test_ridge_is_scikit_learns_with_class_weights(n):
     x, y = blobs(n)
     rows, objective = Rows(x), HeadObjective((1.0, 3.0, 0.5))
     w = objective.weights(y)
-    kernel, bias = rows.unfold(*ridge_path(rows, y, 3, [0.3], objective)[0])
+    kernel, bias = rows.unfold(*ridge(rows, y, 3, 0.3, objective))
     reference = Ridge(alpha=0.3 * w.sum() / 100).fit(scaled(rows, x), np.eye(3)[y], sample_weight=w)
     np.testing.assert_allclose(x @ kernel + bias, reference.predict(scaled(rows, x)), atol=1e-4)
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 3.0, 0.5)])
+@pytest.mark.parametrize("n", [90, 15])
+def test_out_of_fold_ridge_is_scikit_learns_fold_by_fold(n, weights):
+    x, y = blobs(n)
+    rows, objective = Rows(x).principal(), HeadObjective(weights)
+    held_out, w = [np.arange(0, n, 4), np.arange(1, n, 3)], objective.weights(y)
+    for strength, scores in zip((0.003, 3.0), ridge_folds(rows, y, 3, (0.003, 3.0), held_out, objective), strict=True):
+        expected = []
+        for h in held_out:
+            fold = np.delete(np.arange(n), h)
+            reference = Ridge(alpha=strength * w[fold].sum() / 100)
+            reference.fit(scaled(rows, x[fold]), np.eye(3)[y[fold]], sample_weight=w[fold])
+            expected.append(reference.predict(scaled(rows, x[h])))
+        np.testing.assert_allclose(scores, np.concatenate(expected), atol=1e-4)
+
+
+def test_cross_validated_losses_are_scikit_learns(monkeypatch):
+    x, y = blobs(60, 8, apart=0.5)
+    rows, fold = Rows(x), np.random.default_rng(0)
+    with threads(x.size):
+        table, _, _ = cross_validate(rows, y, 3, seed=0)
+        monkeypatch.setattr("kzoo.finetuning.heads.MAX_UNKNOWNS", 1)  # one fold after another
+        alone, _, _ = cross_validate(rows, y, 3, seed=0)
+        ours, theirs = ({r["strength"]: r["loss"] for r in t if r["kind"] == "logistic"} for t in (table, alone))
+        np.testing.assert_allclose(list(ours.values()), list(theirs.values()), atol=1e-3)
+        z, losses = scaled(rows, x), []
+        for parts in (folds(y, np.arange(60), fold) for _ in range(3)):
+            for k in range(5):
+                fitted = LogisticRegression(C=3.0, tol=1e-6, max_iter=5000).fit(z[parts != k], y[parts != k])
+                p = fitted.predict_proba(z[parts == k])
+                losses.append(-np.log(p[np.arange(len(p)), y[parts == k]]))
+    np.testing.assert_allclose(ours[3.0], np.concatenate(losses).mean(), atol=5e-4)
+
+
+def test_axes_of_a_sample_give_the_same_fit(monkeypatch):
+    x, y = blobs(400, 30, apart=0.4)
+    with threads(x.size):
+        whole = Rows(x)
+        expected = whole.unfold(*logistic(whole, y, 3, 30.0))
+        for most in (100, 20):  # a sample with more photos than features, and one with fewer
+            monkeypatch.setattr("kzoo.finetuning.heads.MAX_CV_IMAGES", most)
+            rows = Rows(x)
+            assert rows.axes[0].shape == (30, min(most - 1, 30))
+            for ours, theirs in zip(rows.unfold(*logistic(rows, y, 3, 30.0)), expected, strict=True):
+                np.testing.assert_allclose(ours, theirs, atol=0.01)
 
 
 @pytest.mark.parametrize("n", [90, 15])

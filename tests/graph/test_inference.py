@@ -9,7 +9,7 @@ from support.networks import error, logits_of, norms, randomise, small
 import kzoo
 from kzoo.catalog.rows import wrn
 from kzoo.errors import KzooError, UnknownName
-from kzoo.graph.inference import inference_form, predictor
+from kzoo.graph.inference import MAX_CONSTANT, inference_form, predictor
 from kzoo.layers import BatchNormalization, GroupedConv2D
 
 tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one backend is enough")
@@ -166,13 +166,18 @@ def test_precision_is_that_of_the_model_unless_asked():
         predictor(model, "float23")
 
 
-def test_takes_any_batch_and_bytes_and_keeps_its_weights():
+@pytest.mark.parametrize("most", [MAX_CONSTANT, 1000])  # all weights are constants; the larger ones are arguments
+def test_takes_any_batch_and_bytes_and_keeps_its_weights(most, monkeypatch):
+    monkeypatch.setattr("kzoo.graph.inference.MAX_CONSTANT", most)
     model = randomise(kzoo.build("resnet20", depth=8, seed=0))
     predict = predictor(model)
     x = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype("uint8")
     first = predict(x)
     np.testing.assert_allclose(predict(x.astype("float32")[:1]), first[:1], rtol=1e-4, atol=1e-5)
-    model.get_layer("predictions").bias.assign_add(np.ones(10))
+    for v in model.get_layer("predictions").weights:
+        v.assign_add(np.ones(v.shape))
+        if keras.backend.backend() == "tensorflow":  # in place, as optimizers do
+            v.value.assign_add(np.ones(v.shape, "float32"))
     np.testing.assert_array_equal(predict(x), first)
 
 
