@@ -612,5 +612,6 @@ def check_shape(shape: tuple[int | None, int | None, int]) -> None:
 
 def short_reason(error: tf.errors.OpError) -> str:
     """Return the first clause of a TensorFlow message, without the graph's node names, at most 120 characters."""
-    text = (error.message or str(error)).strip().splitlines()[0]
-    return re.sub(r"\{\{.*?\}\}", "", text.split("[[")[0]).split("[Op:")[0].strip(" .:}")[-120:]
+    lines = (error.message or str(error)).split("[[")[0].strip().splitlines()
+    text = lines[-1 if lines[0].startswith("Graph execution error") else 0]  # behind where the graph was made
+    return re.sub(r"\{\{.*?\}\}", "", text).split("[Op:")[0].strip(" .:}")[-120:]

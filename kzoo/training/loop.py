@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kzoo import runs
 from kzoo.builder import build, check_options, computing_in
@@ -28,7 +29,7 @@ from kzoo.errors import RunError
 from kzoo.files import sha256
 from kzoo.graph.inference import predictor
 from kzoo.graph.ledger import ledger
-from kzoo.hardware import auto_precision, describe
+from kzoo.hardware import auto_precision, cores, describe
 from kzoo.interrupt import interruptible
 from kzoo.progress import progress, say
 from kzoo.runs import Run
@@ -189,6 +190,8 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
     task.check_class_weights(options.class_weights, dataset.classes)
     task.loss(recipe)  # a name or a recipe that does not fit is refused before the images are read
     for_targets(recipe.augment, task.dense)
+    if recipe.crop is not None and task.dense:
+        raise RunError(f"Recipe {recipe.name} crops pictures at random, and not their masks: choose another one.")
     if options.patience is not None and "val" not in dataset.splits:
         raise RunError("patience waits for a better validation metric, and there is no validation part.")
     shape = tuple(options.input_shape or row.input_shape)
@@ -235,7 +238,7 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
             )
             if recipe.loss:
                 say(f"Loss {recipe.loss}. {task.about_losses.get(recipe.loss, '')}".rstrip())
-        splits = _read(dataset, task, shape, row.preprocessing, strict=options.strict, folder=folder, quiet=quiet)
+        splits = _read(dataset, task, recipe, shape, row.preprocessing, options.strict, folder=folder, quiet=quiet)
         task.prepare(network, splits["train"].labels)  # a resumed run's weights come over it
         with interruptible() as interrupted, computing_in():  # losses and metrics follow Keras' global settings
             _fit(network, task, splits, settings, recipe, folder=folder, interrupted=interrupted, quiet=quiet)
@@ -358,23 +361,40 @@ def _about(weights):
     return weights.recorded(path, sha256(path))
 
 
-def _read(dataset, task, shape, preprocessing, *, strict, folder, quiet):
-    """The training and validation parts with their images decoded where they fit into memory."""
+def _read(dataset, task, recipe, shape, preprocessing, strict, *, folder, quiet):
+    """The training and validation parts with their images decoded where they fit into memory or on disk.
+
+    The others are read while training, and so are those that a recipe crops at random.
+    """
     splits, skipped = {}, list(dataset.skipped)
     with progress(quiet=quiet) as bar:
         for name in ("train", "val"):
-            if name in dataset.splits:
-                bar.start(f"reading {name}", len(dataset.splits[name]))
-                splits[name], bad = decode_split(dataset.splits[name], shape, preprocessing, bar.advance)
+            split = splits[name] = dataset.splits.get(name)
+            if split is None:
+                del splits[name]
+            elif name == "val" or recipe.crop is None:
+                bar.start(f"reading {name}", len(split))
+                splits[name], bad = decode_split(split, shape, preprocessing, bar.advance, lazily=True)
                 skipped += bad
+    if not quiet:
+        say(_about_reading(splits["train"], recipe))
     if skipped:
         if strict:
             raise RunError(report_skipped(skipped) + " (--strict)")
-        say(f"Left out {report_skipped(skipped)}. All are listed in {folder / 'skipped.csv'}.")
-        rows = [{"id": name, "reason": reason} for name, reason in skipped]
-        runs.write_csv(folder / "skipped.csv", rows, ("id", "reason"))
+        say(f"Left out {report_skipped(skipped)}. All are listed in {runs.list_skipped(folder, skipped)}.")
     task.check_labels(splits["train"].labels, dataset.classes)
     return splits
+
+
+def _about_reading(split, recipe):
+    """A sentence on where the training images are while the network trains, and in which order they come."""
+    order = f"in an order of all {len(split):,} by seed and epoch"
+    if isinstance(split.images, np.memmap):
+        return f"Images are decoded, on disk; {order}."
+    if not split.files and (split.prepared or recipe.crop is None):
+        return f"Images are decoded, in memory; {order}."
+    where = getattr(split.images, "about", "files" if split.files else "arrays")
+    return f"Images are read from {where} by {cores()} threads in every epoch, {order}."
 
 
 def training_model(
@@ -451,19 +471,30 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
         loss_weights=loss_weights,
         class_weights=task.class_weights(settings["class_weights"], splits["train"].labels, classes),
     )
+    left_out: dict[str, str] = {}
     keeper = RunKeeper(
-        network, task=task, recipe=recipe, settings=settings, folder=folder, images=n, interrupted=interrupted
+        network,
+        task=task,
+        recipe=recipe,
+        settings=settings,
+        folder=folder,
+        images=n,
+        interrupted=interrupted,
+        left_out=left_out,
+        strict=settings["strict"],
     )
     done = keeper.restore(model)
     if (settings.get("resumed") or [{}])[-1].get("after_epoch") == done:  # perhaps with other batches
-        getattr(model.optimizer, "inner_optimizer", model.optimizer).iterations.assign(done * steps)
+        getattr(model.optimizer, "inner_optimizer", model.optimizer).iterations.assign(
+            done * steps + keeper.position // recipe.batch_size
+        )
     preprocessing = Preprocessing.from_dict(settings["preprocessing"])
 
     def targets(labels):
         return task.targets(labels, classes)
 
     def serve(split, **options):
-        return batches(split, shape, preprocessing, recipe.batch_size, targets=targets, **options)
+        return batches(split, shape, preprocessing, recipe.batch_size, targets=targets, left_out=left_out, **options)
 
     def decision():
         """What the task chooses on the validation part, by the best network."""
@@ -483,22 +514,43 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
         keeper.finish(decision())  # a kill may have come between the last checkpoint and this
         say(f"{folder} is finished: {done} epochs.")
         return
-    if done and not quiet:
-        say(f"Continuing after epoch {done}.")
+    if (done or keeper.position) and not quiet:
+        within = f" and {keeper.position:,} images" if keeper.position else ""
+        say(f"Continuing after epoch {done}{within}.")
 
-    with progress(quiet=quiet) as keeper.bar:
+    def fit(start, first, last):
+        data = serve(
+            splits["train"],
+            order=(seed, keeper.epoch),
+            alternate_flip=recipe.alternate_flip,
+            move=for_targets(recipe.augment, task.dense)[1],
+            crop=recipe.crop,
+            start=start,
+        )
+        if start:  # Keras makes the variables of metrics in the first step; what the epoch had summed up is put there
+            x, y = (tf.zeros((1, *s.shape[1:]), s.dtype) for s in data.element_spec)
+            model.compute_metrics(x, y, tf.zeros((1, *model.output_shape[1:])))
         model.fit(
-            serve(
-                splits["train"],
-                order=(seed, keeper.epoch),
-                alternate_flip=recipe.alternate_flip,
-                move=for_targets(recipe.augment, task.dense)[1],
-            ),
+            data,
             validation_data=serve(splits["val"]) if "val" in splits else None,
-            epochs=recipe.epochs,
-            initial_epoch=done,
+            epochs=last,
+            initial_epoch=first,
             callbacks=[keeper],
             shuffle=False,
             verbose=0,
         )
+
+    with progress(quiet=quiet) as keeper.bar:
+        try:
+            if keeper.position:  # the rest of an epoch
+                fit(keeper.position, done, done + 1)
+                done += 1
+            if not keeper.finished():
+                fit(0, done, recipe.epochs)
+        except tf.errors.OpError as e:  # from a thread of the input pipeline
+            if not left_out:
+                raise
+            raise RunError(
+                f"No image of a batch can be read any more: {report_skipped(list(left_out.items()))}."
+            ) from e
     keeper.finish(decision())
