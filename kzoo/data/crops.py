@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from kzoo.data.guards import declared, kind_of, orientation, readable
-from kzoo.data.images import check_shape, decode, short_reason, upright, with_channels
+from kzoo.data.images import check_shape, decode_stored, short_reason, upright, with_channels
 from kzoo.errors import DataError, KzooError
 
 if TYPE_CHECKING:
@@ -162,30 +162,34 @@ def make_cropper(
     """
     check_shape(shape)
     check_crop(crop)
-    radius = KERNELS[preprocessing.interpolation][1]
-    of_bytes, of_array = _graphs(tuple(shape), preprocessing.interpolation, preprocessing.bits, preprocessing.rules)
+    radius, channels = KERNELS[preprocessing.interpolation][1], shape[2]
+    of_jpeg, of_array = _graphs(tuple(shape), preprocessing.interpolation)
 
     def one(picture, rng):
-        turned, graph = 1, of_array
+        turned, jpeg = 1, False
         if isinstance(picture, bytes):
-            picture, graph = readable(picture), of_bytes
+            picture = readable(picture)
             wide, high = declared(picture)
             size = high, wide
-            turned = orientation(picture) if kind_of(picture) == "JPEG" else 1
+            jpeg = channels in (1, 3) and kind_of(picture) == "JPEG"
+            turned = orientation(picture) if jpeg else 1
         else:
             size = picture.shape[:2]
-        seen = size[::-1] if turned >= 5 else size
-        region = draw_region(crop, seen, shape[:2], rng, radius)
+        region = draw_region(crop, size[::-1] if turned >= 5 else size, shape[:2], rng, radius)
         box = stored_box(region.box, size, turned)
         beside = (min(BESIDE, box[1]), min(BESIDE, max(0, size[1] - box[1] - box[3])))
+        numbers = (
+            np.array([*box, *beside], np.int32),
+            np.int32(turned),
+            np.array([region.scale, region.shift], np.float32),
+        )
         try:
             with tf.device("CPU"):
-                return graph(
-                    picture,
-                    np.array([*box, *beside], np.int32),
-                    np.int32(turned),
-                    np.array([region.scale, region.shift], np.float32),
-                ).numpy()
+                if jpeg:
+                    return of_jpeg(picture, *numbers).numpy()
+                if isinstance(picture, bytes):
+                    picture = decode_stored(picture, channels, preprocessing.bits, preprocessing.rules)
+                return of_array(with_channels(picture, channels), *numbers).numpy()
         except tf.errors.ResourceExhaustedError as e:  # no fault of the image
             raise KzooError("There is not enough memory to decode an image: end other programs and start again.") from e
         except tf.errors.OpError as e:
@@ -195,10 +199,9 @@ def make_cropper(
 
 
 @lru_cache(32)
-def _graphs(shape, interpolation, bits, rules):
-    """(a graph function of encoded bytes, one of arrays), compiled once in a process."""
+def _graphs(shape, interpolation):
+    """(a graph function of the bytes of a JPEG, one of arrays), compiled once in a process."""
     height, width, channels = shape
-    kernel = KERNELS[interpolation][0]
 
     def resized(part, scale_shift):
         y = tf.raw_ops.ScaleAndTranslate(
@@ -206,34 +209,23 @@ def _graphs(shape, interpolation, bits, rules):
             size=[height, width],
             scale=scale_shift[0],
             translation=scale_shift[1],
-            kernel_type=kernel,
+            kernel_type=KERNELS[interpolation][0],
             antialias=True,
         )[0]
         return tf.ensure_shape(tf.cast(tf.clip_by_value(tf.round(y), 0, 255), tf.uint8), shape)
 
-    def cut(image, box):
-        return image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
-
-    def of_bytes(data, box, turned, scale_shift):
-        def region():
-            wide = tf.stack([box[0], box[1] - box[4], box[2], box[3] + box[4] + box[5]])
-            part = tf.io.decode_and_crop_jpeg(data, wide, channels=3, dct_method="INTEGER_ACCURATE")
-            part = tf.ensure_shape(part[:, box[4] : box[4] + box[3]], (None, None, 3))
-            return with_channels(upright(part, turned), channels)
-
-        def whole():
-            return cut(decode(data, channels, bits=bits, rules=rules), box)
-
-        if channels not in (1, 3):
-            return resized(whole(), scale_shift)
-        jpeg = tf.strings.substr(data, 0, tf.minimum(3, tf.strings.length(data))) == b"\xff\xd8\xff"
-        return resized(tf.cond(jpeg, region, whole), scale_shift)
+    def of_jpeg(data, box, turned, scale_shift):
+        wide = tf.stack([box[0], box[1] - box[4], box[2], box[3] + box[4] + box[5]])
+        part = tf.io.decode_and_crop_jpeg(data, wide, channels=3, dct_method="INTEGER_ACCURATE")
+        part = tf.ensure_shape(part[:, box[4] : box[4] + box[3]], (None, None, 3))
+        return resized(with_channels(upright(part, turned), channels), scale_shift)
 
     def of_array(image, box, turned, scale_shift):
-        return resized(with_channels(cut(image, box), channels), scale_shift)
+        return resized(image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]], scale_shift)
 
     numbers = (tf.TensorSpec((6,), tf.int32), tf.TensorSpec((), tf.int32), tf.TensorSpec((2, 2), tf.float32))
+    pixels = tf.TensorSpec((None, None, channels), tf.uint8)
     return (
-        tf.function(of_bytes, input_signature=[tf.TensorSpec((), tf.string), *numbers], autograph=False),
-        tf.function(of_array, input_signature=[tf.TensorSpec((None, None, None), tf.uint8), *numbers], autograph=False),
+        tf.function(of_jpeg, input_signature=[tf.TensorSpec((), tf.string), *numbers], autograph=False),
+        tf.function(of_array, input_signature=[pixels, *numbers], autograph=False),
     )

@@ -8,12 +8,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from kzoo.data.guards import shown
 from kzoo.data.labels import kinds
+from kzoo.data.sequences import Chosen
+
+READ = 2 << 30  # bytes of records that are read for a fingerprint
 
 # The names of parts, in lower case -> what kzoo calls the part. Folders, tables, arrays, archives and TensorFlow
 # Datasets all look here.
@@ -59,7 +62,7 @@ class Split:
 
     Attributes:
         images: A uint8 array (N, H, W, C), or a sequence of paths or of encoded bytes. One with a method `take`, such
-            as `kzoo.data.names.Names`, is never made a list of.
+            as `kzoo.data.sequences.Names`, is never made a list of.
         labels: int64 (N,); of several labels an image uint8 (N, C), 1 where an image has the class; or what another
             task learns from, (N, ...): for segmentation masks, uint8 (N, H, W), or an object array (N,) of
             `kzoo.data.masks.MaskFile`.
@@ -67,7 +70,7 @@ class Split:
         prepared: Whether the images are a model's input already, as `kzoo.data.batches.decode_split` leaves them.
     """
 
-    images: np.ndarray | Sequence
+    images: Any
     labels: np.ndarray
     ids: Sequence[str]
     prepared: bool = False
@@ -155,11 +158,11 @@ class DataSet:
         """Join all parts into one Split."""
         parts = list(self.splits.values())
         found = [p.images for p in parts]
-        images = list(chain(*found)) if parts[0].files else np.concatenate(found)
-        return Split(images, np.concatenate([p.labels for p in parts]), list(chain(*(p.ids for p in parts))))
+        images = _joined(found) if parts[0].files else np.concatenate(found)
+        return Split(images, np.concatenate([p.labels for p in parts]), _joined([p.ids for p in parts]))
 
     def fingerprint(self) -> str:
-        """Hash names, labels and contents (for files: their sizes) of all splits, as hex digits."""
+        """Hash names, labels and contents of all splits, as hex digits; of files, and of records above 2 GiB, sizes."""
         digest = hashlib.sha256("\n".join(self.classes).encode("utf-8", "surrogateescape"))
         for name, split in sorted(self.splits.items()):
             digest.update(f"{name}:{len(split)}".encode())
@@ -175,6 +178,8 @@ class DataSet:
                 digest.update(text.encode("utf-8", "surrogateescape"))
             if not split.files:
                 digest.update(np.ascontiguousarray(split.images).data)
+            elif (sizes := getattr(split.images, "sizes", None)) is not None and sizes.sum() > READ:
+                digest.update(np.ascontiguousarray(sizes, "<i8").tobytes())
             else:
                 for image in split.images:
                     digest.update(image if isinstance(image, bytes) else str(_size(image)).encode())
@@ -195,6 +200,10 @@ def report_skipped(skipped: list[tuple[str, str]], most: int = 3) -> str:
     listed = "; ".join(f"{shown(name)} {reason}" for name, reason in skipped[:most])
     rest = f"; and {len(skipped) - most} more" if len(skipped) > most else ""
     return f"{len(skipped)} unusable file{'s' if len(skipped) > 1 else ''}: {listed}{rest}"
+
+
+def _joined(parts):
+    return Chosen(parts) if any(hasattr(p, "take") for p in parts) else list(chain(*parts))
 
 
 def _taken(items, indices):

@@ -215,6 +215,19 @@ def _stored_graph(channels, bits, rules):
     return stored
 
 
+def decode_stored(data: bytes, channels: int, bits: int | None, rules: int) -> tf.Tensor:
+    """`decode` for Python, by a graph that is compiled once in a process.
+
+    Raises:
+        tf.errors.OpError: The bytes can't be decoded.
+        DataError: They have other channels.
+    """
+    image, reason = _stored_graph(channels, bits, rules)(data)
+    if reason != "":
+        raise DataError(reason.numpy().decode())
+    return _converted(image, channels)
+
+
 ABOVE = "holds values above 255, and the model was made without bits (--bits), which says how many are used"
 
 

@@ -142,23 +142,45 @@ def test_killed_and_stopped_and_resumed_it_gives_the_uninterrupted_run(tmp_path,
     same_run(tmp_path / "whole", out)
 
 
-def test_an_epoch_that_was_stopped_in_the_middle_counts_nowhere(trained, tmp_path, monkeypatch):
-    """Be it the first."""
-    out, original = tmp_path / "r", RunKeeper.on_train_batch_end
+def stopping(monkeypatch, at):
+    """Sends Ctrl-C in the `at`-th call of on_train_batch_end."""
+    original, calls = RunKeeper.on_train_batch_end, []
 
     def stop(self, batch, logs=None):
-        signal.raise_signal(signal.SIGINT)
+        calls.append(batch)
+        if len(calls) == at:
+            signal.raise_signal(signal.SIGINT)
         original(self, batch, logs)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(RunKeeper, "on_train_batch_end", stop)
-        with pytest.raises(Interrupted, match="no epoch was finished, and --resume starts again") as e:
-            kzoo.train("mnist_mlp", "digits", recipe=QUICK, out=out, quiet=True)
+    monkeypatch.setattr(RunKeeper, "on_train_batch_end", stop)
+
+
+def test_an_epoch_that_was_stopped_in_the_middle_goes_on_from_there(trained, tmp_path, monkeypatch):
+    """Be it the first: the same weights, loss, metrics and random numbers, to the bit."""
+    out = tmp_path / "r"
+    stopping(monkeypatch, 1)
+    with pytest.raises(Interrupted, match="1,024 of 1,258 images of epoch 1 are kept, and --resume continues") as e:
+        kzoo.train("mnist_mlp", "digits", recipe=QUICK, out=out, quiet=True)
     assert e.value.exit_code == 130 and epochs(out) == 0
-    assert not any((out / name).exists() for name in ("metrics.json", "model.keras", "checkpoint.npz"))
+    assert not any((out / name).exists() for name in ("metrics.json", "model.keras"))
     with pytest.raises(RunError, match=r"no epoch was finished\. Continue with kzoo train --resume"):
         kzoo.evaluate(out)
+    monkeypatch.undo()
+    stopping(monkeypatch, 2)
+    with pytest.raises(Interrupted, match="1,024 of 1,258 images of epoch 2 are kept"):  # the first call ends epoch 1
+        kzoo.train(out=out, resume=True, quiet=True)
+    assert runs.load_checkpoint(out / "checkpoint.npz")[1]["position"]["images"] == 1024
+    monkeypatch.undo()
+    written, original = [], runs.save_checkpoint
+
+    def save(path, arrays, state):
+        written.append(state.get("position", {}).get("images"))
+        original(path, arrays, state)
+
+    monkeypatch.setattr("kzoo.training.callbacks.EVERY", 0.0)  # seconds: a checkpoint at each step changes nothing
+    monkeypatch.setattr(runs, "save_checkpoint", save)
     kzoo.train(out=out, resume=True, quiet=True)
+    assert written == [None, 1024, None]
     same_run(trained, out)
 
 

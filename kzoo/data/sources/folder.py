@@ -23,8 +23,8 @@ from kzoo.data.dataset import DataSet, Split, part_in, part_of
 from kzoo.data.guards import glance, is_picture, shown
 from kzoo.data.labels import class_names
 from kzoo.data.listing import Identities, contents, files_below, folders_in, paths_below
-from kzoo.data.names import Names
 from kzoo.data.scan import in_order
+from kzoo.data.sequences import Names
 from kzoo.errors import DataError
 
 # Names of folders that are rather a wrapper than a class, if there are folders in them.

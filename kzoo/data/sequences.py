@@ -1,13 +1,15 @@
-"""Many names in little memory: a million paths as Python strings would take a quarter of a gigabyte."""
+"""Sequences of a million items in little memory: as Python strings their paths would take a quarter of a gigabyte."""
 
 from __future__ import annotations
 
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import SupportsIndex, overload
+from typing import SupportsIndex, TypeVar, overload
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 class Names(Sequence[str]):
@@ -68,11 +70,68 @@ class Names(Sequence[str]):
         return (self[i] for i in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or isinstance(other, str):
-            return NotImplemented
-        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+        return equal(self, other)
 
     __hash__ = None  # type: ignore[assignment]  # as of a list
 
     def __repr__(self) -> str:
         return f"<{len(self):,} names{f': {self[0]!r}, ...' if len(self) else ''}>"
+
+
+class Chosen(Sequence[T]):
+    """Items of other sequences, by their places: nothing is copied or read until it is asked for. 12 bytes an item.
+
+    Args:
+        parts: The sequences, one after another.
+
+    Example:
+        >>> both = Chosen([Names(["a", "b"]), ["c"]])
+        >>> both[:], both.take(np.array([2, 0]))[:]
+        (['a', 'b', 'c'], ['c', 'a'])
+    """
+
+    def __init__(self, parts: Sequence[Sequence[T]]):
+        self.parts = list(parts)
+        self.part = np.repeat(np.arange(len(parts), dtype="int32"), [len(p) for p in parts])
+        self.place = np.concatenate([np.arange(len(p)) for p in parts])
+
+    def take(self, indices: np.ndarray) -> Chosen[T]:
+        """The items at these positions, int (M,), in that order; they may repeat. Or those where bool (N,) is true."""
+        other: Chosen[T] = object.__new__(Chosen)
+        other.parts, other.part, other.place = self.parts, self.part[indices], self.place[indices]
+        return other
+
+    @property
+    def sizes(self) -> np.ndarray | None:
+        """Of each item in bytes, int64 (N,), if all sequences tell them (`kzoo.data.records.Records`); else None."""
+        if not all(hasattr(p, "sizes") for p in self.parts):
+            return None
+        starts = np.cumsum([0, *(len(p) for p in self.parts)])[:-1]
+        return np.concatenate([p.sizes for p in self.parts])[starts[self.part] + self.place]  # type: ignore[attr-defined]
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    @overload
+    def __getitem__(self, i: SupportsIndex) -> T: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[T]: ...
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        return self.parts[self.part[i]][int(self.place[i])]
+
+    def __iter__(self) -> Iterator[T]:
+        return (self[i] for i in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return equal(self, other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+
+def equal(one: Sequence, other: object) -> bool:
+    """Whether two sequences have equal items, as two lists."""
+    if not isinstance(other, Sequence) or isinstance(other, (str, bytes)):
+        return NotImplemented
+    return len(one) == len(other) and all(a == b for a, b in zip(one, other, strict=True))
