@@ -7,10 +7,11 @@ import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol, SupportsIndex, overload
+from typing import Any, Protocol
 
 import numpy as np
 
+from kzoo.data.sequences import Lazy
 from kzoo.errors import DataError
 
 CHUNK = 256  # records that array_record reads at a time
@@ -18,6 +19,8 @@ CHUNK = 256  # records that array_record reads at a time
 
 class Reader(Protocol):
     """Record files, of which the N records are read one by one, or all in their order."""
+
+    about: str
 
     def __len__(self) -> int: ...
     def __call__(self, i: int) -> bytes:
@@ -104,7 +107,7 @@ class ArrayRecords:
 FORMATS = {"tfrecord": TFRecords, "array_record": ArrayRecords}
 
 
-class Records(Sequence[bytes]):
+class Records(Lazy[bytes]):
     """The encoded images of record files.
 
     Args:
@@ -118,7 +121,7 @@ class Records(Sequence[bytes]):
 
     def __init__(self, reader: Reader, rows: np.ndarray, sizes: np.ndarray):
         self.reader, self.rows, self.sizes = reader, rows, sizes
-        self.about = f"{reader.about}"  # type: ignore[attr-defined]
+        self.about = reader.about
 
     def take(self, indices: np.ndarray) -> Records:
         """The images at these positions, int (M,), in that order; they may repeat. Or those where bool (N,) is true."""
@@ -127,13 +130,8 @@ class Records(Sequence[bytes]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, i: SupportsIndex) -> bytes: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[bytes]: ...
-    def __getitem__(self, i):
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
+    def item(self, i: int) -> bytes:
+        """The encoded image."""
         return image_of(features_of(self.reader(int(self.rows[i]))))
 
 

@@ -12,7 +12,34 @@ import numpy as np
 T = TypeVar("T")
 
 
-class Names(Sequence[str]):
+class Lazy(Sequence[T]):
+    """A read-only sequence whose items are made when they are asked for; equal to a list of the same items."""
+
+    def item(self, i: int) -> T:
+        """The i-th item, counted from 0 or, below 0, from the end."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, i: SupportsIndex) -> T: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[T]: ...
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return [self.item(k) for k in range(*i.indices(len(self)))]
+        return self.item(i)
+
+    def __iter__(self) -> Iterator[T]:
+        return (self.item(i) for i in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, (str, bytes)):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+
+class Names(Lazy[str]):
     """A read-only list of paths: their folders once, the rest as bytes. About 20 bytes a name, and its own letters.
 
     A selection (`take`) and the same names below another folder (`below`) share the letters.
@@ -55,30 +82,17 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self.start)
 
-    @overload
-    def __getitem__(self, i: SupportsIndex) -> str: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[str]: ...
-    def __getitem__(self, i):
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
+    def item(self, i: int) -> str:
+        """The path."""
         start = int(self.start[i])
         name = self.text[start : start + int(self.length[i])]
         return f"{self.root}{self.folders[self.folder[i]]}{os.fsdecode(name)}"
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[i] for i in range(len(self)))
-
-    def __eq__(self, other: object) -> bool:
-        return equal(self, other)
-
-    __hash__ = None  # type: ignore[assignment]  # as of a list
 
     def __repr__(self) -> str:
         return f"<{len(self):,} names{f': {self[0]!r}, ...' if len(self) else ''}>"
 
 
-class Chosen(Sequence[T]):
+class Chosen(Lazy[T]):
     """Items of other sequences, by their places: nothing is copied or read until it is asked for. 12 bytes an item.
 
     Args:
@@ -112,26 +126,6 @@ class Chosen(Sequence[T]):
     def __len__(self) -> int:
         return len(self.part)
 
-    @overload
-    def __getitem__(self, i: SupportsIndex) -> T: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[T]: ...
-    def __getitem__(self, i):
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
+    def item(self, i: int) -> T:
+        """The item, from its sequence."""
         return self.parts[self.part[i]][int(self.place[i])]
-
-    def __iter__(self) -> Iterator[T]:
-        return (self[i] for i in range(len(self)))
-
-    def __eq__(self, other: object) -> bool:
-        return equal(self, other)
-
-    __hash__ = None  # type: ignore[assignment]  # as of a list
-
-
-def equal(one: Sequence, other: object) -> bool:
-    """Whether two sequences have equal items, as two lists."""
-    if not isinstance(other, Sequence) or isinstance(other, (str, bytes)):
-        return NotImplemented
-    return len(one) == len(other) and all(a == b for a, b in zip(one, other, strict=True))

@@ -129,9 +129,8 @@ class Steps(schedules.LearningRateSchedule):
         ops = keras.ops
         step = ops.cast(step, "float32")
         drops = sum((ops.cast(step >= b, "float32") for b in self.boundaries), ops.cast(0.0, "float32"))
-        rate = self.rate * ops.power(self.gamma, drops)
         growing = self.start + (self.rate - self.start) * step / max(1, self.warmup)
-        return ops.where(step < self.warmup, growing, rate)
+        return ops.where(step < self.warmup, growing, self.rate) * ops.power(self.gamma, drops)
 
     def get_config(self):
         """The arguments of the constructor, for Keras."""
@@ -151,13 +150,9 @@ def rate_schedule(recipe: Recipe, steps: int) -> float | schedules.LearningRateS
     if recipe.schedule in ("constant", "plateau"):
         return recipe.rate
     if recipe.schedule == "steps":
-        return Steps(
-            recipe.rate,
-            [max(1, round(share * recipe.epochs)) * steps for share in recipe.drops],
-            recipe.gamma,
-            round(min(recipe.warmup, recipe.epochs / 2) * steps),
-            min(recipe.learning_rate, recipe.rate),
-        )
+        drops = [max(1, round(share * recipe.epochs)) * steps for share in recipe.drops]
+        warmup = min([round(recipe.warmup * steps), recipe.epochs * steps // 2, *drops])
+        return Steps(recipe.rate, drops, recipe.gamma, warmup, min(recipe.learning_rate, recipe.rate))
     if recipe.schedule == "exponential":
         return schedules.ExponentialDecay(recipe.rate, steps, recipe.gamma, staircase=True)
     if recipe.schedule == "cosine":
