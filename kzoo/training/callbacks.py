@@ -150,8 +150,7 @@ class RunKeeper(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Stop after an interruption or a loss that is not finite; advance the progress bar."""
         self._check(logs["loss"], "training", len(self.history) + 1)
-        if self.strict and self.left_out:
-            raise RunError(f"{report_skipped(list(self.left_out.items()))} (--strict)")
+        self._refuse_left_out()
         # Several batches for each call.
         done = min(self.position + (batch + 1) * self.recipe.batch_size, self.images)
         self.bar.advance(done - self.images_done, **{k: logs[k] for k in ("loss", *self.task.metrics)})
@@ -172,6 +171,7 @@ class RunKeeper(keras.callbacks.Callback):
         """Write the best model, the checkpoint, the history and the TensorBoard log; stop at the end."""
         if "val_loss" in logs:
             self._check(logs["val_loss"], "validation", epoch + 1)
+        self._refuse_left_out()
         took = time.monotonic() - self.began
         seconds = self.before + took
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
@@ -225,6 +225,10 @@ class RunKeeper(keras.callbacks.Callback):
         position = {"images": done, "seconds": round(self.before + time.monotonic() - self.began, 3)}
         runs.save_checkpoint(self.folder / runs.CHECKPOINT, arrays, {"history": self.history, "position": position})
         self.saved = time.monotonic()
+
+    def _refuse_left_out(self):
+        if self.strict and self.left_out:
+            raise RunError(f"{report_skipped(list(self.left_out.items()))} (--strict)")
 
     def _report_left_out(self):
         """Name the images that could not be read, and list them in skipped.csv."""

@@ -501,6 +501,7 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
         if not task.decides:
             return None
         split = splits.get("val", splits["train"].take(np.arange(0)))
+        split = split.take(np.flatnonzero([id not in left_out for id in split.ids])) if left_out else split
         best, found = predictor(runs.read_model(folder / runs.MODEL)), []
         for x, _ in serve(split) if len(split) else ():
             found.append(best(x))

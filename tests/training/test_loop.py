@@ -10,6 +10,7 @@ import signal
 import numpy as np
 import pytest
 from PIL import Image
+from support.photos import photos
 from support.processes import started, wait_for
 from support.training import QUICK, history_of, same_run, weights_of
 
@@ -260,6 +261,28 @@ def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(tmp_path, monk
     arrays, state = runs.load_checkpoint(tmp_path / "r" / "checkpoint.npz")
     assert len(state["history"]) == 2 and all(np.isfinite(a).all() for a in arrays.values())
     assert all(np.isfinite(a).all() for a in weights_of(tmp_path / "r").values())
+
+
+def test_photos_that_are_read_while_training(tmp_path, capfd):
+    """As a recipe with crops reads them: a broken one is missing in its batch, or ends a strict run."""
+    folder = photos(tmp_path / "photos", {"a": 10, "b": 10}, ".jpg")
+    broken = folder / "a" / "003.jpg"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    plan = Recipe("crops", "a test", batch_size=8, epochs=1, crop=("area", 0.5, 1.0))
+    options = {"recipe": plan, "test_fraction": 0.0, "val_fraction": 0.0}
+    run = kzoo.train("mnist_softmax", folder, **options, out=tmp_path / "r")
+    assert runs.read_csv(run.path / "skipped.csv")[0]["id"] == os.path.join("a", "003.jpg")
+    err = capfd.readouterr().err
+    assert "Images are read from files by" in err and "in an order of all 20 by seed and epoch" in err
+    assert f"Left out 1 unusable file: a{os.sep}003.jpg can't be decoded" in err
+    assert run.config["recipe"]["crop"] == ["area", 0.5, 1.0]
+    with pytest.raises(RunError, match=r"1 unusable file: a.003\.jpg can't be decoded.* \(--strict\)"):
+        kzoo.train("mnist_softmax", folder, **options, strict=True, out=tmp_path / "strict", quiet=True)
+    options["recipe"] = plan.changed(batch_size=1)
+    with pytest.raises(RunError, match=r"No image of a batch can be read: 1 unusable file: a.003\.jpg"):
+        kzoo.train("mnist_softmax", folder, **options, out=tmp_path / "one", quiet=True)
+    with pytest.raises(RunError, match="Recipe crops crops pictures at random, and not their masks"):
+        kzoo.train("unet", "digits_segmentation", recipe=plan, out=tmp_path / "masks", quiet=True)
 
 
 def test_unreadable_photos_are_left_out_and_listed(tmp_path):
