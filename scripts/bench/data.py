@@ -64,7 +64,7 @@ def photos(folder, n):
     ramp = np.linspace(0, 200, 500)[None, :, None] * np.linspace(0.2, 1, 375)[:, None, None]
     for i in range(n):
         path = folder / "ab"[i % 2] / f"{i}.jpg"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         coarse = rng.integers(0, 56, (12, 16, 3)).astype("uint8")
         noise = np.asarray(Image.fromarray(coarse).resize((500, 375))) + rng.integers(0, 12, (375, 500, 3))
         Image.fromarray((ramp + noise).clip(0, 255).astype("uint8")).save(path, quality=90)
@@ -77,7 +77,7 @@ def many_photos(folder, n, distinct=200):
     shutil.rmtree(folder / "made")
     for i in range(n):
         path = folder / f"class_{i % 100:02}" / f"n{i:08}.jpg"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         note = str(i).encode() + b" " * (i % 997)  # many sizes
         path.write_bytes(
             made[i % distinct][:2] + b"\xff\xfe" + (len(note) + 2).to_bytes(2, "big") + note + made[i % distinct][2:]

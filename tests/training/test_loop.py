@@ -268,7 +268,7 @@ def test_photos_that_are_read_while_training(tmp_path, capfd):
     folder = photos(tmp_path / "photos", {"a": 10, "b": 10}, ".jpg")
     broken = folder / "a" / "003.jpg"
     broken.write_bytes(broken.read_bytes()[:-40])
-    plan = Recipe("crops", "a test", batch_size=8, epochs=1, crop=("area", 0.5, 1.0))
+    plan = Recipe("own", "a test", batch_size=8, epochs=1, crop=("area", 0.5, 1.0))
     options = {"recipe": plan, "test_fraction": 0.0, "val_fraction": 0.0}
     run = kzoo.train("mnist_softmax", folder, **options, out=tmp_path / "r")
     assert runs.read_csv(run.path / "skipped.csv")[0]["id"] == os.path.join("a", "003.jpg")
@@ -281,7 +281,7 @@ def test_photos_that_are_read_while_training(tmp_path, capfd):
     options["recipe"] = plan.changed(batch_size=1)
     with pytest.raises(RunError, match=r"No image of a batch can be read: 1 unusable file: a.003\.jpg"):
         kzoo.train("mnist_softmax", folder, **options, out=tmp_path / "one", quiet=True)
-    with pytest.raises(RunError, match="Recipe crops crops pictures at random, and not their masks"):
+    with pytest.raises(RunError, match="Recipe own crops pictures at random, and not their masks"):
         kzoo.train("unet", "digits_segmentation", recipe=plan, out=tmp_path / "masks", quiet=True)
 
 

@@ -97,7 +97,10 @@ def read_prepared(name: str, label: str = "label") -> DataSet:
         raise DataError(f"'{name}' was not found, and tensorflow_datasets can't be imported ({e}).") from e
 
     try:
-        builder = tfds.builder(name, **({"data_dir": prepared[0]} if prepared else {}))
+        asked = re.sub(
+            r"/(\d+(\.[\d*]+)+)$", r":\1", name
+        )  # a version: after a slash TensorFlow Datasets expects a config
+        builder = tfds.builder(asked, **({"data_dir": prepared[0]} if prepared else {}))
         features = builder.info.features
         if not {"image", label} <= set(features or ()):
             raise DataError(f"tfds:{name} has the features {', '.join(features or ())}; kzoo needs image and {label}.")
