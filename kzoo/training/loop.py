@@ -551,7 +551,5 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
         except tf.errors.OpError as e:  # from a thread of the input pipeline
             if not left_out:
                 raise
-            raise RunError(
-                f"No image of a batch can be read any more: {report_skipped(list(left_out.items()))}."
-            ) from e
+            raise RunError(f"No image of a batch can be read: {report_skipped(list(left_out.items()))}.") from e
     keeper.finish(decision())
