@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kzoo.tasks import Task
 
 CONFIG, MODEL, LABELS, SPLITS = "config.json", "model.keras", "labels.txt", "splits.csv"
+SKIPPED = "skipped.csv"
 CURVES, MAX_SHOWN = "curves.png", 4 << 20  # bytes of a picture that a notebook shows
 START = "start.keras"  # the Keras model of a user's own that a run began with
 HISTORY, METRICS, CHECKPOINT, LOCK = "history.csv", "metrics.json", "checkpoint.npz", ".lock"
@@ -332,13 +333,30 @@ def record(folder: Path, settings: Mapping[str, Any], dataset: DataSet) -> None:
         f.writelines(f"{name}\n" for name in dataset.classes)
     named = dataset.classes and not dataset.masks
     named = named and (dataset.several or all(split.labels.ndim == 1 for split in dataset.splits.values()))
-    rows = [
+    rows = (
         {"split": name, "label": text_of(label, dataset.classes) if named else _plain(label), "id": image}
         for name, split in dataset.splits.items()
         for image, label in zip(split.ids, split.labels, strict=True)
-    ]
+    )
     write_csv(folder / SPLITS, rows, ("split", "label", "id"))
     write_json(folder / CONFIG, settings)
+
+
+def list_skipped(folder: Path, skipped: Iterable[tuple[str, str]]) -> Path:
+    """Add images that are left out to skipped.csv, each once.
+
+    Args:
+        folder: The run.
+        skipped: (id, reason) of each.
+
+    Returns:
+        The file.
+    """
+    path = folder / SKIPPED
+    known = {row["id"]: row["reason"] for row in read_csv(path)} if path.is_file() else {}
+    known.update((escaped(id), reason) for id, reason in skipped)
+    write_csv(path, ({"id": id, "reason": reason} for id, reason in known.items()), ("id", "reason"))
+    return path
 
 
 def _plain(label):

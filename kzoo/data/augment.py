@@ -20,6 +20,50 @@ def _flip(share, seed):
     return keras.layers.RandomFlip("horizontal", seed=seed)
 
 
+# The principal components of the colours of ImageNet's training pictures in 0..1, one a column, and the square roots of
+# their variances, as fb.resnet.torch prints them.
+_COLOURS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+_DEVIATIONS = (0.2175, 0.0188, 0.0045)
+
+
+@keras.saving.register_keras_serializable(package="kzoo")
+class RandomLighting(keras.layers.Layer):
+    """Adds to each picture a random amount of each principal component of ImageNet's colours, while training.
+
+    x + 255 * sum_i p_i * a_i * d_i for all pixels, with components p, their deviations d, and normal a.
+
+    Args:
+        deviation: of a.
+        seed: of a.
+
+    Reference:
+        Krizhevsky et al. 2012, section 4.1.
+    """
+
+    def __init__(self, deviation: float, seed: int, **kwargs):
+        super().__init__(**kwargs)
+        self.deviation, self.seed = deviation, seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, shape):
+        """Check that there are three channels."""
+        if shape[-1] != 3:
+            raise KzooError(f"lighting changes the colours of RGB pictures, not of {shape[-1]} channels.")
+
+    def call(self, x, training=False):
+        """(B, H, W, 3) in 0..255."""
+        if not training:
+            return x
+        amounts = keras.random.normal((keras.ops.shape(x)[0], 3), 0.0, self.deviation, seed=self.seed_generator)
+        components = 255.0 * keras.ops.array(_COLOURS, x.dtype) * keras.ops.array(_DEVIATIONS, x.dtype)
+        added = keras.ops.matmul(keras.ops.cast(amounts, x.dtype), keras.ops.transpose(components))
+        return x + added[:, None, None]
+
+    def get_config(self):
+        """The arguments of the constructor, for Keras."""
+        return {**super().get_config(), "deviation": self.deviation, "seed": self.seed}
+
+
 AUGMENTATIONS = {
     "flip": _flip,
     # By whole pixels ("nearest"), as a crop of a padded picture: between them every training picture would be blurred.
@@ -38,6 +82,7 @@ AUGMENTATIONS = {
     "zoom": lambda share, seed: keras.layers.RandomZoom((-share, share), seed=seed, **_FILL),
     "brightness": lambda share, seed: keras.layers.RandomBrightness(share, value_range=(0, 255), seed=seed),
     "contrast": lambda share, seed: keras.layers.RandomContrast(share, seed=seed),
+    "lighting": lambda deviation, seed: RandomLighting(deviation, seed),
 }
 
 
@@ -47,7 +92,7 @@ def augmentation(pairs: Iterable[tuple[str, float]], seed: int) -> list[keras.la
     Args:
         pairs: (name, amount) pairs, applied in order; the names are those of `AUGMENTATIONS`. Amounts: "flip" takes
             0.5; "shift", "crop", "cutout" and "zoom" a share of the side; "rotate" degrees; "brightness" and
-            "contrast" a share of the range.
+            "contrast" a share of the range; "lighting" the deviation of the amounts.
         seed: Seed of the first layer; each further layer takes the next number.
 
     Returns:
@@ -76,7 +121,7 @@ def augmentation(pairs: Iterable[tuple[str, float]], seed: int) -> list[keras.la
 # --- pictures and masks moved alike --------------------------------------------------------------------------------
 
 MOVES = ("flip", "shift", "crop", "zoom", "rotate")
-STILL = ("brightness", "contrast")
+STILL = ("brightness", "contrast", "lighting")
 
 
 def moves(pairs: Iterable[tuple[str, float]]) -> Callable | None:

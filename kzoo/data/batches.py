@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ from kzoo.data.guards import check_channels, is_ready
 from kzoo.data.masks import MaskFile
 from kzoo.data.scan import in_order
 from kzoo.errors import DataError
-from kzoo.hardware import backend, cores
+from kzoo.hardware import backend
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -32,6 +31,8 @@ def decode_split(
     shape: tuple[int, int, int],
     preprocessing: Preprocessing,
     progress: Callable[[int], object] | None = None,
+    *,
+    lazily: bool = False,
 ) -> tuple[Split, list[tuple[str, str]]]:
     """Decode, resize and crop every image of a split once, and keep the result. Masks are treated like their images.
 
@@ -44,6 +45,8 @@ def decode_split(
         shape: (height, width, channels) of the model's input.
         preprocessing: Crop and interpolation.
         progress: Called with 1 after each image.
+        lazily: Return files that need more than that at once, without looking for those that can't be decoded, which
+            `batches` then finds.
 
     Returns:
         (split, skipped). `split` is `prepared`: it has a uint8 array (N, *shape) in place of files, without the images
@@ -72,6 +75,8 @@ def decode_split(
         labels = images.fit_masks(split.labels, height, width, preprocessing) if split.masks else split.labels
         return Split(out, labels, split.ids, prepared=True), []
 
+    if lazily and not fits and not _fits_on_disk(size):
+        return split, []
     images = _tensorflow_images()
     one = images.make_preparer(shape, preprocessing)
 
@@ -127,6 +132,10 @@ def begins_mirrored(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random(n) < 0.5
 
 
+def _fits_on_disk(size):
+    return size <= min(DISK, shutil.disk_usage(tempfile.gettempdir()).free // 2)
+
+
 def _check_masks(split):
     """DataError if arrays of images and of masks have different sizes."""
     have = split.images.shape[1:3]
@@ -148,7 +157,7 @@ class _Store:
         self.shape, self.n, self.out, self.file = shape, 0, None, None
         if size <= MEMORY:
             self.out = np.empty((most, *shape), np.uint8)
-        elif size <= min(DISK, shutil.disk_usage(tempfile.gettempdir()).free // 2):
+        elif _fits_on_disk(size):
             self.file = tempfile.TemporaryFile()  # noqa: SIM115, closed once it is mapped
 
     def add(self, image):
@@ -171,42 +180,25 @@ class _Store:
 
 
 def _images_at(split, shape, preprocessing):
-    """A graph function: indices (B,) to uint8 images (B, *shape)."""
+    """A graph function: indices (B,) of arrays to uint8 images (B, *shape)."""
     import tensorflow as tf
 
     from kzoo.data import images
 
     height, width, channels = shape
-    if not split.files:
-        store = split.images
+    store = split.images
 
-        def gather(indices):  # NumPy gathers rows several times faster than tf.gather on a CPU, and copies nothing else
-            return store[indices]
+    def gather(indices):  # NumPy gathers rows several times faster than tf.gather on a CPU, and copies nothing else
+        return store[indices]
 
-        def rows(indices):
-            x = tf.numpy_function(gather, [indices], tf.uint8, stateful=False)
-            x.set_shape((None, *store.shape[1:]))
-            if split.prepared or is_ready(store.shape[1:], shape, preprocessing):
-                return x
-            return images.fit(images.with_channels(x, channels), height, width, preprocessing)
+    def rows(indices):
+        x = tf.numpy_function(gather, [indices], tf.uint8, stateful=False)
+        x.set_shape((None, *store.shape[1:]))
+        if split.prepared or is_ready(store.shape[1:], shape, preprocessing):
+            return x
+        return images.fit(images.with_channels(x, channels), height, width, preprocessing)
 
-        return rows
-    encoded = isinstance(split.images[0], bytes)
-    stored = tf.constant(split.images if encoded else [os.fsencode(path) for path in split.images])
-
-    def load(x):  # in Python, which reads TIFF, too
-        read = images.readable if encoded else (lambda path: images.read(os.fsdecode(path)))
-        return tf.ensure_shape(tf.numpy_function(read, [x], tf.string, stateful=False), ())
-
-    def decoded(indices):
-        return tf.map_fn(
-            lambda i: images.prepare(load(stored[i]), shape, preprocessing),
-            indices,
-            fn_output_signature=tf.TensorSpec(shape, tf.uint8),
-            parallel_iterations=cores(),
-        )
-
-    return decoded
+    return rows
 
 
 def _targets_at(split, shape, preprocessing, targets):
@@ -262,8 +254,11 @@ def batches(
     order: tuple[int, int | tf.Variable] | None = None,
     alternate_flip: bool = False,
     move: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None,
+    crop: Sequence | None = None,
+    start: int = 0,
+    left_out: dict[str, str] | None = None,
 ) -> tf.data.Dataset:
-    """Serve a split in batches.
+    """Serve a split in batches. Of images that are not decoded yet only those of a few batches are in memory.
 
     Args:
         split: The images with their labels.
@@ -277,6 +272,11 @@ def batches(
         alternate_flip: Mirror each image horizontally in every other epoch. Which half of the images begins mirrored is
             drawn from the seed. Needs an `order`. Masks are mirrored with their images.
         move: Of `kzoo.data.augment.moves`, for masks. Its seed depends on `order` and on the first image of the batch.
+        crop: Of `kzoo.data.crops.draw_region`: a part of each image is drawn from seed, epoch and image. Needs an
+            `order`, and images that are not `prepared`.
+        start: Of an `order`, how many images are passed by, as when an epoch goes on that was interrupted.
+        left_out: Gets {id: reason} of files that can't be decoded, which are missing in their batches. By default
+            the pass ends with an error.
 
     Returns:
         A tf.data.Dataset of (uint8 images (B, *shape), targets (B, ...)).
@@ -287,12 +287,14 @@ def batches(
     """
     import tensorflow as tf
 
-    from kzoo.data import images
-
-    if split.files:
-        images.check_shape(shape)
     n = len(split)
-    rows = _images_at(split, shape, preprocessing)
+    streamed = split.files or crop is not None
+    if streamed:
+        from kzoo.data.reading import Reader
+
+        reader = Reader(split, shape, preprocessing, crop, left_out)
+    else:
+        rows = _images_at(split, shape, preprocessing)
     targets_at = _targets_at(split, shape, preprocessing, targets)
     if alternate_flip:
         assert order is not None, "flips alternate from epoch to epoch"
@@ -301,6 +303,7 @@ def batches(
     @tf.autograph.experimental.do_not_convert
     def one_pass(_):
         if order is None:
+            assert not start and crop is None, "only an order has a position and draws crops"
             return tf.data.Dataset.range(n).map(lambda i: (i, False)).batch(batch_size).map(lambda i, f: (i, f, [0, 0]))
         epoch = tf.cast(order[1], tf.int64)
         seed = tf.stack([tf.constant(order[0], tf.int64), epoch])
@@ -312,12 +315,18 @@ def batches(
         flips = tf.zeros(n, bool)
         if alternate_flip:
             flips = tf.gather(begins, shuffled) ^ (epoch % 2 == 1)
-        rows = tf.data.Dataset.from_tensor_slices((shuffled, flips)).batch(batch_size)
+        rows = tf.data.Dataset.from_tensor_slices((shuffled[start:], flips[start:])).batch(batch_size)
         return rows.map(lambda i, f: (i, f, seed))
 
     @tf.autograph.experimental.do_not_convert
     def one_batch(indices, flips, seed):
-        x, y = rows(indices), targets_at(indices)
+        if streamed:
+            x, kept = tf.numpy_function(reader, [indices, seed], [tf.uint8, tf.bool], stateful=False)
+            x, kept = tf.ensure_shape(x, (None, *shape)), tf.ensure_shape(kept, (None,))
+            indices, flips = tf.boolean_mask(indices, kept), tf.boolean_mask(flips, kept)
+        else:
+            x = rows(indices)
+        y = targets_at(indices)
         if alternate_flip:
             x = tf.where(flips[:, None, None, None], tf.reverse(x, [2]), x)
             if split.masks:
@@ -329,9 +338,11 @@ def batches(
         .flat_map(one_pass)  # flat_map: the permutation is drawn when a pass begins
         .map(one_batch, num_parallel_calls=2, deterministic=True)
     )
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(math.ceil(n / batch_size))).prefetch(2)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(math.ceil((n - start) / batch_size))).prefetch(2)
     # tf.data's autotuner sleeps 10 ms, 20 ms, 40 ms, ..., and the end of a pass waits until it wakes: up to twice the
     # time of the pass. There is nothing to tune here.
     tuning = tf.data.Options()
     tuning.autotune.enabled = False
+    if streamed:  # its threads wait for decoders, which need TensorFlow's own ones
+        tuning.threading.private_threadpool_size = 4
     return dataset.with_options(tuning)

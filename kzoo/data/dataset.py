@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from kzoo.data.guards import shown
 from kzoo.data.labels import kinds
+from kzoo.data.sequences import Chosen
+
+READ = 2 << 30  # bytes of records that are read for a fingerprint
 
 # The names of parts, in lower case -> what kzoo calls the part. Folders, tables, arrays, archives and TensorFlow
 # Datasets all look here.
@@ -57,7 +61,8 @@ class Split:
     """Images with labels.
 
     Attributes:
-        images: A uint8 array (N, H, W, C), or a list of paths, or a list of encoded bytes.
+        images: A uint8 array (N, H, W, C), or a sequence of paths or of encoded bytes. One with a method `take`, such
+            as `kzoo.data.sequences.Names`, is never made a list of.
         labels: int64 (N,); of several labels an image uint8 (N, C), 1 where an image has the class; or what another
             task learns from, (N, ...): for segmentation masks, uint8 (N, H, W), or an object array (N,) of
             `kzoo.data.masks.MaskFile`.
@@ -65,9 +70,9 @@ class Split:
         prepared: Whether the images are a model's input already, as `kzoo.data.batches.decode_split` leaves them.
     """
 
-    images: np.ndarray | list
+    images: Any
     labels: np.ndarray
-    ids: list[str]
+    ids: Sequence[str]
     prepared: bool = False
 
     def __len__(self) -> int:
@@ -87,8 +92,7 @@ class Split:
         Returns:
             A Split of the M images, in that order.
         """
-        images = self.images[indices] if isinstance(self.images, np.ndarray) else [self.images[i] for i in indices]
-        return Split(images, self.labels[indices], [self.ids[i] for i in indices], self.prepared)
+        return Split(_taken(self.images, indices), self.labels[indices], _taken(self.ids, indices), self.prepared)
 
     @property
     def masks(self) -> bool:
@@ -109,7 +113,7 @@ class Split:
 class Groups(Protocol):
     """Anything that knows which images are duplicates, such as `kzoo.data.scan.Scan` or a cached result of it."""
 
-    def groups_of(self, ids: list[str]) -> np.ndarray:
+    def groups_of(self, ids: Sequence[str]) -> np.ndarray:
         """Return a group number for each image, int (N,); duplicates have the same number."""
 
 
@@ -154,11 +158,11 @@ class DataSet:
         """Join all parts into one Split."""
         parts = list(self.splits.values())
         found = [p.images for p in parts]
-        images = list(chain(*found)) if parts[0].files else np.concatenate(found)
-        return Split(images, np.concatenate([p.labels for p in parts]), list(chain(*(p.ids for p in parts))))
+        images = _joined(found) if parts[0].files else np.concatenate(found)
+        return Split(images, np.concatenate([p.labels for p in parts]), _joined([p.ids for p in parts]))
 
     def fingerprint(self) -> str:
-        """Hash names, labels and contents (for files: their sizes) of all splits, as hex digits."""
+        """Hash names, labels and contents of all splits, as hex digits; of files, and of records above 2 GiB, sizes."""
         digest = hashlib.sha256("\n".join(self.classes).encode("utf-8", "surrogateescape"))
         for name, split in sorted(self.splits.items()):
             digest.update(f"{name}:{len(split)}".encode())
@@ -169,9 +173,13 @@ class DataSet:
                 kind = "<i8" if np.issubdtype(split.labels.dtype, np.integer) else "<f8"
                 for i in range(0, len(split), 65536):  # labels of several classes are a byte each, and 8 here
                     digest.update(np.ascontiguousarray(split.labels[i : i + 65536], kind).tobytes())
-            digest.update("\0".join(split.ids).encode("utf-8", "surrogateescape"))
+            for i in range(0, len(split), 65536):
+                text = "\0" * (i > 0) + "\0".join(split.ids[i : i + 65536])
+                digest.update(text.encode("utf-8", "surrogateescape"))
             if not split.files:
                 digest.update(np.ascontiguousarray(split.images).data)
+            elif (sizes := getattr(split.images, "sizes", None)) is not None and sizes.sum() > READ:
+                digest.update(np.ascontiguousarray(sizes, "<i8").tobytes())
             else:
                 for image in split.images:
                     digest.update(image if isinstance(image, bytes) else str(_size(image)).encode())
@@ -192,6 +200,16 @@ def report_skipped(skipped: list[tuple[str, str]], most: int = 3) -> str:
     listed = "; ".join(f"{shown(name)} {reason}" for name, reason in skipped[:most])
     rest = f"; and {len(skipped) - most} more" if len(skipped) > most else ""
     return f"{len(skipped)} unusable file{'s' if len(skipped) > 1 else ''}: {listed}{rest}"
+
+
+def _joined(parts):
+    return Chosen(parts) if any(hasattr(p, "take") for p in parts) else list(chain(*parts))
+
+
+def _taken(items, indices):
+    if isinstance(items, np.ndarray):
+        return items[indices]
+    return items.take(indices) if hasattr(items, "take") else [items[i] for i in indices]
 
 
 def _size(path):

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from kzoo.data.dataset import DataSet, Split
+from kzoo.data.scan import in_order
 from kzoo.errors import DataError
 from kzoo.files import escaped, sha256
 
 # The rules of division, which a run records. 1: equal copies are kept together only where the images were scanned, as
 # in kzoo 0.1.0. 2: always.
 DIVISION = 2
+END = 4096  # bytes at the end of a file, by which two of one size mostly differ
 
 
 def divide(data: DataSet, val_fraction: float, test_fraction: float, seed: int, *, division: int = DIVISION) -> DataSet:
@@ -47,12 +48,17 @@ def divide(data: DataSet, val_fraction: float, test_fraction: float, seed: int, 
     splits = dict(data.splits)
     grouped = data.scan
     draws = test_fraction + val_fraction if "all" in splits else val_fraction if "val" not in splits else 0
-    if grouped is None and division > 1 and draws:
-        grouped = _Copies(splits["all" if "all" in splits else "train"])
+    whole, groups = splits["all" if "all" in splits else "train"], None
+    if grouped is not None and draws:
+        groups = grouped.groups_of(whole.ids)
+    elif division > 1 and draws:
+        groups = copies(whole)
 
     def drawn_from(split, fraction):
-        groups = None if grouped is None else grouped.groups_of(split.ids)
-        return _stratified(split, fraction, rng, groups)
+        nonlocal groups
+        drawn = _stratified(split, fraction, rng, groups)
+        groups = None if groups is None else groups[~drawn]
+        return split.take(np.flatnonzero(~drawn)), split.take(np.flatnonzero(drawn))
 
     if "all" in splits:
         if val_fraction + test_fraction >= 1:
@@ -70,18 +76,8 @@ def divide(data: DataSet, val_fraction: float, test_fraction: float, seed: int, 
     return data
 
 
-class _Copies:
-    """Which images of a split have equal contents: a `kzoo.data.dataset.Groups` without decoding."""
-
-    def __init__(self, split):
-        self.number = dict(zip(split.ids, copies(split), strict=True))
-
-    def groups_of(self, ids):
-        return np.array([self.number[id] for id in ids], int)
-
-
 def copies(split: Split) -> np.ndarray:
-    """Group images with equal contents. Of files only those are read whose size another one has.
+    """Group images with equal contents. Of files only those are read whose size another one has, most of them in part.
 
     Args:
         split: Arrays, paths or encoded bytes.
@@ -93,22 +89,52 @@ def copies(split: Split) -> np.ndarray:
         >>> copies(Split([b"x", b"y", b"x"], np.zeros(3, int), ["0", "1", "2"]))
         array([0, 1, 0])
     """
-    sizes = [_size(image) for image in split.images] if split.files else [0] * len(split)
-    common = Counter(sizes)
-    first = {}
-    keys = (
-        (size, _digest(image)) if size is not None and common[size] > 1 else (None, i)
-        for i, (size, image) in enumerate(zip(sizes, split.images, strict=True))
-    )
-    return np.array([first.setdefault(key, i) for i, key in enumerate(keys)], int)
+    if not split.files:
+        return _first(map(_digest, split.images))
+    sizes = getattr(split.images, "sizes", None)  # of those that would have to be read to tell
+    if sizes is None:
+        sizes = np.fromiter(map(_size, split.images), "int64", len(split))
+    found = np.arange(len(split))
+    likely = _repeated(sizes, np.flatnonzero(sizes >= 0))
+    if likely.size and isinstance(split.images[0], str):  # a million photos have few sizes, and different ends
+        ends = np.fromiter(in_order(_end, _some(split.images, likely)), "int64", len(likely))
+        likely = likely[_repeated(np.stack([sizes[likely], ends], 1), np.arange(len(likely)))]
+    found[likely] = likely[_first(in_order(_digest, _some(split.images, likely)))]
+    return found
+
+
+def _some(images, indices):
+    return (images[i] for i in indices)
+
+
+def _first(keys):
+    """The position of the first equal key, int (N,)."""
+    seen = {}
+    return np.array([seen.setdefault(key, i) for i, key in enumerate(keys)], int)
+
+
+def _repeated(keys, among):
+    """Those of the positions `among` whose key (N,) or (N, K) another one of them has."""
+    _, group, count = np.unique(keys[among], axis=0, return_inverse=True, return_counts=True)
+    return among[count[group.reshape(-1)] > 1]
 
 
 def _size(image):
-    """The length of a file or of bytes; None if it can't be told, which is equal to nothing."""
+    """The length of a file or of bytes; -1 if it can't be told, which is equal to nothing."""
     try:
         return len(image) if isinstance(image, bytes) else os.path.getsize(image)
     except OSError:
-        return None
+        return -1
+
+
+def _end(path):
+    """A number of the last bytes of a file; what can't be read gets a random one."""
+    try:
+        with open(path, "rb") as f:
+            f.seek(max(0, f.seek(0, os.SEEK_END) - END))
+            return int.from_bytes(hashlib.sha256(f.read()).digest()[:7], "big")
+    except OSError:
+        return int.from_bytes(os.urandom(7), "big")
 
 
 def _digest(image):
@@ -122,7 +148,7 @@ def _digest(image):
 
 
 def _stratified(split, fraction, rng, groups=None):
-    """(rest, part): of each class, `fraction` (rounded so that the whole comes out right) goes to the part.
+    """bool (N,), the part: of each class, `fraction` (rounded so that the whole comes out right) goes there.
 
     groups: a number for each image (N,), the same for images that stay together; None keeps none together.
     """
@@ -156,7 +182,7 @@ def _stratified(split, fraction, rng, groups=None):
         owed -= n
     mask = np.zeros(len(split), bool)
     mask[part] = True
-    return split.take(np.flatnonzero(~mask)), split.take(np.flatnonzero(mask))
+    return mask
 
 
 def _rarest(labels):

@@ -7,7 +7,7 @@ the ones before it. Arrays need no TensorFlow for this.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +57,16 @@ def feed(
     alternate_flip: bool = False,
     move: Callable | None = None,
     mix: str | None = None,
+    crop: Sequence | None = None,
+    start: int = 0,
+    left_out: dict[str, str] | None = None,
     group: Group = Group(),  # noqa: B008  it is frozen
 ) -> tf.data.Dataset | Feed:
     """Serve a split for `fit`.
 
     Args:
-        split, shape, preprocessing, targets, alternate_flip, move: as `kzoo.data.batches.batches` takes them.
+        split, shape, preprocessing, targets: as `kzoo.data.batches.batches` takes them.
+        alternate_flip, move, crop, start, left_out: likewise.
         batch_size: images in a batch of all devices.
         order: None for the stored order; else (seed, an `epoch_number`).
         mix: a mixture of `kzoo.data.mix`, or None.
@@ -75,7 +79,7 @@ def feed(
         RunError: The devices can't have equally many images of a batch.
     """
 
-    def stream(epoch):
+    def stream(epoch, start):
         seed = None if order is None else order[0]
         data = batches(
             split,
@@ -86,6 +90,9 @@ def feed(
             order=None if order is None else (seed, epoch),
             alternate_flip=alternate_flip,
             move=move,
+            crop=crop,
+            start=start,
+            left_out=left_out,
         )
         if mix is None:
             return data
@@ -94,13 +101,20 @@ def feed(
         return mixed(data, mix, seed, epoch)
 
     if keras.backend.backend() != "jax":
-        return stream(order and order[1])
+        return stream(order and order[1], start)
     rows: _Rows | _Stream
-    if split.prepared and move is None and mix is None:
+    if split.prepared and move is None and mix is None and crop is None:
         rows = _Rows(split, targets, None if order is None else order[0], alternate_flip)
     else:
-        rows = _Stream(stream)
-    return Feed(rows, len(split), batch_size, None if order is None else order[1], group)
+        rows = _Stream(stream, start)
+    return Feed(rows, len(split), batch_size, None if order is None else order[1], group, start)
+
+
+def one_pair(data: tf.data.Dataset | Feed) -> tuple[np.ndarray, np.ndarray]:
+    """An image and its target as zeros, (1, ...) each, of the shapes and types that a `feed` serves."""
+    pair = data[0][:2] if isinstance(data, Feed) else data.element_spec
+    x, y = (np.zeros((1, *s.shape[1:]), keras.backend.standardize_dtype(s.dtype)) for s in pair)
+    return x, y
 
 
 class Feed(keras.utils.PyDataset):
@@ -117,10 +131,14 @@ class Feed(keras.utils.PyDataset):
         batch_size: of all devices.
         epoch: an Epoch, or None if each pass is the same.
         group: the devices; a process serves its own rows.
+        start: how many images of each pass are passed by.
     """
 
-    def __init__(self, rows: _Rows | _Stream, images: int, batch_size: int, epoch: Epoch | None, group: Group):
+    def __init__(
+        self, rows: _Rows | _Stream, images: int, batch_size: int, epoch: Epoch | None, group: Group, start: int = 0
+    ):
         super().__init__()
+        self.start = start
         self.rows, self.images, self.batch_size, self.epoch, self.group = rows, images, batch_size, epoch, group
         share = group.share(batch_size)
         self.mine = slice(group.process * share, (group.process + 1) * share)
@@ -128,7 +146,7 @@ class Feed(keras.utils.PyDataset):
         self.ahead: dict[tuple[int, int], Future] = {}
 
     def __len__(self) -> int:
-        return math.ceil(self.images / self.batch_size)
+        return math.ceil((self.images - self.start) / self.batch_size)
 
     def __getitem__(self, index: int) -> tuple:
         epoch = self.epoch.number if self.epoch else 0
@@ -140,10 +158,10 @@ class Feed(keras.utils.PyDataset):
         return self.ahead.pop((epoch, index)).result()
 
     def _batch(self, epoch, index):
-        start, n = index * self.batch_size, self.images
-        counted = min(self.batch_size, n - start)
+        start, n = self.start + index * self.batch_size, self.images
         positions = (start + np.arange(self.batch_size)) % n
-        x, y = self.rows.take(epoch, index, positions, self.mine)
+        x, y, counted = self.rows.take(epoch, index, positions, self.mine)
+        counted = min(counted, n - start)
         count = np.zeros((self.group.devices // self.group.processes, counted), "uint8")
         return tuple(self._on_device(a) for a in (x, y, count))
 
@@ -174,29 +192,33 @@ class _Rows:
             x[flips] = x[flips, :, ::-1]
             if self.split.masks:
                 y[flips] = y[flips, :, ::-1]
-        return x, y
+        return x, y, len(positions)
 
 
 class _Stream:
     """Rows of a tf.data set, pass by pass. Each process reads all of them and serves its own."""
 
-    def __init__(self, stream):
-        self.stream, self.data, self.epoch = stream, None, None
+    def __init__(self, stream, start):
+        self.stream, self.start, self.data, self.epoch = stream, start, None, None
 
     def take(self, epoch, index, positions, mine):
         if self.data is None:
             import tensorflow as tf
 
             self.epoch = tf.Variable(0, dtype=tf.int64)
-            self.data = self.stream(self.epoch)
+            self.data = self.stream(self.epoch, self.start)
         if index == 0:
             self.epoch.assign(epoch)
             self.iterator = self.data.as_numpy_iterator()
         arrays = next(self.iterator)
-        if index == 0:
+        if index == 0 and self.start:  # batches are filled up as in a pass from the start
+            self.first = next(self.stream(self.epoch, 0).take(1).as_numpy_iterator())
+        elif index == 0:
             self.first = arrays
-        missing = len(positions) - len(arrays[0])
+        counted = len(arrays[0])  # fewer, too, where images can't be read
+        missing = len(positions) - counted
         if missing:
             more = np.arange(missing) % len(self.first[0])
             arrays = tuple(np.concatenate([a, f[more]]) for a, f in zip(arrays, self.first, strict=True))
-        return tuple(a[mine] for a in arrays)
+        x, y = (a[mine] for a in arrays)
+        return x, y, counted

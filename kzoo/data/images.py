@@ -215,6 +215,19 @@ def _stored_graph(channels, bits, rules):
     return stored
 
 
+def decode_stored(data: bytes, channels: int, bits: int | None, rules: int) -> tf.Tensor:
+    """`decode` for Python, by a graph that is compiled once in a process.
+
+    Raises:
+        tf.errors.OpError: The bytes can't be decoded.
+        DataError: They have other channels.
+    """
+    image, reason = _stored_graph(channels, bits, rules)(data)
+    if reason != "":
+        raise DataError(reason.numpy().decode())
+    return _converted(image, channels)
+
+
 ABOVE = "holds values above 255, and the model was made without bits (--bits), which says how many are used"
 
 
@@ -601,5 +614,6 @@ def check_shape(shape: tuple[int | None, int | None, int]) -> None:
 
 def short_reason(error: tf.errors.OpError) -> str:
     """Return the first clause of a TensorFlow message, without the graph's node names, at most 120 characters."""
-    text = (error.message or str(error)).strip().splitlines()[0]
-    return re.sub(r"\{\{.*?\}\}", "", text.split("[[")[0]).split("[Op:")[0].strip(" .:}")[-120:]
+    lines = (error.message or str(error)).split("[[")[0].strip().splitlines()
+    text = lines[-1 if lines[0].startswith("Graph execution error") else 0]  # behind where the graph was made
+    return re.sub(r"\{\{.*?\}\}", "", text).split("[Op:")[0].strip(" .:}")[-120:]

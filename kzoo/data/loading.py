@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from importlib import import_module
 from itertools import combinations
 from typing import Any
+
+import numpy as np
 
 from kzoo.checks import check_bits
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.divide import DIVISION, divide
 from kzoo.data.guards import shown
 from kzoo.data.labels import BETWEEN, images_by_class
-from kzoo.data.listing import identity
+from kzoo.data.listing import Identities
 from kzoo.data.scan import drop_undecodable
 from kzoo.data.sources import NAMED, SOURCES, accepted
 from kzoo.data.sources.arrays import in_memory
@@ -141,12 +144,26 @@ def _read(source, bits) -> DataSet:
 
 def _note_shared_files(data):
     """Say which files are in two parts: links, hard links, the same path twice. They stay in both, as given."""
-    shared = {}
+    if len(data.splits) < 2:
+        return
+    files, owners = Identities(), []
     for part, split in data.splits.items():
-        if split.files and len(data.splits) > 1:
-            for image, id in zip(split.images, split.ids, strict=True):
-                if isinstance(image, str):
-                    shared.setdefault(identity(image), {})[part] = id
+        if split.files and len(split) and isinstance(split.images[0], str):
+            for image in split.images:
+                files.add(image)
+            owners.append((len(files), part))
+
+    def place(i):
+        """(part, id) of the i-th file."""
+        k = bisect_right([end for end, _ in owners], i)
+        begin = owners[k - 1][0] if k else 0
+        return owners[k][1], data.splits[owners[k][1]].ids[i - begin]
+
+    first = files.first()
+    shared = {}
+    for i in np.flatnonzero(first != np.arange(len(files))):
+        places = shared.setdefault(first[i], dict([place(first[i])]))
+        places.update([place(i)])
     leaks = [places for places in shared.values() if len(places) > 1]
     for pair in combinations(data.splits, 2):
         both = [p for p in leaks if {*pair} <= p.keys()]

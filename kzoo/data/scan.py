@@ -14,7 +14,7 @@ import struct
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -111,7 +111,7 @@ class Scan:
     def __post_init__(self):
         self.row = {id: i for i, id in enumerate(self.ids)}
 
-    def groups_of(self, ids: list[str]) -> np.ndarray:
+    def groups_of(self, ids: Sequence[str]) -> np.ndarray:
         """Return the group numbers of these images, int (len(ids),); duplicates have the same number."""
         return self.groups[[self.row[id] for id in ids]]
 

@@ -11,22 +11,28 @@ import keras
 import numpy as np
 
 from kzoo import runs
+from kzoo.data.dataset import report_skipped
 from kzoo.data.feed import epoch_number
 from kzoo.errors import RunError
 from kzoo.files import write_atomically
 from kzoo.interrupt import Interrupted
 from kzoo.plots import learning_curves, png
+from kzoo.progress import say
 from kzoo.tasks import Task
 from kzoo.training.optimizers import plateau_rate
 from kzoo.training.recipes import Recipe
+
+WITHIN = "within/"  # in a checkpoint's names of what an epoch needs that goes on
+EVERY = 600.0  # seconds between checkpoints in an epoch: one of ImageNet takes hours
 
 
 class RunKeeper(keras.callbacks.Callback):
     """Writes the run folder while the model trains, and stops the training when necessary.
 
-    After each epoch it writes the checkpoint, the history and, if the epoch is the best so far, the model. It stops
-    the training after Ctrl-C, by early stopping, and when a loss or a variable is no longer finite. The checkpoint is
-    copied, and written in a thread while the next epoch trains: `close` waits for it.
+    After each epoch it writes the checkpoint, the history and, if the epoch is the best so far, the model. Within an
+    epoch it writes a checkpoint every `EVERY` seconds and when it is interrupted; the epoch goes on from there. It
+    stops the training after Ctrl-C, by early stopping, and when a loss or a variable is no longer finite. A checkpoint
+    is copied, and written in a thread while the training goes on: `close` waits for it.
 
     Args:
         network: the network that is saved, without augmentation.
@@ -37,10 +43,13 @@ class RunKeeper(keras.callbacks.Callback):
         images: the number of training images.
         interrupted: called after each step; True stops the training.
         writes: whether this process writes the run folder; of several only the first one does.
+        left_out: {id: reason} of images that can't be read, to which the data adds; they are reported and listed.
+        strict: stop at the first of them.
 
     Attributes:
         history: a dict for each finished epoch: a row of history.csv.
         epoch: an `epoch_number`, that of finished epochs, which determines the order of the images.
+        position: the images of the next epoch that were trained on before the checkpoint was written.
         bar: the progress bar; it must be set before the training starts.
     """
 
@@ -55,6 +64,8 @@ class RunKeeper(keras.callbacks.Callback):
         images: int,
         interrupted: Callable[[], bool],
         writes: bool = True,
+        left_out: dict[str, str] | None = None,
+        strict: bool = False,
     ):
         super().__init__()
         self.network, self.task, self.recipe, self.settings, self.folder = network, task, recipe, settings, folder
@@ -62,6 +73,8 @@ class RunKeeper(keras.callbacks.Callback):
         self.history = []  # one dict for each finished epoch
         self.epoch = epoch_number()  # the data's order depends on it
         self.bar = None
+        self.left_out, self.strict, self.reported = {} if left_out is None else left_out, strict, 0
+        self.position, self.before, self.within = 0, 0.0, {}
         self.writer = runs.CheckpointWriter()
 
     # --- state ---
@@ -79,7 +92,7 @@ class RunKeeper(keras.callbacks.Callback):
             model: the compiled model that is trained.
 
         Returns:
-            The number of finished epochs.
+            The number of finished epochs. `position` is set.
 
         Raises:
             RunError: a checkpoint with other variables.
@@ -89,12 +102,15 @@ class RunKeeper(keras.callbacks.Callback):
         if not path.exists():
             return 0
         arrays, state = runs.load_checkpoint(path)
+        self.within = {k: arrays.pop(k) for k in list(arrays) if k.startswith(WITHIN)}
         variables = self._variables(model)
         if {k: tuple(a.shape) for k, a in arrays.items()} != {k: tuple(v.shape) for k, v in variables.items()}:
             raise RunError(f"{path} does not fit {self.settings['model']}: its variables or their shapes differ.")
         for key, variable in variables.items():
             variable.assign(arrays[key])
         self.history = state["history"]
+        position = state.get("position", {"images": 0, "seconds": 0.0})
+        self.position, self.before = position["images"], position["seconds"]
         if self.writes:
             self._write_history()  # a kill may have come between the checkpoint and the table
         return len(self.history)
@@ -123,42 +139,65 @@ class RunKeeper(keras.callbacks.Callback):
                 self.recipe, self.history, next(iter(self.task.metrics)), self.task.higher_is_better
             )
         self.epoch.assign(epoch)
-        self.images_done, self.began = 0, time.monotonic()
-        self.bar.start(f"epoch {epoch + 1}/{self.recipe.epochs}", self.images)
+        if self.position:
+            within = self._within()
+            if {k: tuple(v.shape) for k, v in within.items()} != {k: a.shape for k, a in self.within.items()}:
+                raise RunError(
+                    f"{self.folder / runs.CHECKPOINT} was written within an epoch by another version of Keras: "
+                    "continue with that one."
+                )
+            for key, variable in within.items():
+                variable.assign(self.within[key])
+        self.began = self.saved = time.monotonic()
+        self.images_done = self.position
+        self.bar.start(f"epoch {epoch + 1}/{self.recipe.epochs}", self.images, self.position)
 
     def on_train_batch_end(self, batch, logs=None):
         """Stop after an interruption or a loss that is not finite; advance the progress bar."""
         self._check(logs["loss"], "training", len(self.history) + 1)
-        if self.interrupted():
-            # `interruptible`, which knows the signal, writes the message.
-            raise Interrupted("" if self.history else "no epoch was finished, and --resume starts again")
-        done = min((batch + 1) * self.recipe.images_a_step, self.images)  # several batches for each call
+        self._refuse_left_out()
+        # Several batches for each call.
+        done = min(self.position + (batch + 1) * self.recipe.images_a_step, self.images)
         self.bar.advance(done - self.images_done, **{k: logs[k] for k in ("loss", *self.task.metrics)})
         self.images_done = done
+        if done == self.images:  # the end of the epoch comes next
+            return
+        if self.interrupted():
+            self._save_within(done)
+            # `interruptible`, which knows the signal, writes the message.
+            raise Interrupted(
+                f"{done:,} of {self.images:,} images of epoch {len(self.history) + 1} are kept, and --resume continues "
+                "from there"
+            )
+        if time.monotonic() - self.saved > EVERY:
+            self._save_within(done)
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the best model, the checkpoint, the history and the TensorBoard log; stop at the end."""
         self.writer.wait()  # before the next copy of the variables is made
         if "val_loss" in logs:
             self._check(logs["val_loss"], "validation", epoch + 1)
-        seconds = time.monotonic() - self.began
+        self._refuse_left_out()
+        took = time.monotonic() - self.began
+        seconds = self.before + took
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(seconds, 3)
-        arrays = {k: np.array(keras.ops.convert_to_numpy(v)) for k, v in self._variables(self.model).items()}
-        bad = next((k for k, a in arrays.items() if not np.isfinite(a.astype("float32")).all()), None)
-        if bad:  # on some processors a ReLU turns NaN into 0, so that the loss stays finite
-            self._stop(f"{bad.partition('/')[2]} became NaN or infinite", epoch + 1)
+        arrays = self._arrays(epoch + 1)
         self.history.append(row)
         if self.writes:
             self._write(row, arrays)
         validation = f", val {self.task.epoch_text(row, 'val_')}" if "val_loss" in row else ""
         self.bar.done(
             f"epoch {epoch + 1}/{self.recipe.epochs}: {self.task.epoch_text(row)}{validation} "
-            f"({seconds:.1f} s, {self.images / seconds:,.0f}/s)"
+            f"({seconds:.1f} s, {(self.images - self.position) / took:,.0f}/s)"
         )
+        self._report_left_out()
+        self.position, self.before = 0, 0.0
         if self.finished():
             self.model.stop_training = True
+        elif self.interrupted():
+            raise Interrupted("")
 
     # --- files ---
 
@@ -182,15 +221,55 @@ class RunKeeper(keras.callbacks.Callback):
         """
         self.writer.wait()
 
+    def _arrays(self, epoch):
+        """Copies of the variables, all finite."""
+        arrays = {k: np.array(keras.ops.convert_to_numpy(v)) for k, v in self._variables(self.model).items()}
+        bad = next((k for k, a in arrays.items() if not np.isfinite(a.astype("float32")).all()), None)
+        if bad:  # on some processors a ReLU turns NaN into 0, so that the loss stays finite
+            self._stop(f"{bad.partition('/')[2]} became NaN or infinite", epoch)
+        return arrays
+
+    def _within(self):
+        """What an epoch that goes on needs besides: the sums of loss and metrics, and the states of random numbers."""
+        found = {f"{WITHIN}metrics/{i}": v for i, v in enumerate(self.model.metrics_variables)}
+        return {**found, **{f"{WITHIN}seeds/{i}": v for i, v in enumerate(self.seeds)}}
+
+    def _save_within(self, done):
+        """Write a checkpoint after so many images of this epoch."""
+        if not self.writes:
+            return
+        self.writer.wait()
+        if keras.backend.backend() == "jax":  # there the variables are behind while an epoch runs
+            self.model.jax_state_sync()
+        arrays = self._arrays(len(self.history) + 1)
+        arrays |= {k: np.array(keras.ops.convert_to_numpy(v)) for k, v in self._within().items()}
+        position = {"images": done, "seconds": round(self.before + time.monotonic() - self.began, 3)}
+        state = {"history": list(self.history), "position": position}
+        self.writer.write(self.folder / runs.CHECKPOINT, arrays, state)
+        self.saved = time.monotonic()
+
+    def _refuse_left_out(self):
+        if self.strict and self.left_out:
+            raise RunError(f"{report_skipped(list(self.left_out.items()))} (--strict)")
+
+    def _report_left_out(self):
+        """Name the images that could not be read, and list them in skipped.csv."""
+        new = list(self.left_out.items())[self.reported :]
+        if not new or not self.writes:
+            return
+        self.reported += len(new)
+        say(f"Left out {report_skipped(new)}. All are listed in {runs.list_skipped(self.folder, new)}.")
+
     def _check(self, loss, part, epoch):
         if not math.isfinite(loss):
             self._stop(f"The {part} loss became {loss}", epoch)
 
     def _stop(self, what, epoch):
-        kept = f"The last good checkpoint, after epoch {epoch - 1}, is in {self.folder}."
+        within = self.position or self.saved > self.began
+        kept = f"within epoch {epoch}" if within else f"after epoch {epoch - 1}" if epoch > 1 else None
         raise RunError(
             f"{what} in epoch {epoch}: lower the learning rate, or use --precision float32. "
-            + (kept if epoch > 1 else "No epoch was finished.")
+            + (f"The last good checkpoint, {kept}, is in {self.folder}." if kept else "No epoch was finished.")
         )
 
     def _write_history(self):

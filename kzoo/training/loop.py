@@ -24,7 +24,7 @@ from kzoo.data.augment import augmentation, for_targets
 from kzoo.data.batches import decode_split, pixels
 from kzoo.data.dataset import DataSet, report_skipped
 from kzoo.data.divide import DIVISION
-from kzoo.data.feed import feed
+from kzoo.data.feed import feed, one_pair
 from kzoo.data.loading import load_data
 from kzoo.data.scan import bits_note, bits_used
 from kzoo.distribution import ALONE, Together
@@ -32,7 +32,7 @@ from kzoo.errors import RunError
 from kzoo.files import is_model_file, sha256
 from kzoo.graph.inference import predictor
 from kzoo.graph.ledger import ledger
-from kzoo.hardware import auto_precision, describe, without_retracing_warnings
+from kzoo.hardware import auto_precision, cores, describe, without_retracing_warnings
 from kzoo.interrupt import interruptible
 from kzoo.keras_files import KerasFile, fingerprint, in_precision, preprocessing_of, row_of, to_train
 from kzoo.progress import progress, say
@@ -248,6 +248,8 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
     task.check_class_weights(options.class_weights, dataset.classes)
     task.loss(recipe)  # a name or a recipe that does not fit is refused before the images are read
     for_targets(recipe.augment, task.dense)
+    if recipe.crop is not None and task.dense:
+        raise RunError(f"Recipe {recipe.name} crops pictures at random, and not their masks: choose another one.")
     if options.patience is not None and "val" not in dataset.splits:
         raise RunError("patience waits for a better validation metric, and there is no validation part.")
     shape = tuple(options.input_shape or row.input_shape)
@@ -315,7 +317,7 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
             if group.devices > 1:
                 say(f"{group.devices} devices in {group.processes} process{'es' if group.processes > 1 else ''}.")
         report = folder if group.first else None
-        splits = _read(dataset, task, shape, row.preprocessing, strict=options.strict, folder=report, quiet=quiet)
+        splits = _read(dataset, task, recipe, shape, row.preprocessing, options.strict, folder=report, quiet=quiet)
         task.prepare(network, splits["train"].labels)  # a resumed run's weights come over it
         with interruptible() as interrupted, computing_in():  # losses and metrics follow Keras' global settings
             _fit(network, task, splits, settings, recipe, group, folder=folder, interrupted=interrupted, quiet=quiet)
@@ -480,26 +482,41 @@ def _about(weights):
     return weights.recorded(path, sha256(path))
 
 
-def _read(dataset, task, shape, preprocessing, *, strict, folder, quiet):
-    """The training and validation parts with their images decoded where they fit into memory.
+def _read(dataset, task, recipe, shape, preprocessing, strict, *, folder, quiet):
+    """The training and validation parts with their images decoded where they fit into memory or on disk.
 
-    `folder` is None in all processes but the first, which reports what is skipped.
+    The others are read while training, and so are those that a recipe crops at random. `folder` is None in all
+    processes but the first, which reports what is skipped.
     """
     splits, skipped = {}, list(dataset.skipped)
     with progress(quiet=quiet) as bar:
         for name in ("train", "val"):
-            if name in dataset.splits:
-                bar.start(f"reading {name}", len(dataset.splits[name]))
-                splits[name], bad = decode_split(dataset.splits[name], shape, preprocessing, bar.advance)
+            split = splits[name] = dataset.splits.get(name)
+            if split is None:
+                del splits[name]
+            elif name == "val" or recipe.crop is None:
+                bar.start(f"reading {name}", len(split))
+                splits[name], bad = decode_split(split, shape, preprocessing, bar.advance, lazily=True)
                 skipped += bad
+    if not quiet:
+        say(_about_reading(splits["train"], recipe))
     if skipped and strict:
         raise RunError(report_skipped(skipped) + " (--strict)")
     if skipped and folder:
-        say(f"Left out {report_skipped(skipped)}. All are listed in {folder / 'skipped.csv'}.")
-        rows = [{"id": name, "reason": reason} for name, reason in skipped]
-        runs.write_csv(folder / "skipped.csv", rows, ("id", "reason"))
+        say(f"Left out {report_skipped(skipped)}. All are listed in {runs.list_skipped(folder, skipped)}.")
     task.check_labels(splits["train"].labels, dataset.classes)
     return splits
+
+
+def _about_reading(split, recipe):
+    """A sentence on where the training images are while the network trains, and in which order they come."""
+    order = f"in an order of all {len(split):,} by seed and epoch"
+    if isinstance(split.images, np.memmap):
+        return f"Images are decoded, on disk; {order}."
+    if not split.files and (split.prepared or recipe.crop is None):
+        return f"Images are decoded, in memory; {order}."
+    where = getattr(split.images, "about", "files" if split.files else "arrays")
+    return f"Images are read from {where} by {cores()} threads in every epoch, {order}."
 
 
 def training_model(
@@ -582,6 +599,7 @@ def _fit(network, task, splits, settings, recipe, group, *, folder, interrupted,
         loss_weights=loss_weights,
         class_weights=task.class_weights(settings["class_weights"], splits["train"].labels, classes),
     )
+    left_out: dict[str, str] = {}
     keeper = RunKeeper(
         network,
         task=task,
@@ -591,25 +609,30 @@ def _fit(network, task, splits, settings, recipe, group, *, folder, interrupted,
         images=n,
         interrupted=interrupted,
         writes=group.first,
+        left_out=left_out,
+        strict=settings["strict"],
     )
     group.leaving.append(keeper.close)
     done = keeper.restore(model)
-    group.check_same({"finished epochs": done}, runs.differences)
+    group.check_same({"finished epochs": done, "images of the next": keeper.position}, runs.differences)
     if (settings.get("resumed") or [{}])[-1].get("after_epoch") == done:  # perhaps with other batches
-        getattr(model.optimizer, "inner_optimizer", model.optimizer).iterations.assign(done * steps)
+        getattr(model.optimizer, "inner_optimizer", model.optimizer).iterations.assign(
+            done * steps + keeper.position // recipe.images_a_step
+        )
     preprocessing = Preprocessing.from_dict(settings["preprocessing"])
 
     def targets(labels):
         return task.targets(labels, classes)
 
     def serve(split, images=recipe.batch_size, **options):
-        return feed(split, shape, preprocessing, images, targets=targets, group=group, **options)
+        return feed(split, shape, preprocessing, images, targets=targets, left_out=left_out, group=group, **options)
 
     def decision():
         """What the task chooses on the validation part, by the best network."""
         if not task.decides:
             return None
         split = splits.get("val", splits["train"].take(np.arange(0)))
+        split = split.take(np.flatnonzero([id not in left_out for id in split.ids])) if left_out else split
         best, found = predictor(runs.read_model(folder / runs.MODEL)), []
         for x in pixels(split, shape, preprocessing, recipe.batch_size):
             found.append(best(x))
@@ -629,26 +652,45 @@ def _fit(network, task, splits, settings, recipe, group, *, folder, interrupted,
         if group.first:
             say(f"{folder} is finished: {done} epochs.")
         return
-    if done and not quiet:
-        say(f"Continuing after epoch {done}.")
+    if (done or keeper.position) and not quiet:
+        within = f" and {keeper.position:,} images" if keeper.position else ""
+        say(f"Continuing after epoch {done}{within}.")
+
+    def fit(start, first, last):
+        data = serve(
+            splits["train"],
+            recipe.images_a_step,
+            order=(seed, keeper.epoch),
+            alternate_flip=recipe.alternate_flip,
+            move=for_targets(recipe.augment, task.dense)[1],
+            crop=recipe.crop,
+            start=start,
+        )
+        if start:  # Keras makes the variables of metrics in the first step; what the epoch had summed up is put there
+            x, y = one_pair(data)
+            model.compute_metrics(x, y, keras.ops.zeros((1, *model.output_shape[1:])))
+        model.fit(
+            data,
+            validation_data=serve(splits["val"]) if "val" in splits else None,
+            epochs=last,
+            initial_epoch=first,
+            callbacks=[keeper],
+            shuffle=False,
+            verbose=0,
+        )
 
     try:
         with without_retracing_warnings(), progress(quiet=quiet) as keeper.bar:
-            model.fit(
-                serve(
-                    splits["train"],
-                    recipe.images_a_step,
-                    order=(seed, keeper.epoch),
-                    alternate_flip=recipe.alternate_flip,
-                    move=for_targets(recipe.augment, task.dense)[1],
-                ),
-                validation_data=serve(splits["val"]) if "val" in splits else None,
-                epochs=recipe.epochs,
-                initial_epoch=done,
-                callbacks=[keeper],
-                shuffle=False,
-                verbose=0,
-            )
+            if keeper.position:  # the rest of an epoch
+                fit(keeper.position, done, done + 1)
+                done += 1
+            if not keeper.finished():
+                fit(0, done, recipe.epochs)
+    except Exception as e:
+        if not left_out or not type(e).__module__.startswith("tensorflow"):
+            raise
+        # From a thread of the input pipeline.
+        raise RunError(f"No image of a batch can be read: {report_skipped(list(left_out.items()))}.") from e
     finally:
         keeper.close()
     finish()

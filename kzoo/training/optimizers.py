@@ -104,6 +104,39 @@ def decays(variable: keras.Variable) -> bool:
     return variable.path.rsplit("/", 1)[-1] not in ("bias", "gamma", "beta")
 
 
+@keras.saving.register_keras_serializable(package="kzoo")
+class Steps(schedules.LearningRateSchedule):
+    """A rate that grows linearly at first and is then multiplied by a number at some steps.
+
+    Args:
+        rate: after the warm-up.
+        boundaries: the steps from which on it is multiplied by `gamma` once more.
+        gamma: see there.
+        warmup: steps that it takes to grow.
+        start: the rate of the first step.
+
+    Reference:
+        Goyal et al. 2017, arXiv:1706.02677, section 2.2: a constant amount at each iteration.
+    """
+
+    def __init__(self, rate: float, boundaries: Sequence[int], gamma: float, warmup: int = 0, start: float = 0.0):
+        super().__init__()
+        self.rate, self.boundaries, self.gamma = rate, list(boundaries), gamma
+        self.warmup, self.start = warmup, start
+
+    def __call__(self, step):
+        """The rate of a step."""
+        ops = keras.ops
+        step = ops.cast(step, "float32")
+        drops = sum((ops.cast(step >= b, "float32") for b in self.boundaries), ops.cast(0.0, "float32"))
+        growing = self.start + (self.rate - self.start) * step / max(1, self.warmup)
+        return ops.where(step < self.warmup, growing, self.rate) * ops.power(self.gamma, drops)
+
+    def get_config(self):
+        """The arguments of the constructor, for Keras."""
+        return {k: getattr(self, k) for k in ("rate", "boundaries", "gamma", "warmup", "start")}
+
+
 def rate_schedule(recipe: Recipe, steps: int) -> float | schedules.LearningRateSchedule:
     """The learning rate of a recipe.
 
@@ -115,15 +148,19 @@ def rate_schedule(recipe: Recipe, steps: int) -> float | schedules.LearningRateS
         A number, or a Keras schedule over steps.
     """
     if recipe.schedule in ("constant", "plateau"):
-        return recipe.learning_rate
+        return recipe.rate
+    if recipe.schedule == "steps":
+        drops = [max(1, round(share * recipe.epochs)) * steps for share in recipe.drops]
+        warmup = min([round(recipe.warmup * steps), recipe.epochs * steps // 2, *drops])
+        return Steps(recipe.rate, drops, recipe.gamma, warmup, min(recipe.learning_rate, recipe.rate))
     if recipe.schedule == "exponential":
-        return schedules.ExponentialDecay(recipe.learning_rate, steps, recipe.gamma, staircase=True)
+        return schedules.ExponentialDecay(recipe.rate, steps, recipe.gamma, staircase=True)
     if recipe.schedule == "cosine":
         warmup = min(round(recipe.warmup * steps), recipe.epochs * steps // 2)
         rest = recipe.epochs * steps - warmup
         if not warmup:
-            return schedules.CosineDecay(recipe.learning_rate, rest)
-        return schedules.CosineDecay(0.0, rest, warmup_target=recipe.learning_rate, warmup_steps=warmup)
+            return schedules.CosineDecay(recipe.rate, rest)
+        return schedules.CosineDecay(0.0, rest, warmup_target=recipe.rate, warmup_steps=warmup)
     raise ValueError(f"unknown schedule {recipe.schedule!r}")
 
 
@@ -163,7 +200,7 @@ def plateau_rate(
         metric: its name; the validation part's value is used, or the training part's if there is no validation part.
         higher_is_better: whether a higher value of the metric is better.
     """
-    rate, best, stale = recipe.learning_rate, float("-inf"), 0
+    rate, best, stale = recipe.rate, float("-inf"), 0
     for row in history:
         value = row.get(f"val_{metric}", row[metric])
         value = value if higher_is_better else -value

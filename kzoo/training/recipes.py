@@ -22,16 +22,24 @@ class Recipe:
         weight_decay: "adamw" subtracts rate * decay * w in addition to the gradient step (Loshchilov and Hutter);
             "sgd" adds decay * w to the gradient, so that it enters the momentum, as Krizhevsky et al. print it.
         decay_all: decay biases, scales and offsets as well ("sgd" only).
-        schedule: "constant"; "exponential": rate * gamma^epoch; "cosine": to zero over all epochs; "plateau": rate *
-            gamma after `patience` epochs without a better validation accuracy.
+        rate_batch: the batch size for which the learning rate is meant; for others it is scaled linearly, `rate`. None
+            scales nothing.
+        schedule: "constant"; "exponential": rate * gamma^epoch; "cosine": to zero over all epochs; "steps": rate *
+            gamma after each of `drops`; "plateau": rate * gamma after `patience` epochs without a better validation
+            accuracy.
         gamma, patience: of the schedule.
-        warmup: epochs of linear growth to the learning rate at the start ("cosine" only).
+        drops: of "steps", in shares of all epochs.
+        warmup: epochs of linear growth to the rate at the start: from 0 for "cosine", for "steps" from the learning
+            rate that is not scaled, if that is lower.
         batch_size: images in a batch.
         gradient_accumulation_steps: batches whose gradients are averaged for one step of the optimizer.
         epochs: their number.
         loss: a name among the losses of the model's task; None takes the task's first ("cross_entropy" for classes).
         label_smoothing: in [0, 1).
         augment: (name, amount) pairs of `kzoo.data.augment`.
+        crop: how the part of a picture is drawn that is trained on, of `kzoo.data.crops.draw_region`: ("area", lowest,
+            highest) share of its area, or ("side", lowest, highest) length of its shorter side in sides of the crop.
+            Pictures are then read in every epoch. None takes the middle, as in prediction.
         alternate_flip: mirror each image in every other epoch, in place of "flip", which mirrors at random.
         rubbish: j of LeCun et al. 1998, equation 9: an additional class without images, with the logit -j. If logits
             are negative distances, it pulls the features towards the code of their class until the distance is below
@@ -43,6 +51,7 @@ class Recipe:
     source: str
     optimizer: str = "adam"
     learning_rate: float = 1e-3
+    rate_batch: int | None = None
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.0
@@ -50,6 +59,7 @@ class Recipe:
     schedule: str = "constant"
     gamma: float = 1.0
     patience: int = 5
+    drops: tuple[float, ...] = ()
     warmup: float = 0.0
     batch_size: int = 128
     gradient_accumulation_steps: int = 1
@@ -57,6 +67,7 @@ class Recipe:
     loss: str | None = None
     label_smoothing: float = 0.0
     augment: tuple[tuple[str, float], ...] = ()
+    crop: tuple[str, float, float] | None = None
     alternate_flip: bool = False
     rubbish: float | None = None
     notes: str = ""
@@ -65,6 +76,18 @@ class Recipe:
     def images_a_step(self) -> int:
         """How many images one step of the optimizer is taken for, but for the last of an epoch."""
         return self.batch_size * self.gradient_accumulation_steps
+
+    @property
+    def rate(self) -> float:
+        """The learning rate for these images a step.
+
+        Example:
+            >>> Recipe("mine", "notes", learning_rate=0.1, rate_batch=256, batch_size=1024).rate
+            0.4
+        """
+        return (
+            self.learning_rate if self.rate_batch is None else self.learning_rate * self.images_a_step / self.rate_batch
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict."""
@@ -132,6 +155,45 @@ RECIPES = {
             augment=(("flip", 0.5), ("shift", 0.06)),
             notes="Random crops are shifts of the resized picture; no PCA colour noise. The paper divides the rate "
             "by 10 by hand when the validation error stops improving; here after 5 such epochs.",
+        ),
+        Recipe(
+            "imagenet_he",
+            "He et al. 2016, arXiv:1512.03385, section 3.4: shorter sides of 256 to 480 and crops of 224 "
+            "(arXiv:1409.1556), flips, the colour noise of Krizhevsky et al. 2012",
+            optimizer="sgd",
+            learning_rate=0.1,
+            weight_decay=1e-4,
+            schedule="plateau",
+            gamma=0.1,
+            batch_size=256,
+            epochs=120,
+            augment=(("flip", 0.5), ("lighting", 0.1)),
+            crop=("side", 256 / 224, 480 / 224),
+            notes="120 epochs of 1,281,167 images are 600,600 iterations; the paper says up to 600,000. It divides the "
+            "rate by 10 when the error plateaus, without saying how long it waits: here after 5 epochs without a "
+            "better validation accuracy. The mean of each pixel is the network's preprocessing (of each channel here).",
+        ),
+        Recipe(
+            "imagenet",
+            "Goyal et al. 2017, arXiv:1706.02677, section 5.1: 90 epochs, the rate 0.1 for each 256 images, divided by "
+            "10 after 30, 60 and 80, five epochs of warm-up from 0.1 (section 2.2), Nesterov momentum, no decay of "
+            "batch norm; crops of 8 to 100 % of the area in ratios of 3/4 to 4/3 (arXiv:1409.4842)",
+            optimizer="sgd",
+            learning_rate=0.1,
+            rate_batch=256,
+            nesterov=True,
+            weight_decay=1e-4,
+            schedule="steps",
+            gamma=0.1,
+            drops=(30 / 90, 60 / 90, 80 / 90),
+            warmup=5,
+            batch_size=256,
+            epochs=90,
+            augment=(("flip", 0.5),),
+            crop=("area", 0.08, 1.0),
+            notes="The ratio's logarithm is uniform, as in torchvision; fb.resnet.torch draws its square root itself, "
+            "has colour noise besides, and divides the rate after 30 and 60. Goyal et al. start the last scale of each "
+            "block at 0, which is the network's.",
         ),
         Recipe(
             "figure1",
@@ -237,7 +299,8 @@ def find_recipe(name: str | Recipe | Mapping[str, Any]) -> Recipe:
         known = {f.name for f in fields(Recipe)}
         if not {"name", "source"} <= set(name) <= known:
             raise KzooError(f"A recipe has the fields {', '.join(sorted(known))}; got {', '.join(sorted(name))}.")
-        return Recipe(**{**name, "augment": tuple(tuple(a) for a in name.get("augment", ()))})
+        lists = {"augment": tuple(tuple(a) for a in name.get("augment", ())), "drops": tuple(name.get("drops", ()))}
+        return Recipe(**{**name, **lists, "crop": tuple(name["crop"]) if name.get("crop") else None})
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES, f"The recipes are {', '.join(RECIPES)}.")
     return RECIPES[name]

@@ -79,3 +79,17 @@ def test_what_can_not_be_done_to_a_mask_is_refused():
     layers, move = for_targets(pairs, True)
     assert layers == [pairs[0], pairs[2]] and moves(layers) is None and move is not None
     assert for_targets(pairs, False) == (pairs, None)
+
+
+def test_lighting_adds_the_principal_colours():
+    """Krizhevsky et al. 2012: p1 a1 d1 + p2 a2 d2 + p3 a3 d3 to every pixel of a picture, while training only."""
+    (layer,) = augmentation([("lighting", 0.1)], seed=3)
+    x = np.full((2000, 2, 2, 3), 100.0, "float32")
+    added = np.asarray(layer(x, training=True)) - x
+    assert np.ptp(added, axis=(1, 2)).max() < 1e-3 and np.abs(np.asarray(layer(x)) - x).max() == 0
+    p = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+    amounts = added[:, 0, 0] @ p / 255  # the components are orthonormal
+    np.testing.assert_allclose(amounts.std(0), 0.1 * np.array([0.2175, 0.0188, 0.0045]), rtol=0.06)
+    assert np.abs(np.corrcoef(amounts.T) - np.eye(3)).max() < 0.08
+    with pytest.raises(kzoo.KzooError, match="RGB pictures, not of 1 channels"):
+        layer.build((None, 8, 8, 1))

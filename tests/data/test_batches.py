@@ -143,6 +143,42 @@ def test_images_too_large_to_keep_are_decoded_on_the_fly(tmp_path, monkeypatch):
     np.testing.assert_array_equal(get(kept), get(on_the_way))
 
 
+def test_pictures_that_are_read_while_training(tmp_path, monkeypatch):
+    """What is too large is not decoded beforehand; an order goes on anywhere; a broken picture is missing and named."""
+    monkeypatch.setattr("kzoo.data.batches.MEMORY", 10)
+    monkeypatch.setattr("kzoo.data.batches.DISK", 10)
+    split = load_data(photos(tmp_path, {"a": 9, "b": 8}, ".jpg"), val_fraction=0, test_fraction=0).splits["train"]
+    whole = (tmp_path / "a" / "003.jpg").read_bytes()
+    (tmp_path / "a" / "003.jpg").write_bytes(whole[:-40])
+    (tmp_path / "b" / "007.jpg").unlink()
+    monkeypatch.setattr(images, "make_preparer", lambda *a: pytest.fail("nothing is decoded yet"))
+    assert decode_split(split, (8, 8, 3), PLAIN, lazily=True) == (split, [])
+    monkeypatch.undo()
+    crop, left_out = ("area", 0.3, 1.0), {}
+
+    def served(start=0, epoch=0, **options):
+        options = {"order": (5, epoch), "crop": crop, "left_out": left_out, **options}
+        return [(x.numpy(), y.numpy()) for x, y in batches(split, (8, 8, 3), PLAIN, 4, start=start, **options)]
+
+    first = served()
+    assert sorted(left_out) == ["a/003.jpg", "b/007.jpg"] and "can't be decoded" in left_out["a/003.jpg"]
+    assert sum(len(y) for _, y in first) == 15 and np.concatenate([y for _, y in first]).sum() == 7
+    for start in (4, 12, 16):
+        rest = served(start)
+        assert len(rest) == len(first) - start // 4
+        for (x, y), (again, same) in zip(first[start // 4 :], rest, strict=True):
+            np.testing.assert_array_equal(x, again)
+            np.testing.assert_array_equal(y, same)
+    # A crop depends on seed, epoch and picture, not on its batch: with the order given, in batches of another size.
+    loose = np.concatenate(
+        [x.numpy() for x, _ in batches(split, (8, 8, 3), PLAIN, 7, order=(5, 0), crop=crop, left_out={})]
+    )
+    np.testing.assert_array_equal(loose, np.concatenate([x for x, _ in first]))
+    assert not np.array_equal(served(epoch=1)[0][0], first[0][0])
+    with pytest.raises(tf.errors.OpError, match=r"a/003\.jpg can't be decoded"):
+        served(crop=None, order=None, left_out=None)
+
+
 def test_a_disk_that_fills_while_images_are_kept_there_costs_time_only(tmp_path, monkeypatch):
     from kzoo.data import batches as module
 

@@ -117,7 +117,7 @@ def test_only_files_of_one_size_are_read_to_find_copies(tmp_path, monkeypatch):
     monkeypatch.setattr(divide, "sha256", lambda path: read.append(path) or sha256(path))
     paths = [str(tmp_path / n) for n in (*names, "gone", "gone")]
     assert divide.copies(Split(paths, np.zeros(6, int), list("123456"))).tolist() == [0, 1, 2, 0, 4, 5]
-    assert read == [paths[0], paths[1], paths[3]]
+    assert sorted(read) == [paths[0], paths[3]], "the end of the other one differs"
 
 
 def test_a_part_that_copies_leave_empty_is_named(tmp_path, capsys):

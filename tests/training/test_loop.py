@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from keras import layers
 from PIL import Image
+from support.photos import photos
 from support.processes import started, wait_for
 from support.training import QUICK, history_of, same_run, weights_of
 
@@ -144,23 +145,45 @@ def test_killed_and_stopped_and_resumed_it_gives_the_uninterrupted_run(tmp_path,
     same_run(tmp_path / "whole", out)
 
 
-def test_an_epoch_that_was_stopped_in_the_middle_counts_nowhere(trained, tmp_path, monkeypatch):
-    """Be it the first."""
-    out, original = tmp_path / "r", RunKeeper.on_train_batch_end
+def stopping(monkeypatch, at):
+    """Sends Ctrl-C in the `at`-th call of on_train_batch_end."""
+    original, calls = RunKeeper.on_train_batch_end, []
 
     def stop(self, batch, logs=None):
-        signal.raise_signal(signal.SIGINT)
+        calls.append(batch)
+        if len(calls) == at:
+            signal.raise_signal(signal.SIGINT)
         original(self, batch, logs)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(RunKeeper, "on_train_batch_end", stop)
-        with pytest.raises(Interrupted, match="no epoch was finished, and --resume starts again") as e:
-            kzoo.train("mnist_mlp", "digits", recipe=QUICK, out=out, quiet=True)
+    monkeypatch.setattr(RunKeeper, "on_train_batch_end", stop)
+
+
+def test_an_epoch_that_was_stopped_in_the_middle_goes_on_from_there(trained, tmp_path, monkeypatch):
+    """Be it the first: the same weights, loss, metrics and random numbers, to the bit."""
+    out = tmp_path / "r"
+    stopping(monkeypatch, 1)
+    with pytest.raises(Interrupted, match="1,024 of 1,258 images of epoch 1 are kept, and --resume continues") as e:
+        kzoo.train("mnist_mlp", "digits", recipe=QUICK, out=out, quiet=True)
     assert e.value.exit_code == 130 and epochs(out) == 0
-    assert not any((out / name).exists() for name in ("metrics.json", "model.keras", "checkpoint.npz"))
+    assert not any((out / name).exists() for name in ("metrics.json", "model.keras"))
     with pytest.raises(RunError, match=r"no epoch was finished\. Continue with kzoo train --resume"):
         kzoo.evaluate(out)
+    monkeypatch.undo()
+    stopping(monkeypatch, 2)
+    with pytest.raises(Interrupted, match="1,024 of 1,258 images of epoch 2 are kept"):  # the first call ends epoch 1
+        kzoo.train(out=out, resume=True, quiet=True)
+    assert runs.load_checkpoint(out / "checkpoint.npz")[1]["position"]["images"] == 1024
+    monkeypatch.undo()
+    written, original = [], runs.save_checkpoint
+
+    def save(path, arrays, state):
+        written.append(state.get("position", {}).get("images"))
+        original(path, arrays, state)
+
+    monkeypatch.setattr("kzoo.training.callbacks.EVERY", 0.0)  # seconds: a checkpoint at each step changes nothing
+    monkeypatch.setattr(runs, "save_checkpoint", save)
     kzoo.train(out=out, resume=True, quiet=True)
+    assert written == [None, 1024, None]
     same_run(trained, out)
 
 
@@ -240,6 +263,28 @@ def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(tmp_path, monk
     arrays, state = runs.load_checkpoint(tmp_path / "r" / "checkpoint.npz")
     assert len(state["history"]) == 2 and all(np.isfinite(a).all() for a in arrays.values())
     assert all(np.isfinite(a).all() for a in weights_of(tmp_path / "r").values())
+
+
+def test_photos_that_are_read_while_training(tmp_path, capfd):
+    """As a recipe with crops reads them: a broken one is missing in its batch, or ends a strict run."""
+    folder = photos(tmp_path / "photos", {"a": 10, "b": 10}, ".jpg")
+    broken = folder / "a" / "003.jpg"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    plan = Recipe("own", "a test", batch_size=8, epochs=1, crop=("area", 0.5, 1.0))
+    options = {"recipe": plan, "test_fraction": 0.0, "val_fraction": 0.0}
+    run = kzoo.train("mnist_softmax", folder, **options, out=tmp_path / "r")
+    assert runs.read_csv(run.path / "skipped.csv")[0]["id"] == os.path.join("a", "003.jpg")
+    err = capfd.readouterr().err
+    assert "Images are read from files by" in err and "in an order of all 20 by seed and epoch" in err
+    assert f"Left out 1 unusable file: a{os.sep}003.jpg can't be decoded" in err
+    assert run.config["recipe"]["crop"] == ["area", 0.5, 1.0]
+    with pytest.raises(RunError, match=r"1 unusable file: a.003\.jpg can't be decoded.* \(--strict\)"):
+        kzoo.train("mnist_softmax", folder, **options, strict=True, out=tmp_path / "strict", quiet=True)
+    options["recipe"] = plan.changed(batch_size=1)
+    with pytest.raises(RunError, match=r"No image of a batch can be read: 1 unusable file: a.003\.jpg"):
+        kzoo.train("mnist_softmax", folder, **options, out=tmp_path / "one", quiet=True)
+    with pytest.raises(RunError, match="Recipe own crops pictures at random, and not their masks"):
+        kzoo.train("unet", "digits_segmentation", recipe=plan, out=tmp_path / "masks", quiet=True)
 
 
 def test_unreadable_photos_are_left_out_and_listed(tmp_path):

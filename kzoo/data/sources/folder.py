@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import os
 import re
+from array import array
 from pathlib import Path
 
 import numpy as np
 
 from kzoo.data.dataset import DataSet, Split, part_in, part_of
-from kzoo.data.guards import fault, is_picture, shown
+from kzoo.data.guards import glance, is_picture, shown
 from kzoo.data.labels import class_names
-from kzoo.data.listing import contents, files_below
+from kzoo.data.listing import Identities, contents, files_below, folders_in, paths_below
+from kzoo.data.scan import in_order
+from kzoo.data.sequences import Names
 from kzoo.errors import DataError
 
 # Names of folders that are rather a wrapper than a class, if there are folders in them.
@@ -54,12 +57,14 @@ def read(source: str | os.PathLike) -> DataSet:
     """
     root = Path(source)
     layout = _Layout(root)
-    names = class_names({c.name for folder in layout.parts.values() for c in contents(folder)[0]}, root)
+    names = class_names({c.name for folder in layout.parts.values() for c in folders_in(folder)}, root)
     classes = sorted(set(names.values()))
     if not classes:
         raise DataError(f"'{root}' has no class folders: put the images of each class into a folder of its own.")
     number = {c: i for i, c in enumerate(classes)}
     skipped, splits = [], {}
+
+    prefix = "" if root == Path() else os.path.join(root, "")
 
     def relative(path):
         return os.path.relpath(path, root)
@@ -68,32 +73,41 @@ def read(source: str | os.PathLike) -> DataSet:
         skipped.append((relative(e.filename), f"can't be read ({e.strerror})"))
 
     for part, folder in layout.parts.items():
-        found, seen, twice = {}, {}, []
-        for c in sorted(contents(folder)[0], key=_by_class(names)):
-            _refuse_a_class_in_another(c, names)
-            again, label = [], number[names[c.name]]
-            for path in files_below(c, seen, lost, again):
-                reason = fault(path)
-                if reason:
-                    skipped.append((relative(path), reason))
-                else:
-                    found[path] = label
-            twice += [(path, first, label) for path, first in again]
-        for path, first, label in twice:
-            other = "" if found.get(first, label) == label else ", which has another label"
-            skipped.append((relative(path), f"is the same file as {shown(relative(first))}{other}"))
-        if not found and part not in ("all", "train"):
+        files, labels = Identities(), array("q")
+
+        def listed(folder=folder, files=files, labels=labels):
+            for c in sorted(folders_in(folder), key=_by_class(names)):
+                _refuse_a_class_in_another(c, names)
+                for path in paths_below(c, lost):
+                    files.add(path)
+                    labels.append(number[names[c.name]])
+                    yield path[len(prefix) :]
+
+        ids = Names(listed())
+        images, label, first = ids.below(prefix), np.array(labels, "int64"), files.first()
+        again = first != np.arange(len(ids))
+        usable = ~again
+        for i, reason in zip(
+            np.flatnonzero(~again), in_order(glance, images.take(np.flatnonzero(~again))), strict=True
+        ):
+            if reason:
+                usable[i] = False
+                skipped.append((ids[i], reason))
+        for i in np.flatnonzero(again):
+            other = ", which has another label" if usable[first[i]] and label[first[i]] != label[i] else ""
+            skipped.append((ids[i], f"is the same file as {shown(ids[first[i]])}{other}"))
+        if not usable.any() and part not in ("all", "train"):
             if not layout.loose_below(folder):
                 skipped.append((relative(folder), f"holds no usable picture, so there is no {part} part"))
             continue
-        paths = [str(path) for path in found]
-        splits[part] = Split(paths, np.array(list(found.values()), "int64"), [relative(p) for p in paths])
+        kept = np.flatnonzero(usable)
+        splits[part] = Split(images.take(kept), label[kept], ids.take(kept))
     skipped += [(relative(path), reason) for path, reason in layout.unused]
     return DataSet(str(root), tuple(classes), splits, skipped)
 
 
 def _refuse_a_class_in_another(folder, names):
-    for inner in contents(folder)[0]:
+    for inner in folders_in(folder):
         if names.get(inner.name, names[folder.name]) != names[folder.name]:
             raise DataError(
                 f"'{inner}' lies in the class {shown(folder.name)} and has the name of another class: move its "
@@ -131,7 +145,7 @@ class _Layout:
             self.parts[part] = self._look_through(named[part], known)
             self._loose(self.parts[part])
             if part == "train":
-                known = {d.name for d in contents(self.parts[part])[0]}
+                known = {d.name for d in folders_in(self.parts[part])}
 
     def loose_below(self, folder):
         """Whether pictures of this part are among the unused."""
@@ -147,9 +161,9 @@ class _Layout:
             named, others = self._named(base)
             if named:
                 return base, named, others
-            inside = contents(base)[0]
+            inside = folders_in(base)
             seen.add(os.path.realpath(base))
-            if len(inside) != 1 or not contents(inside[0])[0] or os.path.realpath(inside[0]) in seen:
+            if len(inside) != 1 or not folders_in(inside[0]) or os.path.realpath(inside[0]) in seen:
                 return base, None, []
             self._loose(base)
             base = inside[0]
@@ -158,26 +172,26 @@ class _Layout:
         """The folder with the class folders of a part: behind wrappers. known: names of the classes of training."""
         seen = set()
         while True:
-            inside = contents(folder)[0]
+            inside = folders_in(folder)
             seen.add(os.path.realpath(folder))
             if len(inside) != 1 or inside[0].name in known or os.path.realpath(inside[0]) in seen:
                 return folder
-            if not contents(inside[0])[0] and inside[0].name.lower() != folder.name.lower():
+            if not folders_in(inside[0]) and inside[0].name.lower() != folder.name.lower():
                 return folder
             self._loose(folder)
             folder = inside[0]
 
     def _named(self, base):
         """({part: folder}, the folders beside them); ({}, []) if `base` holds classes or a wrapper."""
-        inside = contents(base)[0]
+        inside = folders_in(base)
         plain = [d for d in inside if part_of(d.name)]
         parts = self._one_each(base, [(part_of(d.name), d) for d in plain])
-        worded = [(p, d) for d in inside if d not in plain and (p := part_in(d.name)) and contents(d)[0]]
+        worded = [(p, d) for d in inside if d not in plain and (p := part_in(d.name)) and folders_in(d)]
         more = self._one_each(base, [(p, d) for p, d in worded if p not in parts])
         others = [d for d in inside if d not in parts.values() and d not in more.values()]
         if not parts and ("train" not in more or (len(more) == 1 and others)):
             return {}, []
-        deep = [d for d in parts.values() if contents(d)[0]]  # those with class folders
+        deep = [d for d in parts.values() if folders_in(d)]  # those with class folders
         if not deep and not more and others:  # classes, of which one has the name of a part
             odd = [d for p, d in parts.items() if d.name.lower() not in ("train", "training", "valid")]
             if odd:
@@ -211,11 +225,11 @@ class _Layout:
         )
 
     def _refuse_parts_in_classes(self, base):
-        for folder in contents(base)[0]:
+        for folder in folders_in(base):
             folders, loose = contents(folder)
             inside = [d.name for d in folders]
             several = len({part_of(n) for n in inside} - {None}) > 1
-            if several or (folders and not loose and all(part_of(d.name) and contents(d)[0] for d in folders)):
+            if several or (folders and not loose and all(part_of(d.name) and folders_in(d) for d in folders)):
                 raise DataError(
                     f"'{folder}' holds {', '.join(f'{shown(n)}/' for n in inside if part_of(n))}, so it would be a "
                     f"class with parts in it. If it is a data set, give '{folder}' as the data; if it is a class, "
@@ -224,10 +238,10 @@ class _Layout:
 
     def _refuse_wrappers_as_classes(self, base):
         """fold1/ and fold2/, or images/ and masks/, with the same folders in each are no classes."""
-        outer = contents(base)[0]
+        outer = folders_in(base)
         if len(outer) < 2 or not all(WRAPPER.fullmatch(d.name.lower()) for d in outer):
             return
-        inside = [{c.name for c in contents(d)[0]} for d in outer]
+        inside = [{c.name for c in folders_in(d)} for d in outer]
         common = sorted(set.intersection(*inside))
         if len(common) > 1:
             both = ", ".join(f"{shown(n)}/" for n in common[:3])

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import re
+from array import array
 from pathlib import Path
 
 import numpy as np
 
 from kzoo.data.dataset import DataSet, Split, part_of
 from kzoo.data.masks import IGNORED, MaskFile, Table, values_of
+from kzoo.data.records import FORMATS, Records, features_of, image_of, interleaved
+from kzoo.data.sequences import Names
 from kzoo.errors import DataError
 from kzoo.files import data_folders
 
@@ -77,7 +80,8 @@ def read_prepared(name: str, label: str = "label") -> DataSet:
 
     Returns:
         A DataSet of encoded images, with the splits that TensorFlow Datasets has under a name that kzoo knows; others
-        are `skipped`. A label without names has the classes "0", "1", ...
+        are `skipped`. A label without names has the classes "0", "1", ... From files of the formats tfrecord and
+        array_record images are read one by one (`kzoo.data.records`); those of others are all in memory.
 
     Raises:
         DataError: It has other features, or can't be had.
@@ -93,7 +97,10 @@ def read_prepared(name: str, label: str = "label") -> DataSet:
         raise DataError(f"'{name}' was not found, and tensorflow_datasets can't be imported ({e}).") from e
 
     try:
-        builder = tfds.builder(name, **({"data_dir": prepared[0]} if prepared else {}))
+        asked = re.sub(
+            r"/(\d+(\.[\d*]+)+)$", r":\1", name
+        )  # a version: after a slash TensorFlow Datasets expects a config
+        builder = tfds.builder(asked, **({"data_dir": prepared[0]} if prepared else {}))
         features = builder.info.features
         if not {"image", label} <= set(features or ()):
             raise DataError(f"tfds:{name} has the features {', '.join(features or ())}; kzoo needs image and {label}.")
@@ -121,9 +128,9 @@ def read_prepared(name: str, label: str = "label") -> DataSet:
             raise DataError(f"tfds:{name} has no split named train, only {', '.join(builder.info.splits)}.")
         splits = {}
         for part, split in parts.items():
-            rows = list(builder.as_dataset(split=split, decoders=encoded).as_numpy_iterator())
-            labels = np.array([row[label] for row in rows], object if masks else "int64")
-            splits[part] = Split([row["image"] for row in rows], labels, [f"{part}/{i}" for i in range(len(rows))])
+            images, labels = _records(builder, split, label, masks) or _whole(builder, split, label, encoded)
+            ids = Names(f"{part}/{i}" for i in range(len(labels)))
+            splits[part] = Split(images, np.array(labels, object if masks else "int64"), ids)
         if masks:
             classes = _mask_classes(f"tfds:{name}#{label}", splits, MASKS.get(folder, {}).get(label))
         else:
@@ -136,6 +143,33 @@ def read_prepared(name: str, label: str = "label") -> DataSet:
             f"'{name}' is in none of $KZOO_DATA and the Keras cache, and TensorFlow Datasets can't load it ({reason})."
         ) from e
     return DataSet(name if label == "label" else f"{name}#{label}", classes, splits, skipped)
+
+
+def _records(builder, split, label, masks):
+    """(`Records`, labels), for files of which single records can be read; None for others."""
+    info = builder.info
+    kind = FORMATS.get(getattr(getattr(info, "file_format", None), "value", ""))
+    if kind is None:
+        return None
+    part = info.splits[split]
+    reader = kind([os.fspath(path) for path in part.filepaths], part.num_examples)
+    labels, sizes = [] if masks else array("q"), array("q")
+    for record in reader.all():
+        features = features_of(record)
+        sizes.append(len(image_of(features)))
+        labels.append(features[label].bytes_list.value[0] if masks else features[label].int64_list.value[0])
+    if len(labels) != part.num_examples:
+        raise DataError(f"'{builder.name}' has {len(labels):,} of {part.num_examples:,} records: prepare it again.")
+    # As TensorFlow Datasets itself reads them, which runs record.
+    rows = interleaved(part.shard_lengths, 1 if getattr(info, "disable_shuffling", False) else 16)
+    labels = [labels[i] for i in rows] if masks else np.array(labels)[rows]
+    return Records(reader, rows, np.array(sizes)[rows]), labels
+
+
+def _whole(builder, split, label, encoded):
+    """(encoded images, labels), all read at once."""
+    rows = list(builder.as_dataset(split=split, decoders=encoded).as_numpy_iterator())
+    return [row["image"] for row in rows], [row[label] for row in rows]
 
 
 def _mask_classes(source, splits, known):

@@ -18,6 +18,7 @@ def test_tfds_without_a_network(shared):
     if not (shared / "tfds" / "mnist").is_dir():
         pytest.skip("needs the prepared TFDS MNIST in the shared data")
     a, b = load_data("tfds:mnist"), load_data("mnist")
+    assert load_data("tfds:mnist/3.0.1").fingerprint() == a.fingerprint() != b.fingerprint()
     assert a.classes == b.classes and len(a.splits["test"]) == 10000
     ready, bad = decode_split(a.splits["test"].take(np.arange(50)), (28, 28, 1), PLAIN)
     assert not bad and ready.images.shape == (50, 28, 28, 1)
@@ -61,7 +62,7 @@ def prepared(tmp_path, monkeypatch):
 def test_a_label_without_names_parts_under_other_names_and_versions(prepared):
     asked = prepared(SimpleNamespace(dtype="int64", shape=()), Training=9, dev=3, holdout=6, unlabelled=1000)
     data = load_data("tfds:birds/3.0.1")
-    assert asked == ["birds/3.0.1"] and data.classes == ("0", "1", "2")
+    assert asked == ["birds:3.0.1"] and data.classes == ("0", "1", "2")
     assert {k: len(s) for k, s in data.splits.items()} == {"train": 9, "val": 3, "test": 6}
     assert data.skipped == [("unlabelled", "is none of the parts train, validation, test (1,000 images are not used)")]
     prepared(SimpleNamespace(dtype="int64", shape=(), num_classes=3, names=None), train=9)
@@ -94,7 +95,7 @@ def test_masks_are_another_feature_and_those_of_the_pets_are_trimaps(prepared, t
         (tmp_path / name).mkdir(exist_ok=True)
     asked = prepared(label, png([[1, 3, 2]]), train=4, test=2)
     data = load_data("tfds:oxford_iiit_pet/4.0.0#segmentation_mask")
-    assert asked == ["oxford_iiit_pet/4.0.0"] and data.masks and len(data.splits["test"]) == 2
+    assert asked == ["oxford_iiit_pet:4.0.0"] and data.masks and len(data.splits["test"]) == 2
     assert data.classes == ("background", "pet", "outline")
     assert data.splits["train"].labels[0].read().tolist() == [[1, 2, 0]]
     again = load_data("tfds:oxford_iiit_pet/4.0.0#segmentation_mask")
@@ -107,3 +108,34 @@ def test_masks_are_another_feature_and_those_of_the_pets_are_trimaps(prepared, t
     assert other.fingerprint() != data.fingerprint()
     fails("tfds:birds#mask", "has the features image, label, segmentation_mask; kzoo needs image and mask")
     fails("tfds:birds#", "names no set: write tfds:NAME")
+
+
+def test_record_files_are_read_one_by_one_in_the_order_of_before(tmp_path, prepared):
+    import tensorflow as tf
+
+    prepared(SimpleNamespace(dtype="int64", shape=(), num_classes=3, names=None), train=40)
+    builder = sys.modules["tensorflow_datasets"].builder("birds")
+    whole = load_data("tfds:birds", val_fraction=0.2)
+    lengths, paths, done = [17, 0, 23], [], 0
+    for part, n in enumerate(lengths):
+        paths.append(str(tmp_path / f"{part}.tfrecord"))
+        with tf.io.TFRecordWriter(paths[-1]) as file:
+            for i in range(done, done + n):
+                image = tf.train.Feature(bytes_list=tf.train.BytesList(value=[bytes([i])]))
+                label = tf.train.Feature(int64_list=tf.train.Int64List(value=[i % 3]))
+                features = tf.train.Features(feature={"image": image, "label": label})
+                file.write(tf.train.Example(features=features).SerializeToString())
+        done += n
+    part = builder.info.splits["train"]
+    part.filepaths, part.shard_lengths = paths, lengths
+    builder.info.file_format, builder.name = SimpleNamespace(value="tfrecord"), "birds"
+    builder.as_dataset = lambda **_: pytest.fail("read whole")
+    builder.info.disable_shuffling = True  # from file to file
+    data = load_data("tfds:birds", val_fraction=0.2)
+    assert data.fingerprint() == whole.fingerprint() and data.splits["train"].images.about.startswith("tfrecord files")
+    assert data.whole().images == whole.whole().images and data.whole().ids == whole.whole().ids
+    builder.info.disable_shuffling = False  # 16 of each file in turn
+    images = load_data("tfds:birds", val_fraction=0).splits["train"].images
+    assert images == [bytes([i]) for i in [*range(16), *range(17, 33), 16, *range(33, 40)]]
+    part.num_examples = 41
+    fails("tfds:birds", "has 40 of 41 records: prepare it again")
