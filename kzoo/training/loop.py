@@ -239,7 +239,7 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
         weights=chosen,
     )
     if own:
-        settings["keras_model"] = {"sha256": fingerprint(own.model), "pixels": options.pixels, "notes": [*own.notes]}
+        settings["keras_model"] = {"sha256": fingerprint(own.model), "notes": [*own.notes]}
     if before:
         folder = Path(out)
         changes = _changed_on_resume(before, settings, folder)
@@ -276,7 +276,8 @@ def train_run(model, data, given: dict, config: dict, *, out=None, resume=False,
             if recipe.loss:
                 say(f"Loss {recipe.loss}. {task.about_losses.get(recipe.loss, '')}".rstrip())
         splits = _read(dataset, task, shape, row.preprocessing, strict=options.strict, folder=folder, quiet=quiet)
-        task.prepare(network, splits["train"].labels)  # a resumed run's weights come over it
+        if not own:  # which begins with the weights that it has
+            task.prepare(network, splits["train"].labels)  # a resumed run's weights come over it
         with interruptible() as interrupted, computing_in():  # losses and metrics follow Keras' global settings
             _fit(network, task, splits, settings, recipe, folder=folder, interrupted=interrupted, quiet=quiet)
     return runs.load_run(folder)
@@ -334,9 +335,8 @@ def resumed(out) -> dict:
 def _options_of(before):
     """The options that a run's config.json records."""
     names = ("recipe", "patience", "class_weights", "seed", "precision", "val_fraction", "test_fraction")
-    pixels = before.get("keras_model", {}).get("pixels")
-    beside = {"input_shape": tuple(before["input_shape"]), "bits": before.get("bits"), "pixels": pixels}
-    return {**{n: before[n] for n in names}, **beside}
+    later = {name: before.get(name) for name in ("bits", "pixels")}  # which older runs don't record
+    return {**{n: before[n] for n in names}, **later, "input_shape": tuple(before["input_shape"])}
 
 
 def _load(name, options, division):
@@ -422,6 +422,7 @@ def _settings(row, config, options, recipe, *, dataset, division, network, preci
         "division": division,
         "strict": options.strict,
         "bits": options.bits,
+        "pixels": options.pixels,
         "backend": keras.backend.backend(),
         "hardware": describe(),
         "versions": runs.versions(),
