@@ -22,7 +22,7 @@ def command():
 @click.argument("pattern", default="*")
 @as_json
 def list_command(pattern, as_json):
-    """List the weights published for the models that match PATTERN: source, licence, size, hash, accuracy."""
+    """List the weights published for the models that match PATTERN: size, accuracy, licence; --json has it all."""
     names = list_models(pattern)
     if not names:
         raise UnknownName(f"No model's name matches '{pattern}'. kzoo list shows all.")

@@ -273,7 +273,7 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
         weights=chosen,
     )
     if own:
-        settings["keras_model"] = {"sha256": fingerprint(own.model), "pixels": options.pixels, "notes": [*own.notes]}
+        settings["keras_model"] = {"sha256": fingerprint(own.model), "notes": [*own.notes]}
     group.check_same({k: settings[k] for k in RESUME_KEYS}, runs.differences)
     settings |= {"devices": group.devices, "processes": group.processes}
     if before:
@@ -318,7 +318,8 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
                 say(f"{group.devices} devices in {group.processes} process{'es' if group.processes > 1 else ''}.")
         report = folder if group.first else None
         splits = _read(dataset, task, recipe, shape, row.preprocessing, options.strict, folder=report, quiet=quiet)
-        task.prepare(network, splits["train"].labels)  # a resumed run's weights come over it
+        if not own:  # which begins with the weights that it has
+            task.prepare(network, splits["train"].labels)  # a resumed run's weights come over it
         with interruptible() as interrupted, computing_in():  # losses and metrics follow Keras' global settings
             _fit(network, task, splits, settings, recipe, group, folder=folder, interrupted=interrupted, quiet=quiet)
     return folder
@@ -376,9 +377,8 @@ def resumed(out) -> dict:
 def _options_of(before):
     """The options that a run's config.json records."""
     names = ("recipe", "patience", "class_weights", "seed", "precision", "val_fraction", "test_fraction")
-    pixels = before.get("keras_model", {}).get("pixels")
-    beside = {"input_shape": tuple(before["input_shape"]), "bits": before.get("bits"), "pixels": pixels}
-    return {**{n: before[n] for n in names}, **beside}
+    later = {name: before.get(name) for name in ("bits", "pixels")}  # which older runs don't record
+    return {**{n: before[n] for n in names}, **later, "input_shape": tuple(before["input_shape"])}
 
 
 def _load(name, options, division):
@@ -466,6 +466,7 @@ def _settings(row, config, options, recipe, *, dataset, division, network, preci
         "division": division,
         "strict": options.strict,
         "bits": options.bits,
+        "pixels": options.pixels,
         "backend": keras.backend.backend(),
         "hardware": describe(),
         "versions": runs.versions(),

@@ -208,3 +208,12 @@ def test_a_run_abstains_as_its_export_would(members):
         kzoo.load(run, abstain=95)
     with pytest.raises(DataError, match="abstain is for a run"):
         kzoo.load("resnet20", abstain=0.9)
+
+
+def test_what_is_said_of_the_pixels_of_a_model_in_memory_counts():
+    image = keras.Input((8, 8, 1))
+    model = keras.Model(image, keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(image)))
+    x = np.random.default_rng(0).integers(0, 256, (8, 8, 1)).astype("uint8")
+    row = kzoo.load(model, pixels="0..1", classes=("a", "b")).predict(x)[0]["top"]
+    expected = keras.ops.convert_to_numpy(model(x[None] / np.float32(255)))[0]
+    np.testing.assert_allclose([p["probability"] for p in sorted(row, key=lambda p: p["class"])], expected, rtol=1e-4)
