@@ -52,6 +52,7 @@ def compare(options):
         "content as it is": None,
         "random": {"weights": "random"},
         "cifar10": {"weights": "cifar10"},
+        "cifar10, block4_conv2": {"weights": "cifar10", "content_layers": ("block4_conv2",)},
         "cifar10, relative": {"weights": "cifar10", "balance": "relative"},
         "cifar10, block1 to block3": {
             "weights": "cifar10",

@@ -58,7 +58,12 @@ def one_or_more_counts(ctx, param, value):
     "cifar10: kzoo's own small network; random: colours and strokes, no objects.",
 )
 @click.option("--model", help="Any of kzoo list; vgg19 by default.")
-@click.option("--content-layers", callback=comma_separated(str), metavar="A,B", help="block4_conv2 by default.")
+@click.option(
+    "--content-layers",
+    callback=comma_separated(str),
+    metavar="A,B",
+    help="block4_conv2 by default; with kzoo's own weights block2_conv2,block4_conv2.",
+)
 @click.option(
     "--style-layers", callback=comma_separated(str), metavar="A,B", help="block1_conv1 to block5_conv1 by default."
 )

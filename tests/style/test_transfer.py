@@ -49,7 +49,7 @@ def plain(**options):
     "options",
     [
         {"optimizer": "adam", "evaluations": 40},
-        {"init": "noise", "seed": 3},
+        {"init": "noise", "seed": 3, "evaluations": 24},
         {"start_noise": 0.0},
         {"preserve_color": "luminance"},
         {"preserve_color": "histogram"},
