@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py train --model mnist_cnn resnet20
     python scripts/benchmark.py infer --model resnet50 --batch 1 32 --rounds 5 --json infer.json
+    python scripts/benchmark.py infer --model all --batch 1 8 32 --only "kzoo float32" "keras float32" --rounds 1
 
 The machine may be shared and noisy: compare only ratios within one run. If medians and bests disagree, the run was
 noisy. Peers are measured if they are installed.
@@ -149,6 +150,10 @@ def main():
     bench.contenders = lambda o: [n for n in all_contenders(o) if not o.only or n in o.only]
 
     models = getattr(options, "model", None) or [None]
+    if models == ["all"]:
+        from kzoo.catalog import list_models, spec
+
+        models = [name for name in list_models() if len(spec(name).input_shape) == 3]
     # In a process of its own: the memory of this one would count as the peak memory of its workers.
     facts = run_worker("machine", models if models[0] else [])
     record = {

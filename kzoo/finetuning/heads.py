@@ -543,18 +543,20 @@ def cross_validate(
     light, solution = rows.light(), None
     for c in LOGISTIC_STRENGTHS:  # from strong to weak regularisation, each started from the solution before
         solution = kernels, biases = _several(light, y, classes, c, samples, plain, solution, 100)
-        z = [light.z[h] @ kernels[:, i].astype("float32") + biases[i] for i, h in enumerate(parts)]
-        consider("logistic", c, np.concatenate(z), None)
+        scores = [light.z[h] @ kernels[:, i].astype("float32") + biases[i] for i, h in enumerate(parts)]
+        consider("logistic", c, np.concatenate(scores), None)
         if len(found) > 2 and found[-1][0]["loss"] > found[-2][0]["loss"] > found[-3][0]["loss"]:
             break  # the loss rose twice: weaker regularisation would be worse, and slower
-    for strength, z in zip(RIDGE_STRENGTHS, ridge_folds(rows, y, classes, RIDGE_STRENGTHS, parts, plain), strict=True):
-        consider("ridge", strength, z, True)
-    z = []
+    for strength, each in zip(
+        RIDGE_STRENGTHS, ridge_folds(rows, y, classes, RIDGE_STRENGTHS, parts, plain), strict=True
+    ):
+        consider("ridge", strength, each, True)
+    scores = []
     for h in parts:
         train = np.delete(np.arange(len(y)), h)
         kernel, bias = prototypes(rows.take(train), y[train], classes)
-        z.append(rows.z[h] @ kernel + bias)
-    consider("prototypes", None, np.concatenate(z), True)
+        scores.append(rows.z[h] @ kernel + bias)
+    consider("prototypes", None, np.concatenate(scores), True)
 
     found.sort(key=lambda item: item[0]["loss"])
     best = next(item for item in found if item[0]["kind"] == "logistic")

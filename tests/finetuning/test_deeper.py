@@ -128,7 +128,7 @@ def test_a_stage_gives_up_where_its_loss_will_not_get_below_the_bound():
     keeper.epochs, keeper.bound = 6, 1.0
     for losses, ends in [
         ([1.5, 1.4], False),  # less than half
-        ([1.5, 1.4, 1.3], False),  # 0.1 an epoch, three are left
+        ([1.5, 1.4, 1.29], False),  # 0.11 an epoch, three are left
         ([1.5, 1.4, 1.35], True),
         ([1.1, 1.6, 1.3], True),  # not the lowest so far
         ([0.9, 1.6, 1.3], False),  # one was below

@@ -8,6 +8,7 @@ from PIL import Image
 
 from kzoo.finetuning import maps
 from kzoo.finetuning.report import write_report
+from kzoo.runs import load_run
 from kzoo.visualizing.cam import cam
 from kzoo.visualizing.drawing import overlay, scale_of
 from kzoo.visualizing.network import find_network
@@ -21,6 +22,8 @@ def test_the_maps_are_those_of_the_run_and_unreadable_photos_have_none(head_only
     expected = cam(network, files["a"], "blue").maps[0]
     np.testing.assert_array_equal(found[0], overlay(network.prepare(files["a"]), expected, scale_of(expected)))
     assert found[1] is None and found[3] is None and found[2].shape == network.shape
+    draw = maps.maps_of_mistakes(head_only, files.__getitem__, lambda: load_run(head_only).model)  # in memory
+    np.testing.assert_array_equal(draw([("a", "blue")])[0][0], found[0])
     assert "CAM on" in about and "red" in about
 
 
