@@ -51,7 +51,6 @@ class Recipe:
     source: str
     optimizer: str = "adam"
     learning_rate: float = 1e-3
-    rate_batch: int | None = None
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.0
@@ -60,6 +59,7 @@ class Recipe:
     gamma: float = 1.0
     patience: int = 5
     drops: tuple[float, ...] = ()
+    rate_batch: int | None = None
     warmup: float = 0.0
     batch_size: int = 128
     gradient_accumulation_steps: int = 1
