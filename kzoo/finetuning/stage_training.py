@@ -20,7 +20,7 @@ from kzoo.finetuning import audit
 from kzoo.finetuning.heads import HeadObjective
 from kzoo.finetuning.options import FinetuneOptions
 from kzoo.finetuning.stages import HEAD, STAGE_RATE, moving_variables, set_trainable
-from kzoo.hardware import without_retracing_warnings
+from kzoo.hardware import without_tensorflow_chatter
 from kzoo.interrupt import Interrupted
 from kzoo.tasks import Task
 from kzoo.training.optimizers import decays
@@ -146,7 +146,7 @@ def stage_model(network, plan, factors, steps, epochs):
     return model
 
 
-@without_retracing_warnings()
+@without_tensorflow_chatter()
 def train_stage(network, stage_list, number, plan, splits, *, store, bar, interrupted):
     """Train the head and these stages, from the network's current weights; it ends with those of the best epoch.
 

@@ -29,7 +29,7 @@ from kzoo.errors import RunError
 from kzoo.files import is_model_file, sha256
 from kzoo.graph.inference import predictor
 from kzoo.graph.ledger import ledger
-from kzoo.hardware import auto_precision, describe, without_retracing_warnings
+from kzoo.hardware import auto_precision, describe, without_tensorflow_chatter
 from kzoo.interrupt import interruptible
 from kzoo.keras_files import KerasFile, fingerprint, in_precision, preprocessing_of, row_of, to_train
 from kzoo.progress import progress, say
@@ -573,7 +573,7 @@ def _fit(network, task, splits, settings, recipe, *, folder, interrupted, quiet)
     if done and not quiet:
         say(f"Continuing after epoch {done}.")
 
-    with without_retracing_warnings(), progress(quiet=quiet) as keeper.bar:
+    with without_tensorflow_chatter(), progress(quiet=quiet) as keeper.bar:
         model.fit(
             serve(
                 splits["train"],
