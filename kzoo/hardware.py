@@ -170,15 +170,17 @@ def quiet_tensorflow() -> str:
 
 
 @contextmanager
-def without_retracing_warnings() -> Iterator[None]:
-    """Drop TensorFlow's warnings that functions are traced again: each training in a process has functions of its own.
+def without_tensorflow_chatter() -> Iterator[None]:
+    """Drop what TensorFlow logs of functions that are traced again, and of files that it writes into a hidden folder.
 
-    They would stand in a notebook's cell, or between a progress bar and its end.
+    Each training in a process has functions of its own. The lines would stand in a notebook's cell, or between a
+    progress bar and its end.
     """
     logger = logging.getLogger("tensorflow")
 
     def told(record):
-        return "triggered tf.function retracing" not in record.getMessage()
+        text = record.getMessage()
+        return "triggered tf.function retracing" not in text and not text.startswith("Assets written to")
 
     logger.addFilter(told)
     try:

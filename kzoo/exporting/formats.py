@@ -25,7 +25,7 @@ from kzoo.data.images import given_channels
 from kzoo.errors import ExportError
 from kzoo.exporting import litert_file, onnx_file
 from kzoo.exporting.pictures import IMAGE, preparation
-from kzoo.hardware import cores
+from kzoo.hardware import cores, without_tensorflow_chatter
 
 if TYPE_CHECKING:
     import keras
@@ -109,6 +109,7 @@ def write(format: str, folder: Path, parts: FormatInputs) -> dict[str, dict[str,
     return {"saved_model": _saved_model, "keras": _keras, "onnx": _onnx, "litert": _litert}[format](folder, parts)
 
 
+@without_tensorflow_chatter()
 def _saved_model(folder, parts):
     tf.saved_model.save(parts.module, str(folder), signatures=parts.signatures)
     return {"saved_model": {"files": ["saved_model.pb"], "precision": parts.precision}}

@@ -11,6 +11,7 @@ import tensorflow as tf
 import kzoo.models.stylenet  # noqa: F401  its layers register themselves with Keras
 from kzoo.errors import KzooError, RunError
 from kzoo.files import write_folder
+from kzoo.hardware import without_tensorflow_chatter
 from kzoo.runs import MODEL, read_model
 
 
@@ -54,6 +55,6 @@ def export_stylenet(net: str | os.PathLike, out: str | os.PathLike, *, force: bo
 
     module = tf.Module()
     module.model, module.painted = model, painted
-    with write_folder(out, replace=replaceable) as folder:
+    with without_tensorflow_chatter(), write_folder(out, replace=replaceable) as folder:
         tf.saved_model.save(module, str(folder), signatures={"serving_default": painted})
     return out

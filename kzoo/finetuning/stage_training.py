@@ -22,7 +22,7 @@ from kzoo.finetuning.heads import HeadObjective
 from kzoo.finetuning.options import BATCH, FinetuneOptions
 from kzoo.finetuning.stages import HEAD, STAGE_RATE, moving_variables, set_trainable
 from kzoo.graph.inference import inference_form
-from kzoo.hardware import without_retracing_warnings
+from kzoo.hardware import without_tensorflow_chatter
 from kzoo.interrupt import Interrupted
 from kzoo.tasks import Task
 from kzoo.training.counted import Counted
@@ -200,7 +200,7 @@ def on_devices(network, group, seed):
         v.assign(value)
 
 
-@without_retracing_warnings()
+@without_tensorflow_chatter()
 def train_stage(network, stage_list, number, plan, splits, *, store, bar, interrupted, bound=None):
     """Train the head and these stages, from the network's current weights; it ends with those of the best epoch.
 

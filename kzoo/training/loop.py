@@ -32,7 +32,7 @@ from kzoo.errors import RunError
 from kzoo.files import is_model_file, sha256
 from kzoo.graph.inference import predictor
 from kzoo.graph.ledger import ledger
-from kzoo.hardware import auto_precision, cores, describe, without_retracing_warnings
+from kzoo.hardware import auto_precision, cores, describe, without_tensorflow_chatter
 from kzoo.interrupt import interruptible
 from kzoo.keras_files import KerasFile, fingerprint, in_precision, preprocessing_of, row_of, to_train
 from kzoo.progress import progress, say
@@ -681,7 +681,7 @@ def _fit(network, task, splits, settings, recipe, group, *, folder, interrupted,
         )
 
     try:
-        with without_retracing_warnings(), progress(quiet=quiet) as keeper.bar:
+        with without_tensorflow_chatter(), progress(quiet=quiet) as keeper.bar:
             if keeper.position:  # the rest of an epoch
                 fit(keeper.position, done, done + 1)
                 done += 1
