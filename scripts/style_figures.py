@@ -96,15 +96,24 @@ def flat(options):
     y = np.linspace(0, 1, 240)[:, None, None]
     sky = np.round([90, 140, 210] + y * np.array([100, 65, 15]) + np.zeros((240, 320, 1))).astype("uint8")
     grey = np.full((256, 256, 3), (140, 150, 170), "uint8")
-    style = paintings()["strokes"]
+    styles = paintings()
     for noise in (0.0, 4.0):
         made = kzoo.stylize(
-            sky, style, weights=options.vgg, size=160, coarsest=0, evaluations=25, start_noise=noise, quiet=True
+            sky,
+            styles["glass"],
+            weights=options.vgg,
+            size=160,
+            coarsest=0,
+            evaluations=25,
+            start_noise=noise,
+            quiet=True,
         )
         style_loss = made.record["last"]["style"]
         print(f"noise {noise:.0f}: hatch {hatch(made.picture):6.1f}, style {style_loss:.3f}", flush=True)
     for margin in (0, 16):
-        made = kzoo.stylize(grey, style, weights=options.vgg, size=256, evaluations=60, margin=margin, quiet=True)
+        made = kzoo.stylize(
+            grey, styles["strokes"], weights=options.vgg, size=256, evaluations=60, margin=margin, quiet=True
+        )
         print(f"margin {margin:2}: frame {frame(made.picture):5.1f} grey levels", flush=True)
 
 
@@ -112,7 +121,7 @@ def hatch(picture):
     """How many times its surroundings the strongest frequency of period 2 is, in the spectrum of the grey values."""
     from scipy.ndimage import median_filter
 
-    side = 64
+    side = min(128, *picture.shape[:2])
     window = np.hanning(side)[:, None] * np.hanning(side)
     grey, power = picture.mean(-1), 0
     for y in range(0, grey.shape[0] - side + 1, side // 2):
@@ -121,7 +130,7 @@ def hatch(picture):
             power = power + np.abs(np.fft.fft2((part - part.mean()) * window)) ** 2
     f = np.abs(np.fft.fftfreq(side))
     highest = np.maximum(f[:, None], f) > 0.5 - 1.5 / side
-    return float((power / median_filter(power, 7, mode="wrap"))[highest].max())
+    return float((power / median_filter(power, 13, mode="wrap"))[highest].max())
 
 
 def frame(picture):
