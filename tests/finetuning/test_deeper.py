@@ -113,6 +113,7 @@ def test_without_room_for_a_measurable_gain_nothing_is_trained():
     assert not judging.compare(judging.Judged(few, 0.96), judging.Judged(np.zeros(50), 1.0), TASK)[0]
 
 
+@pytest.mark.deep("2026-11-27")
 def test_a_stage_of_auto_ends_after_half_of_its_epochs_if_none_was_better(world, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "no_room", lambda losses: "")
     monkeypatch.setattr(deeper, "_loss_of", lambda *args: -10.0)  # nothing is better than that
