@@ -81,7 +81,7 @@ def _step_alone(trainer, batch, steps):
     """A function that computes as many steps on one batch and waits for them."""
     import jax
 
-    trainer.fit(iter_of(batch), steps_per_epoch=1, verbose=0)  # makes the step
+    trainer.fit(iter_of(batch), steps_per_epoch=1, verbose=0, shuffle=False)  # makes the step
     groups = (
         trainer.trainable_variables,
         trainer.non_trainable_variables,
