@@ -150,7 +150,7 @@ def train(
 
     Raises:
         RunError: a run that can't start, continue, or that diverged; its last good checkpoint stays.
-        Interrupted: after Ctrl-C or SIGTERM; the finished epochs are kept.
+        Interrupted: after Ctrl-C or SIGTERM; what was trained on so far is kept.
         KzooError: an unknown name, an option out of range, unusable data.
 
     Example:
@@ -633,12 +633,12 @@ def _fit(network, task, splits, settings, recipe, group, *, folder, interrupted,
         if not task.decides:
             return None
         split = splits.get("val", splits["train"].take(np.arange(0)))
-        split = split.take(np.flatnonzero([id not in left_out for id in split.ids])) if left_out else split
         best, found = predictor(runs.read_model(folder / runs.MODEL)), []
         for x in pixels(split, shape, preprocessing, recipe.batch_size):
             found.append(best(x))
         outputs = np.concatenate(found) if found else np.zeros((0, task.outputs(classes)), "float32")
-        chosen = task.decide(outputs, split.labels, classes)
+        read = np.array([id not in left_out for id in split.ids], bool)  # known now
+        chosen = task.decide(outputs, split.labels[read], classes)
         if not quiet:
             say(chosen["reason"])
         return chosen

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from support.photos import fails, photos
 
+from kzoo.data import guards
 from kzoo.data.guards import as_uint8, fault, foreign, is_clutter, is_picture
 from kzoo.data.loading import load_data
 from kzoo.errors import DataError
@@ -74,3 +75,23 @@ def test_black_pictures_are_black_and_floats_up_to_one_are_refused(tmp_path):
     assert as_uint8(np.zeros((2, 4, 4, 1), "float32")).max() == 0
     np.savez(tmp_path / "x.npz", images=np.full((6, 4, 4), 1.0), labels=np.arange(6) % 2)
     fails(tmp_path / "x.npz", "these lie in 0..1: multiply them by 255")
+
+
+def test_a_glance_reads_the_beginning_only(tmp_path, monkeypatch):
+    """Of large files, unless what is asked for stands behind; decoding refuses what it does not see."""
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype("uint8")
+    paths = {name: tmp_path / name for name in ("a.jpg", "b.jpg", "c.png", "d.png", "e.txt", "f.tif")}
+    Image.fromarray(pixels).save(paths["a.jpg"], quality=95)
+    data = paths["a.jpg"].read_bytes()
+    paths["b.jpg"].write_bytes(data[:2] + b"\xff\xe2\xff\xff" + bytes(65_533) + data[2:])  # a profile in front
+    Image.fromarray(pixels).save(paths["c.png"])
+    paths["d.png"].write_bytes(paths["c.png"].read_bytes()[:16] + b"\x7f" * 8 + bytes(40_000))
+    paths["e.txt"].write_bytes(b"a letter" * 5000)
+    Image.fromarray(pixels).save(paths["f.tif"])
+    assert all(path.stat().st_size > guards.HEAD for path in paths.values())
+    whole, faults = [], guards.fault
+    monkeypatch.setattr(guards, "fault", lambda path: whole.append(path.name) or faults(path))
+    found = {name: guards.glance(path) for name, path in paths.items()}
+    assert found == {name: faults(path) for name, path in paths.items()}
+    assert whole == ["b.jpg", "f.tif"] and "declares" in found["d.png"] and "is not a JPEG" in found["e.txt"]
+    assert guards.glance(tmp_path / "gone.jpg") == "can't be read (No such file or directory)"

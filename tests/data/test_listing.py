@@ -4,7 +4,7 @@ import os
 
 from support.photos import photos
 
-from kzoo.data.listing import contents, files_below, identity
+from kzoo.data.listing import Identities, contents, files_below, identity
 
 
 def test_each_real_file_once_without_clutter(tmp_path):
@@ -21,3 +21,13 @@ def test_each_real_file_once_without_clutter(tmp_path):
     assert contents(tmp_path) == ([tmp_path / "a"], [tmp_path / "loop"])
     assert identity(tmp_path / "a" / "000.png") == identity(tmp_path / "a" / "100.png")
     assert identity(tmp_path / "nothing") != identity(tmp_path / "a" / "000.png")
+
+
+def test_identities_are_those_of_files(tmp_path):
+    photos(tmp_path, {"a": 3})
+    os.link(tmp_path / "a" / "002.png", tmp_path / "a" / "b.png")
+    os.symlink(tmp_path / "a" / "000.png", tmp_path / "a" / "c.png")
+    found = Identities()
+    for name in ("002", "000", "b", "gone", "c", "001", "gone"):
+        found.add(str(tmp_path / "a" / f"{name}.png"))
+    assert found.first().tolist() == [0, 1, 0, 3, 1, 5, 3] and len(Identities().first()) == 0
