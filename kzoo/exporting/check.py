@@ -22,11 +22,13 @@ from kzoo.exporting.reader import (
     LABELS,
     check_labels,
     check_preprocessing,
+    is_stylenet,
     load_saved_model,
     meta_graph,
     read_card,
     task_of,
 )
+from kzoo.exporting.stylenet import verify_stylenet
 from kzoo.files import sha256
 from kzoo.tasks import Task, register
 
@@ -42,8 +44,8 @@ def verify(folder: str | os.PathLike, *, raises: bool = True, trust: bool = Fals
     Four things are checked: the files are those of the card, the preprocessing matches its fingerprint, the golden
     images become the same pixels, and every format gives the same top-1 and the same logits for them, within the
     tolerance that follows from what it differed by when it was written; from the encoded images on, too, where the
-    format takes these or decoded pictures. It needs TensorFlow and the packages of the
-    formats, but no run, no data and no internet connection.
+    format takes these or decoded pictures. Of a stylenet, the files and what it paints are checked. It needs TensorFlow
+    and the packages of the formats, but no run, no data and no internet connection.
 
     Args:
         folder: what `kzoo.export` wrote.
@@ -63,7 +65,7 @@ def verify(folder: str | os.PathLike, *, raises: bool = True, trust: bool = Fals
         >>> kzoo.verify(folder)["ok"]
         True
     """
-    report, _ = _verify(Path(folder), trust)
+    report = verify_stylenet(folder, trust) if is_stylenet(folder) else _verify(Path(folder), trust)[0]
     if raises and not report["ok"]:
         bad = "; ".join(f"{c['check']}: {c['detail']}" for c in report["checks"] if c["ok"] is False)
         raise ExportError(f"{folder} does not give the results it gave when it was written. {bad}")
