@@ -56,7 +56,7 @@ def command():
 @click.option("--batch-size", type=click.IntRange(1), help="4 by default.")
 @click.option("--width", type=click.IntRange(1), help="Filters of the first convolution; 32 by default, 16 is quicker.")
 @click.option("--blocks", type=click.IntRange(0), help="Residual blocks; 5 by default.")
-@click.option("--style-weight", type=float, metavar="X", help="10 by default: more is more style.")
+@click.option("--style-weight", type=float, metavar="X", help="5 by default: more is more style.")
 @click.option("--content-weight", type=float, metavar="X", help="1 by default.")
 @click.option("--tv-weight", type=float, metavar="X", help="Of the total variation; 1e-8 by default.")
 @click.option("--range-weight", type=float, metavar="X", help="Of pixels outside 0..255; 1e-6 by default.")

@@ -67,11 +67,21 @@ def export_stylenet(
         if not (out / "saved_model.pb").is_file():
             raise KzooError(f"{out} is not a SavedModel, so it is not replaced: choose another --out.")
 
+    arrays = [[v.numpy() for v in group] for group in (model.trainable_variables, model.non_trainable_variables)]
+
+    # Weights are constants: a graph with variables has operations that read and write them, and no other export has.
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, None, None, 3)), tf.TensorSpec((None, len(fixed)))], autograph=False
+    )
+    def network(x, rows):
+        trainable, other = ([tf.constant(a) for a in group] for group in arrays)
+        return model.stateless_call(trainable, other, [x, rows] if takes_styles else x, training=False)[0]
+
     def run(images, weights):
         h, w = tf.shape(images)[1], tf.shape(images)[2]
         x = tf.pad(tf.cast(images, tf.float32), [[0, 0], [0, -h % 4], [0, -w % 4], [0, 0]], mode="REFLECT")
         rows = tf.tile((weights / tf.reduce_sum(weights))[None], [tf.shape(images)[0], 1])
-        y = model([x, rows] if takes_styles else x, training=False)[:, :h, :w]
+        y = network(x, rows)[:, :h, :w]
         return {"painted": tf.cast(tf.clip_by_value(tf.round(y), 0, 255), tf.uint8)}
 
     pictures = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
@@ -85,7 +95,7 @@ def export_stylenet(
         return run(images, weights)
 
     module = tf.Module()
-    module.model, module.painted, module.blended = model, painted, blended
+    module.painted, module.blended = painted, blended
     signatures = {"serving_default": painted, **({"blend": blended} if len(fixed) > 1 else {})}
     examples = _examples()
     with write_folder(out, replace=replaceable) as folder:

@@ -248,7 +248,7 @@ class StylenetOptions:
     width: int = 32
     blocks: int = 5
     content_weight: float = 1.0
-    style_weight: float = 10.0
+    style_weight: float = 5.0
     tv_weight: float = 1e-8
     range_weight: float = 1e-6
     learning_rate: float = 1e-3

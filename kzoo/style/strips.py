@@ -1,4 +1,4 @@
-"""A stylenet computed layer by layer, each in strips of rows: the same picture in a quarter of the memory."""
+"""A stylenet computed layer by layer, each in strips of rows: the same picture in a third of the memory."""
 
 from __future__ import annotations
 
