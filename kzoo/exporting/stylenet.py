@@ -100,7 +100,7 @@ def export_stylenet(
     examples = _examples()
     with write_folder(out, replace=replaceable) as folder:
         tf.saved_model.save(module, str(folder), signatures=signatures)
-        golden = {"weights": np.stack([fixed, *np.eye(len(fixed), dtype="float32")])}
+        golden: dict[str, Any] = {"weights": np.stack([fixed, *np.eye(len(fixed), dtype="float32")])}
         for i, x in enumerate(examples):
             golden[f"image{i}"] = x
             for j, row in enumerate(golden["weights"]):

@@ -241,18 +241,18 @@ def train_stylenet(
         with interruptible(kept) as interrupted, progress("pictures", quiet) as bar:
             trained = _train(folder, options, terms, len(names), ready, interrupted=interrupted, bar=bar)
         # In float32 whatever it was trained in: what a machine is fast in is not the same everywhere.
-        model = build_stylenet(styles=len(names), width=width, blocks=blocks)
-        for v, w in zip(model.weights, trained.weights, strict=True):
+        painter = build_stylenet(styles=len(names), width=width, blocks=blocks)
+        for v, w in zip(painter.weights, trained.weights, strict=True):
             v.assign(w)
-        runs.save_model(model, folder / runs.MODEL)
-        measured = measure(model, terms, names, held_out, size)
+        runs.save_model(painter, folder / runs.MODEL)
+        measured = measure(painter, terms, names, held_out, size)
         runs.write_json(folder / METRICS, {"held_out": len(held_out), "styles": measured})
         if not quiet:
             for name, row in measured.items():
                 say(f"{name}, on {len(held_out)} held-out pictures: {described(row)}")
         if not ready.files:  # the pictures are in memory
             example = np.asarray(ready.take(np.array([0])).images[0], "uint8")
-            net = Stylenet(model, tuple(names))
+            net = Stylenet(painter, tuple(names))
             rows = [p for n, s in zip(names, paintings, strict=True) for p in (s, paint(net, example, {n: 1.0}))]
             pictures.side_by_side(folder / "example.png", [example, *rows])
     return folder
