@@ -76,6 +76,40 @@ def read_card(folder: str | os.PathLike) -> dict[str, Any]:
     return card
 
 
+def changed_files(folder: str | os.PathLike, files: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Compare the files of an export with its card.
+
+    Args:
+        folder: the export.
+        files: of its card, {path: {"sha256": hash}}.
+
+    Returns:
+        {path: what is wrong with it}; {} if all is as in the card.
+    """
+    folder, bad = Path(folder), {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_file() and name != CARD and name not in files and not path.name.startswith("."):
+            bad[name] = "is not in the card"
+    for name, facts in files.items():
+        path = folder / name
+        try:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                bad[name] = "lies outside the folder"
+            elif sha256(path) != facts["sha256"]:
+                bad[name] = "has changed"
+        except OSError:
+            bad[name] = "is missing"
+    return bad
+
+
+def described_files(bad: Mapping[str, str], files: Mapping[str, Any]) -> str:
+    """What `changed_files` found, as text."""
+    found = "; ".join(f"{shown(name)} {what}" for name, what in list(bad.items())[:8])
+    found += f"; and {len(bad) - 8} more" if len(bad) > 8 else ""
+    return found or f"{len(files)} files, all as in the card"
+
+
 def _texts(values):
     return isinstance(values, list) and all(isinstance(v, str) for v in values)
 

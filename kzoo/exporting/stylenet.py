@@ -14,12 +14,13 @@ import tensorflow as tf
 
 from kzoo import runs
 from kzoo.data.drawn import painting
+from kzoo.data.sources.arrays import load_arrays
 from kzoo.errors import ExportError, KzooError, first_line
-from kzoo.exporting.reader import CARD, STYLENET, load_saved_model
+from kzoo.exporting.golden import FILE, MAX_FILE_BYTES
+from kzoo.exporting.reader import CARD, STYLENET, changed_files, described_files, load_saved_model
 from kzoo.files import sha256, write_atomically, write_folder
 from kzoo.style.painter import chosen, load_stylenet, paint
 
-GOLDEN = "golden.npz"
 VERSION = 1
 
 
@@ -80,7 +81,7 @@ def export_stylenet(
     def run(images, weights):
         h, w = tf.shape(images)[1], tf.shape(images)[2]
         x = tf.pad(tf.cast(images, tf.float32), [[0, 0], [0, -h % 4], [0, -w % 4], [0, 0]], mode="REFLECT")
-        rows = tf.tile((weights / tf.reduce_sum(weights))[None], [tf.shape(images)[0], 1])
+        rows = tf.tile((weights / tf.maximum(tf.reduce_sum(weights), 1e-6))[None], [tf.shape(images)[0], 1])
         y = network(x, rows)[:, :h, :w]
         return {"painted": tf.cast(tf.clip_by_value(tf.round(y), 0, 255), tf.uint8)}
 
@@ -106,7 +107,7 @@ def export_stylenet(
             for j, row in enumerate(golden["weights"]):
                 mixed = dict(zip(stylenet.styles, map(float, row), strict=True))
                 golden[f"painted{i}_{j}"] = paint(stylenet, x, mixed)
-        with write_atomically(folder / GOLDEN) as f:
+        with write_atomically(folder / FILE) as f:
             np.savez_compressed(f, **golden)
         card = {
             STYLENET: VERSION,
@@ -147,19 +148,8 @@ def verify_stylenet(folder: str | os.PathLike, trust: bool = False) -> dict[str,
     """
     folder = Path(folder)
     card = read_stylenet_card(folder)
-    bad = {}
-    for name, facts in card["files"].items():
-        try:
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                bad[name] = "lies outside the folder"
-            elif sha256(folder / name) != facts["sha256"]:
-                bad[name] = "has changed"
-        except OSError:
-            bad[name] = "is missing"
-    text = (
-        "; ".join(f"{name} {what}" for name, what in bad.items()) or f"{len(card['files'])} files, all as in the card"
-    )
-    checks = [{"check": "files", "ok": not bad, "detail": text}]
+    bad = changed_files(folder, card["files"])
+    checks = [{"check": "files", "ok": not bad, "detail": described_files(bad, card["files"])}]
     if not bad:  # a corrupt file may crash TensorFlow
         checks += _painted_again(folder, card, trust)
     return {"folder": str(folder), "ok": all(c["ok"] for c in checks), "checks": checks}
@@ -176,7 +166,7 @@ def read_stylenet_card(folder: str | os.PathLike) -> dict[str, Any]:
         raise ExportError(f"{path} can't be read as the card of a stylenet ({first_line(e)}).") from e
     if version != VERSION:
         raise ExportError(f"{path} was written by a later kzoo (format {version!r}; this one knows {VERSION}).")
-    if not whole or not {GOLDEN, "saved_model.pb"} <= files.keys():
+    if not whole or not {FILE, "saved_model.pb"} <= files.keys():
         raise ExportError(f"{path} is corrupt: its styles or files can't be read.")
     return card
 
@@ -185,8 +175,7 @@ def _painted_again(folder, card, trust):
     """The checks of the SavedModel on the golden pictures."""
     try:
         loaded = load_saved_model(folder, trust)
-        with np.load(folder / GOLDEN, allow_pickle=False) as found:
-            golden = {k: found[k] for k in found.files}
+        golden = load_arrays(folder / FILE, MAX_FILE_BYTES)
         checks = []
         names = ["serving_default", *card["styles"]] if len(card["styles"]) > 1 else ["serving_default"]
         for j, name in enumerate(names):
