@@ -73,7 +73,7 @@ _HOME = {
     "predict": "kzoo.evaluating.prediction",
     "stylize": "kzoo.style",
     "train_stylenet": "kzoo.style.stylenet",
-    "apply_stylenet": "kzoo.style.stylenet",
+    "apply_stylenet": "kzoo.style.painter",
     "visualize": "kzoo.visualizing.report",
     "export": "kzoo.exporting.write",
     "verify": "kzoo.exporting.check",
@@ -89,6 +89,7 @@ _IMPORTING_KERAS = {
     "kzoo.finetuning.scouting",
     "kzoo.style",
     "kzoo.style.stylenet",
+    "kzoo.style.painter",
     "kzoo.exporting.write",
     "kzoo.exporting.check",
 }

@@ -32,8 +32,8 @@ VERBS = {
     "serve": "Serve an export over HTTP.",
     "visualize": "Look inside a network: filters, feature maps, which pixels count.",
     "style": "Paint a picture in the style of another.",
-    "stylenet": "Train a fast style transfer network for one style, and apply it.",
-    "reproduce": "Train shipped weights again, and compare the accuracy.",
+    "stylenet": "Paint in one pass, with kzoo's own network or one trained here.",
+    "reproduce": "Train shipped weights again, and compare.",
     "weights": "List published weights, or verify a file.",
 }
 

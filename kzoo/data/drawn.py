@@ -10,6 +10,12 @@ from kzoo.errors import unknown
 NIGHT = np.array([[16, 24, 72], [26, 58, 130], [52, 110, 180], [120, 170, 205], [238, 205, 90], [250, 235, 170]], float)
 GLASS = np.array([[200, 40, 40], [240, 170, 30], [40, 120, 70], [30, 70, 150], [235, 225, 200], [120, 40, 110]], float)
 
+PAPER, INKS = np.array([240, 230, 208.0]), np.array([[28, 30, 48], [120, 44, 34]], float)
+JOINT = np.array([58, 52, 48.0])
+STONES = np.array(
+    [[24, 52, 96], [38, 118, 140], [120, 176, 168], [232, 222, 196], [214, 164, 58], [176, 72, 44], [92, 32, 36]], float
+)
+
 
 def strokes(rng: np.random.Generator, side: int) -> Image.Image:
     """Draw brush strokes along a field with vortices, dark blue to yellow where it turns fastest: (side, side) RGB."""
@@ -52,14 +58,97 @@ def glass(rng: np.random.Generator, side: int) -> Image.Image:
     return Image.fromarray(np.clip(rgb, 0, 255).astype("uint8"))
 
 
-PAINTINGS = {"strokes": strokes, "glass": glass}
+def ink(rng: np.random.Generator, side: int) -> Image.Image:
+    """Draw hatching in blue-black and red ink on paper, (side, side) RGB: each darker tone has one more layer."""
+    n = 2 * side  # drawn at twice the size: lines are smooth
+    tone = 0.75 * _smooth(rng, 5) + 0.25 * _smooth(rng, 11)
+    tone = (tone - tone.min()) / (tone.max() - tone.min())
+    bend, hue = _smooth(rng, 4), _smooth(rng, 5)
+    paper = np.clip(PAPER + rng.normal(0, 3, (side, side, 1)), 0, 255)
+    picture = Image.fromarray(paper.astype("uint8")).resize((n, n), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    for angle, least in ((0.6, 0.2), (2.2, 0.42), (1.35, 0.6), (0.0, 0.76)):
+        first = at = rng.uniform(-0.03, 1.03, (5200, 2))
+        step, paths = rng.uniform(0.004, 0.011, (len(at), 1)), [at]
+        for _ in range(5):
+            turned = angle + 1.6 * (_values(bend, at) - 0.5)
+            at = at + step * np.stack([np.cos(turned), np.sin(turned)], -1)
+            paths.append(at)
+        lines = np.stack(paths, 1)
+        dark = _values(tone, lines) > least + rng.normal(0, 0.03, (len(at), 1))
+        points = np.where(dark.all(1), dark.shape[1], dark.argmin(1))  # a line ends where the tone is light
+        red = _values(hue, first) + rng.normal(0, 0.05, len(at)) > 0.6
+        colours = np.clip(INKS[red.astype(int)] + rng.normal(0, 10, (len(at), 3)), 0, 255)
+        widths = np.maximum(1, np.round(n * rng.choice([0.002, 0.0026, 0.0034], len(at))))
+        for line, drawn, rgb, width in zip(lines, points, colours, widths, strict=True):
+            if drawn > 3:
+                ends = [tuple(point) for point in line[:drawn] * n]
+                draw.line(ends, tuple(int(v) for v in rgb), int(width), joint="curve")
+    return picture.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def mosaic(rng: np.random.Generator, side: int) -> Image.Image:
+    """Draw a mosaic, (side, side) RGB: square stones along a field of directions, each tilted a little to the light.
+
+    The stones are the cells of points in the maximum norm, turned by the field, each point the middle of its cell
+    (Hausner 2001, Simulating decorative mosaics).
+    """
+    from scipy.spatial import cKDTree
+
+    across = 46  # stones
+    level, angle = _smooth(rng, 4), 1.3 * np.pi * _smooth(rng, 3)
+    grid = np.stack(np.meshgrid(np.arange(across), np.arange(across)), -1).reshape(-1, 2)
+    stones = (grid + rng.uniform(0.2, 0.8, grid.shape)) / across
+
+    def cells(side):
+        """The pixels (n, 2), the stone of each, and its distance to the nearest two (n, 2)."""
+        y, x = np.mgrid[:side, :side]
+        pixels = (np.stack([x.ravel(), y.ravel()], 1) + 0.5) / side
+        _, near = cKDTree(stones).query(pixels, k=6)
+        turned, away = _values(angle, stones)[near], pixels[:, None] - stones[near]
+        cos, sin = np.cos(turned), np.sin(turned)
+        distance = np.maximum(
+            np.abs(away[..., 0] * cos + away[..., 1] * sin), np.abs(away[..., 1] * cos - away[..., 0] * sin)
+        )
+        order = np.argsort(distance, 1)[:, :2]
+        return pixels, np.take_along_axis(near, order, 1)[:, 0], np.take_along_axis(distance, order, 1)
+
+    for _ in range(8):
+        pixels, cell, _ = cells(192)
+        count = np.maximum(np.bincount(cell, minlength=len(stones)), 1)
+        stones = np.stack([np.bincount(cell, at, len(stones)) / count for at in pixels.T], 1)
+    pixels, cell, distance = cells(side)
+    kind = np.clip((_values(level, stones) - 0.15) / 0.7, 0, 0.999) * len(STONES) + rng.normal(0, 0.35, len(stones))
+    colours = STONES[np.clip(kind.astype(int), 0, len(STONES) - 1)] * rng.normal(1, 0.1, (len(stones), 1))
+    colours += rng.normal(0, 6, colours.shape)
+    tilt = rng.normal(0, 0.1 * across, stones.shape)
+    light = 1 + ((pixels - stones[cell]) * tilt[cell]).sum(1, keepdims=True)
+    rgb = colours[cell] * light + rng.normal(0, 4, (side * side, 1))
+    stone = np.clip((distance[:, 1:] - distance[:, :1]) * 427 - 1, 0, 1)
+    rgb = rgb * stone + JOINT * (1 - stone)
+    return Image.fromarray(np.clip(rgb, 0, 255).astype("uint8").reshape(side, side, 3))
+
+
+def _smooth(rng, cells):
+    """A smooth random field in 0..1, (256, 256)."""
+    coarse = Image.fromarray(rng.uniform(0, 255, (cells, cells)).astype("uint8"))
+    return np.asarray(coarse.resize((256, 256), Image.Resampling.BICUBIC), float) / 255
+
+
+def _values(field, points):
+    """A field at points (..., 2) in 0..1, that of the border beyond."""
+    index = np.clip((points * len(field)).astype(int), 0, len(field) - 1)
+    return field[index[..., 1], index[..., 0]]
+
+
+PAINTINGS = {"strokes": strokes, "glass": glass, "ink": ink, "mosaic": mosaic}
 
 
 def painting(name: str = "strokes", *, side: int = 512, seed: int = 0) -> Image.Image:
     """Draw a square painting, the same for the same arguments.
 
     Args:
-        name: One of PAINTINGS: "strokes" or "glass".
+        name: One of PAINTINGS: "strokes", "glass", "ink" or "mosaic".
         side: Width and height in pixels.
         seed: Of the random numbers.
 

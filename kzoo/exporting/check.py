@@ -13,21 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from kzoo.data.guards import shown
 from kzoo.errors import ExportError, KzooError, first_line
 from kzoo.exporting import formats, golden
 from kzoo.exporting.reader import (
-    CARD,
     KIND,
     LABELS,
+    changed_files,
     check_labels,
     check_preprocessing,
+    described_files,
+    is_stylenet,
     load_saved_model,
     meta_graph,
     read_card,
     task_of,
 )
-from kzoo.files import sha256
+from kzoo.exporting.stylenet import verify_stylenet
 from kzoo.tasks import Task, register
 
 # Of a probability, in float32, from the encoded image on. Where a pixel lies half way between two whole numbers,
@@ -42,8 +43,8 @@ def verify(folder: str | os.PathLike, *, raises: bool = True, trust: bool = Fals
     Four things are checked: the files are those of the card, the preprocessing matches its fingerprint, the golden
     images become the same pixels, and every format gives the same top-1 and the same logits for them, within the
     tolerance that follows from what it differed by when it was written; from the encoded images on, too, where the
-    format takes these or decoded pictures. It needs TensorFlow and the packages of the
-    formats, but no run, no data and no internet connection.
+    format takes these or decoded pictures. Of a stylenet, the files and what it paints are checked. It needs TensorFlow
+    and the packages of the formats, but no run, no data and no internet connection.
 
     Args:
         folder: what `kzoo.export` wrote.
@@ -63,7 +64,7 @@ def verify(folder: str | os.PathLike, *, raises: bool = True, trust: bool = Fals
         >>> kzoo.verify(folder)["ok"]
         True
     """
-    report, _ = _verify(Path(folder), trust)
+    report = verify_stylenet(folder, trust) if is_stylenet(folder) else _verify(Path(folder), trust)[0]
     if raises and not report["ok"]:
         bad = "; ".join(f"{c['check']}: {c['detail']}" for c in report["checks"] if c["ok"] is False)
         raise ExportError(f"{folder} does not give the results it gave when it was written. {bad}")
@@ -90,26 +91,10 @@ def _check(name, ok, detail, **more):
 
 
 def _files(folder, card):
-    bad = {}
-    files = card.get("files")
-    if not isinstance(files, dict) or not files:
-        return _check("files", False, "the card lists no files", bad=bad)
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.is_file() and name != CARD and name not in files and not path.name.startswith("."):
-            bad[name] = "is not in the card"
-    for name, facts in files.items():
-        path = folder / name
-        try:
-            if Path(name).is_absolute() or ".." in Path(name).parts:
-                bad[name] = "lies outside the folder"
-            elif sha256(path) != facts["sha256"]:
-                bad[name] = "has changed"
-        except OSError:
-            bad[name] = "is missing"
-    found = "; ".join(f"{shown(name)} {what}" for name, what in list(bad.items())[:8])
-    found += f"; and {len(bad) - 8} more" if len(bad) > 8 else ""
-    return _check("files", not bad, found or f"{len(files)} files, all as in the card", bad=bad)
+    if not isinstance(card.get("files"), dict) or not card["files"]:
+        return _check("files", False, "the card lists no files", bad={})
+    bad = changed_files(folder, card["files"])
+    return _check("files", not bad, described_files(bad, card["files"]), bad=bad)
 
 
 def _golden(folder, card, preprocessing, shape, bad, trust):

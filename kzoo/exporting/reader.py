@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 CARD, KIND, LABELS = "card.json", "kzoo_export", "labels.txt"
+STYLENET = "kzoo_stylenet"  # in place of KIND, in the card of a stylenet's export
 FORMATS = (1, 2)  # of cards: 1 was 0.1.0's, without golden images near a decision and with one tolerance a precision
 MAX_CARD_BYTES = 1 << 28
 
@@ -33,6 +34,16 @@ def is_export(path: str | os.PathLike) -> bool:
         return os.path.isdir(path) and KIND in read_card(path)
     except ExportError:
         return (Path(path) / CARD).is_file() and not (Path(path) / "config.json").is_file()
+
+
+def is_stylenet(folder: str | os.PathLike) -> bool:
+    """Whether a folder is the export of a stylenet, as its card says."""
+    path = Path(folder) / CARD
+    try:
+        card = json.loads(path.read_text("utf-8")) if path.stat().st_size <= MAX_CARD_BYTES else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(card, dict) and STYLENET in card
 
 
 def read_card(folder: str | os.PathLike) -> dict[str, Any]:
@@ -50,6 +61,10 @@ def read_card(folder: str | os.PathLike) -> dict[str, Any]:
         raise ExportError(f"{folder} is not an export: it has no {CARD}. kzoo export writes one.") from None
     except (OSError, ValueError, RecursionError) as e:
         raise ExportError(f"{path} can't be read ({e}).") from e
+    if isinstance(card, dict) and STYLENET in card:
+        raise ExportError(
+            f"{folder} is the export of a stylenet, which paints pictures and gives no answers about them."
+        )
     if not isinstance(card, dict) or not isinstance(card.get(KIND), int):
         raise ExportError(f"{path} is not the card of a kzoo export.")
     if card[KIND] not in FORMATS:
@@ -59,6 +74,40 @@ def read_card(folder: str | os.PathLike) -> dict[str, Any]:
     if wrong:
         raise ExportError(f"{path} is corrupt: {', '.join(wrong)} can't be read.")
     return card
+
+
+def changed_files(folder: str | os.PathLike, files: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Compare the files of an export with its card.
+
+    Args:
+        folder: the export.
+        files: of its card, {path: {"sha256": hash}}.
+
+    Returns:
+        {path: what is wrong with it}; {} if all is as in the card.
+    """
+    folder, bad = Path(folder), {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_file() and name != CARD and name not in files and not path.name.startswith("."):
+            bad[name] = "is not in the card"
+    for name, facts in files.items():
+        path = folder / name
+        try:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                bad[name] = "lies outside the folder"
+            elif sha256(path) != facts["sha256"]:
+                bad[name] = "has changed"
+        except OSError:
+            bad[name] = "is missing"
+    return bad
+
+
+def described_files(bad: Mapping[str, str], files: Mapping[str, Any]) -> str:
+    """What `changed_files` found, as text."""
+    found = "; ".join(f"{shown(name)} {what}" for name, what in list(bad.items())[:8])
+    found += f"; and {len(bad) - 8} more" if len(bad) > 8 else ""
+    return found or f"{len(files)} files, all as in the card"
 
 
 def _texts(values):

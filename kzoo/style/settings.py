@@ -234,14 +234,14 @@ class StylenetOptions:
 
     Args:
         size: the side of the training pictures in pixels, a multiple of 4 and at least 64.
-        style_size: the shorter side of the style picture in pixels, at least 64; None: twice `size`, or the picture's
-            own if that is less.
+        style_size: the shorter side of the style pictures in pixels, at least 64; None: three times `size`, or the
+            smallest picture's own if that is less.
         steps: of the optimiser.
         batch_size: pictures in a step.
         width: filters of the first convolution.
         blocks: residual blocks.
-        content_weight, style_weight, tv_weight: of the terms of `kzoo.style.stylenet.PerceptualLoss`; more
-            style_weight is more style.
+        content_weight, style_weight, tv_weight, range_weight: of the terms of `kzoo.style.stylenet.PerceptualLoss`;
+            more style_weight is more style.
         learning_rate: Adam's, falling to 0 along a cosine.
         model: the name of the loss network.
         weights: of the loss network: a tag, a path, or "random".
@@ -260,8 +260,9 @@ class StylenetOptions:
     width: int = 32
     blocks: int = 5
     content_weight: float = 1.0
-    style_weight: float = 10.0
+    style_weight: float = 5.0
     tv_weight: float = 1e-8
+    range_weight: float = 1e-6
     learning_rate: float = 1e-3
     model: str = "vgg19"
     weights: str = "imagenet"
@@ -281,7 +282,7 @@ class StylenetOptions:
             raise KzooError(f"size must be a multiple of 4 and at least 64, got {self.size}.")
         check_count("style_size", self.style_size, 64)
         _check_numbers(self, ("learning_rate",), above=True)
-        _check_numbers(self, ("content_weight", "style_weight", "tv_weight"))
+        _check_numbers(self, ("content_weight", "style_weight", "tv_weight", "range_weight"))
         check_seed(self.seed)
         check_precision(self.precision)
         for name in ("content_layers", "style_layers"):

@@ -23,6 +23,7 @@ from kzoo.training.optimizers import plateau_rate
 from kzoo.training.recipes import Recipe
 
 WITHIN = "within/"  # in a checkpoint's names of what an epoch needs that goes on
+SMALL = 64 << 20  # bytes of a checkpoint that is written in a moment
 EVERY = 600.0  # seconds between checkpoints in an epoch: one of ImageNet takes hours
 
 
@@ -32,7 +33,7 @@ class RunKeeper(keras.callbacks.Callback):
     After each epoch it writes the checkpoint, the history and, if the epoch is the best so far, the model. Within an
     epoch it writes a checkpoint every `EVERY` seconds and when it is interrupted; the epoch goes on from there. It
     stops the training after Ctrl-C, by early stopping, and when a loss or a variable is no longer finite. A checkpoint
-    is copied, and written in a thread while the training goes on: `close` waits for it.
+    is copied, and a large one written in a thread while the training goes on: `close` waits for it.
 
     Args:
         network: the network that is saved, without augmentation.
@@ -212,6 +213,8 @@ class RunKeeper(keras.callbacks.Callback):
         self._write_events(row)
         state = {"history": list(self.history)}
         self.writer.write(self.folder / runs.CHECKPOINT, arrays, state, then=self._write_history)
+        if sum(a.nbytes for a in arrays.values()) <= SMALL:  # a kill right after an epoch should not lose it
+            self.writer.wait()
 
     def close(self) -> None:
         """Wait until the checkpoint is written.

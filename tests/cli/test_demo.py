@@ -21,6 +21,7 @@ def test_the_demo_runs_and_prints_its_commands(kzoo_command, tmp_path):
         "predict",
         "visualize",
         "style",
+        "stylenet",
     ):
         assert f"$ kzoo {verb}" in out
     made = tmp_path / "demo"
@@ -32,6 +33,7 @@ def test_the_demo_runs_and_prints_its_commands(kzoo_command, tmp_path):
     assert commands[0].startswith("kzoo finetune digits --model resnet20") and commands[1].startswith("kzoo export ")
     with Image.open(made / "painted.png") as picture:
         assert picture.size == (256, 256)
+    assert (made / "painted-in-one-pass" / "glass.png").exists()
 
 
 def test_the_demo_wants_a_folder_of_its_own(kzoo_command, tmp_path):

@@ -14,7 +14,7 @@ def test_kzoos_own_paintings_are_pictures_and_always_the_same():
         one = np.asarray(drawn.painting(name, side=128))
         np.testing.assert_array_equal(one, np.asarray(drawn.painting(name, side=128)))
         assert one.shape == (128, 128, 3) and one.dtype == np.uint8 and one.std() > 30
-        assert (one != np.asarray(drawn.painting(name, side=128, seed=1))).any()
+    assert (one != np.asarray(drawn.painting(name, side=128, seed=1))).any()
     with pytest.raises(KzooError, match="Did you mean 'glass'"):
         drawn.painting("gloss")
 

@@ -1,7 +1,9 @@
 """Stylenets: the network, its objective, training that resumes, painting, export."""
 
 import json
+import zipfile
 from dataclasses import asdict, fields
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,12 +11,14 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import kzoo
 from kzoo import runs
 from kzoo.cli import group
 from kzoo.errors import DataError, KzooError, RunError
 from kzoo.exporting.stylenet import export_stylenet
-from kzoo.models.stylenet import ReflectionPadding2D
-from kzoo.style import stylenet
+from kzoo.files import sha256
+from kzoo.models.stylenet import ConditionalInstanceNorm, ReflectionPadding2D
+from kzoo.style import painter, strips, stylenet
 from kzoo.style.network import style_network
 from kzoo.style.settings import StylenetOptions
 from kzoo.synthesis import losses, pictures
@@ -41,34 +45,42 @@ def test_the_network_is_the_papers():
     """Supplement, table 1: sizes by hand for a picture of 256 x 256."""
     model = stylenet.build_stylenet()
     probe = keras.Model(
-        model.input, [model.get_layer(n).output for n in ("conv1", "conv2", "conv3", "block5_add", "conv5")]
+        model.inputs, [model.get_layer(n).output for n in ("conv1", "conv2", "conv3", "block5_add", "conv5")]
     )
-    shapes = [tuple(s) for s in probe.compute_output_shape((1, 256, 256, 3))]
+    shapes = [tuple(s) for s in probe.compute_output_shape([(1, 256, 256, 3), (1, 1)])]
     assert shapes == [(1, 256, 256, 32), (1, 128, 128, 64), (1, 64, 64, 128), (1, 64, 64, 128), (1, 256, 256, 32)]
     assert sum(layer.name.startswith("block") and layer.name.endswith("_add") for layer in model.layers) == 5
-    # Kernels and biases of convolutions, by hand, and two numbers a channel for each instance norm.
+    # Kernels and biases of convolutions, by hand, and two numbers a channel and style for each instance norm.
     convolutions = 9 * 9 * 3 * 32 + 32 + 9 * 32 * 64 + 64 + 9 * 64 * 128 + 128 + 10 * (9 * 128 * 128 + 128)
     convolutions += 9 * 128 * 64 + 64 + 9 * 64 * 32 + 32 + 9 * 9 * 32 * 3 + 3
     norms = 2 * (32 + 64 + 128 + 10 * 128 + 64 + 32)
     assert model.count_params() == convolutions + norms
 
 
-def test_reflection_padding_and_instance_norm_are_numpys():
+def test_reflection_padding_and_conditional_instance_norm_are_numpys():
     x = RNG.normal(size=(2, 6, 5, 3)).astype("float32")
     y = np.asarray(ReflectionPadding2D(2)(x))
     np.testing.assert_array_equal(y, np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect"))
-    norm = keras.layers.GroupNormalization(groups=-1, epsilon=1e-5)
-    expected = (x - x.mean((1, 2), keepdims=True)) / np.sqrt(x.var((1, 2), keepdims=True) + 1e-5)
-    np.testing.assert_allclose(np.asarray(norm(x)), expected, rtol=1e-4, atol=1e-5)
+    norm, which = ConditionalInstanceNorm(2), np.array([[1, 0], [0.25, 0.75]], "float32")
+    norm.build([x.shape, which.shape])
+    gamma, beta = RNG.normal(size=(2, 2, 3))
+    norm.set_weights([gamma, beta])
+    plain = (x - x.mean((1, 2), keepdims=True)) / np.sqrt(x.var((1, 2), keepdims=True) + 1e-5)
+    expected = [plain[0] * gamma[0] + beta[0], plain[1] * (which[1] @ gamma) + which[1] @ beta]
+    np.testing.assert_allclose(np.asarray(norm([x, which])), expected, rtol=1e-4, atol=1e-5)
+    assert norm.get_config()["styles"] == 2 and norm.compute_output_shape([x.shape, which.shape]) == x.shape
 
 
 def test_the_objective_is_that_of_style_transfer():
-    style, painted, content = RNG.uniform(0, 255, (3, 1, 40, 48, 3)).astype("float32")
+    first, second, painted, content = RNG.uniform(0, 255, (4, 1, 40, 48, 3)).astype("float32")
+    painted = painted * 1.2 - 20
     layers = dict(content_layers=("block2_conv1",), style_layers=("block1_conv1", "block2_conv1"))
-    net, _ = style_network("vgg11", "random", picture=style[0], **layers)
-    terms = stylenet.PerceptualLoss(net, style, content_weight=2.0, style_weight=3.0, tv_weight=0.5)
-    got = np.asarray(terms([np.concatenate([painted, content]), np.concatenate([content, content])]))
-    f = {k: net.named(net.model(x)) for k, x in (("style", style), ("painted", painted), ("content", content))}
+    net, _ = style_network("vgg11", "random", picture=first[0], **layers)
+    weights = {"content_weight": 2.0, "style_weight": 3.0, "tv_weight": 0.5, "range_weight": 0.25}
+    terms = stylenet.PerceptualLoss(net, [first[0], second[0]], **weights)
+    which = np.array([[0, 1], [1, 0]], "float32")
+    got = np.asarray(terms([np.concatenate([painted, content]), np.concatenate([content, content]), which]))
+    f = {k: net.named(net.model(x)) for k, x in (("style", second), ("painted", painted), ("content", content))}
 
     def gram(k, n):
         return np.asarray(losses.gram(f[k][n])[0]) / np.prod(f[k][n].shape[1:3])
@@ -84,9 +96,10 @@ def test_the_objective_is_that_of_style_transfer():
             ]
         ),
         0.5 * (np.sum(np.diff(painted[0], axis=0) ** 2) + np.sum(np.diff(painted[0], axis=1) ** 2)),
+        0.25 * (np.sum(np.maximum(painted - 255, 0) ** 2) + np.sum(np.minimum(painted, 0) ** 2)),
     ]
     np.testing.assert_allclose(got[0], expected, rtol=2e-4)
-    assert got[1, 0] == 0
+    assert got[1, 0] == got[1, 3] == 0
 
 
 NET = {
@@ -115,22 +128,71 @@ def test_crops_depend_on_the_seed_and_the_number_of_the_picture_only():
     x = np.arange(4 * 8 * 8 * 3, dtype="uint8").reshape(4, 8, 8, 3)
 
     def cut(seed, i, x):
-        return stylenet.random_crops(4, seed)(i, (x, 0))[0].numpy()
+        (crops, which), _ = stylenet.random_crops(4, 3, seed)(i, (x, 0))
+        return crops.numpy(), which.numpy().argmax(1)
 
-    whole = cut((1, 10), 0, x)
-    np.testing.assert_array_equal(whole[2:], cut((1, 10), 1, x[2:]), "the second batch of two")
-    np.testing.assert_array_equal(whole[1:], cut((1, 11), 0, x[1:]), "resumed after one more")
-    assert (whole != cut((2, 10), 0, x)).any()
+    whole, styles = cut((1, 10), 0, x)
+    np.testing.assert_array_equal(styles, [1, 2, 0, 1], "they take turns, from picture to picture")
+    for other, name in ((cut((1, 10), 1, x[2:]), "the second batch of two"), (cut((1, 12), 0, x[2:]), "resumed")):
+        np.testing.assert_array_equal(whole[2:], other[0], name)
+        np.testing.assert_array_equal(styles[2:], other[1], name)
+    assert (whole != cut((2, 10), 0, x)[0]).any()
     for piece, picture in zip(whole, x, strict=True):
-        assert any((picture[i : i + 4, j : j + 4] == piece).all() for i in range(5) for j in range(5))
+        places = [q[i : i + 4, j : j + 4] for q in (picture, picture[:, ::-1]) for i in range(5) for j in range(5)]
+        assert any(np.abs(piece - q).max() <= 0.5 for q in places)
+    flat, _ = cut((1, 0), 0, np.zeros_like(x))
+    assert 0.2 < flat.std() < 0.4 and np.abs(flat).max() <= 0.5, "a crop of one colour has some variance"
 
 
-def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch):
-    style, whole, cut = picture(tmp_path / "style.png", seed=9), str(tmp_path / "whole"), str(tmp_path / "cut")
+@pytest.fixture(scope="module")
+def scrambled():
+    """A small stylenet of two styles, all of whose weights matter."""
+    model = stylenet.build_stylenet(styles=2, width=4, blocks=1)
+    rng = np.random.default_rng(3)
+    for v in model.weights:
+        v.assign(np.asarray(v) + rng.normal(0, 0.1, v.shape))
+    return painter.Stylenet(model, ("a", "b"))
+
+
+def test_strips_give_what_one_piece_gives(scrambled):
+    """The statistics are those of the whole picture: 64 x 52 pixels in strips of 4, 20 and 64 rows."""
+    x, w = RNG.uniform(0, 255, (64, 52, 3)).astype("float32"), np.array([0.3, 0.7], "float32")
+    whole = np.asarray(scrambled.model([x[None], w[None]], training=False))[0]
+    assert whole.std() > 20
+    for rows in (4, 20, 64):
+        pieces = strips.paint_in_strips(scrambled.model, x, w, rows)
+        np.testing.assert_allclose(pieces, whole, atol=255e-4, err_msg=str(rows))
+
+
+def test_styles_are_chosen_and_mixed(scrambled, tmp_path):
+    x = RNG.integers(0, 256, (40, 36, 3)).astype("uint8")
+    a, b, mixed = (painter.paint(scrambled, x, mix).astype(int) for mix in ({"a": 2}, {"b": 1}, {"a": 0.9, "b": 0.1}))
+    assert np.abs(mixed - a).mean() < np.abs(mixed - b).mean() and np.abs(a - b).mean() > 2
+    for mix, text in (
+        (None, "has the styles a, b: choose"),
+        ({"c": 1.0}, "Unknown style 'c'"),
+        ({"a": -1.0, "b": 2.0}, "must be 0 or above"),
+        ({"a": float("nan")}, "must be 0 or above"),
+        ({}, "must be 0 or above"),
+    ):
+        with pytest.raises(KzooError, match=text):
+            scrambled.weights(mix)
+    y = painter.coloured(a.astype("uint8"), x, "luminance")
+    chroma = [(p[..., 0].astype(float) - p[..., 2]).ravel() for p in (x, y, a)]
+    assert np.corrcoef(chroma[0], chroma[1])[0, 1] > 0.9 > np.corrcoef(chroma[0], chroma[2])[0, 1]
+    z = painter.coloured(a.astype("uint8"), x, "histogram")
+    assert np.abs(z.mean((0, 1)) - x.mean((0, 1))).max() < 8
+
+
+def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch, scrambled):
+    paths = [picture(tmp_path / f"{name}.png", seed=9 + i) for i, name in enumerate(("sea", "sand"))]
+    whole, cut = str(tmp_path / "whole"), str(tmp_path / "cut")
     monkeypatch.setattr(stylenet, "STEPS_PER_CHECKPOINT", 2)
-    train = ["stylenet", "train", style, "--images", photos, "--steps", "6", *SMALL, "--out"]
-    run(*train, whole)
-    assert {"config.json", "model.keras", "history.csv", "example.png"} <= {
+    monkeypatch.setattr(stylenet, "HELD_OUT", 3)
+    train = ["stylenet", "train", *paths, "--images", photos, "--steps", "6", *SMALL, "--out"]
+    said = run(*train, whole).stderr
+    assert "(1 are held out) for the styles sea, sand" in said and "sand, on 1 held-out pictures: loss " in said
+    assert {"config.json", "model.keras", "history.csv", "example.png", "metrics.json"} <= {
         p.name for p in (tmp_path / "whole").iterdir()
     }
     rows = (tmp_path / "whole" / "history.csv").read_text().splitlines()
@@ -153,31 +215,87 @@ def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch):
     assert isinstance(CliRunner().invoke(group, [*train, cut]).exception, MemoryError)
     monkeypatch.setattr(stylenet.runs, "save_checkpoint", real)
     run(*train, cut, "--resume")
-    a, b = (stylenet.load_stylenet(p) for p in (whole, cut))
-    for v, w in zip(a.weights, b.weights, strict=True):
+    a, b = (painter.load_stylenet(p) for p in (whole, cut))
+    for v, w in zip(a.model.weights, b.model.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(v), np.asarray(w))
+    assert a.styles == ("sea", "sand")
+    network, measured = stylenet.objective_of(a, config)
+    recorded = json.loads((tmp_path / "whole" / "metrics.json").read_text())["styles"]
+    assert network.style == ("block1_conv1", "block2_conv1") and measured == recorded
+    assert recorded["sea"]["loss"] == pytest.approx(recorded["sea"]["content"] + recorded["sea"]["style"], abs=1e-5)
     other = run(*train, cut, "--resume", "--seed", "1")
     assert isinstance(other, RunError) and "seed" in str(other)
+    (tmp_path / "cut" / "config.json").write_text(json.dumps({**config, "kzoo_stylenet": None}))
+    assert "of another version of kzoo" in str(run(*train, cut, "--resume"))
 
+    runs.save_model(scrambled.model, tmp_path / "whole" / "model.keras")  # whose styles differ, unlike after six steps
     odd = picture(tmp_path / "odd.png", (65, 51), seed=5)
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
-    broken = run("stylenet", "apply", whole, odd, str(tmp_path / "bad.jpg"), "--out", str(tmp_path / "painted"))
+    apply = ["stylenet", "apply", whole, odd]
+    assert "choose one by --style" in str(run(*apply)) and not (tmp_path / "whole-painted").exists()
+    assert "not both" in str(run(*apply, "--style", "sea", "--blend", "sea=1"))
+    assert "expected weights such as" in run(*apply, "--blend", "sea", code=2).output
+    broken = run(*apply, str(tmp_path / "bad.jpg"), "--style", "sand", "--out", str(tmp_path / "painted"))
     assert isinstance(broken, DataError) and str(broken) == "1 of 2 pictures could not be painted."
     painted = pictures.read_picture(tmp_path / "painted" / "odd.png")
     assert painted.shape == (65, 51, 3) and painted.std() > 0
-    run("stylenet", "export", whole, "--out", str(tmp_path / "saved"))
-    assert "exists" in str(run("stylenet", "export", whole, "--out", str(tmp_path / "saved")))
+    run(*apply, "--style", "sand", "--tile", "32", "--out", str(tmp_path / "strips"))
+    assert np.abs(pictures.read_picture(tmp_path / "strips" / "odd.png").astype(int) - painted).max() <= 1
+    monkeypatch.setattr(painter, "available_memory", lambda: 65 * 51 * 4 * 10)
+    run(*apply, "--style", "sand", "--force", "--out", str(tmp_path / "strips"))
+    assert np.abs(pictures.read_picture(tmp_path / "strips" / "odd.png").astype(int) - painted).max() <= 1
+    monkeypatch.setattr(painter, "available_memory", lambda: 65 * 51 * 4)
+    assert isinstance(run(*apply, "--style", "sand", "--out", str(tmp_path / "none")), DataError)
+    monkeypatch.undo()
+
+    saved = tmp_path / "saved"
+    run("stylenet", "export", whole, "--blend", "sea=1,sand=3", "--out", str(saved))
+    assert "exists" in str(run("stylenet", "export", whole, "--out", str(saved)))
     import tensorflow as tf
 
-    served = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
-    again = served(images=tf.constant(pictures.read_picture(odd)[None]))["painted"].numpy()[0]
+    served = tf.saved_model.load(str(saved)).signatures
+    x = tf.constant(pictures.read_picture(odd)[None])
+    again = served["blend"](images=x, weights=tf.constant([0.0, 2.0]))["painted"].numpy()[0]
     assert np.abs(again.astype(int) - painted).max() <= 1
+    mixed = painter.paint(painter.load_stylenet(whole), x.numpy()[0], {"sea": 0.25, "sand": 0.75})
+    assert np.abs(served["serving_default"](images=x)["painted"].numpy()[0].astype(int) - mixed).max() <= 1
+    verified = run("verify", str(saved)).output
+    assert verified.count("ok ") == 4 and "painted, sand: differs by" in verified
+    assert "is the export of a stylenet" in str(run("predict", str(saved), odd))
+    golden = dict(np.load(saved / "golden.npz"))
+    np.savez(saved / "golden.npz", **{**golden, "painted0_0": 255 - golden["painted0_0"]})
+    assert "golden.npz has changed" in run("verify", str(saved), code=1).output
+    card = json.loads((saved / "card.json").read_text())
+    card["files"]["golden.npz"]["sha256"] = sha256(saved / "golden.npz")
+    (saved / "card.json").write_text(json.dumps(card))
+    assert "FAILED  painted, serving_default: differs by" in run("verify", str(saved), code=1).output
+    (saved / "card.json").write_text(json.dumps({**card, "files": 3}))
+    with pytest.raises(KzooError, match="can't be read as the card of a stylenet"):
+        kzoo.verify(saved)
 
 
-def test_an_export_replaces_no_other_folder(tmp_path):
+def test_a_stylenet_of_0_1_0_paints_what_it_painted(tmp_path):
+    """Written by 0.1.0: GroupNormalization, a tanh at the end, one input."""
+    with zipfile.ZipFile(Path(__file__).parents[1] / "fixtures" / "stylenet-0.1.0.zip") as archive:
+        archive.extractall(tmp_path)
+    net, known = painter.load_stylenet(tmp_path), np.load(tmp_path / "answers.npz")
+    assert net.styles == ("waves",)
+    for rows in (None, 12):
+        found = painter.paint(net, known["picture"], rows=rows).astype(int)
+        assert np.abs(found - known["painted"]).max() <= 1
+    (tmp_path / "config.json").unlink()
+    assert painter.load_stylenet(tmp_path).styles == (tmp_path.name,)
+    export = export_stylenet(tmp_path, tmp_path / "saved")
+    assert kzoo.verify(export)["ok"]
+
+
+def test_an_export_replaces_no_other_folder(tmp_path, scrambled):
     net = tmp_path / "net"
     net.mkdir()
-    runs.save_model(stylenet.build_stylenet(width=4, blocks=1), net / "model.keras")
+    runs.save_model(scrambled.model, net / "model.keras")
+    with pytest.raises(RunError, match="does not name the 2 styles"):
+        painter.load_stylenet(net)
+    runs.write_json(net / "config.json", {"styles": ["a", "b"]})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     with pytest.raises(KzooError, match="is not a SavedModel"):
@@ -186,7 +304,7 @@ def test_an_export_replaces_no_other_folder(tmp_path):
     x = keras.Input((4,))
     runs.save_model(keras.Model(x, keras.layers.Dense(2)(x), name="other"), net / "model.keras")
     with pytest.raises(RunError, match="not a stylenet"):
-        stylenet.load_stylenet(net)
+        painter.load_stylenet(net)
 
 
 def test_bad_input_is_one_line(tmp_path, photos):
@@ -197,6 +315,8 @@ def test_bad_input_is_one_line(tmp_path, photos):
         ((style, "--images", str(tmp_path / "empty")), "holds no JPEG, PNG"),
         ((str(tmp_path / "none.jpg"), "--images", photos), "none.jpg"),
         ((style, "--images", photos, "--size", "66"), "multiple of 4"),
+        ((style, style, "--images", photos), "Two styles would both be called 'style'"),
+        ((style, "--images", photos, "--range-weight", "-1"), "range_weight must be"),
         ((style, "--images", photos, "--model", "vgg99"), "Unknown model 'vgg99'"),
     ):
         error = run("stylenet", "train", *args, "--out", str(tmp_path / "out"))

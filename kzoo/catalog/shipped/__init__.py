@@ -17,7 +17,21 @@ def path_of(file: str) -> Path:
 
 
 def cards() -> dict[str, dict]:
-    """Return {name: card}: what was trained, how, how long, on what, and how accurate it is."""
+    """Return {name: card}, of classifiers: what was trained, how, how long, on what, and how accurate it is."""
+    return {name: card for name, card in _cards().items() if "styles" not in card}
+
+
+def stylenets() -> dict[str, dict]:
+    """Return {name: card}, of networks that paint: their styles, how they were trained, and their objective."""
+    return {name: card for name, card in _cards().items() if "styles" in card}
+
+
+def stylenet(name: str) -> dict | None:
+    """Return the card of the network that paints with a name: its own, or that of one of its styles. None: no such."""
+    return next((card for card in stylenets().values() if name in (card["name"], *card["styles"])), None)
+
+
+def _cards():
     found = (json.loads(p.read_text("utf-8")) for p in sorted(FOLDER.glob("*.json")))
     return {card["name"]: card for card in found}
 
