@@ -13,7 +13,7 @@ from kzoo.data.batches import decode_split
 from kzoo.data.loading import load_data
 
 
-@pytest.mark.deep("2026-11-26")
+@pytest.mark.deep("2026-11-27")
 def test_tfds_without_a_network(shared):
     if not (shared / "tfds" / "mnist").is_dir():
         pytest.skip("needs the prepared TFDS MNIST in the shared data")
