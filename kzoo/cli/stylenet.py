@@ -106,7 +106,7 @@ def train_command(styles, **options):
     "--tile",
     type=click.IntRange(32),
     metavar="N",
-    help="Compute in strips of N rows: the same result in a third of the memory. By itself where memory is short.",
+    help="Compute in strips of N rows: the same result in a tenth of the memory. By itself beyond a megapixel.",
 )
 @click.option("--force", is_flag=True, help="Replace pictures that exist.")
 @click.option("--quiet", is_flag=True)

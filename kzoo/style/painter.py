@@ -24,8 +24,10 @@ from kzoo.style import colour, strips
 from kzoo.synthesis import pictures
 from kzoo.synthesis.memory import available_memory
 
-BYTES = 24  # at the peak, for each pixel and filter of the first convolution, of a picture in one piece
-ROWS = 256  # of a strip, where a picture does not fit into memory in one piece
+# Measured at 5 megapixels, at the peak, for each pixel and filter of the first convolution, of a picture in one piece.
+BYTES = 130
+LARGE = 1 << 20  # pixels; beyond, strips are faster, too
+ROWS = 256  # of a strip
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,8 @@ def apply_stylenet(
 ) -> list[Path]:
     """Paint pictures with a trained stylenet, one pass each.
 
-    A picture that does not fit into memory in one piece is computed in strips, with the same result.
+    A picture of more than `LARGE` pixels, or one that does not fit into memory in one piece, is computed in strips,
+    with the same result.
 
     Args:
         net: a folder that `kzoo.train_stylenet` wrote; or "painter", the stylenet that kzoo carries, or one of its
@@ -233,7 +236,8 @@ def apply_stylenet(
         preserve_color: "none", "luminance" or "histogram": see `coloured`.
         out: the folder for PNGs of the same names, made if need be; None: NET-painted.
         size: the longer side in pixels; None: as it is.
-        tile: compute in strips of so many rows, at least 32; None: in one piece, if it fits into memory.
+        tile: compute in strips of so many rows, at least 32; None: in one piece, if it is neither large nor more than
+            memory holds.
         force: replace pictures that exist.
         quiet: no progress.
 
@@ -293,13 +297,15 @@ def apply_stylenet(
 
 
 def _rows(net, picture, name):
-    """None if a picture fits into memory in one piece, else the rows of a strip; DataError if it fits neither way."""
+    """None for a picture to be computed in one piece, else the rows of a strip; DataError if it fits neither way."""
     free = available_memory()
-    filters = picture.shape[0] * picture.shape[1] * net.width
-    if free is None or filters * BYTES <= free:
+    pixels = picture.shape[0] * picture.shape[1]
+    # Networks of 0.1.0 may compute in 16 bits, where strips round otherwise.
+    large = pixels > LARGE and len(net.model.inputs) > 1
+    if not large and (free is None or pixels * net.width * BYTES <= free):
         return None
-    need = filters * strips.BYTES
-    if need > free:
+    need = pixels * net.width * strips.BYTES
+    if free is not None and need > free:
         raise DataError(
             f"{name} needs about {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free: give a --size."
         )

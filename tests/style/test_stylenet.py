@@ -241,7 +241,12 @@ def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch, scra
     assert painted.shape == (65, 51, 3) and painted.std() > 0
     run(*apply, "--style", "sand", "--tile", "32", "--out", str(tmp_path / "strips"))
     assert np.abs(pictures.read_picture(tmp_path / "strips" / "odd.png").astype(int) - painted).max() <= 1
-    monkeypatch.setattr(painter, "available_memory", lambda: 65 * 51 * 4 * 10)
+    monkeypatch.setattr(painter, "available_memory", lambda: 65 * 51 * 4 * 20)
+    run(*apply, "--style", "sand", "--force", "--out", str(tmp_path / "strips"))
+    assert np.abs(pictures.read_picture(tmp_path / "strips" / "odd.png").astype(int) - painted).max() <= 1
+    monkeypatch.setattr(painter, "available_memory", lambda: None)
+    monkeypatch.setattr(painter, "LARGE", 65 * 51 - 1)
+    monkeypatch.setattr(painter, "ROWS", 4)
     run(*apply, "--style", "sand", "--force", "--out", str(tmp_path / "strips"))
     assert np.abs(pictures.read_picture(tmp_path / "strips" / "odd.png").astype(int) - painted).max() <= 1
     monkeypatch.setattr(painter, "available_memory", lambda: 65 * 51 * 4)
