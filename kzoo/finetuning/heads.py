@@ -325,7 +325,8 @@ def _several(rows, y, classes, strength, samples, objective, start, max_iteratio
     if start is not None:
         x[: d * width] = scaled(start[0].reshape(d, width), 1 / factor, 1 / rest).ravel()
         x[d * width :] = start[1].ravel() / bias_factor
-    options = {"maxiter": max_iterations, "gtol": 1e-3, "maxcor": 10}
+    # Folds are compared with each other, and the differences of kinds are far larger; the head itself is used.
+    options = {"maxiter": max_iterations, "gtol": 1e-3 if f > 1 else 1e-5, "maxcor": 10}
     w, b = split(minimize(value, x, jac=True, method="L-BFGS-B", options=options).x)
     return w.reshape(d, f, classes), b.reshape(f, classes)
 
