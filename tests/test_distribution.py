@@ -170,7 +170,7 @@ given |= {f"process {i}": {"coordinator": address, "process": f"{i}/2"} for i in
 rng, y = np.random.default_rng(0), np.arange(90) % 3
 x = rng.integers(0, 150, (90, 32, 32, 3)) + (y[:, None, None, None] == np.arange(3)) * 60
 run = kzoo.finetune(
-    (x.astype("uint8"), y), "resnet20", unfreeze="auto", epochs=1, out=out, precision="float32", **given.get(kind, {})
+    (x.astype("uint8"), y), "resnet20", unfreeze="all", epochs=1, out=out, precision="float32", **given.get(kind, {})
 )
 assert len(run.history["epoch"]) > 1  # a stage has trained
 """
