@@ -617,8 +617,9 @@ def _fit(network, task, splits, settings, recipe, group, *, folder, interrupted,
     done = keeper.restore(model)
     group.check_same({"finished epochs": done, "images of the next": keeper.position}, runs.differences)
     if (settings.get("resumed") or [{}])[-1].get("after_epoch") == done:  # perhaps with other batches
+        # Counted from the epoch's end, where the next one's schedule begins: the first images may fill no whole step.
         getattr(model.optimizer, "inner_optimizer", model.optimizer).iterations.assign(
-            done * steps + keeper.position // recipe.images_a_step
+            (done + 1) * steps - math.ceil((n - keeper.position) / recipe.images_a_step)
         )
     preprocessing = Preprocessing.from_dict(settings["preprocessing"])
 
