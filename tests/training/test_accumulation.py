@@ -94,7 +94,7 @@ def test_it_resumes_to_the_bit_and_with_other_steps(accumulated, model, numbers,
     with monkeypatch.context() as patch:
         finish = RunKeeper.on_epoch_end
         patch.setattr(
-            RunKeeper, "on_epoch_end", lambda self, *a: (finish(self, *a), os.kill(os.getpid(), signal.SIGINT))
+            RunKeeper, "on_epoch_end", lambda self, *a: (os.kill(os.getpid(), signal.SIGINT), finish(self, *a))
         )
         with pytest.raises(Interrupted):
             train(model, numbers, tmp_path / "r", batch_size=8, gradient_accumulation_steps=3)
@@ -113,7 +113,9 @@ def test_other_steps_within_an_epoch_end_it_where_the_schedule_does(model, numbe
     with monkeypatch.context() as patch:
         end = RunKeeper.on_train_batch_end
         patch.setattr(
-            RunKeeper, "on_train_batch_end", lambda self, *a: (os.kill(os.getpid(), signal.SIGINT), end(self, *a))
+            RunKeeper,
+            "on_train_batch_end",
+            lambda self, *a, **k: (os.kill(os.getpid(), signal.SIGINT), end(self, *a, **k)),
         )
         with pytest.raises(Interrupted):
             train(model, numbers, tmp_path / "r", batch_size=8, gradient_accumulation_steps=3)
