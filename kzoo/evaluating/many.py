@@ -156,7 +156,8 @@ def predict_files(
         writer.flush()
         _join(parts, path, model.task, top)
         if found.twice:
-            say(f"{found.twice:,} names came more than once; each of them has one row.")
+            plural = "s" if found.twice > 1 else ""
+            say(f"{found.twice:,} name{plural} had come before; each name has one row.")
         speed = f", {clock.rate(clock.began):,.0f} images/s" if clock.done > images_done else ""
         bar.done(f"{shown(path)}: {clock.done:,} images, {bad:,} of them unreadable{speed}.")
         gone = temporary_name(parts.with_name("parts"))  # short: names end at 255 bytes
@@ -230,7 +231,11 @@ def _rows(file):
             for line in f:
                 yield json.loads(line)
     except (OSError, ValueError) as e:
-        raise RunError(f"{shown(file)} can't be read ({first_line(e)}): delete it and start again.") from e
+        raise _unreadable(file, e) from e
+
+
+def _unreadable(file, error):
+    return RunError(f"{shown(file)} can't be read ({first_line(error)}): delete it and start again.")
 
 
 def _earlier(parts):
@@ -249,8 +254,11 @@ def _counted(path):
     if path.suffix == ".jsonl":
         errors = ("error" in row for row in _rows(path))
     else:
-        with open(path, encoding="utf-8", newline="") as f:
-            errors = [bool(row[1]) for row in csv.reader(f)][1:]
+        try:
+            with open(path, encoding="utf-8", newline="") as f:
+                errors = [bool(row[1]) for row in csv.reader(f)][1:]
+        except (OSError, ValueError, csv.Error, IndexError) as e:
+            raise _unreadable(path, e) from e
     images = bad = 0
     for error in errors:
         images += 1

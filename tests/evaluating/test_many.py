@@ -212,6 +212,10 @@ def test_one_line_for_what_is_wrong(photos, tmp_path, monkeypatch, kzoo_command)
             predict_files(MODEL, photos, out, **options)
     with pytest.raises(DataError, match=r"NAME\.jsonl or NAME\.csv"):
         predict_files(MODEL, photos, tmp_path / "r.json")
+    for text in ("image", 'image,error\r\n"a'):  # no whole file of kzoo's
+        (tmp_path / "cut.csv").write_text(text)
+        with pytest.raises(RunError, match=r"cut\.csv can't be read .*: delete it"):
+            predict_files(MODEL, photos, tmp_path / "cut.csv", resume=True)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no files in"):
         predict_files(MODEL, tmp_path / "empty", out)
