@@ -217,7 +217,10 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
         check_options(row, config, train)
     if "aux" in known:
         config = {"aux": True, **config}
-    recipe = find_recipe(options.recipe or row.recipe).changed(**options.changes())
+    recipe = find_recipe(options.recipe or row.recipe)
+    if before and isinstance(options.recipe, str):  # its numbers are the run's, unless they are given as well
+        recipe = recipe.changed(**{name: before["recipe"][name] for name in CHANGEABLE})
+    recipe = recipe.changed(**options.changes())
     group.share(recipe.batch_size)
     if group.devices > 1 and recipe.gradient_accumulation_steps > 1:
         raise RunError(
