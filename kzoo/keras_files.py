@@ -136,6 +136,8 @@ def from_pixels(
         notes.append("It is Teachable Machine's: pixels are scaled to -1..1, of the central square of a picture.")
     elif scaling and pixels is None:
         notes.append(f"It scales pixels itself ({scaling}): it is given 0..255.")
+    elif scaling and pixels != "0..255":
+        notes.append(f"It is given {pixels}, as asked, and scales that itself ({scaling}).")
     elif pixels is None:
         raise KzooError(
             f"{name} has no layer that scales pixels, and does not say what it was trained on: say it with --pixels "

@@ -143,6 +143,8 @@ def test_a_model_that_scales_itself_needs_no_word(tmp_path):
     keras.Model(image, layers.Dense(2)(x)).save(tmp_path / "a.keras")
     (note,) = load_file(tmp_path / "a.keras").notes
     assert note.startswith("It scales pixels itself (rescaling") and note.endswith(": it is given 0..255.")
+    (note,) = load_file(tmp_path / "a.keras", "0..1").notes  # as asked, but not in silence: perhaps it is scaled twice
+    assert note.startswith("It is given 0..1, as asked, and scales that itself (rescaling")
 
 
 def small(*more, scales=True):

@@ -18,7 +18,7 @@ from kzoo.data.labels import BETWEEN, images_by_class
 from kzoo.data.listing import Identities
 from kzoo.data.scan import drop_undecodable
 from kzoo.data.sources import NAMED, SOURCES, accepted
-from kzoo.data.sources.arrays import in_memory
+from kzoo.data.sources.arrays import IN_MEMORY, in_memory
 from kzoo.errors import DataError
 from kzoo.progress import Silent, say
 
@@ -139,6 +139,8 @@ def _read(source, bits) -> DataSet:
     takes = accepted()
     if os.path.exists(source):
         raise DataError(f"'{source}' is not a kind of data set that kzoo reads. It reads {takes}.")
+    if source == IN_MEMORY:  # what a run records of data that came as arrays
+        raise DataError("The arrays that were in memory are needed again: data=(images, labels), or --data FILE.")
     raise DataError(f"There is no data set '{source}'. kzoo reads {takes}.")
 
 

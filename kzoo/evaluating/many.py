@@ -121,7 +121,6 @@ def predict_files(
             say(f"{shown(path)} is complete: there is nothing to do.")
         return _counted(path)
     _check_free(path, parts, resume, force)
-    ours = {os.path.realpath(file_of(out, shards, i)) for i in range(shards or 1)}
     total = _count(sources, shards, shard)
     model = load_model(model)
     answer = answering(model, top, batch_size, tiles)
@@ -144,7 +143,7 @@ def predict_files(
         earlier, images_done, bad = _earlier(parts)
         if images_done and not quiet:
             say(f"{images_done:,} images were done before.")
-        found = _Names(sources, shards, shard, ours, earlier)
+        found = _Names(sources, shards, shard, file_of(out, None, None), earlier)
         clock = _Clock(bar, total, images_done)
         writer = _Writer(parts)
         for batch in _in_threads(lines, found.batches(batch_size)):
@@ -157,7 +156,8 @@ def predict_files(
         writer.flush()
         _join(parts, path, model.task, top)
         if found.twice:
-            say(f"{found.twice:,} names came more than once; each of them has one row.")
+            plural = "s" if found.twice > 1 else ""
+            say(f"{found.twice:,} name{plural} had come before; each name has one row.")
         speed = f", {clock.rate(clock.began):,.0f} images/s" if clock.done > images_done else ""
         bar.done(f"{shown(path)}: {clock.done:,} images, {bad:,} of them unreadable{speed}.")
         gone = temporary_name(parts.with_name("parts"))  # short: names end at 255 bytes
@@ -231,7 +231,11 @@ def _rows(file):
             for line in f:
                 yield json.loads(line)
     except (OSError, ValueError) as e:
-        raise RunError(f"{shown(file)} can't be read ({first_line(e)}): delete it and start again.") from e
+        raise _unreadable(file, e) from e
+
+
+def _unreadable(file, error):
+    return RunError(f"{shown(file)} can't be read ({first_line(error)}): delete it and start again.")
 
 
 def _earlier(parts):
@@ -250,8 +254,11 @@ def _counted(path):
     if path.suffix == ".jsonl":
         errors = ("error" in row for row in _rows(path))
     else:
-        with open(path, encoding="utf-8", newline="") as f:
-            errors = [bool(row[1]) for row in csv.reader(f)][1:]
+        try:
+            with open(path, encoding="utf-8", newline="") as f:
+                errors = [bool(row[1]) for row in csv.reader(f)][1:]
+        except (OSError, ValueError, csv.Error, IndexError) as e:
+            raise _unreadable(path, e) from e
     images = bad = 0
     for error in errors:
         images += 1
@@ -262,9 +269,10 @@ def _counted(path):
 class _Names:
     """The pictures of a shard that have no row yet; `twice` counts names that had come before."""
 
-    def __init__(self, sources, shards, shard, ours, earlier):
-        self.sources, self.shards, self.shard, self.ours, self.earlier = sources, shards, shard, ours, earlier
-        self.own_names = {os.path.basename(path) for path in ours}
+    def __init__(self, sources, shards, shard, out, earlier):
+        self.sources, self.shards, self.shard, self.out, self.earlier = sources, shards, shard, out, earlier
+        number = "" if shards is None else f"-(0|[1-9][0-9]*)-of-{shards}"
+        self.own_name = re.compile(re.escape(out.stem) + number + re.escape(out.suffix))
         self.twice = 0
 
     def batches(self, size):
@@ -283,8 +291,8 @@ class _Names:
 
     def _fresh(self):
         for key, path in named(self.sources):
-            if os.path.basename(path) in self.own_names and os.path.realpath(path) in self.ours:
-                continue  # what is written may stand among the pictures
+            if self._written(path):
+                continue
             if path.endswith(".npz"):
                 yield from self._of_arrays(key, path)
             elif self._mine(key):
@@ -298,6 +306,14 @@ class _Names:
         for name, data in found:
             if self._mine(key + name[len(path) :]):
                 yield name, data
+
+    def _written(self, path):
+        """Whether it is a file of this or another shard, which may stand among the pictures."""
+        name = os.path.basename(path)
+        own = self.own_name.fullmatch(name)
+        if not own or (self.shards is not None and int(own[1]) >= self.shards):
+            return False
+        return os.path.realpath(path) == os.path.realpath(self.out.with_name(name))
 
     def _mine(self, key):
         return self.shards is None or shard_of(key, self.shards) == self.shard

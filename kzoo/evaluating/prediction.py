@@ -102,7 +102,10 @@ def answering(
 def _names(model, files, out):
     """The files that are written for each image, without their suffix."""
     if not model.task.pictures:
-        raise DataError(f"out is for masks; the answers of a model for {model.task.name} are no pictures.")
+        raise DataError(
+            f"out is a folder for masks, and the answers of a model for {model.task.name} are no pictures: rows "
+            "go into --out FILE.jsonl or FILE.csv (kzoo.evaluating.many.predict_files)."
+        )
     names = [out / os.path.splitext(os.path.basename(path))[0] for path, _ in files]
     seen = set()
     for name, (path, _) in zip(names, files, strict=True):

@@ -69,8 +69,9 @@ class Stylenet:
             if name not in self.styles:
                 raise unknown("style", name, self.styles, f"There are {', '.join(self.styles)}.")
         found = np.array([mix.get(name, 0.0) for name in self.styles], "float64")
-        if not (np.isfinite(found).all() and (found >= 0).all() and found.sum() > 0):
+        if not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
             raise KzooError(f"The weights of a blend must be 0 or above, and not all 0; got {dict(mix)}.")
+        found = found / found.max()  # the sum of large ones would be infinite, and of the tiny ones inexact
         return (found / found.sum()).astype("float32")
 
 
@@ -108,12 +109,16 @@ def load_stylenet(net: str | os.PathLike) -> Stylenet:
         net: the folder; or "painter", or the name of one of its styles, unless there is a folder of that name.
 
     Raises:
+        UnknownName: there is no such folder, and kzoo carries none of that name.
         RunError: a damaged folder or a foreign one.
     """
     path = Path(net)
     card = _own(net)
     if card is not None:
         return Stylenet(_shipped(card), tuple(card["styles"]))
+    if not path.exists():
+        own = [n for name, found in shipped.stylenets().items() for n in (name, *found["styles"])]
+        raise unknown("stylenet", shown(path), own, f"A folder of kzoo stylenet train, or one of {', '.join(own)}.")
     model = runs.read_model(path / runs.MODEL)
     if model.name != "stylenet":
         raise RunError(f"{path} holds {model.name}, not a stylenet: kzoo stylenet train writes one.")

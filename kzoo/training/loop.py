@@ -217,7 +217,10 @@ def _train(model, data, given, config, group, *, out, resume, quiet):
         check_options(row, config, train)
     if "aux" in known:
         config = {"aux": True, **config}
-    recipe = find_recipe(options.recipe or row.recipe).changed(**options.changes())
+    recipe = find_recipe(options.recipe or row.recipe)
+    if before and isinstance(options.recipe, str):  # its numbers are the run's, unless they are given as well
+        recipe = recipe.changed(**{name: before["recipe"][name] for name in CHANGEABLE})
+    recipe = recipe.changed(**options.changes())
     group.share(recipe.batch_size)
     if group.devices > 1 and recipe.gradient_accumulation_steps > 1:
         raise RunError(
@@ -617,8 +620,9 @@ def _fit(network, task, splits, settings, recipe, group, *, folder, interrupted,
     done = keeper.restore(model)
     group.check_same({"finished epochs": done, "images of the next": keeper.position}, runs.differences)
     if (settings.get("resumed") or [{}])[-1].get("after_epoch") == done:  # perhaps with other batches
+        # Counted from the epoch's end, where the next one's schedule begins: the first images may fill no whole step.
         getattr(model.optimizer, "inner_optimizer", model.optimizer).iterations.assign(
-            done * steps + keeper.position // recipe.images_a_step
+            (done + 1) * steps - math.ceil((n - keeper.position) / recipe.images_a_step)
         )
     preprocessing = Preprocessing.from_dict(settings["preprocessing"])
 

@@ -24,6 +24,10 @@ def test_a_file_that_does_not_exist(name):
     fails(name, f"There is no data set '{name}'")
 
 
+def test_data_that_was_in_memory_is_asked_for_again():
+    fails("arrays", "are needed again: data=(images, labels)")  # what the config.json of such a run has
+
+
 def test_a_kind_of_source_may_need_no_file(monkeypatch):
     split = Split(np.zeros((20, 4, 4, 1), "uint8"), np.arange(20) % 2, [*map(str, range(20))])
     module = SimpleNamespace(matches="stripes".__eq__, read=lambda name: DataSet(name, ("a", "b"), {"all": split}))

@@ -22,6 +22,7 @@ from kzoo.errors import DataError, KzooError, RunError
 from kzoo.evaluating import many
 from kzoo.evaluating.loading import LoadedModel
 from kzoo.evaluating.many import predict_files
+from kzoo.evaluating.names import shard_of
 from kzoo.files import hold_lock
 from kzoo.interrupt import Interrupted
 from kzoo.tasks import find
@@ -100,6 +101,17 @@ def test_shards_divide_and_lists_count_once(photos, tmp_path):
     rows = rows_of(tmp_path / "l.jsonl")
     assert [row["image"] for row in rows] == [*names, str(photos / "0")]
     assert "No such file" in rows[-2]["error"] and "Is a directory" in rows[-1]["error"]
+
+
+def test_as_many_shards_as_one_likes(photos, tmp_path):
+    """Their files, which may stand among the pictures, are told by their names: these were all listed first."""
+    assert predict_files(MODEL, f"{photos}/0", tmp_path / "r.jsonl", shards=10**12, shard=3, quiet=True).images == 0
+    name = "r-7-of-7.jsonl"  # of no shard
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / name).write_bytes(b"")
+    options = {"shards": 7, "shard": shard_of(name, 7), "quiet": True}
+    written = predict_files(MODEL, tmp_path / "more", tmp_path / "more" / "r.jsonl", **options)
+    assert [os.path.basename(row["image"]) for row in rows_of(written.path)] == [name]
 
 
 def test_arrays_and_masks(tmp_path):
@@ -200,6 +212,10 @@ def test_one_line_for_what_is_wrong(photos, tmp_path, monkeypatch, kzoo_command)
             predict_files(MODEL, photos, out, **options)
     with pytest.raises(DataError, match=r"NAME\.jsonl or NAME\.csv"):
         predict_files(MODEL, photos, tmp_path / "r.json")
+    for text in ("image", 'image,error\r\n"a'):  # no whole file of kzoo's
+        (tmp_path / "cut.csv").write_text(text)
+        with pytest.raises(RunError, match=r"cut\.csv can't be read .*: delete it"):
+            predict_files(MODEL, photos, tmp_path / "cut.csv", resume=True)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no files in"):
         predict_files(MODEL, tmp_path / "empty", out)

@@ -14,7 +14,7 @@ from PIL import Image
 import kzoo
 from kzoo import runs
 from kzoo.cli import group
-from kzoo.errors import DataError, KzooError, RunError
+from kzoo.errors import DataError, KzooError, RunError, UnknownName
 from kzoo.exporting.stylenet import export_stylenet
 from kzoo.files import sha256
 from kzoo.models.stylenet import ConditionalInstanceNorm, ReflectionPadding2D
@@ -164,6 +164,16 @@ def test_strips_give_what_one_piece_gives(scrambled):
         np.testing.assert_allclose(pieces, whole, atol=255e-4, err_msg=str(rows))
 
 
+@pytest.mark.parametrize("size", [1e308, 1e-320])
+def test_weights_of_any_size_are_a_mix(scrambled, size):
+    assert scrambled.weights({"a": size, "b": size}).tolist() == [0.5, 0.5]
+
+
+def test_a_stylenet_that_is_not_there():
+    with pytest.raises(UnknownName, match=r"Unknown stylenet 'no/mosaics'.* strokes, mosaic, ink"):
+        painter.load_stylenet("no/mosaics")
+
+
 def test_styles_are_chosen_and_mixed(scrambled, tmp_path):
     x = RNG.integers(0, 256, (40, 36, 3)).astype("uint8")
     a, b, mixed = (painter.paint(scrambled, x, mix).astype(int) for mix in ({"a": 2}, {"b": 1}, {"a": 0.9, "b": 0.1}))
@@ -174,6 +184,7 @@ def test_styles_are_chosen_and_mixed(scrambled, tmp_path):
         ({"a": -1.0, "b": 2.0}, "must be 0 or above"),
         ({"a": float("nan")}, "must be 0 or above"),
         ({}, "must be 0 or above"),
+        ({"a": float("inf"), "b": 1.0}, "must be 0 or above"),
     ):
         with pytest.raises(KzooError, match=text):
             scrambled.weights(mix)

@@ -15,6 +15,7 @@ from support.training import history_of, same_run, weights_of
 import kzoo
 from kzoo.errors import KzooError
 from kzoo.interrupt import Interrupted
+from kzoo.training import loop
 from kzoo.training.callbacks import RunKeeper
 from kzoo.training.recipes import Recipe
 
@@ -93,7 +94,7 @@ def test_it_resumes_to_the_bit_and_with_other_steps(accumulated, model, numbers,
     with monkeypatch.context() as patch:
         finish = RunKeeper.on_epoch_end
         patch.setattr(
-            RunKeeper, "on_epoch_end", lambda self, *a: (finish(self, *a), os.kill(os.getpid(), signal.SIGINT))
+            RunKeeper, "on_epoch_end", lambda self, *a: (os.kill(os.getpid(), signal.SIGINT), finish(self, *a))
         )
         with pytest.raises(Interrupted):
             train(model, numbers, tmp_path / "r", batch_size=8, gradient_accumulation_steps=3)
@@ -103,6 +104,26 @@ def test_it_resumes_to_the_bit_and_with_other_steps(accumulated, model, numbers,
     run = kzoo.train(data=numbers["train"], out=tmp_path / "r", resume=True, quiet=True, **options)
     changes = {"after_epoch": 2, "epochs": [2, 3], "gradient_accumulation_steps": [3, 2]}
     assert run.config["resumed"][-1] == changes and len(history_of(run.path)) == 3
+
+
+@pytest.mark.deep("2026-11-27")
+def test_other_steps_within_an_epoch_end_it_where_the_schedule_does(model, numbers, tmp_path, monkeypatch):
+    """24 of 44 pictures are done, then the other 20 are one step: of the two that an epoch of 32 a step has."""
+    monkeypatch.setattr(loop, "steps_per_execution", lambda *_: 1)
+    with monkeypatch.context() as patch:
+        end = RunKeeper.on_train_batch_end
+        patch.setattr(
+            RunKeeper,
+            "on_train_batch_end",
+            lambda self, *a, **k: (os.kill(os.getpid(), signal.SIGINT), end(self, *a, **k)),
+        )
+        with pytest.raises(Interrupted):
+            train(model, numbers, tmp_path / "r", batch_size=8, gradient_accumulation_steps=3)
+    options = {"batch_size": 8, "gradient_accumulation_steps": 4}
+    run = kzoo.train(data=numbers["train"], out=tmp_path / "r", resume=True, quiet=True, **options)
+    whole = train(model, numbers, tmp_path / "whole", **options)
+    rates = [[row["learning_rate"] for row in history_of(r.path)] for r in (run, whole)]
+    assert rates[0] == rates[1] and len(set(rates[0])) == 2
 
 
 def test_wrong_numbers_of_batches(model, numbers, tmp_path):

@@ -22,6 +22,7 @@ from kzoo.errors import DataError
 from kzoo.progress import say
 
 MAX_BYTES = 8 << 30  # of arrays read from one file
+IN_MEMORY = "arrays"  # the name of a data set that was never in a file
 
 
 def matches(source: str) -> bool:
@@ -252,12 +253,11 @@ def in_memory(source: Any, bits: int | None = None) -> DataSet:
         bits: As of `read`.
 
     Returns:
-        A DataSet called "arrays".
+        A DataSet called `IN_MEMORY`.
 
     Raises:
         DataError: It is something else, or does not fit together.
     """
-    name = "arrays"
     if is_dataset(source):
         source = _collected(source)
     if isinstance(source, (tuple, list)) and len(source) == 2:
@@ -274,7 +274,7 @@ def in_memory(source: Any, bits: int | None = None) -> DataSet:
     bad = next((key for key, a in arrays.items() if a.dtype == object), None)
     if bad is not None:
         raise DataError(f"'{shown(bad)}' holds objects or rows of different shapes; give an array of numbers.")
-    return of_arrays(arrays, name, bits)
+    return of_arrays(arrays, IN_MEMORY, bits)
 
 
 def is_dataset(source: Any) -> bool:
