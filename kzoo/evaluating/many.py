@@ -118,7 +118,7 @@ def predict_files(
         raise DataError(f"{shown(path)} is no file: give --out another name.")
     if path.exists() and resume and not (parts / RECORD).exists():
         if not quiet:
-            say(f"{shown(path)} is complete: there is nothing to do.")
+            say(f"{shown(path)} is complete, and is kept whatever model made it: --force starts again.")
         return _counted(path)
     _check_free(path, parts, resume, force)
     total = _count(sources, shards, shard)

@@ -163,7 +163,8 @@ def read_stylenet_card(folder: str | os.PathLike) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text("utf-8"))
         files, styles, version = card["files"], card["styles"], card[STYLENET]
-        whole = isinstance(styles, list) and all(isinstance(facts["sha256"], str) for facts in files.values())
+        whole = isinstance(styles, list) and len(styles) > 0 and set(card["paints"]) == set(styles)
+        whole = whole and all(isinstance(facts["sha256"], str) for facts in files.values())
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as e:
         raise ExportError(f"{path} can't be read as the card of a stylenet ({first_line(e)}).") from e
     if version != VERSION:
@@ -178,7 +179,9 @@ def _painted_again(folder, card, trust):
     try:
         loaded = load_saved_model(folder, trust)
         golden = load_arrays(folder / FILE, MAX_FILE_BYTES)
-        checks = []
+        stated = [card["paints"][name] for name in card["styles"]]
+        same = bool(np.allclose(stated, golden["weights"][0], atol=1e-6))
+        checks = [{"check": "card", "ok": same, "detail": f"paints {stated}, as its golden pictures"}]
         names = ["serving_default", *card["styles"]] if len(card["styles"]) > 1 else ["serving_default"]
         for j, name in enumerate(names):
             most, share = 0, 0.0

@@ -21,7 +21,7 @@ from kzoo.data.images import fault, shown
 from kzoo.data.listing import files_below
 from kzoo.errors import DataError, KzooError, RunError
 from kzoo.files import make_folder
-from kzoo.hardware import auto_precision, describe
+from kzoo.hardware import auto_precision, describe, without_tensorflow_chatter
 from kzoo.interrupt import Interrupted, interruptible
 from kzoo.progress import progress, say
 from kzoo.style.network import model_of, style_network
@@ -437,7 +437,8 @@ def _train(folder, options, terms, styles, ready, *, interrupted, bar):
         data = batches(ready.take(chosen), (CROPS * size, CROPS * size, 3), Preprocessing(), batch)
         data = data.enumerate().map(random_crops(size, styles, (options.seed, done * batch)))
         began = time.monotonic()
-        logs = trainer.fit(data, verbose=0, shuffle=False, callbacks=[_Watch(interrupted, bar, batch)]).history
+        with without_tensorflow_chatter():
+            logs = trainer.fit(data, verbose=0, shuffle=False, callbacks=[_Watch(interrupted, bar, batch)]).history
         row = {"step": done + n, **{k: v[0] for k, v in logs.items()}, "seconds": time.monotonic() - began}
         arrays = {k: np.asarray(v) for k, v in variables.items()}
         if not all(np.isfinite(a.astype("float32")).all() for a in arrays.values()):

@@ -348,7 +348,9 @@ def _own(model, before, out, options):
 
 
 def _check_end(own, task, dataset):
-    """RunError if a Keras model does not end as the task needs it."""
+    """RunError if a Keras model does not end as the task needs it, or nothing of it trains."""
+    if not own.model.trainable_variables:
+        raise RunError(f"Nothing of {own.name} trains: set layer.trainable = True for the layers that should.")
     wanted, n = task.outputs(dataset.classes), own.model.outputs[0].shape[-1]
     if n != wanted:
         raise RunError(

@@ -276,7 +276,7 @@ def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch, scra
     mixed = painter.paint(painter.load_stylenet(whole), x.numpy()[0], {"sea": 0.25, "sand": 0.75})
     assert np.abs(served["serving_default"](images=x)["painted"].numpy()[0].astype(int) - mixed).max() <= 1
     verified = run("verify", str(saved)).output
-    assert verified.count("ok ") == 4 and "painted, sand: differs by" in verified
+    assert verified.count("ok ") == 5 and "painted, sand: differs by" in verified
     assert "is the export of a stylenet" in str(run("predict", str(saved), odd))
     golden = dict(np.load(saved / "golden.npz"))
     np.savez(saved / "golden.npz", **{**golden, "painted0_0": 255 - golden["painted0_0"]})
@@ -285,6 +285,12 @@ def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch, scra
     card["files"]["golden.npz"]["sha256"] = sha256(saved / "golden.npz")
     (saved / "card.json").write_text(json.dumps(card))
     assert "FAILED  painted, serving_default: differs by" in run("verify", str(saved), code=1).output
+    mixed = {name: 0.5 for name in card["styles"]}
+    (saved / "card.json").write_text(json.dumps({**card, "paints": mixed}))
+    assert "FAILED  card" in run("verify", str(saved), code=1).output
+    (saved / "card.json").write_text(json.dumps({**card, "styles": []}))
+    with pytest.raises(KzooError, match="is corrupt"):
+        kzoo.verify(saved)
     (saved / "card.json").write_text(json.dumps({**card, "files": 3}))
     with pytest.raises(KzooError, match="can't be read as the card of a stylenet"):
         kzoo.verify(saved)

@@ -455,6 +455,13 @@ def test_keras_models_that_do_not_fit(end, outputs, options, reason, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+def test_a_keras_model_whose_layers_are_all_frozen_is_refused(tmp_path):
+    model = mine("softmax", 10)
+    model.trainable = False
+    with pytest.raises(KzooError, match="Nothing of mine trains"):
+        kzoo.train(model, "digits", out=tmp_path / "r")
+
+
 def test_the_command_takes_a_file_of_a_keras_model(tmp_path, kzoo_command):
     model = keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(10)])
     model.save(tmp_path / "flat.keras")
