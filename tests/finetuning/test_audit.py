@@ -20,7 +20,7 @@ def test_a_moved_frozen_variable_stops_the_run(world, tmp_path, monkeypatch, vic
 
     monkeypatch.setattr(stage_training, "StageKeeper", Sabotaged)
     with pytest.raises(RunError, match=r"freeze audit after the phase '4x4' failed: 1 of \d+ frozen variables changed"):
-        tune(world, tmp_path / "r", epochs=1)
+        tune(world, tmp_path / "r", unfreeze="all", epochs=1)
 
 
 def test_the_audit_of_the_written_head(world, tmp_path, monkeypatch):

@@ -164,7 +164,7 @@ def test_rate_and_batches_are_the_users(world, tmp_path, monkeypatch):
 
 def test_a_budget_that_is_too_short_for_deeper_layers(world, head_only, tmp_path, monkeypatch):
     monkeypatch.setattr(deeper, "deadline", lambda clock: clock.began)  # over when the first stage begins
-    folder = tune(world, tmp_path / "r", budget=3600.0)
+    folder = tune(world, tmp_path / "r", unfreeze="all", budget=3600.0)
     assert "budget left no time" in json.loads((folder / "metrics.json").read_text())["outcome"]
 
 
