@@ -230,17 +230,21 @@ def _targets_at(split, shape, preprocessing, targets):
 
 
 def pixels(
-    split: Split, shape: tuple[int, int, int], preprocessing: Preprocessing, batch_size: int
+    split: Split,
+    shape: tuple[int, int, int],
+    preprocessing: Preprocessing,
+    batch_size: int,
+    left_out: dict[str, str] | None = None,
 ) -> Iterator[np.ndarray]:
     """The images of a split in their stored order, in batches, for prediction: uint8 (B, *shape).
 
-    Those of a `prepared` split need no TensorFlow.
+    Those of a `prepared` split need no TensorFlow. `left_out` is that of `batches`.
     """
     if split.prepared and isinstance(split.images, np.ndarray):
         for start in range(0, len(split), batch_size):
             yield split.images[start : start + batch_size]
     elif len(split):
-        for x, _ in batches(split, shape, preprocessing, batch_size):
+        for x, _ in batches(split, shape, preprocessing, batch_size, left_out=left_out):
             yield x.numpy()
 
 

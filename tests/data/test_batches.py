@@ -11,7 +11,7 @@ from support.photos import PLAIN, photos
 from kzoo.catalog import Preprocessing
 from kzoo.data import images
 from kzoo.data.augment import moves
-from kzoo.data.batches import batches, decode_split
+from kzoo.data.batches import batches, decode_split, pixels
 from kzoo.data.dataset import Split
 from kzoo.data.loading import load_data
 from kzoo.data.masks import MaskFile, Table
@@ -162,6 +162,7 @@ def test_pictures_that_are_read_while_training(tmp_path, monkeypatch):
 
     first = served()
     assert sorted(left_out) == ["a/003.jpg", "b/007.jpg"] and "can't be decoded" in left_out["a/003.jpg"]
+    assert sum(map(len, pixels(split, (8, 8, 3), PLAIN, 7, {}))) == 15, "likewise for prediction"
     assert sum(len(y) for _, y in first) == 15 and np.concatenate([y for _, y in first]).sum() == 7
     for start in (4, 12, 16):
         rest = served(start)
