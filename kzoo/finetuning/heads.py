@@ -264,11 +264,11 @@ def logistic(
     sample = objective.weights(y)[:, None]
     if start is not None:
         start = start[0][:, None], start[1][None]
-    w, b = _several(rows, y, classes, strength, sample, objective, start, max_iterations)
+    w, b = _several(rows, y, classes, strength, sample, objective, start, max_iterations, 1e-5)
     return w[:, 0], b[0]
 
 
-def _several(rows, y, classes, strength, samples, objective, start, max_iterations):
+def _several(rows, y, classes, strength, samples, objective, start, max_iterations, tolerance):
     """`logistic` for several weights of the photos at once, samples (N, F): (W (width, F, K), b (F, K)).
 
     One product with Z serves all of them. L-BFGS runs in coordinates in which the curvature is about the same in all
@@ -295,6 +295,7 @@ def _several(rows, y, classes, strength, samples, objective, start, max_iteratio
                 objective,
                 start and (start[0][:, p], start[1][p]),
                 max_iterations,
+                tolerance,
             )
             for p in parts
         ]
@@ -325,8 +326,7 @@ def _several(rows, y, classes, strength, samples, objective, start, max_iteratio
     if start is not None:
         x[: d * width] = scaled(start[0].reshape(d, width), 1 / factor, 1 / rest).ravel()
         x[d * width :] = start[1].ravel() / bias_factor
-    # Folds are compared with each other, and the differences of kinds are far larger; the head itself is used.
-    options = {"maxiter": max_iterations, "gtol": 1e-3 if f > 1 else 1e-5, "maxcor": 10}
+    options = {"maxiter": max_iterations, "gtol": tolerance, "maxcor": 10}
     w, b = split(minimize(value, x, jac=True, method="L-BFGS-B", options=options).x)
     return w.reshape(d, f, classes), b.reshape(f, classes)
 
@@ -543,7 +543,8 @@ def cross_validate(
         samples[held_out, i] = 0
     light, solution = rows.light(), None
     for c in LOGISTIC_STRENGTHS:  # from strong to weak regularisation, each started from the solution before
-        solution = kernels, biases = _several(light, y, classes, c, samples, plain, solution, 100)
+        # Only to be compared: kinds and strengths differ by far more than this tolerance leaves.
+        solution = kernels, biases = _several(light, y, classes, c, samples, plain, solution, 100, 1e-3)
         scores = [light.z[h] @ kernels[:, i].astype("float32") + biases[i] for i, h in enumerate(parts)]
         consider("logistic", c, np.concatenate(scores), None)
         if len(found) > 2 and found[-1][0]["loss"] > found[-2][0]["loss"] > found[-3][0]["loss"]:

@@ -651,8 +651,7 @@ def _report_skipped(setup, skipped, folder):
         return
     if setup.options.strict:
         raise DataError(report_skipped(skipped) + " (--strict)")
-    runs.write_csv(folder / "skipped.csv", [{"id": i, "reason": r} for i, r in skipped], ("id", "reason"))
-    setup.log(f"Left out {report_skipped(skipped)}. All are listed in {folder / 'skipped.csv'}.")
+    setup.log(f"Left out {report_skipped(skipped)}. All are listed in {runs.list_skipped(folder, skipped)}.")
 
 
 @dataclass(frozen=True)

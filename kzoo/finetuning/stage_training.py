@@ -25,7 +25,7 @@ from kzoo.graph.inference import inference_form
 from kzoo.hardware import without_tensorflow_chatter
 from kzoo.interrupt import Interrupted
 from kzoo.tasks import Task
-from kzoo.training.counted import Counted
+from kzoo.training.counted import trained
 from kzoo.training.optimizers import decays
 from kzoo.walk import calls
 
@@ -164,7 +164,7 @@ def stage_model(network, plan, factors, steps, epochs):
         x = layer(x)
     for part in (None if plan.group.layout else split(network)) or [network]:
         x = part(x)
-    model = (Counted if keras.backend.backend() == "jax" else keras.Model)(inputs, x)
+    model = trained(inputs, x)
     total, warmup = steps * epochs, min(steps, steps * epochs // 2)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else plan.rate,

@@ -40,7 +40,7 @@ from kzoo.runs import Run
 from kzoo.tasks import Task, task_for
 from kzoo.training.accumulation import AccumulatingModel
 from kzoo.training.callbacks import RunKeeper
-from kzoo.training.counted import Counted
+from kzoo.training.counted import trained
 from kzoo.training.optimizers import make_optimizer
 from kzoo.training.options import TrainOptions
 from kzoo.training.recipes import Recipe, find_recipe
@@ -561,7 +561,7 @@ def training_model(
         model = AccumulatingModel(inputs, outputs)
         model.part = recipe.batch_size
     else:
-        model = (Counted if keras.backend.backend() == "jax" else keras.Model)(inputs, outputs)
+        model = trained(inputs, outputs)
     loss = task.loss(recipe, class_weights)
 
     def weighted_loss(y, z):
@@ -640,7 +640,7 @@ def _fit(network, task, splits, settings, recipe, group, *, folder, interrupted,
             return None
         split = splits.get("val", splits["train"].take(np.arange(0)))
         best, found = predictor(runs.read_model(folder / runs.MODEL)), []
-        for x in pixels(split, shape, preprocessing, recipe.batch_size):
+        for x in pixels(split, shape, preprocessing, recipe.batch_size, left_out):
             found.append(best(x))
         outputs = np.concatenate(found) if found else np.zeros((0, task.outputs(classes)), "float32")
         read = np.array([id not in left_out for id in split.ids], bool)  # known now
