@@ -2,7 +2,7 @@
 
     python scripts/benchmark.py train --model mnist_cnn resnet20
     python scripts/benchmark.py infer --model resnet50 --batch 1 32 --rounds 5 --json infer.json
-    python scripts/benchmark.py infer --model all --batch 1 8 32 --only "kzoo float32" "keras float32" --rounds 1
+    python scripts/benchmark.py sweep --model all --rounds 1 --json sweep.json
 
 The machine may be shared and noisy: compare only ratios within one run. If medians and bests disagree, the run was
 noisy. Peers are measured if they are installed.
@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-BENCHMARKS = ("train", "infer", "finetune", "style", "visualize", "export", "data", "fit", "startup")
+BENCHMARKS = ("train", "infer", "sweep", "finetune", "style", "visualize", "export", "data", "fit", "startup")
 
 
 def worker(bench, options):
@@ -118,7 +118,8 @@ def summary(bench, found):
 def show(title, bench, table):
     """Print the table of one case."""
     print(f"\n{title}")
-    print(f"{'':24}{'median':>10}{'best':>10}{'peak MiB':>10}   times {bench.BASE} (of bests)")
+    against = f"times {bench.BASE} (of bests)" if bench.BASE else bench.UNIT
+    print(f"{'':24}{'median':>10}{'best':>10}{'peak MiB':>10}   {against}")
     digits = 0 if bench.UNIT == "images/s" and max(r["best"] for r in table.values()) > 100 else 2
     for name, row in table.items():
         known = ("median", "best", "peak_mib", "ratio", "ratio_of_bests")

@@ -2,6 +2,7 @@
 
     python scripts/style_figures.py compare --vgg VGG19_WEIGHTS      numbers for random weights, kzoo's own and VGG-19
     python scripts/style_figures.py flat --vgg VGG19_WEIGHTS         flat skies, with and without noise and margin
+    python scripts/style_figures.py stylenets --vgg VGG19_WEIGHTS --images FOLDER   stylenets by seed and style weight
     python scripts/style_figures.py pictures --vgg VGG19_WEIGHTS     scripts/pictures/*.jpg
 
 The numbers are, for each result, the relative Gram distance |G - A|^2 / |A|^2 to the style and the relative distance
@@ -117,6 +118,44 @@ def flat(options):
         print(f"margin {margin:2}: frame {frame(made.picture):5.1f} grey levels", flush=True)
 
 
+def stylenets(options):
+    """Train a small stylenet for each style weight and seed, and print its objective on held-out photographs."""
+    import tempfile
+
+    from kzoo.runs import read_json
+    from kzoo.style.stylenet import METRICS, train_stylenet
+
+    with tempfile.TemporaryDirectory(prefix="kzoo-") as folder:
+        style = Path(folder) / "strokes.png"
+        _save(style, paintings()["strokes"])
+        for weight in options.style_weight:
+            for seed in options.seed:
+                out = Path(options.out or folder) / f"weight-{weight:g}-seed-{seed}"
+                train_stylenet(
+                    style,
+                    options.images,
+                    out=out,
+                    size=options.size,
+                    steps=options.steps,
+                    batch_size=2,
+                    width=16,
+                    style_weight=weight,
+                    learning_rate=0.002,
+                    weights=options.vgg,
+                    content_layers=FIRST_LAYERS[-1:],
+                    style_layers=FIRST_LAYERS,
+                    seed=seed,
+                    quiet=True,
+                )
+                row = read_json(out / METRICS)["styles"]["strokes"]
+                print(
+                    f"style weight {weight:g}, seed {seed}, {options.size} px, {options.steps:,} steps: loss "
+                    f"{row['loss']:.3f}, content {row['content']:.3f}, style / weight {row['style'] / weight:.4f}, "
+                    f"at a limit {row['at_limits']:.2%}",
+                    flush=True,
+                )
+
+
 def hatch(picture):
     """How many times its surroundings the strongest frequency of period 2 is, in the spectrum of the grey values."""
     from scipy.ndimage import median_filter
@@ -186,13 +225,17 @@ def shrink(path, out, width=640):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["compare", "flat", "pictures"])
+    parser.add_argument("what", choices=["compare", "flat", "stylenets", "pictures"])
     parser.add_argument("--vgg", required=True, help="VGG-19's weights, or a file with its first layers")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--evaluations", type=int, default=200)
-    parser.add_argument("--out", help="a folder for the results of compare")
+    parser.add_argument("--out", help="a folder for the results of compare and stylenets")
+    parser.add_argument("--images", help="of stylenets: a folder of photographs to train on")
+    parser.add_argument("--steps", type=int, default=120, help="of stylenets")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2], help="of stylenets")
+    parser.add_argument("--style-weight", type=float, nargs="+", default=[10.0], help="of stylenets")
     options = parser.parse_args()
-    {"compare": compare, "flat": flat, "pictures": draw}[options.what](options)
+    {"compare": compare, "flat": flat, "stylenets": stylenets, "pictures": draw}[options.what](options)
 
 
 if __name__ == "__main__":

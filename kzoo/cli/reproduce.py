@@ -68,13 +68,13 @@ def command(name, figure, data, weights, epochs, images, seed, out, resume, quie
     if name is None:
         for card in shipped.cards().values():
             click.echo(
-                f"{card['name']:14}{card['data']:10}{card['test_top1']:8.2%}  {card['epochs']:3} epochs, "
+                f"{card['name']:12}{card['data']:8}{card['test_top1']:.2%} {card['epochs']:3} epochs, "
                 f"{card['seconds'] / 60:.0f} min on {card['hardware']}"
             )
         for card in shipped.stylenets().values():
             steps, minutes = card["options"]["steps"], card["seconds"] / 60
             click.echo(
-                f"{card['name']:14}paints {', '.join(card['styles'])}; {steps:,} steps, {minutes:.0f} min on "
+                f"{card['name']:12}paints {', '.join(card['styles'])}; {steps:,} steps, {minutes:.0f} min on "
                 f"{card['hardware']}"
             )
         return
