@@ -5,13 +5,55 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import KerasTensor, layers, ops
 
 # The last convolution adds up more than a thousand features: at 1, the first steps of Adam throw the picture far out of
 # 0..255, and the squares of these gradients, which it remembers, slow all later steps down.
 OUTPUT_SCALE = 0.1
 
+GRAIN = 20.0  # grey levels: standard deviation of the noise that is added to a picture
+GRAIN_SIDES = ((89, 97), (101, 83))  # of its two tiles, no two with a common factor: the sum repeats far outside
+
 _register = keras.saving.register_keras_serializable(package="kzoo")
+
+
+@_register
+class Grain(layers.Layer):
+    """Add the same noise to every picture, from which textures can arise where it is flat.
+
+    A convolution gives the same at all places of a plain sky, and in a picture of one colour, which has no variance,
+    gradients would grow 300-fold at each of 15 instance norms, to NaN. The noise is the sum of two tiles, normal in
+    each channel, that are repeated over the picture; so it depends on the place only, and pictures of any size have it.
+
+    Args:
+        strength: Its standard deviation, in grey levels.
+        **kwargs: For keras.layers.Layer.
+
+    Input: (B, H, W, 3). Output: the same shape.
+
+    Reference:
+        Ulyanov et al. 2016, arXiv:1603.03417, section 3, where noise is a further input.
+    """
+
+    def __init__(self, strength: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.strength = strength
+        rng = np.random.RandomState(0)  # its numbers never change, unlike those of default_rng
+        self.tiles = [rng.normal(0, strength / 2**0.5, (*sides, 3)).astype("float32") for sides in GRAIN_SIDES]
+
+    def call(self, x):
+        height, width = ops.shape(x)[1:3]
+        for tile in self.tiles:
+            rows = ops.take(tile, ops.arange(height) % tile.shape[0], axis=0)
+            x = x + ops.cast(ops.take(rows, ops.arange(width) % tile.shape[1], axis=1), x.dtype)
+        return x
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def get_config(self):
+        return {**super().get_config(), "strength": self.strength}
 
 
 @_register
@@ -113,12 +155,12 @@ def residual(x: KerasTensor, weights: KerasTensor, filters: int, *, name: str) -
 
 
 def stylenet(x: KerasTensor, weights: KerasTensor, *, width: int = 32, blocks: int = 5) -> KerasTensor:
-    """The image transformation network of the paper's supplement, table 1, with four later improvements.
+    """The image transformation network of the paper's supplement, table 1, with five later improvements.
 
     Conditional instance norm replaces batch norm (Ulyanov et al. 2016, arXiv:1607.08022; Dumoulin et al. 2017,
     arXiv:1610.07629), nearest upsampling and a convolution replace transposed ones (Odena et al. 2016). All padding is
-    by reflection, so sizes stay. The output is linear, and cut off at 0 and 255 only where it is written: a tanh there
-    dies, which leaves areas of solid black or white.
+    by reflection, so sizes stay. A fixed noise is added to the picture, as skies would be plain. The output is linear,
+    and cut off at 0 and 255 only where it is written: a tanh there dies, which leaves areas of solid black or white.
 
     Args:
         x: (B, H, W, 3) in 0..255, H and W multiples of 4.
@@ -132,6 +174,7 @@ def stylenet(x: KerasTensor, weights: KerasTensor, *, width: int = 32, blocks: i
     Reference:
         Johnson, Alahi and Fei-Fei 2016, arXiv:1603.08155.
     """
+    x = Grain(GRAIN, dtype="float32", name="grain")(x)
     x = layers.Rescaling(1 / 127.5, -1.0, dtype="float32", name="preprocessing")(x)
     x = conv(x, weights, width, 9, name="conv1")
     x = conv(x, weights, 2 * width, 3, stride=2, name="conv2")

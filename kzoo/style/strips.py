@@ -63,7 +63,10 @@ def paint_in_strips(model: keras.Model, picture: np.ndarray, weights: np.ndarray
         scale, offset = norm_of(model.get_layer(f"{name}_norm"), values, weights)
         return Map(values, scale, offset, relu)
 
-    x = plain(np.asarray(picture, "float32") * np.float32(scaling.scale) + np.float32(scaling.offset))
+    picture = np.asarray(picture, "float32")
+    if any(layer.name == "grain" for layer in model.layers):  # networks of 0.1.0 have none
+        picture = ops.convert_to_numpy(model.get_layer("grain")(picture[None]))[0]
+    x = plain(picture * np.float32(scaling.scale) + np.float32(scaling.offset))
     for name in ("conv1", "conv2", "conv3"):
         x = convolved(x, name)
     x = plain(x.rows(slice(None)))

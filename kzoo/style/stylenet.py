@@ -34,7 +34,7 @@ from kzoo.weights import fetch, resolve
 # What must be the same where a training is resumed.
 RESUME_KEYS = (*(f.name for f in fields(StylenetOptions)), "styles", "style_sha256", "images_sha256")
 STEPS_PER_CHECKPOINT = 50
-FORMAT = "kzoo_stylenet"  # of a training's config.json: 2; those of 0.1.0, whose networks end in a tanh, have none
+FORMAT = "kzoo_stylenet"  # of a training's config.json: 3; those of 0.1.0, whose networks end in a tanh, have none
 METRICS = "metrics.json"
 CROPS = 3  # the side of the pictures that crops are cut from, in sides of a crop
 HELD_OUT, MOST_HELD_OUT = 20, 32
@@ -200,7 +200,7 @@ def train_stylenet(
     options = replace(options, model=model_of(options.model, options.weights))
     config = {
         **asdict(options),
-        FORMAT: 2,
+        FORMAT: 3,
         "styles": names,
         "style": [str(f) for f in files],
         "style_sha256": [_hash(p) for p in paintings],
@@ -274,13 +274,12 @@ def random_crops(size: int, styles: int, seed: tuple[int, int]) -> Callable:
     Args:
         size: the side of a crop in pixels.
         styles: how many there are; they take turns.
-        seed: (seed, number of the data's first picture). A crop, its mirroring, its noise and its style depend on the
-            seed and the picture's number only.
+        seed: (seed, number of the data's first picture). A crop, its mirroring and its style depend on the seed and the
+            picture's number only.
 
     Returns:
         A function of (i, (x, y)), x being the i-th batch (B, H, W, 3), that gives ((crops (B, size, size, 3), which
-        (B, styles)), y), "which" being 1 at the style and 0 elsewhere. Noise of half a grey level is added: a crop of
-        one colour has no variance, and gradients would grow 300-fold at each of 15 instance norms, to NaN.
+        (B, styles)), y), "which" being 1 at the style and 0 elsewhere.
     """
     import tensorflow as tf
 
@@ -290,8 +289,7 @@ def random_crops(size: int, styles: int, seed: tuple[int, int]) -> Callable:
 
         def one(pair):
             cut = tf.image.stateless_random_crop(pair[0], (size, size, 3), (seed[0], pair[1]))
-            cut = tf.cast(tf.image.stateless_random_flip_left_right(cut, (seed[0], pair[1])), tf.float32)
-            return cut + tf.random.stateless_uniform((size, size, 3), (seed[0], pair[1]), -0.5, 0.5)
+            return tf.cast(tf.image.stateless_random_flip_left_right(cut, (seed[0], pair[1])), tf.float32)
 
         crops = tf.map_fn(one, (x, numbers), fn_output_signature=tf.TensorSpec((size, size, 3), tf.float32))
         return (crops, tf.one_hot(numbers % styles, styles)), y
