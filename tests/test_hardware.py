@@ -1,9 +1,12 @@
 """Keras is imported without TensorFlow's messages, and nothing else is lost."""
 
+import gc
+import json
 import logging
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,6 +67,24 @@ def test_without_a_stderr_it_is_imported_all_the_same(imported, monkeypatch):
 
     monkeypatch.setattr(hardware, "os", SimpleNamespace(environ=os.environ, dup=closed))
     assert imported(OTHERS) == OTHERS
+
+
+def test_a_command_leaves_out_what_keras_imports_for_others(monkeypatch):
+    """Meanwhile, and only what is not imported yet; a program that imports kzoo keeps all of it."""
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    monkeypatch.setattr(hardware, "UNUSED", ("wave", "json", hardware.backend()))
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    for own in (False, True):
+        monkeypatch.setattr(hardware, "_in_own_process", own)
+        with hardware._importing_quickly():
+            assert ("wave" in sys.modules) == own and sys.modules["json"] is json and not gc.isenabled()
+            assert hardware.backend() not in sys.modules or sys.modules[hardware.backend()]
+            with pytest.raises(ImportError) if own else nullcontext():
+                import wave
+        assert gc.isenabled()
+        import wave
+
+        assert sys.modules.pop("wave") is wave
 
 
 def test_the_users_log_level_is_kept(monkeypatch):
