@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from glob import glob
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -200,19 +202,38 @@ def without_tensorflow_chatter() -> Iterator[None]:
         logger.removeFilter(told)
 
 
+class _LeftOut(MetaPathFinder, Loader):
+    """Lets imports of UNUSED fail in the thread that makes it. That they are installed is seen, and others get them."""
+
+    def __init__(self):
+        self.thread = threading.get_ident()
+        self.names = {n for n in UNUSED if n != backend()}
+
+    def find_spec(self, name, path=None, target=None):
+        """A module that can't be made, where it is one of these; None leaves it to the other finders."""
+        here = name in self.names and threading.get_ident() == self.thread
+        return ModuleSpec(name, self) if here else None
+
+    def create_module(self, spec):
+        """Refuse it."""
+        raise ModuleNotFoundError(f"{spec.name} is left out while Keras is imported", name=spec.name)
+
+    def exec_module(self, module):
+        """Never called, but asked for."""
+
+
 @contextmanager
 def _importing_quickly():
     """Import without looking for garbage, of which there is none; in a process of kzoo's own without UNUSED."""
-    left_out = [n for n in UNUSED if n not in sys.modules and n != backend()] if _in_own_process else []
-    collecting = gc.isenabled()
+    collecting, left_out = gc.isenabled(), _LeftOut()
     gc.disable()
-    sys.modules.update(dict.fromkeys(left_out))  # importing them fails, until they are as if never asked for
+    if _in_own_process:
+        sys.meta_path.insert(0, left_out)
     try:
         yield
     finally:
-        for name in left_out:
-            del sys.modules[name]
         if _in_own_process:
+            sys.meta_path.remove(left_out)
             gc.freeze()  # half a million objects, which need not be looked through again and again
         if collecting:
             gc.enable()
