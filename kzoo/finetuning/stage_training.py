@@ -322,7 +322,7 @@ def _measured(network, front, model, data, validations):
 
 class StageKeeper(keras.callbacks.Callback):
     """Records a stage's progress, history, best weights and checkpoint; stops at Ctrl-C, deadline or divergence, and
-    after half of the epochs if the validation loss will not get below the bound."""
+    after a part of the epochs if the validation loss will not get below the bound."""
 
     def __init__(
         self,
@@ -364,9 +364,12 @@ class StageKeeper(keras.callbacks.Callback):
 
     def gives_up(self):
         """Whether training ends early: half of the epochs are over, none was below the bound, and the loss rises again
-        or falls too slowly to get there. The learning rate only falls from here on."""
+        or falls too slowly to get there. The learning rate only falls from here on. Where the loss is twice the bound
+        a third of the epochs is enough to know."""
         losses = [r["val_loss"] for r in self.rows]
-        if len(losses) < 2 or 2 * len(losses) < self.epochs or not self.hopeless():
+        if len(losses) < 2 or not self.hopeless():
+            return False
+        if len(losses) < self.epochs / (3 if losses[-1] > 2 * self.bound else 2):
             return False
         falls, left = losses[-2] - losses[-1], self.epochs - len(losses)
         return losses[-1] > min(losses) or losses[-1] - left * falls >= self.bound

@@ -130,7 +130,11 @@ def test_a_stage_gives_up_where_its_loss_will_not_get_below_the_bound():
     keeper = object.__new__(StageKeeper)
     keeper.epochs, keeper.bound = 6, 1.0
     for losses, ends in [
-        ([1.5, 1.4], False),  # less than half
+        ([1.5], False),
+        ([1.5, 1.6], False),  # less than half
+        ([1.5, 2.1], True),  # twice the bound
+        ([2.6, 2.1], False),  # 0.5 an epoch, four are left
+        ([2.4, 2.1], True),
         ([1.5, 1.4, 1.29], False),  # 0.11 an epoch, three are left
         ([1.5, 1.4, 1.35], True),
         ([1.1, 1.6, 1.3], True),  # not the lowest so far
