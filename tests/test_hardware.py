@@ -1,9 +1,14 @@
 """Keras is imported without TensorFlow's messages, and nothing else is lost."""
 
+import gc
+import json
 import logging
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,6 +69,30 @@ def test_without_a_stderr_it_is_imported_all_the_same(imported, monkeypatch):
 
     monkeypatch.setattr(hardware, "os", SimpleNamespace(environ=os.environ, dup=closed))
     assert imported(OTHERS) == OTHERS
+
+
+def test_a_command_leaves_out_what_keras_imports_for_others(monkeypatch):
+    """Meanwhile, in that thread, and not what is there or computes; a program that imports kzoo keeps all of it."""
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    monkeypatch.setattr(hardware, "UNUSED", ("wave", "json", "sched"))
+    monkeypatch.setattr(hardware, "backend", lambda: "sched")
+
+    def can_import(name):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        try:
+            return import_module(name).__name__ == name
+        except ImportError:
+            return False
+
+    for own in (False, True):
+        monkeypatch.setattr(hardware, "_in_own_process", own)
+        with hardware._importing_quickly():
+            assert can_import("wave") is not own
+            assert find_spec("wave") and ("wave" in sys.modules) is not own
+            assert can_import("sched") and import_module("json") is json and not gc.isenabled()
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(can_import, "wave").result()
+        assert can_import("wave") and gc.isenabled()
 
 
 def test_the_users_log_level_is_kept(monkeypatch):

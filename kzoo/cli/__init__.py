@@ -14,7 +14,7 @@ import click
 
 from kzoo import runs
 from kzoo.errors import KzooError, printable
-from kzoo.hardware import quiet_tensorflow
+from kzoo.hardware import in_own_process, quiet_tensorflow
 
 # Verb -> help text. The file kzoo/cli/<verb>.py has the click command as `command`.
 VERBS = {
@@ -128,6 +128,7 @@ def entry(args: Sequence[str] | None = None) -> None:
         args: the arguments; those of this process by default.
     """
     code = 0
+    in_own_process()
     try:
         main(args)
     except SystemExit as e:

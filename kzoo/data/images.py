@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from kzoo.catalog import RULES
-from kzoo.data.guards import FORMATS, MAX_PIXELS, as_uint8, fault, is_ready, read, readable, shown
+from kzoo.data import guards
+from kzoo.data.guards import FORMATS, MAGIC, MAX_PIXELS, as_uint8, fault, is_ready, kind_of, read, readable, shown
 from kzoo.data.header import bmp_layout, colour_key, cut, exact_bmp, gif_frame, is_animated_webp, npy_array, still_gif
 from kzoo.errors import DataError, KzooError
 
@@ -168,49 +169,72 @@ def decode(data: tf.Tensor, channels: int = 3, *, bits: int | None = None, rules
         return _converted(tf.identity(image), channels)
 
 
-def _stored(data, channels, bits, rules):
-    """(the picture as it is stored, uint8 (H, W, C); why it can't feed a model of so many channels, or "")."""
+def _stored(data, channels, bits, rules, kind=None):
+    """(the picture as it is stored, uint8 (H, W, C); why it can't feed a model of so many channels, or "").
+
+    kind: what `_kind` tells of the data, where Python sees them; None: the graph tells.
+    """
 
     # Not the default, so that every build of the library gives the same pixels.
+    def read_upright():
+        return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+
     def read_jpeg():
-        return upright(tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), orientation(data))
+        return upright(read_upright(), orientation(data))
 
     def read_webp():  # no bytes at all for an animation, which TensorFlow 2.21 decodes into memory that is not its own
         still = tf.where(is_animated_webp(data), tf.constant(b""), data)
         return tf.io.decode_webp(still, channels=0)[0]
 
-    cases = [(_starts(data, b"\xff\xd8\xff"), read_jpeg)]
+    readers: dict[str, Callable] = {"JPEG": read_jpeg}
     if rules == 1:
-        cases += [
+        readers |= {
             # 0 channels means as stored: asked for 4, TensorFlow 2.21 gives images of less than 8 bits a wrong alpha.
-            (_starts(data, b"\x89PNG"), lambda: tf.io.decode_png(data, channels=0)),
-            (_starts(data, b"GIF8"), lambda: tf.io.decode_gif(still_gif(data))[0]),
-            (_starts(data, b"BM"), lambda: _bmp_of_rules_1(data)),
-        ]
+            "PNG": lambda: tf.io.decode_png(data, channels=0),
+            "GIF": lambda: tf.io.decode_gif(still_gif(data))[0],
+            "BMP": lambda: _bmp_of_rules_1(data),
+        }
     else:
-        cases += [
-            (_starts(data, b"\x89PNG"), lambda: _png(data, bits)),
-            (_starts(data, b"GIF8"), lambda: _gif(data)),
-            (_starts(data, b"BM"), lambda: _bmp(data)),
-            (_starts(data, b"\x93NUMPY"), lambda: _array(data, bits)),
-        ]
-    image = tf.case(cases, default=read_webp)
+        readers |= {
+            "PNG": lambda: _png(data, bits),
+            "GIF": lambda: _gif(data),
+            "BMP": lambda: _bmp(data),
+            "NPY": lambda: _array(data, bits),
+        }
+    if kind is None:
+        cases = [(_starts(data, MAGIC[name][1]), reader) for name, reader in readers.items()]
+        image = tf.case(cases, default=read_webp)
+    else:
+        image = {**readers, UPRIGHT: read_upright}.get(kind, read_webp)()
     have, array = tf.shape(image)[-1], _starts(data, b"\x93NUMPY")
     # Of a picture the colours are taken, or shown on white; of an array nobody knows which channels those would be.
     fits = (~array | (have == 1) | (have == 3)) if channels in (1, 3) else have == channels
     wrong = tf.strings.join(["has ", tf.strings.as_string(have), f" channels, the model takes {channels}"])
-    above = array & ~_fits_8_bits(data) if bits is None and rules > 1 else tf.constant(False)
+    counts = bits is None and rules > 1 and kind in (None, "NPY")
+    above = array & ~_fits_8_bits(data) if counts else tf.constant(False)
     return image, tf.case([(~fits, lambda: wrong), (above, lambda: tf.constant(ABOVE))], lambda: tf.constant(""))
 
 
-@lru_cache(32)
-def _stored_graph(channels, bits, rules):
-    """`_stored` compiled, once in a process for networks of all sizes, in exports too: it is most of what is traced."""
+UPRIGHT = "upright JPEG"  # as most are; the graph for others is traced in three times the time
+
+
+def _kind(data):
+    """What a graph for these bytes alone has to decode: `kind_of`, or UPRIGHT."""
+    kind = kind_of(data)
+    return UPRIGHT if kind == "JPEG" and guards.orientation(data) == 1 else kind
+
+
+@lru_cache(224)
+def _stored_graph(channels, bits, rules, kind=None):
+    """`_stored` compiled, once in a process for networks of all sizes, in exports too: it is most of what is traced.
+
+    For one kind it is traced in a fraction of the time of all.
+    """
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
     def stored(data):
         with tf.device("CPU"):
-            return _stored(data, channels, bits, rules)
+            return _stored(data, channels, bits, rules, kind)
 
     return stored
 
@@ -222,9 +246,9 @@ def decode_stored(data: bytes, channels: int, bits: int | None, rules: int) -> t
         tf.errors.OpError: The bytes can't be decoded.
         DataError: They have other channels.
     """
-    image, reason = _stored_graph(channels, bits, rules)(data)
-    if reason != "":
-        raise DataError(reason.numpy().decode())
+    image, reason = _stored_graph(channels, bits, rules, _kind(data))(data)
+    if text := reason.numpy():
+        raise DataError(text.decode())
     return _converted(image, channels)
 
 
@@ -527,7 +551,7 @@ def prepare(data: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preproc
 
 
 def attempt(
-    data: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preprocessing
+    data: tf.Tensor, shape: tuple[int, int, int], preprocessing: Preprocessing, kind: str | None = None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """`prepare`, but a picture of the wrong channels or range gives a reason instead of an error.
 
@@ -535,13 +559,14 @@ def attempt(
         data: Scalar string tensor, the bytes of a file.
         shape: (height, width, channels) of the model's input.
         preprocessing: Crop and interpolation.
+        kind: What the bytes are, a key of `kzoo.data.guards.MAGIC` or UPRIGHT, where that is known beforehand.
 
     Returns:
         (uint8 (height, width, channels), "", int32 (2,)), or (zeros, the reason, int32 (2,)); the last are the height
         and width that the picture had.
     """
     height, width, channels = shape
-    image, reason = _stored_graph(channels, preprocessing.bits, preprocessing.rules)(data)
+    image, reason = _stored_graph(channels, preprocessing.bits, preprocessing.rules, kind)(data)
 
     def ready():
         return fit(_converted(image, channels), height, width, preprocessing)
@@ -568,33 +593,34 @@ def make_preparer(shape: tuple[int, int, int], preprocessing: Preprocessing) -> 
         DataError: The model takes no such images (see `check_shape`).
     """
     check_shape(shape)
-    # What happens inside the network makes no other graph.
-    graph = _graph(tuple(shape), replace(preprocessing, channel_order="rgb", scale=1.0, offset=0.0))
+    # What happens inside the network makes no other graph. One is traced for each kind that occurs.
+    resizing = replace(preprocessing, channel_order="rgb", scale=1.0, offset=0.0)
+    graphs = {kind: _graph(tuple(shape), resizing, kind) for kind in (*MAGIC, UPRIGHT)}
 
     def one(data):
         data = readable(data)
         try:
             with tf.device("CPU"):
-                image, reason = graph(data)
+                image, reason = graphs[_kind(data)](data)
         except tf.errors.ResourceExhaustedError as e:  # no fault of the image
             raise KzooError("There is not enough memory to decode an image: end other programs and start again.") from e
         except tf.errors.OpError as e:
             raise DataError(f"can't be decoded ({short_reason(e)})") from e
-        if reason != "":
-            raise DataError(reason.numpy().decode())
+        if text := reason.numpy():
+            raise DataError(text.decode())
         return image.numpy()
 
     return one
 
 
-@lru_cache(32)
-def _graph(shape, preprocessing):
+@lru_cache(224)
+def _graph(shape, preprocessing, kind):
     """`attempt` compiled, once in a process: tracing takes as long as decoding hundreds of photos.
 
     Without AutoGraph, whose rewriting of Python would take longer still, for nothing.
     """
     return tf.function(
-        lambda data: attempt(data, shape, preprocessing)[:2],
+        lambda data: attempt(data, shape, preprocessing, kind)[:2],
         input_signature=[tf.TensorSpec((), tf.string)],
         autograph=False,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,16 +57,20 @@ def deepen(setup, found, heads, folder, interrupted) -> dict:
         The fields of `kzoo.finetuning.pipeline.Best`.
     """
     head, splits, task = heads.head, found.parts.splits, setup.task
-    network = with_head(setup.extractor.model, setup.data.classes)
-    kernel, bias = setup.group.told_arrays([head.kernel, head.bias])
-    network.get_layer(HEAD).set_weights([kernel, bias])
-    stages = selected_stages(network, setup.options.unfreeze)
-    names = [stage.name for stage in stages]
-    identity = array_hash(np.concatenate([kernel.ravel(), bias])) + " ".join(names)
     shape, preprocessing = setup.base.input_shape, setup.base.preprocessing
     with progress(quiet=setup.quiet) as bar:
         bar.start("reading", len(splits["train"]) + len(splits["val"]))
-        ready = {n: decode_split(splits[n], shape, preprocessing, bar.advance)[0] for n in ("train", "val")}
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(
+                lambda: {n: decode_split(splits[n], shape, preprocessing, bar.advance)[0] for n in ("train", "val")}
+            )
+            network = with_head(setup.extractor.model, setup.data.classes)  # meanwhile
+            ready = reading.result()
+        kernel, bias = setup.group.told_arrays([head.kernel, head.bias])
+        network.get_layer(HEAD).set_weights([kernel, bias])
+        stages = selected_stages(network, setup.options.unfreeze)
+        names = [stage.name for stage in stages]
+        identity = array_hash(np.concatenate([kernel.ravel(), bias])) + " ".join(names)
         plan = StagePlan(
             options=setup.options,
             task=task,

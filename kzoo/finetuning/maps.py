@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kzoo.errors import KzooError
-from kzoo.runs import load_run
+from kzoo.runs import CONFIG, Run, read_json
 
 
 def maps_of_mistakes(
@@ -41,7 +41,7 @@ def maps_of_mistakes(
 
         if built is None:
             return find_network(Path(folder))
-        run = load_run(folder)
+        run = Run(Path(folder), read_json(Path(folder) / CONFIG), None)
         network = find_network(built(), classes=run.classes)
         return replace(network, name=run.path.name, preprocessing=run.preprocessing, task=run.task)
 

@@ -599,34 +599,33 @@ class PartFeatures:
 
 
 def _features(setup, parts, folder, interrupted):
-    x, skipped, computed, splits, groups = {}, list(parts.skipped), 0, {}, parts.groups
-    total = sum(map(len, parts.splits.values()))
+    ids = [i for split in parts.splits.values() for i in split.ids]
     with progress(quiet=setup.quiet) as bar:
-        bar.start("features", total)
-        for name, split in parts.splits.items():
-            hashes = [parts.hashes[i] for i in split.ids]
-            try:
-                got = features(
-                    split.images,
-                    setup.cache,
-                    setup.extractor,
-                    hashes=hashes,
-                    advance=bar.advance,
-                    stopped=lambda: interrupted() or setup.clock.late(),
-                )
-            except Interrupted:
-                if interrupted():
-                    raise
-                raise RunError(
-                    f"The budget of {setup.options.budget:.0f} s ended before all features were computed; those that "
-                    "are done are kept, and the next run continues from there: give it more time."
-                ) from None
-            splits[name] = split.take(got.kept) if got.skipped else split
-            if name == "train":
-                groups = groups[got.kept]
-            skipped += [(split.ids[i], reason) for i, reason in got.skipped]
-            x[name] = got.features
-            computed += got.computed
+        bar.start("features", len(ids))
+        try:
+            found = features(  # of all parts in one go: the network waits for photos once
+                [parts.images[i] for i in ids],
+                setup.cache,
+                setup.extractor,
+                hashes=[parts.hashes[i] for i in ids],
+                advance=bar.advance,
+                stopped=lambda: interrupted() or setup.clock.late(),
+            )
+        except Interrupted:
+            if interrupted():
+                raise
+            raise RunError(
+                f"The budget of {setup.options.budget:.0f} s ended before all features were computed; those that "
+                "are done are kept, and the next run continues from there: give it more time."
+            ) from None
+    x, splits, groups, start = {}, {}, parts.groups, 0
+    for name, split in parts.splits.items():
+        first, last = np.searchsorted(found.kept, (start, start + len(split)))
+        kept, start = found.kept[first:last] - start, start + len(split)
+        splits[name], x[name] = split.take(kept) if len(kept) < len(split) else split, found.features[first:last]
+        if name == "train":
+            groups = groups[kept]
+    skipped = [*parts.skipped, *((ids[i], reason) for i, reason in found.skipped)]
     _report_skipped(setup, skipped, folder)
     splits = {k: v for k, v in splits.items() if len(v)}
     classes = setup.data.classes
@@ -641,8 +640,9 @@ def _features(setup, parts, folder, interrupted):
         )
     if not np.isfinite(x["train"][:: max(len(x["train"]) // 1000, 1)]).all():
         raise RunError(f"The features of {setup.base.name} are not finite: use --precision float32, or other weights.")
-    setup.log(f"Features: {computed:,} computed, {total - computed:,} from the cache ({setup.cache.folder}).")
-    return PartFeatures(replace(parts, splits=splits, groups=groups), x, computed)
+    cached = f"{len(ids) - found.computed:,} from the cache ({setup.cache.folder})"
+    setup.log(f"Features: {found.computed:,} computed, {cached}.")
+    return PartFeatures(replace(parts, splits=splits, groups=groups), x, found.computed)
 
 
 def _report_skipped(setup, skipped, folder):
@@ -801,7 +801,8 @@ def _deepen(setup, found, heads, folder, interrupted):
     load_keras()  # quietly: the next line imports it
     from kzoo.finetuning.deeper import deepen
 
-    return Best(**deepen(setup, found, heads, folder, interrupted))
+    with setup.clock.timed("stages"):
+        return Best(**deepen(setup, found, heads, folder, interrupted))
 
 
 def _finish(setup, settings, found, heads, best, *, folder, phases, history):

@@ -260,13 +260,14 @@ class _Pictures:
     def __call__(self, id):
         return None if self.picture is None else self.small(lambda: self.picture(self.original.get(id, id)))
 
-    def with_maps(self, rows):
-        """(rows, a sentence): to each mistake a map of the class that was predicted."""
+    def with_maps(self, galleries):
+        """({part: rows}, a sentence): to each mistake a map of the class that was predicted."""
+        rows = [row for of_part in galleries.values() for row in of_part]
         if self.maps is None or not rows:
-            return rows, ""
+            return galleries, ""
         drawn, about = self.maps([(self.original.get(row["id"], row["id"]), row["predicted"]) for row in rows])
-        maps = [None if d is None else self.small(lambda d=d: d) for d in drawn]
-        return [{**row, "map": m} for row, m in zip(rows, maps, strict=True)], about
+        maps = iter([None if d is None else self.small(lambda d=d: d) for d in drawn])
+        return {n: [{**row, "map": next(maps)} for row in of_part] for n, of_part in galleries.items()}, about
 
     def small(self, source):
         """What a function gives, as a data: URL of a small copy."""
@@ -294,14 +295,15 @@ def _html(data, pictures):
     )
     environment.filters.update(percent=_percent, number=_number, interval=_interval, seconds=_seconds)
     duplicates = data.get("passport", {}).get("duplicates", [])
-    gallery = {n: pictures.with_maps(_gallery(p["mistakes"], pictures)) for n, p in data["parts"].items()}
+    # Of all parts in one go, for which the network is called once.
+    gallery, about = pictures.with_maps({n: _gallery(p["mistakes"], pictures) for n, p in data["parts"].items()})
     return environment.get_template("report.html.j2").render(
         r={**dict.fromkeys(COPIED), **data},
         parts={name: {**part, **_figures(part)} for name, part in data["parts"].items()},
         curves=_curves(data.get("history", [])),
-        gallery={n: rows for n, (rows, _) in gallery.items()},
+        gallery=gallery,
         confused={n: _confused(part, data["classes"], pictures) for n, part in data["parts"].items()},
-        about_maps={n: about for n, (_, about) in gallery.items()},
+        about_maps={n: about if rows else "" for n, rows in gallery.items()},
         suspects=_gallery(data.get("suspects", []), pictures),
         duplicates=[{**d, "pictures": [pictures(i) for i in _ends(d)]} for d in duplicates[:MAX_DUPLICATES]],
         ends=_ends,

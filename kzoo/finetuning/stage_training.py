@@ -18,6 +18,7 @@ from kzoo.data.feed import epoch_number, feed
 from kzoo.distribution import Group
 from kzoo.errors import RunError
 from kzoo.finetuning import audit
+from kzoo.finetuning.front import Front
 from kzoo.finetuning.heads import HeadObjective
 from kzoo.finetuning.options import BATCH, FinetuneOptions
 from kzoo.finetuning.stages import HEAD, STAGE_RATE, moving_variables, set_trainable
@@ -136,8 +137,8 @@ def split(network: keras.Model) -> tuple[keras.Model, keras.Model] | None:
         network: with the `trainable` of its layers set.
 
     Returns:
-        (the frozen part below the first layer that trains, in inference form, with weights of its own; the part from
-        there on, which shares the network's layers). None where no single tensor leads from one to the other.
+        (the frozen part below the first layer that trains, the part from there on), which share the network's layers.
+        None where no single tensor leads from one to the other.
     """
     nodes = calls(network.inputs, network.outputs[:1])
     moving, between = set(), {}
@@ -152,19 +153,30 @@ def split(network: keras.Model) -> tuple[keras.Model, keras.Model] | None:
     (first,) = between.values() if len(between) == 1 else (network.inputs[0],)
     if any(first is t for t in network.inputs):
         return None
-    lower = inference_form(keras.Model(network.inputs[0], first))
-    lower.trainable = False
-    return lower, keras.Model(first, network.outputs[0])
+    return keras.Model(network.inputs[0], first), keras.Model(first, network.outputs[0])
 
 
 def stage_model(network, plan, factors, steps, epochs):
-    """Put augmentation before the network and compile it: warm-up over the first epoch, then cosine decay to 0."""
-    x = inputs = keras.Input(network.input_shape[1:], dtype="float32", name="image")
-    for layer in augmentation(for_targets(plan.augment, plan.task.dense)[0], plan.options.seed):
-        x = layer(x)
-    for part in (None if plan.group.layout else split(network)) or [network]:
-        x = part(x)
-    model = trained(inputs, x)
+    """(what stands in front of the layers that train, or None; the model that trains, compiled).
+
+    Warm-up is over the first epoch, then the learning rate falls to 0 as a cosine. On JAX the model has all layers.
+    """
+    layers = augmentation(for_targets(plan.augment, plan.task.dense)[0], plan.options.seed)
+    below, upper = (None if plan.group.layout else split(network)) or (None, network)
+    shape, front = network.input_shape[1:], None
+    if keras.backend.backend() == "tensorflow" and (layers or below):
+        front = Front(layers, below, shape)
+        inputs = keras.Input(front.shape, dtype="float32")
+        model = trained(inputs, upper(inputs))
+    else:
+        x = inputs = keras.Input(shape, dtype="float32", name="image")
+        for layer in layers:
+            x = layer(x)
+        if below:
+            below = inference_form(below)
+            below.trainable = False
+            x = below(x)
+        model = trained(inputs, upper(x))
     total, warmup = steps * epochs, min(steps, steps * epochs // 2)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else plan.rate,
@@ -179,7 +191,7 @@ def stage_model(network, plan, factors, steps, epochs):
         jit_compile=keras.backend.backend() != "tensorflow",
     )
     model.optimizer.build(model.trainable_variables)
-    return model
+    return front, model
 
 
 @contextmanager
@@ -231,7 +243,7 @@ def _train_stage(network, stage_list, number, plan, splits, store, bar, interrup
     before = audit.snapshot(network)
     saved = store.stage(number)
     epochs = saved["epochs"] if saved else plan.options.epochs
-    model = stage_model(network, plan, factors, steps, epochs)
+    front, model = stage_model(network, plan, factors, steps, epochs)
     _, move = for_targets(plan.augment, plan.task.dense)
 
     def targets(labels):
@@ -241,16 +253,20 @@ def _train_stage(network, stage_list, number, plan, splits, store, bar, interrup
         shape, preprocessing, batch = plan.shape, plan.preprocessing, plan.batch
         return feed(split, shape, preprocessing, batch, targets=targets, group=plan.group, **options)
 
+    def fed(part, **options):
+        data = serve(splits[part], **options)
+        return front.serve(data, len(splits[part]), part == "train") if front else data
+
     if plan.deadline is not None and not saved:
         validations = math.ceil(len(splits["val"]) / plan.batch)
         step, check = _measured(
-            network, model, serve(splits["train"], order=(plan.options.seed, epoch_number())), validations
+            network, front, model, serve(splits["train"], order=(plan.options.seed, epoch_number())), validations
         )
         left = plan.deadline - time.monotonic()
         epochs = min(epochs, int(left / max(step * steps + check, 1e-9)))
         if epochs < 1:
             return None
-        model = stage_model(network, plan, factors, steps, epochs)
+        front, model = stage_model(network, plan, factors, steps, epochs)
     before = saved["before"] if saved else before
     keeper = StageKeeper(
         network,
@@ -264,14 +280,15 @@ def _train_stage(network, stage_list, number, plan, splits, store, bar, interrup
         before=before,
         images=len(splits["train"]),
         bound=bound,
+        seeds=front.seeds if front else (),
     )
     done = keeper.restore(saved)
     if done < epochs and not keeper.gives_up():
         try:
             model.fit(
-                serve(splits["train"], order=(plan.options.seed, keeper.epoch), move=move, mix=plan.options.mix),
+                fed("train", order=(plan.options.seed, keeper.epoch), move=move, mix=plan.options.mix),
                 callbacks=[keeper],
-                validation_data=serve(splits["val"]),
+                validation_data=fed("val"),
                 epochs=epochs,
                 initial_epoch=done,
                 shuffle=False,
@@ -287,13 +304,14 @@ def _train_stage(network, stage_list, number, plan, splits, store, bar, interrup
     return {"rows": keeper.rows, "audit": result, "seconds": seconds, "hopeless": keeper.hopeless()}
 
 
-def _measured(network, model, data, validations):
+def _measured(network, front, model, data, validations):
     """(seconds of a step, seconds of `validations` batches), measured. The network's weights are restored."""
     kept = [value_of(v) for v in network.weights]
     times = []
     for batch in list(islice(data, 3)):
         start = time.monotonic()
-        model.train_on_batch(*map(np.asarray, batch))
+        x, y = map(np.asarray, batch)
+        model.train_on_batch(front(x, True) if front else x, y)
         times.append(time.monotonic() - start)
     for v, value in zip(network.weights, kept, strict=True):
         v.assign(value)
@@ -304,18 +322,33 @@ def _measured(network, model, data, validations):
 
 class StageKeeper(keras.callbacks.Callback):
     """Records a stage's progress, history, best weights and checkpoint; stops at Ctrl-C, deadline or divergence, and
-    after half of the epochs if the validation loss will not get below the bound."""
+    after a part of the epochs if the validation loss will not get below the bound."""
 
-    def __init__(self, network, training, plan, *, number, epochs, store, bar, interrupted, before, images, bound=None):
+    def __init__(
+        self,
+        network,
+        training,
+        plan,
+        *,
+        number,
+        epochs,
+        store,
+        bar,
+        interrupted,
+        before,
+        images,
+        bound=None,
+        seeds=(),
+    ):
         super().__init__()
         self.network, self.training, self.number, self.epochs, self.plan = network, training, number, epochs, plan
         self.store, self.bar, self.interrupted, self.before, self.images = store, bar, interrupted, before, images
         self.rows, self.best, self.bound = [], None, bound
         self.epoch = epoch_number()  # the data's order depends on it
+        self.seeds = [*seeds, *(v for v in training.variables if "seed_generator" in v.path)]
 
     def restore(self, saved):
         """Restore an interrupted stage; returns the number of its finished epochs."""
-        self.seeds = [v for v in self.training.variables if "seed_generator" in v.path]
         if not saved:
             return 0
         for path, v in moving_variables(self.network).items():
@@ -331,9 +364,12 @@ class StageKeeper(keras.callbacks.Callback):
 
     def gives_up(self):
         """Whether training ends early: half of the epochs are over, none was below the bound, and the loss rises again
-        or falls too slowly to get there. The learning rate only falls from here on."""
+        or falls too slowly to get there. The learning rate only falls from here on. Where the loss is twice the bound
+        a third of the epochs is enough to know."""
         losses = [r["val_loss"] for r in self.rows]
-        if len(losses) < 2 or 2 * len(losses) < self.epochs or not self.hopeless():
+        if len(losses) < 2 or not self.hopeless():
+            return False
+        if len(losses) < self.epochs / (3 if losses[-1] > 2 * self.bound else 2):
             return False
         falls, left = losses[-2] - losses[-1], self.epochs - len(losses)
         return losses[-1] > min(losses) or losses[-1] - left * falls >= self.bound

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+BLOCK = 1024  # images that are compared with the pool at once: 80 MB
+
 
 def suspects(
     features: np.ndarray, labels: np.ndarray, *, k: int = 10, max_pool: int = 20_000, seed: int = 0
@@ -33,8 +35,6 @@ def suspects(
         >>> [(s["index"], s["suggested"]) for s in suspects(points, np.array([0, 0, 0, 0, 1, 1, 1, 1]), k=3)]
         [(7, 0)]
     """
-    from sklearn.neighbors import NearestNeighbors
-
     x, labels = np.asarray(features, "float32"), np.asarray(labels)
     n = len(x)
     if n < 3:
@@ -44,20 +44,22 @@ def suspects(
     k = min(k, len(pool) - 1)
     size, inside = np.bincount(labels[pool]), np.zeros(n, bool)
     inside[pool] = True
-    # By distance, which for unit vectors gives the same order as the cosine.
-    index = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(x[pool])
+    against = x if len(pool) == n else x[pool]
     found = []
-    for start in range(0, n, 4096):
-        rows = np.arange(start, min(start + 4096, n))
-        distance, near = index.kneighbors(x[rows])
-        near = pool[near]
-        for i, d, neighbours in zip(rows, distance, near, strict=True):
+    for start in range(0, n, BLOCK):
+        rows = np.arange(start, min(start + BLOCK, n))
+        cosines = x[rows] @ against.T
+        near = np.argpartition(cosines, -k - 1)[:, -k - 1 :]
+        cosines = np.take_along_axis(cosines, near, 1)
+        order = np.lexsort((near, -cosines))
+        near, cosines = pool[np.take_along_axis(near, order, 1)], np.take_along_axis(cosines, order, 1)
+        for i, c, neighbours in zip(rows, cosines, near, strict=True):
             other = neighbours != i
             others = (size[labels[i]] if labels[i] < len(size) else 0) - inside[i]
             take = min(k, int(others))
             if take < 1:
                 continue
-            near_labels, d = labels[neighbours[other][:take]], d[other][:take]
+            near_labels, c = labels[neighbours[other][:take]], c[other][:take]
             suggested = int(np.bincount(near_labels).argmax())
             share = float(np.mean(near_labels == suggested))
             if suggested != labels[i] and share > 0.5:
@@ -67,7 +69,7 @@ def suspects(
                         "label": int(labels[i]),
                         "suggested": suggested,
                         "share": share,
-                        "similarity": float(np.mean(1 - d**2 / 2)),
+                        "similarity": min(1.0, float(np.mean(c))),
                     }
                 )
     return sorted(found, key=lambda s: (-s["share"], -s["similarity"], s["index"]))

@@ -6,6 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from support import tags
 from support.training import weights_of
 from support.tuning import Killed, finetune_folder, same, tune
@@ -13,6 +14,7 @@ from support.tuning import Killed, finetune_folder, same, tune
 import kzoo
 from kzoo import runs
 from kzoo.finetuning import checkpoint, deeper, judging, pipeline, stage_training
+from kzoo.finetuning.front import Front
 from kzoo.finetuning.options import FinetuneOptions
 from kzoo.finetuning.stage_training import StageKeeper, StagePlan
 from kzoo.finetuning.stages import set_trainable, stages
@@ -128,7 +130,11 @@ def test_a_stage_gives_up_where_its_loss_will_not_get_below_the_bound():
     keeper = object.__new__(StageKeeper)
     keeper.epochs, keeper.bound = 6, 1.0
     for losses, ends in [
-        ([1.5, 1.4], False),  # less than half
+        ([1.5], False),
+        ([1.5, 1.6], False),  # less than half
+        ([1.5, 2.1], True),  # twice the bound
+        ([2.6, 2.1], False),  # 0.5 an epoch, four are left
+        ([2.4, 2.1], True),
         ([1.5, 1.4, 1.29], False),  # 0.11 an epoch, three are left
         ([1.5, 1.4, 1.35], True),
         ([1.1, 1.6, 1.3], True),  # not the lowest so far
@@ -144,12 +150,34 @@ def test_below_what_trains_the_network_is_split():
     """The frozen part in inference form, then what trains: together what the network computes."""
     network = kzoo.build("resnet20", depth=8, seed=0)
     set_trainable(network, stages(network)[:1])
-    lower, upper = stage_training.split(network)
+    below, upper = stage_training.split(network)
     x = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
-    np.testing.assert_allclose(upper(lower(x)), network(x, training=False), atol=1e-4)
-    assert not lower.trainable_variables
+    mirrored = keras.layers.RandomFlip("horizontal", seed=0)
+    front = Front([mirrored], below, (32, 32, 3))
+    assert front.shape == (16, 16, 32) and len(front.seeds) == 1
+    whole = np.asarray(network(x, training=False))
+    np.testing.assert_allclose(upper(front(x, False)), whole, atol=1e-4)
+    turned = np.asarray(network(x[:, :, ::-1], training=False))
+    found = [np.asarray(upper(front(x, True))) for _ in range(6)]
+    each = [[np.abs(a - b).max(-1) < 1e-4 for b in (whole, turned)] for a in found]
+    assert np.all(np.any(each, 1)) and np.any(each, (0, 2)).all(), "each image as it is or mirrored, and both occur"
     assert {v.path for v in upper.trainable_variables} == {v.path for v in network.trainable_variables}
-    assert not any("bn" in layer.name for layer in lower.layers)
+
+
+def test_the_frozen_part_sees_validation_images_once():
+    images = np.arange(5 * 2, dtype="uint8").reshape(5, 2, 1, 1)
+    data = tf.data.Dataset.from_tensor_slices((images, np.arange(5))).batch(2)
+    front, seen = Front([], None, (2, 1, 1)), []
+    front._below = lambda x: seen.append(len(x)) or 2 * x
+    for training, passes in ((False, [2, 2, 1]), (True, [2, 2, 1] * 2)):
+        seen.clear()
+        served = front.serve(data, 5, training)
+        assert len(served) == 3
+        for _ in range(2):
+            pairs = list(served.as_numpy_iterator())
+            np.testing.assert_array_equal(np.concatenate([x for x, _ in pairs]), 2.0 * images)
+            np.testing.assert_array_equal(np.concatenate([y for _, y in pairs]), np.arange(5))
+        assert seen == passes
 
 
 def test_rate_and_batches_are_the_users(world, tmp_path, monkeypatch):
