@@ -326,6 +326,20 @@ def test_answers_are_json_whatever_the_network_computes():
     )
 
 
+def test_float32_is_written_with_the_digits_that_tell_it():
+    class Numbers:
+        task = find("classification")
+
+        def run(self, encoded):
+            return {"logits": values[None], "error": np.array([b""])}
+
+    values = np.random.default_rng(0).integers(0, 2**32, 4000, dtype="uint32").view("float32")
+    values = np.append(values[np.isfinite(values)], np.float32([1e38, 1e-45, 0, 0.1, -3, 12345678.9]))
+    found = app.json_classifier(Numbers())([b""])[0]["logits"]
+    np.testing.assert_array_equal(np.float32(json.loads(json.dumps(found))), values)
+    assert found[-4:] == [0, 0.100000001, -3, 12345679]
+
+
 def test_the_page_shows_the_models_name(served):
     _, port, server = served
     assert '<h1 id="name">toy</h1>' in ask(port, "/")[1]
