@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import html
 import ipaddress
 import json
@@ -371,7 +372,14 @@ def serve(
     classify = json_classifier(export)
     outputs = tuple(classify([b""])[0])  # compiles
     server = Server(classify, name or export.card["name"], export.card, limits or Limits(), allow_hosts, outputs)
-    return run(server, host, port, ready)
+    # TensorFlow's objects live as long as the server: to go through all of them in each full garbage collection took a
+    # tenth of its time.
+    gc.collect()
+    gc.freeze()
+    try:
+        return run(server, host, port, ready)
+    finally:
+        gc.unfreeze()
 
 
 def _protocol(limits):

@@ -9,6 +9,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from email.message import Message
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -186,6 +187,8 @@ def _decoded(item, i):
         item = item["image"]
     if not isinstance(item, dict) or set(item) != {"b64"} or not isinstance(item["b64"], str):
         raise Refused(400, f'Image {i} must be {{"b64": "..."}}.')
+    with suppress(ValueError):
+        return base64.b64decode(item["b64"], validate=True)
     # As TensorFlow Serving: white space, no padding, and the URL-safe alphabet are taken.
     text = "".join(item["b64"].split()).rstrip("=").replace("-", "+").replace("_", "/")
     try:
