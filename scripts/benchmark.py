@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-BENCHMARKS = ("train", "infer", "sweep", "finetune", "style", "visualize", "export", "data", "fit", "startup")
+BENCHMARKS = ("train", "infer", "sweep", "finetune", "style", "visualize", "export", "data", "fit", "serve", "startup")
 
 
 def worker(bench, options):

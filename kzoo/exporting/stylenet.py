@@ -21,7 +21,7 @@ from kzoo.exporting.golden import FILE, MAX_FILE_BYTES
 from kzoo.exporting.reader import CARD, STYLENET, changed_files, described_files, load_saved_model
 from kzoo.files import sha256, write_atomically, write_folder
 from kzoo.hardware import without_tensorflow_chatter
-from kzoo.style.painter import chosen, load_stylenet, paint
+from kzoo.style.painter import BLEND, chosen, load_stylenet, paint
 
 VERSION = 1
 
@@ -38,8 +38,8 @@ def export_stylenet(
 
     Its signature serving_default takes images (B, H, W, 3) uint8 of any size and gives painted, of the same shape and
     type, in the style that is chosen here. The signature blend takes weights (styles,) float32 as well, in the order of
-    the card, 0 or above; they are divided by their sum. card.json has the styles and the hashes of all files,
-    golden.npz two pictures and what becomes of them: `kzoo.verify` checks both.
+    the card, 0 or above and not all 0; they are divided by their sum. card.json has the styles and the hashes of all
+    files, golden.npz two pictures and what becomes of them: `kzoo.verify` checks both.
 
     Args:
         net: a folder that `kzoo.train_stylenet` wrote; or "painter", the stylenet that kzoo carries, or one of its
@@ -83,7 +83,8 @@ def export_stylenet(
     def run(images, weights):
         h, w = tf.shape(images)[1], tf.shape(images)[2]
         x = tf.pad(tf.cast(images, tf.float32), [[0, 0], [0, -h % 4], [0, -w % 4], [0, 0]], mode="REFLECT")
-        rows = tf.tile((weights / tf.maximum(tf.reduce_sum(weights), 1e-6))[None], [tf.shape(images)[0], 1])
+        weights = weights / tf.reduce_max(weights)  # the sum of large ones would be infinite, and of tiny ones inexact
+        rows = tf.tile((weights / tf.reduce_sum(weights))[None], [tf.shape(images)[0], 1])
         y = network(x, rows)[:, :h, :w]
         return {"painted": tf.cast(tf.clip_by_value(tf.round(y), 0, 255), tf.uint8)}
 
@@ -95,7 +96,9 @@ def export_stylenet(
 
     @tf.function(input_signature=[pictures, tf.TensorSpec((len(fixed),), tf.float32, name="weights")])
     def blended(images, weights):
-        return run(images, weights)
+        good = tf.reduce_all(tf.math.is_finite(weights) & (weights >= 0)) & tf.reduce_any(weights > 0)
+        with tf.control_dependencies([tf.debugging.Assert(good, [f"{BLEND}; got", weights])]):
+            return run(images, tf.identity(weights))
 
     module = tf.Module()
     module.painted, module.blended = painted, blended

@@ -298,6 +298,8 @@ def _finetune(photos, model, given, group, began, *, weights, out, resume, quiet
         raise RunError("--budget: several processes would end at different steps. Give --epochs instead.")
     rules = Preprocessing.from_dict(before["preprocessing"]).rules if before else RULES  # a run keeps its pixels
     base = _begun_with(before, Path(out), options) if before and model is None else _base(model, weights, options)
+    if before:
+        _check_beginning(base, before, out)
     setup = _set_up(photos, model, weights, base, options, Clock(began, options.budget), quiet, rules, group)
     settings = _settings(setup)
     group.check_same({k: settings[k] for k in RESUME_KEYS}, runs.differences)
@@ -348,6 +350,13 @@ def _options_of(before):
 def _backbone_of(before):
     """The name of the network that a run began with."""
     return before["options"]["backbone"] if before["model"] == U_NET else before["model"]
+
+
+def _check_beginning(base, before, out):
+    """RunError if a run began with another Keras model or other weights; another name is left to RESUME_KEYS."""
+    own = base.network is not None or "keras_model" in before
+    if base.sha256 != before.get("weights_sha256") and (own or base.name == _backbone_of(before)):
+        raise RunError(f"{out} did not begin with this model or these weights: leave it out, the run has its own.")
 
 
 def _weights_of(before):

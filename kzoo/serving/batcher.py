@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from kzoo.errors import first_line
 from kzoo.progress import say
@@ -17,10 +18,11 @@ class Limits:
 
     Args:
         body: bytes of a request.
-        pixels: that the headers of all images of a request declare together; also of a batch of several images.
+        pixels: that the headers of all images of a request declare together; also of several images that are computed
+            at once.
         images: in a request.
         queue: images of all requests that wait.
-        batch: images that are computed at once.
+        batch: images that are computed at once, in two batches of half as many.
         connections: open at the same time.
         timeout: seconds for a client to send a request, and for an answer to wait.
         held: bytes of the bodies of all requests that are not answered yet, as declared; a request that declares no
@@ -42,20 +44,25 @@ class Refused(Exception):
 
 
 class Batcher:
-    """Collects images of several requests and classifies them together, in one thread.
+    """Collects images of several requests and classifies them together, in two threads.
+
+    While one batch is computed, the queue gathers the next, which begins as soon as it is full: the threads of a
+    network rarely keep all cores busy at every moment. Together the two stay within the limits of one batch.
 
     Its attributes `batches` and `images` count what was classified.
 
     Args:
-        classify: a function of a list of encoded images that gives a list with an answer for each.
+        classify: a function of a list of encoded images that gives a list with an answer for each; it is called from
+            two threads.
         limits: `queue`, `batch` and `pixels` count here.
     """
 
     def __init__(self, classify: Callable[[list[bytes]], list], limits: Limits):
         self.classify, self.limits = classify, limits
         self.waiting = []  # [(encoded image, its pixels, future)]
-        self.not_empty = asyncio.Event()
-        self.thread = ThreadPoolExecutor(1, "classify")
+        self.computed = []  # the batches that are computed now, lists of the same
+        self.changed = asyncio.Event()  # an image came, or a batch is done
+        self.threads = ThreadPoolExecutor(2, "classify")
         self.batches = self.images = 0
 
     def submit(self, images: Sequence[bytes], pixels: Sequence[int]) -> list[asyncio.Future]:
@@ -76,42 +83,60 @@ class Batcher:
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in images]
         self.waiting += zip(images, pixels, futures, strict=True)
-        self.not_empty.set()
+        self.changed.set()
         return futures
 
-    def take(self) -> list[tuple[bytes, asyncio.Future]]:
-        """Take the next batch from the queue, within the limits of images and pixels; cancelled images are left out."""
-        n = total = 0
-        for _, pixels, _ in self.waiting[: self.limits.batch]:
+    def take(self) -> list[tuple[bytes, int, asyncio.Future]]:
+        """Take the next batch from the queue: at most half of the images that may be computed at once.
+
+        Beside another batch it must be full, and both together keep the limits of images and pixels. Cancelled images
+        are left out.
+
+        Returns:
+            [(encoded image, its pixels, future)], empty if no batch is to begin now.
+        """
+        self.waiting = [item for item in self.waiting if not item[2].done()]
+        now = [pixels for batch in self.computed for _, pixels, _ in batch]
+        room = min((self.limits.batch + 1) // 2, self.limits.batch - len(now))
+        if len(self.computed) == 2 or (now and not 0 < room <= len(self.waiting)):
+            return []
+        n, total = 0, sum(now)
+        for _, pixels, _ in self.waiting[:room]:
             total += pixels
-            if n and total > self.limits.pixels:
+            if total > self.limits.pixels and (n or now):
                 break
             n += 1
         batch, self.waiting = self.waiting[:n], self.waiting[n:]
-        return [(image, future) for image, _, future in batch if not future.done()]
+        return batch
 
     async def run(self) -> None:
-        """Classify batches until the task is cancelled. While one is computed, the queue gathers the next.
+        """Classify batches until the task is cancelled.
 
         A batch that fails is refused with 500; the next one is tried all the same.
         """
         loop = asyncio.get_running_loop()
         while True:
-            await self.not_empty.wait()
-            batch = self.take()
-            if not self.waiting:
-                self.not_empty.clear()
-            if not batch:
-                continue
-            try:
-                rows = await loop.run_in_executor(self.thread, self.classify, [image for image, _ in batch])
-                for (_, future), row in zip(batch, rows, strict=True):
-                    if not future.done():
-                        future.set_result(row)
-            except Exception as e:
-                say(f"Error: a batch of {len(batch)} failed ({type(e).__name__}: {first_line(e)}).")
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(Refused(500, "The model failed on this batch."))
-            self.batches += 1
-            self.images += len(batch)
+            await self.changed.wait()
+            self.changed.clear()
+            while batch := self.take():
+                self.computed.append(batch)
+                work = loop.run_in_executor(self.threads, self.classify, [image for image, _, _ in batch])
+                work.add_done_callback(partial(self._answer, batch))
+
+    def _answer(self, batch, work):
+        """Give the images of a batch their answers, once it is computed."""
+        self.computed = [other for other in self.computed if other is not batch]
+        self.changed.set()  # the next batch begins before these answers are sent
+        self.batches += 1
+        self.images += len(batch)
+        if work.cancelled():
+            return
+        try:
+            for (_, _, future), row in zip(batch, work.result(), strict=True):
+                if not future.done():
+                    future.set_result(row)
+        except Exception as e:
+            say(f"Error: a batch of {len(batch)} failed ({type(e).__name__}: {first_line(e)}).")
+            for _, _, future in batch:
+                if not future.done():
+                    future.set_exception(Refused(500, "The model failed on this batch."))

@@ -28,6 +28,7 @@ from kzoo.synthesis.memory import available_memory
 BYTES = 130
 LARGE = 1 << 20  # pixels; beyond, strips are faster, too
 ROWS = 256  # of a strip
+BLEND = "The weights of a blend must be 0 or above, and not all 0"  # what is said of others, here and by an export
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Stylenet:
                 raise unknown("style", name, self.styles, f"There are {', '.join(self.styles)}.")
         found = np.array([mix.get(name, 0.0) for name in self.styles], "float64")
         if not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
-            raise KzooError(f"The weights of a blend must be 0 or above, and not all 0; got {dict(mix)}.")
+            raise KzooError(f"{BLEND}; got {dict(mix)}.")
         found = found / found.max()  # the sum of large ones would be infinite, and of the tiny ones inexact
         return (found / found.sum()).astype("float32")
 

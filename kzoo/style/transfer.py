@@ -507,7 +507,10 @@ class StyleTransfer:
         """
         arrays = self.restore() if resume else None
         compiled, last = self.compiled(), self.sides[-1]
-        check_memory(compiled, max([self.canvas(last), *self.style_sizes(last)], key=math.prod), self.precision)
+        canvas = self.canvas(last)
+        largest = max([canvas, *self.style_sizes(last)], key=math.prod)
+        margin = self.settings.margin if largest == canvas else 0
+        check_memory(compiled, largest, self.precision, margin=margin)
         x = None
         for k in range(len(self.done), len(self.sides)):
             x = self.optimise(k, x, arrays, interrupted, bar)

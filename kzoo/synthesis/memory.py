@@ -62,7 +62,9 @@ def needed_memory(network: FeatureNetwork, size: tuple[int, int], tile: int | No
     return int(window * network.values * BYTES[precision] + height * width * PER_PIXEL + targets + FIXED)
 
 
-def check_memory(compiled: CompiledNetwork, size: tuple[int, int], precision: str, free: int | None = None) -> None:
+def check_memory(
+    compiled: CompiledNetwork, size: tuple[int, int], precision: str, free: int | None = None, margin: int = 0
+) -> None:
     """Refuse a picture that needs more memory than is free.
 
     Args:
@@ -70,6 +72,7 @@ def check_memory(compiled: CompiledNetwork, size: tuple[int, int], precision: st
         size: (height, width) of the picture in pixels.
         precision: "float32" or "bfloat16".
         free: bytes; None: what the system says. Where it says nothing, nothing is refused.
+        margin: pixels at each side of the picture that are not part of the result.
 
     Raises:
         KzooError: the picture does not fit; the message names the largest tile that would.
@@ -82,7 +85,10 @@ def check_memory(compiled: CompiledNetwork, size: tuple[int, int], precision: st
     def gb(n):
         return f"{n / 1e9:.1f} GB"
 
-    text = f"{size[1]}x{size[0]} pixels need about {gb(need)} of memory, and {gb(free)} are free."
+    inner = (size[0] - 2 * margin, size[1] - 2 * margin)
+    by_margin = margin > 0 and needed_memory(compiled.network, inner, compiled.tile, precision) <= free
+    what = f", of which --margin adds {margin:,} at each side," if by_margin else ""
+    text = f"{size[1]}x{size[0]} pixels{what} need about {gb(need)} of memory, and {gb(free)} are free."
     if compiled.network.halo is not None:
         fitting = [
             t
@@ -91,4 +97,4 @@ def check_memory(compiled: CompiledNetwork, size: tuple[int, int], precision: st
         ]
         if fitting:
             raise KzooError(f"{text} In tiles it fits: --tile {fitting[0]}.")
-    raise KzooError(f"{text} Choose a smaller --size.")
+    raise KzooError(f"{text} Choose a smaller {'--margin or ' if by_margin else ''}--size.")

@@ -281,6 +281,18 @@ def test_a_label_of_every_photo_is_refused(world, tmp_path):
         tune(world, tmp_path / "r", tmp_path / "x.npz")
 
 
+def test_a_run_is_not_resumed_from_other_weights(world, head_only, tmp_path):
+    arrays = dict(np.load(world / "weights.npz"))
+    np.savez(tmp_path / "other.npz", **{name: array + 1 for name, array in arrays.items()})
+    for changed, reason in (
+        ({"weights": tmp_path / "other.npz"}, "did not begin with this model or these weights: leave it out"),
+        ({"model": "plain20"}, 'model: the run has "resnet20", this command "plain20"'),
+    ):
+        options = {"model": "resnet20", "weights": world / "weights.npz", **changed}
+        with pytest.raises(RunError, match=reason):
+            finetune_folder(out=head_only, resume=True, quiet=True, **options)
+
+
 # --- a Keras model of the user's own ------------------------------------------------------------------------
 
 
@@ -307,6 +319,9 @@ def test_a_keras_model_is_a_backbone(world, tmp_path, kzoo_command):
     assert code == 0 and "Its last layer, end with 3 outputs, is left out" in err and "Features: 0 computed" in err
     code, _, err = kzoo_command("finetune", "--resume", "--out", tmp_path / "r")
     assert code == 0 and f"{tmp_path / 'r'} is finished." in err
+    for other in (mine(), "resnet20"):
+        with pytest.raises(RunError, match="did not begin with this model or these weights: leave it out"):
+            kzoo.finetune(model=other, out=tmp_path / "r", resume=True, quiet=True)
     with pytest.raises(RunError, match="begins with the weights that it has"):
         kzoo.finetune(world / "photos", model, weights="imagenet")
     with pytest.raises(RunError, match="networks of the catalog know it"):

@@ -326,6 +326,20 @@ def test_answers_are_json_whatever_the_network_computes():
     )
 
 
+def test_float32_is_written_with_the_digits_that_tell_it():
+    class Numbers:
+        task = find("classification")
+
+        def run(self, encoded):
+            return {"logits": values[None], "error": np.array([b""])}
+
+    values = np.random.default_rng(0).integers(0, 2**32, 4000, dtype="uint32").view("float32")
+    values = np.append(values[np.isfinite(values)], np.float32([1e38, 1e-45, 0, 0.1, -3, 12345678.9]))
+    found = app.json_classifier(Numbers())([b""])[0]["logits"]
+    np.testing.assert_array_equal(np.float32(json.loads(json.dumps(found))), values)
+    assert found[-4:] == [0, 0.100000001, -3, 12345679]
+
+
 def test_the_page_shows_the_models_name(served):
     _, port, server = served
     assert '<h1 id="name">toy</h1>' in ask(port, "/")[1]
@@ -355,6 +369,29 @@ def test_pixel_bombs_are_refused_before_they_are_decoded(served):
     assert len(model.sizes) == before
     assert ask(port, "/classify", png())[0] == 200
     assert ask(port, "/classify", b"GIF89a")[0] == 422 and ask(port, "/classify", b"")[0] == 422
+
+
+def test_answers_are_sent_at_once_on_a_connection_that_is_kept(served):
+    """With Nagle's algorithm the body waited 40 ms for the client to acknowledge the headers."""
+    _, port, server = served
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().read() == b"ok"
+    ours = connection.sock.getsockname()
+    (kept,) = (c for c in list(server.http.server_state.connections) if c.client == ours)
+    assert kept.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    connection.close()
+
+
+def test_a_large_body_is_read_in_another_thread(served, monkeypatch):
+    _, port, _ = served
+    threads = []
+    monkeypatch.setattr(app, "check_pixels", lambda images, limits: threads.append(threading.current_thread()) or [0])
+    monkeypatch.setattr("kzoo.serving.requests.SMALL", 1000)
+    for n in (900, 1001):
+        assert ask(port, "/classify", png() + bytes(n - len(png())))[0] == 200
+        assert ask(port, body={"instances": [b64(png())], "signature_name": "", "x": " " * n})[0] == 200
+    assert [thread.name.startswith("asyncio") for thread in threads] == [False, True, True, True]
 
 
 def test_lying_duplicate_and_chunked_lengths(impatient):
@@ -405,10 +442,11 @@ def test_requests_are_batched_a_full_queue_gets_503_and_all_others_an_answer(ser
         crowd.call(one)
         assert model.entered.wait(20)  # the first one occupies the model
         crowd.call(one, 19)
-        crowd.wait_for_answers(19 - LIMITS.queue)  # the others fill the queue
+        half, refused = LIMITS.batch // 2, 19 - LIMITS.queue - LIMITS.batch // 2
+        crowd.wait_for_answers(refused)  # some are a second batch, the others fill the queue
         assert set(crowd.answers) == {503}
-    assert crowd.answers.count(200) == 1 + LIMITS.queue and crowd.answers.count(503) == 19 - LIMITS.queue
-    assert model.sizes[0] == 1 and set(model.sizes[1:]) == {LIMITS.batch}
+    assert crowd.answers.count(200) == 20 - refused and crowd.answers.count(503) == refused
+    assert sorted(model.sizes)[0] == 1 and set(sorted(model.sizes)[1:]) == {half}
 
 
 def test_bodies_are_bounded_together_and_given_back(served):

@@ -3,12 +3,13 @@
 import asyncio
 import threading
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from kzoo.serving.batcher import Batcher, Limits, Refused
 
-LIMITS = Limits(queue=5, batch=3, pixels=100)
+LIMITS = Limits(queue=5, batch=6, pixels=100)  # batches of 3
 
 
 def test_a_request_is_queued_whole_or_refused():
@@ -38,7 +39,7 @@ def test_batches_keep_the_limits_of_images_and_pixels_and_the_order(pixels, batc
         batcher, taken = Batcher(len, LIMITS), []
         batcher.submit([bytes([i]) for i in range(len(pixels))], pixels)
         while batcher.waiting:
-            taken.append([image for image, _ in batcher.take()])
+            taken.append([image for image, _, _ in batcher.take()])
         assert [len(batch) for batch in taken] == batches
         assert b"".join(image for batch in taken for image in batch) == bytes(range(len(pixels)))
 
@@ -50,7 +51,7 @@ def test_cancelled_images_are_left_out():
         batcher = Batcher(len, LIMITS)
         futures = batcher.submit([b"a", b"b", b"c"], [1, 1, 1])
         futures[1].cancel()
-        assert [image for image, _ in batcher.take()] == [b"a", b"c"] and not batcher.waiting
+        assert [image for image, _, _ in batcher.take()] == [b"a", b"c"] and not batcher.waiting
 
     asyncio.run(work())
 
@@ -67,7 +68,7 @@ def running(classify, use):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-            batcher.thread.shutdown(wait=True)
+            batcher.threads.shutdown(wait=True)
 
     return asyncio.run(work())
 
@@ -101,11 +102,52 @@ def test_the_next_batch_gathers_while_one_is_computed():
     async def use(batcher):
         first = batcher.submit([b"a"], [1])
         assert await asyncio.to_thread(entered.wait, 20)
-        others = [f for image in (b"b", b"c", b"d") for f in batcher.submit([image], [1])]
+        others = [f for image in (b"b", b"c") for f in batcher.submit([image], [1])]
         go.set()
         return await asyncio.gather(*first, *others)
 
-    assert running(classify, use) == [b"a", b"b", b"c", b"d"] and sizes == [1, 3]
+    assert running(classify, use) == [b"a", b"b", b"c"] and sizes == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("batch", "computed", "waiting", "size"),
+    [
+        (6, [[1]], [1, 1], 0),  # not full: it gathers while the other is computed
+        (6, [[1]], [1, 1, 1], 3),
+        (6, [[1]], [1, 1, 1, 1, 1], 3),
+        (6, [[1], [1, 1, 1]], [1, 1, 1], 0),  # two are the most
+        (5, [[1, 1, 1]], [1, 1, 1], 2),
+        (1, [[1]], [1, 1], 0),
+        (6, [[60]], [30, 10, 30], 2),  # pixels count together
+        (6, [[60]], [50, 1, 1], 0),
+        (6, [[500]], [0, 0, 0], 0),
+        (6, [], [500, 1, 1], 1),
+    ],
+)
+def test_a_second_batch_begins_once_it_is_full_and_both_keep_the_limits(batch, computed, waiting, size):
+    async def work():
+        batcher = Batcher(len, replace(LIMITS, batch=batch))
+        batcher.computed = [[(b"", pixels, None) for pixels in pixels_of] for pixels_of in computed]
+        batcher.submit([b""] * len(waiting), waiting)
+        assert len(batcher.take()) == size and len(batcher.waiting) == len(waiting) - size
+
+    asyncio.run(work())
+
+
+def test_a_full_batch_is_computed_while_another_one_is():
+    both = threading.Barrier(2)
+
+    def classify(images):
+        both.wait(20)
+        return images
+
+    async def use(batcher):
+        first = batcher.submit([b"a"], [1])
+        while not batcher.computed:
+            await asyncio.sleep(0)
+        return await asyncio.gather(*first, *batcher.submit([b"b", b"c", b"d"], [1, 1, 1]))
+
+    assert running(classify, use) == [b"a", b"b", b"c", b"d"]
 
 
 def test_a_batch_that_fails_is_refused_and_the_next_one_is_tried(capsys):

@@ -287,6 +287,12 @@ def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch, scra
     x = tf.constant(pictures.read_picture(odd)[None])
     again = served["blend"](images=x, weights=tf.constant([0.0, 2.0]))["painted"].numpy()[0]
     assert np.abs(again.astype(int) - painted).max() <= 1
+    for weights in ([3e38, 3e38], [1e-30, 1e-30]):
+        even = served["blend"](images=x, weights=tf.constant(weights))["painted"].numpy()
+        assert np.array_equal(even, served["blend"](images=x, weights=tf.constant([1.0, 1.0]))["painted"].numpy())
+    for weights in ([0.0, 0.0], [-1.0, 2.0], [np.nan, 1.0], [np.inf, 1.0]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="must be 0 or above, and not all 0; got"):
+            served["blend"](images=x, weights=tf.constant(weights))
     mixed = painter.paint(painter.load_stylenet(whole), x.numpy()[0], {"sea": 0.25, "sand": 0.75})
     assert np.abs(served["serving_default"](images=x)["painted"].numpy()[0].astype(int) - mixed).max() <= 1
     verified = run("verify", str(saved)).output

@@ -9,7 +9,7 @@ from PIL import Image
 
 from kzoo.serving.batcher import Limits
 
-LIMITS = Limits(body=200_000, pixels=1_000_000, images=8, queue=8, batch=4, connections=40, timeout=20.0, held=500_000)
+LIMITS = Limits(body=200_000, pixels=1_000_000, images=8, queue=8, batch=8, connections=40, timeout=20.0, held=500_000)
 
 
 def png(size=(9, 7), colour=(200, 0, 0)):

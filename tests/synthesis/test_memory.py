@@ -19,4 +19,14 @@ def test_memory_is_refused_with_the_tile_that_fits():
     tile = int(str(e.value).split()[-1].strip("."))
     check_memory(CompiledNetwork(net, tile), size, "float32", free=need // 2)
     with pytest.raises(KzooError, match="smaller --size"):
-        check_memory(CompiledNetwork(net), size, "float32", free=10**8)
+        check_memory(CompiledNetwork(net), size, "float32", free=10**8, margin=16)
+    small = needed_memory(net, (1000, 1000), None, "float32")
+    check_memory(CompiledNetwork(net), (1000, 1000), "float32", free=small, margin=400)
+    with pytest.raises(KzooError, match=r"of which --margin adds 400 at each side, .* smaller --margin or --size"):
+        check_memory(
+            CompiledNetwork(net, 128),
+            (1000, 1000),
+            "float32",
+            free=needed_memory(net, (200, 200), 128, "float32"),
+            margin=400,
+        )
