@@ -49,7 +49,7 @@ class Preprocess(keras.layers.Layer):
     def call(self, x):
         x = ops.cast(x, "float32")
         if self.channel_order == "bgr":
-            x = x[..., ::-1]
+            x = ops.flip(x, axis=-1)
         return x * ops.cast(self.scale, "float32") + ops.cast(self.offset, "float32")
 
     def compute_output_shape(self, input_shape):

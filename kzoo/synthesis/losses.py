@@ -12,6 +12,8 @@ import keras
 from keras import KerasTensor as Tensor
 from keras import ops
 
+BLOCK = 1024  # positions whose products 16 bits add up
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` as float32; float64 stays float64."""
@@ -39,7 +41,8 @@ def content_loss(features: Tensor, target: Tensor, mask: Tensor | None = None) -
 def gram(features: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
     """The Gram matrix G = F F^T, summed over positions; with masks, one matrix for each region.
 
-    A region's Gram matrix is the sum of m f f^T over positions, for the mask m.
+    A region's Gram matrix is the sum of m f f^T over positions, for the mask m. Features of 16 bits are multiplied in
+    16 bits, which is twice as fast, and added up in float32 from blocks of 1,024 positions.
 
     Args:
         features: F, (1, H, W, N).
@@ -52,9 +55,37 @@ def gram(features: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
         Gatys et al. 2016, equation 3. With masks: the guided Gram matrix of Gatys et al. 2017 (arXiv:1611.07865),
         equation 4, with T^2 = m.
     """
-    f = ops.reshape(at_least_float32(features), (-1, features.shape[-1]))
-    weighted = [f] if masks is None else [f * ops.reshape(m, (-1, 1)) for m in masks]
-    return ops.stack([ops.matmul(ops.transpose(g), f) for g in weighted])
+    f = ops.reshape(features, (-1, features.shape[-1]))
+    return ops.stack([_gram(f, m) for m in masks or [None]])
+
+
+def _gram(f, mask):
+    """The sum of m f f^T over the positions of f (M, N), (N, N)."""
+
+    # As a plain expression its gradient for a slope S is F S and F S^T, two products of this size and a transposition.
+    @ops.custom_gradient
+    def of(f):
+        weighted = f if mask is None else f * ops.cast(ops.reshape(mask, (-1, 1)), f.dtype)
+
+        def gradient(*args, upstream=None):
+            slope = args[0] if upstream is None else upstream
+            return ops.matmul(weighted, ops.cast(slope + ops.transpose(slope), f.dtype))
+
+        return _products(weighted, f), gradient
+
+    return of(f)
+
+
+def _products(a, b):
+    """a^T b in float32 at least, for a and b (M, N)."""
+    if keras.backend.standardize_dtype(a.dtype) in ("float32", "float64"):
+        return ops.matmul(ops.transpose(a), b)
+    # A product in 16 bits is added up in float32, but its result is rounded: to one part in 256 for each block.
+    blocks, n = ops.shape(a)[0] // BLOCK, a.shape[-1]
+    whole = [ops.reshape(x[: blocks * BLOCK], (blocks, BLOCK, n)) for x in (a, b)]
+    rest = [x[blocks * BLOCK :] for x in (a, b)]
+    of_blocks = at_least_float32(ops.matmul(ops.transpose(whole[0], (0, 2, 1)), whole[1]))
+    return ops.sum(of_blocks, 0) + at_least_float32(ops.matmul(ops.transpose(rest[0]), rest[1]))
 
 
 def style_loss(mean_gram: Tensor, target: Tensor) -> Tensor:

@@ -293,10 +293,9 @@ class ReplicatedBorder(keras.layers.Layer):
         return (total + abs(total)) // 2  # max(total, 0), for a tensor as well
 
     def call(self, x):
-        for axis, (before, after) in enumerate(self.sides, 1):
-            size, first, last = ops.shape(x)[axis], [slice(None)] * 4, [slice(None)] * 4
-            first[axis], last[axis] = slice(0, 1), slice(-1, None)
-            x = ops.concatenate([x[tuple(first)]] * before + [x] + [x[tuple(last)]] * after, axis=axis)
+        for axis, (before, after) in ((2, self.sides[1]), (1, self.sides[0])):  # rows last: they are copied faster
+            size = ops.shape(x)[axis]
+            x = replicated(x, axis, before, after)
             if self.strides[axis - 1] > 1:
                 total, kept = self.missing(size, axis - 1), [slice(None)] * 4
                 kept[axis] = slice(before - total // 2, before - total // 2 + size + total)
@@ -306,6 +305,31 @@ class ReplicatedBorder(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         grown = [None if n is None else n + self.missing(n, i) for i, n in enumerate(input_shape[1:3])]
         return (input_shape[0], *grown, input_shape[3])
+
+
+def replicated(x: Any, axis: int, before: int, after: int) -> Any:
+    """x with its first position repeated `before` times and its last `after` times, along an axis.
+
+    Its gradient is written out: that of a concatenation of slices adds up three arrays of the size of x.
+    """
+
+    def part(x, first, last):
+        return x[(slice(None),) * axis + (slice(first, last),)]
+
+    @ops.custom_gradient
+    def grown(x):
+        size = ops.shape(x)[axis]
+        several = 1 - 1 // size  # 0 where one position is the first and the last
+
+        def gradient(*args, upstream=None):
+            g = args[0] if upstream is None else upstream
+            end = several * (before + size - 1)
+            first, last = (ops.sum(s, axis, keepdims=True) for s in (part(g, 0, before + 1), part(g, end, None)))
+            return ops.concatenate([part(first, 0, several), part(g, before + 1, end), last], axis)
+
+        return ops.concatenate([part(x, 0, 1)] * before + [x] + [part(x, -1, None)] * after, axis), gradient
+
+    return grown(x) if before or after else x
 
 
 def scale_to_one(model: keras.Model, picture: np.ndarray) -> None:

@@ -7,6 +7,7 @@ for inversion, maximisation and DeepDream. Both add terms of the pixels, and run
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import keras
 import numpy as np
@@ -490,22 +491,25 @@ class StyleObjective(Objective):
         }
         return parts, gradient
 
+    @cached_property
+    def compared(self) -> dict:
+        """What a picture in one piece is compared with, as tensors: copied once, not at each evaluation."""
+        network = self.compiled.network
+        return _tensors(
+            {
+                "content": self.content,
+                "core": dict.fromkeys(network.content),
+                "masks": {n: None if self.guides is None else regions(self.guides[n]) for n in network.style},
+                "positions": self.positions,
+                "grams": self.target,
+            }
+        )
+
     def feature_terms(self, x: np.ndarray) -> tuple[dict[str, float], dict[str, float], np.ndarray]:
         """({content layer: L_content}, {style layer: E_l}, the gradient of their weighted sum) of (1, H, W, 3)."""
         arguments = {"alpha": _floats(self.alpha), "beta": _floats(self.beta)}
         if len(self.compiled.windows(self.shape[1:3])) == 1:
-            masks = {n: None if self.guides is None else regions(self.guides[n]) for n in self.compiled.network.style}
-            (_, terms), gradient = self.compiled.picture_terms(
-                x,
-                {
-                    **arguments,
-                    "content": self.content,
-                    "core": dict.fromkeys(self.compiled.network.content),
-                    "masks": masks,
-                    "positions": self.positions,
-                    "grams": self.target,
-                },
-            )
+            (_, terms), gradient = self.compiled.picture_terms(x, {**arguments, **self.compared})
             content, style = (_scalars(t) for t in terms)
             return content, style, np.asarray(gradient)
 

@@ -117,8 +117,8 @@ def measure(name, options):
 def operations(shape, layers):
     """Floating point operations of one evaluation: convolutions and Gram matrices, and their gradients.
 
-    The gradient of a convolution with respect to its input costs the same as the convolution; the gradient of F F^T
-    with respect to F costs twice its N^2 M.
+    The gradient of a convolution with respect to its input costs the same as the convolution, and that of F F^T with
+    respect to F, (S + S^T) F for a slope S, the same N^2 M as the Gram matrix.
     """
     import kzoo
     from kzoo.graph.ledger import without_values
@@ -130,7 +130,7 @@ def operations(shape, layers):
     for row in rows:
         if row.name in layers:
             height, width, n = row.output
-            total += 2 * 3 * height * width * n * n
+            total += 2 * 2 * height * width * n * n
     return total
 
 

@@ -103,9 +103,33 @@ def test_guided_grams_share_out_the_whole():
     np.testing.assert_allclose(parts[0], (f * mask.reshape(M, 1)).T @ f, rtol=1e-12)
 
 
+def test_the_gram_matrix_has_its_gradient_for_any_slope():
+    """Sum S * G for a slope that is not symmetric: m F (S + S^T)."""
+    mask, s = rng.uniform(size=(1, 5, 6, 1)), rng.normal(size=(2, N, N))
+    value, gradient = slope(lambda x, m, s: keras.ops.sum(s * losses.gram(x, [m, 1 - m])), F, mask, s)
+    f, m = F.reshape(M, N), mask.reshape(M, 1)
+    np.testing.assert_allclose(value, np.sum(s[0] * ((f * m).T @ f) + s[1] * ((f * (1 - m)).T @ f)), rtol=1e-12)
+    expected = m * f @ (s[0] + s[0].T) + (1 - m) * f @ (s[1] + s[1].T)
+    np.testing.assert_allclose(gradient.reshape(M, N), expected, rtol=1e-10)
+
+
 def test_sixteen_bits_do_not_reach_the_sums():
-    big = keras.ops.cast(np.full((1, 64, 64, 2), 100.0), "bfloat16")
-    np.testing.assert_allclose(losses.gram(big), np.full((1, 2, 2), 64 * 64 * 1e4), rtol=1e-6)
+    ones = keras.ops.cast(np.ones((1, 200, 300, 2)), "bfloat16")
+    assert (np.asarray(losses.gram(ones)) == 60_000).all()  # bfloat16 has 59,904 and 60,160
+    f = np.abs(rng.normal(size=(1, 101, 103, 3))).astype("float32")
+    half = keras.ops.cast(f, "bfloat16")
+    exact = np.asarray(keras.ops.cast(half, "float64")).reshape(-1, 3)
+    found = np.asarray(losses.gram(half))[0]
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(found, exact.T @ exact, rtol=2e-3)  # one rounding of the sum: up to 4e-3
+
+
+def test_the_gradient_of_the_style_loss_in_sixteen_bits():
+    half = keras.Sequential([keras.Input((None, None, N), dtype="float32"), keras.layers.Identity(dtype="bfloat16")])
+    run = differentiable(half, lambda x, a: (losses.style_loss(losses.gram(x) / M, a), ()))
+    _, gradient = run(F.astype("float32"), np.zeros((1, N, N), "float32"))
+    f = F.reshape(M, N)
+    np.testing.assert_allclose(np.reshape(gradient, (M, N)), f @ f.T @ f / (N**2 * M**2), rtol=0.02)
 
 
 def test_gradient_through_a_network_by_differences():

@@ -3,10 +3,12 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 from support.style import picture
 
 from kzoo.errors import KzooError, UnknownName, WeightsError
 from kzoo.synthesis.network import ReplicatedBorder, catalog_model, cut_network, source_of
+from kzoo.synthesis.objective import differentiable
 
 LAYERS = {"content_layers": ("block2_conv1",), "style_layers": ("block1_conv1", "block2_conv1", "block3_conv1")}
 STYLE = picture(70, 85, 1)
@@ -69,6 +71,21 @@ def test_a_replicated_border_is_as_wide_as_same_has_it(kernel, stride, dilation)
         expected = np.pad(x, [(0, 0), *edges, (0, 0)], "edge")
         np.testing.assert_array_equal(np.asarray(layer(x)), expected)
         assert layer.compute_output_shape(x.shape) == expected.shape
+
+
+def test_the_gradient_of_a_replicated_border_is_its_transpose():
+    """Each position gets the sum over the positions that repeat it; one position alone is the first and the last."""
+    layer = ReplicatedBorder(((3, 2), (0, 1)))
+    run = differentiable(keras.Sequential([keras.Input((None, None, 2)), layer]), lambda y, u: (ops.sum(y * u), ()))
+    for size in ((6, 5), (2, 7), (1, 1)):
+        x, u = (
+            np.random.default_rng(n).normal(size=(1, *s, 2)) for n, s in ((0, size), (1, (size[0] + 5, size[1] + 1)))
+        )
+        rows, columns = (np.clip(np.arange(-b, n + a), 0, n - 1) for n, b, a in ((size[0], 3, 2), (size[1], 0, 1)))
+        expected = np.zeros_like(x)
+        np.add.at(expected, (0, rows[:, None], columns[None, :]), u[0])
+        gradient = run(x.astype("float32"), u.astype("float32"))[1]
+        np.testing.assert_allclose(np.asarray(gradient), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_strides_and_halo_of_vgg():
