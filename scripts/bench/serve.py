@@ -146,7 +146,7 @@ def load(port, pid, requests, clients, keep, seconds):
     for client in [key.fileobj for key in waiting.get_map().values()]:
         client.close()
     return {
-        "value": n / took,
+        "value": 1 / median(latencies) if clients == 1 else n / took,
         "ms": round(1e3 * median(latencies), 2),
         "p99_ms": round(1e3 * sorted(latencies)[n * 99 // 100], 2),
         "cpu_ms": round(1e3 * theirs / n, 2),

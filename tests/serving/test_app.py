@@ -441,12 +441,15 @@ def test_requests_are_batched_a_full_queue_gets_503_and_all_others_an_answer(ser
     with Crowd(model) as crowd:
         crowd.call(one)
         assert model.entered.wait(20)  # the first one occupies the model
-        crowd.call(one, 19)
-        half, refused = LIMITS.batch // 2, 19 - LIMITS.queue - LIMITS.batch // 2
-        crowd.wait_for_answers(refused)  # some are a second batch, the others fill the queue
+        model.entered.clear()
+        half = LIMITS.batch // 2
+        crowd.call(one, half)
+        assert model.entered.wait(20)  # beside it a full batch
+        crowd.call(one, 15)
+        crowd.wait_for_answers(15 - LIMITS.queue)  # the others fill the queue
         assert set(crowd.answers) == {503}
-    assert crowd.answers.count(200) == 20 - refused and crowd.answers.count(503) == refused
-    assert sorted(model.sizes)[0] == 1 and set(sorted(model.sizes)[1:]) == {half}
+    assert crowd.answers.count(200) == 1 + half + LIMITS.queue and crowd.answers.count(503) == 15 - LIMITS.queue
+    assert sorted(model.sizes) == [1, half, half, half]
 
 
 def test_bodies_are_bounded_together_and_given_back(served):
