@@ -52,7 +52,7 @@ class FormatInputs:
 
     Attributes:
         module, signatures: for the SavedModel, from `kzoo.exporting.graph.module`.
-        form: the inference form in float32.
+        form: the inference form in float32; of no use to a SavedModel, for which it may be in another precision.
         outputs: the same as a tf.function, without features.
         precision: of the SavedModel.
         representative: prepared uint8 images (N, H, W, C), for the ranges of int8.
@@ -112,7 +112,8 @@ def write(format: str, folder: Path, parts: FormatInputs) -> dict[str, dict[str,
 @without_tensorflow_chatter()
 def _saved_model(folder, parts):
     tf.saved_model.save(parts.module, str(folder), signatures=parts.signatures)
-    return {"saved_model": {"files": ["saved_model.pb"], "precision": parts.precision}}
+    arrays = sorted(f"variables/{p.name}" for p in (folder / "variables").iterdir()) if parts.module.arrays else []
+    return {"saved_model": {"files": ["saved_model.pb", *arrays], "precision": parts.precision}}
 
 
 def _keras(folder, parts):

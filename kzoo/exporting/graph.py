@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,7 +12,7 @@ import tensorflow as tf
 from kzoo.catalog import Preprocessing
 from kzoo.data import images
 from kzoo.data.header import refusal
-from kzoo.graph.inference import inference_form
+from kzoo.graph.inference import inference_form, weights_in_graph
 from kzoo.layers import LogMeanSoftmax
 from kzoo.source import Source
 from kzoo.tasks.task import zero_where_bad
@@ -110,9 +111,9 @@ def _in_front(model, output):
 
 
 def network(model: keras.Model, precision: str) -> tuple[Callable, keras.Model]:
-    """A model's inference form as a tf.function whose weights are constants.
+    """A model's inference form as a tf.function whose weights are constants, except for the largest.
 
-    Constants and not variables: see `kzoo.graph.inference`.
+    Those are variables of the SavedModel: see `kzoo.graph.inference.weights_in_graph`.
 
     Args:
         model: images (B, H, W, C) to outputs (B, ...).
@@ -124,19 +125,17 @@ def network(model: keras.Model, precision: str) -> tuple[Callable, keras.Model]:
     """
     form = inference_form(model, precision)
     both = keras.Model(form.inputs[0], {"outputs": form.outputs[0], "features": penultimate(form)})
-    arrays = [[v.numpy() for v in group] for group in (both.trainable_variables, both.non_trainable_variables)]
 
     @tf.function(input_signature=[tf.TensorSpec((None, *form.input_shape[1:]), "float32", "tensor")], autograph=False)
     def function(tensor):
-        trainable, fixed = ([tf.constant(a) for a in group] for group in arrays)
-        found = both.stateless_call(trainable, fixed, tensor, training=False)[0]
+        found = both.stateless_call(*weights_in_graph(both), tensor, training=False)[0]
         return {"outputs": tf.cast(found["outputs"], "float32"), "features": found["features"]}
 
     return function, form
 
 
 def module(
-    function: Callable, source: Source, *, top: int = 5, temperature: float = 1.0, threshold: float | None = None
+    function: Any, source: Source, *, top: int = 5, temperature: float = 1.0, threshold: float | None = None
 ) -> tuple[tf.Module, dict[str, Callable]]:
     """What `tf.saved_model.save` needs for an export.
 
@@ -193,5 +192,6 @@ def module(
         return out(function(tensor)["outputs"])
 
     whole = tf.Module()
+    whole.arrays = list(function.get_concrete_function().variables)  # what a SavedModel does not list, it can't save
     whole.functions = {"serving_default": serving_default, "images": of_images, "tensor": tensor, "features": features}
     return whole, whole.functions

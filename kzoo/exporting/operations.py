@@ -51,11 +51,15 @@ KERAS = _words(
     Softplus Softsign SpaceToBatchND Sqrt SquaredDifference StopGradient
     """
 )
-ALLOWED = AROUND | NETWORKS | KERAS
+# The largest arrays are variables, which can be read and not written: those of a SavedModel are not shared by name, so
+# that a graph reads its own only.
+VARIABLES = _words("ReadVariableOp VarHandleOp")
+ALLOWED = AROUND | NETWORKS | KERAS | VARIABLES
 # TensorFlow writes two functions for its checkpoints into every SavedModel, which nothing in an export calls.
 SAVER = _words(
     """
-    Const Identity MergeV2Checkpoints NoOp Pack RestoreV2 SaveV2 Select ShardedFilename StaticRegexFullMatch StringJoin
+    AssignVariableOp Const DisableCopyOnRead Identity MergeV2Checkpoints NoOp Pack ReadVariableOp RestoreV2 SaveV2
+    Select ShardedFilename StaticRegexFullMatch StringJoin
     """
 )
 SAVER_NAME = re.compile(r"__inference__traced_(save|restore)_\d+")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -201,9 +202,26 @@ def load_saved_model(folder: str | os.PathLike, trust: bool = False, meta: MetaG
         )
     try:
         with literal_path(folder) as plain:
+            _check_arrays(plain)
             return tf.saved_model.load(plain)
+    except ExportError:
+        raise
     except Exception as e:  # TensorFlow may raise anything for a corrupt file
         raise ExportError(f"{folder} can't be loaded ({shown(first_line(e))}).") from e
+
+
+def _check_arrays(folder):
+    """ExportError if the variables of a SavedModel claim more bytes, which loading them allocates, than are there."""
+    import tensorflow as tf
+
+    stored = sum(p.stat().st_size for p in Path(folder, "variables").glob("variables.data-*"))
+    arrays = tf.train.load_checkpoint(os.path.join(folder, "variables", "variables"))
+    kinds = arrays.get_variable_to_dtype_map()
+    claimed = sum(math.prod(shape) * kinds[name].size for name, shape in arrays.get_variable_to_shape_map().items())
+    if claimed > stored:
+        raise ExportError(
+            f"{folder}/variables is corrupt: arrays of {claimed:,} bytes are listed, and its files have {stored:,}."
+        )
 
 
 @contextmanager
@@ -313,12 +331,13 @@ class Export:
         self.task = task_of(self.card)
         if "saved_model" not in self.card.get("formats", {}):
             raise ExportError(f"{folder} has no SavedModel (it has {', '.join(self.card.get('formats', {}))}).")
-        recorded = self.card["files"].get("saved_model.pb", {}).get("sha256")
-        try:
-            if recorded != sha256(self.folder / "saved_model.pb"):
-                raise ExportError(f"{folder}/saved_model.pb is corrupt: its hash is not that of the card.")
-        except OSError as e:
-            raise ExportError(f"{folder}/saved_model.pb can't be read ({e.strerror}).") from e
+        arrays = {f"variables/{p.name}" for p in (self.folder / "variables").glob("*")}
+        for name in ["saved_model.pb", *sorted(arrays & set(self.card["formats"]["saved_model"]["files"]))]:
+            try:
+                if self.card["files"].get(name, {}).get("sha256") != sha256(self.folder / name):
+                    raise ExportError(f"{folder}/{name} is corrupt: its hash is not that of the card.")
+            except OSError as e:
+                raise ExportError(f"{folder}/{name} can't be read ({e.strerror}).") from e
         meta = meta_graph(self.folder / "saved_model.pb")
         check_labels(self.card, self.folder, meta)
         self.model = load_saved_model(folder, trust, meta)

@@ -189,7 +189,8 @@ def _export(source, options, out, folder, quiet):
 
     threshold = conformal and conformal["threshold"]
     network, form = graph.network(source.model, precision)
-    plain = (network, form) if precision == "float32" else graph.network(source.model, "float32")
+    as_it_is = precision == "float32" or set(options.formats) == {"saved_model"}  # the others start from float32
+    plain = (network, form) if as_it_is else graph.network(source.model, "float32")
     module, signatures = graph.module(network, source, top=options.top, temperature=temperature, threshold=threshold)
     representative = representative_images(source)
     parts = format_table.FormatInputs(

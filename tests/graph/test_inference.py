@@ -181,6 +181,15 @@ def test_takes_any_batch_and_bytes_and_keeps_its_weights(most, monkeypatch):
     np.testing.assert_array_equal(predict(x), first)
 
 
+def test_a_batch_with_large_feature_maps_goes_through_in_parts(monkeypatch):
+    model = randomise(kzoo.build("resnet20", depth=8, seed=0))
+    x = pictures(model, 7)
+    whole = predictor(model)(x)
+    monkeypatch.setattr("kzoo.graph.inference.MAX_FEATURE_MAP", 3 * 32 * 32 * 16 * 4)  # of three images
+    np.testing.assert_allclose(predictor(model)(x), whole, rtol=1e-4, atol=1e-5)
+    assert predictor(model)(x[:0]).shape == (0, 10)
+
+
 def test_a_model_without_a_graph_is_refused():
     class Free(keras.Model):
         def call(self, x):
