@@ -172,7 +172,7 @@ def test_the_frozen_part_sees_validation_images_once():
     for training, passes in ((False, [2, 2, 1]), (True, [2, 2, 1] * 2)):
         seen.clear()
         served = front.serve(data, 5, training)
-        assert len(served) == 3
+        assert len(served) == 3 and served.options().threading.private_threadpool_size, "or it waits for itself"
         for _ in range(2):
             pairs = list(served.as_numpy_iterator())
             np.testing.assert_array_equal(np.concatenate([x for x, _ in pairs]), 2.0 * images)
