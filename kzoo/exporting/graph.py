@@ -110,7 +110,7 @@ def _in_front(model, output):
     return keras.ops.cast(x, "float32")
 
 
-def network(model: keras.Model, precision: str) -> tuple[Callable, keras.Model]:
+def network(model: keras.Model, precision: str, *, constants_only: bool = False) -> tuple[Any, keras.Model]:
     """A model's inference form as a tf.function whose weights are constants, except for the largest.
 
     Those are variables of the SavedModel: see `kzoo.graph.inference.weights_in_graph`.
@@ -118,6 +118,7 @@ def network(model: keras.Model, precision: str) -> tuple[Callable, keras.Model]:
     Args:
         model: images (B, H, W, C) to outputs (B, ...).
         precision: "float32", "bfloat16" or "float16".
+        constants_only: make constants of the largest, too.
 
     Returns:
         (function, the inference form). The function takes prepared float32 images (B, H, W, C) and returns
@@ -128,7 +129,7 @@ def network(model: keras.Model, precision: str) -> tuple[Callable, keras.Model]:
 
     @tf.function(input_signature=[tf.TensorSpec((None, *form.input_shape[1:]), "float32", "tensor")], autograph=False)
     def function(tensor):
-        found = both.stateless_call(*weights_in_graph(both), tensor, training=False)[0]
+        found = both.stateless_call(*weights_in_graph(both, constants_only=constants_only), tensor, training=False)[0]
         return {"outputs": tf.cast(found["outputs"], "float32"), "features": found["features"]}
 
     return function, form

@@ -189,9 +189,10 @@ def _export(source, options, out, folder, quiet):
 
     threshold = conformal and conformal["threshold"]
     network, form = graph.network(source.model, precision)
-    as_it_is = precision == "float32" or set(options.formats) == {"saved_model"}  # the others start from float32
-    plain = (network, form) if as_it_is else graph.network(source.model, "float32")
     module, signatures = graph.module(network, source, top=options.top, temperature=temperature, threshold=threshold)
+    # The other formats are files without variables, and start from float32.
+    as_it_is = set(options.formats) == {"saved_model"} or (precision == "float32" and not module.arrays)
+    plain = (network, form) if as_it_is else graph.network(source.model, "float32", constants_only=True)
     representative = representative_images(source)
     parts = format_table.FormatInputs(
         module,

@@ -95,7 +95,7 @@ def _frozen(model):
     return predict
 
 
-def weights_in_graph(model: keras.Model) -> tuple[list, list]:
+def weights_in_graph(model: keras.Model, *, constants_only: bool = False) -> tuple[list, list]:
     """The weights of an inference form as constants of the TensorFlow graph that is being made, except for the largest.
 
     oneDNN converts a constant kernel of a convolution to the layout that it prefers once, not at every call. Arrays
@@ -106,6 +106,7 @@ def weights_in_graph(model: keras.Model) -> tuple[list, list]:
 
     Args:
         model: The inference form. Whoever runs the graph keeps a reference to it.
+        constants_only: Make constants of the largest, too.
 
     Returns:
         The values of its trainable and of its other variables, as `stateless_call` takes them.
@@ -113,7 +114,7 @@ def weights_in_graph(model: keras.Model) -> tuple[list, list]:
     import tensorflow as tf
 
     def value(v):
-        if _bytes(v) > MAX_CONSTANT:
+        if _bytes(v) > MAX_CONSTANT and not constants_only:
             return v.value.read_value()
         with tf.init_scope():  # outside of the graph
             array = v.value.numpy()
