@@ -215,7 +215,7 @@ def _stored(data, channels, bits, rules, kind=None):
     return image, tf.case([(~fits, lambda: wrong), (above, lambda: tf.constant(ABOVE))], lambda: tf.constant(""))
 
 
-UPRIGHT = "upright JPEG"  # as most are; the graph for others is traced in three times the time
+UPRIGHT = "upright JPEG"  # as most are: turning takes longer to trace than all the rest
 
 
 def _kind(data):

@@ -75,6 +75,6 @@ class Front:
         made = data.map(one)
         if not training and images * int(np.prod(self.shape)) * 4 <= KEPT:
             made = made.cache()
-        options = data.options()
-        options.threading.private_threadpool_size = 4  # they wait for the network, which needs TensorFlow's own ones
-        return made.prefetch(AHEAD).with_options(options)
+        tuning = tf.data.Options()
+        tuning.threading.private_threadpool_size = 4  # they wait for the network, which needs TensorFlow's own ones
+        return made.prefetch(AHEAD).with_options(tuning)
