@@ -20,6 +20,7 @@ from kzoo.errors import ExportError, KzooError, first_line
 from kzoo.exporting.golden import FILE, MAX_FILE_BYTES
 from kzoo.exporting.reader import CARD, STYLENET, changed_files, described_files, load_saved_model
 from kzoo.files import sha256, write_atomically, write_folder
+from kzoo.graph.inference import weights_in_graph
 from kzoo.hardware import without_tensorflow_chatter
 from kzoo.style.painter import BLEND, chosen, load_stylenet, paint
 
@@ -70,15 +71,12 @@ def export_stylenet(
         if not (out / "saved_model.pb").is_file():
             raise KzooError(f"{out} is not a SavedModel, so it is not replaced: choose another --out.")
 
-    arrays = [[v.numpy() for v in group] for group in (model.trainable_variables, model.non_trainable_variables)]
-
-    # Weights are constants: a graph with variables has operations that read and write them, and no other export has.
     @tf.function(
         input_signature=[tf.TensorSpec((None, None, None, 3)), tf.TensorSpec((None, len(fixed)))], autograph=False
     )
     def network(x, rows):
-        trainable, other = ([tf.constant(a) for a in group] for group in arrays)
-        return model.stateless_call(trainable, other, [x, rows] if takes_styles else x, training=False)[0]
+        weights = weights_in_graph(model, constants_only=True)
+        return model.stateless_call(*weights, [x, rows] if takes_styles else x, training=False)[0]
 
     def run(images, weights):
         h, w = tf.shape(images)[1], tf.shape(images)[2]

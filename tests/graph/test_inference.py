@@ -187,7 +187,6 @@ def test_a_batch_with_large_feature_maps_goes_through_in_parts(monkeypatch):
     whole = predictor(model)(x)
     monkeypatch.setattr("kzoo.graph.inference.MAX_FEATURE_MAP", 3 * 32 * 32 * 16 * 4)  # of three images
     np.testing.assert_allclose(predictor(model)(x), whole, rtol=1e-4, atol=1e-5)
-    assert predictor(model)(x[:0]).shape == (0, 10)
 
 
 def test_a_model_without_a_graph_is_refused():
