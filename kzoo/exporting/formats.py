@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from kzoo.data.images import given_channels
 from kzoo.errors import ExportError
@@ -112,8 +113,21 @@ def write(format: str, folder: Path, parts: FormatInputs) -> dict[str, dict[str,
 @without_tensorflow_chatter()
 def _saved_model(folder, parts):
     tf.saved_model.save(parts.module, str(folder), signatures=parts.signatures)
+    _decode_on_one_device(folder / "saved_model.pb")
     arrays = sorted(f"variables/{p.name}" for p in (folder / "variables").iterdir()) if parts.module.arrays else []
     return {"saved_model": {"files": ["saved_model.pb", *arrays], "precision": parts.precision}}
+
+
+def _decode_on_one_device(file):
+    """Say of the functions that decode images that they run on one device, which is the CPU.
+
+    tf.data would find it out at every call, from each of their operations: that was 3 ms of the 7 of one photo.
+    """
+    saved = SavedModel.FromString(file.read_bytes())
+    for function in saved.meta_graphs[0].graph_def.library.function:
+        if "Dataset_map" in function.signature.name:
+            function.attr["experimental_ints_on_device"].b = True
+    file.write_bytes(saved.SerializeToString(deterministic=True))
 
 
 def _keras(folder, parts):

@@ -17,6 +17,7 @@ import tf2onnx
 from ai_edge_litert.interpreter import Interpreter
 from support.deep import DEEP
 from support.exports import CLASSES, PREP, RNG, SHAPE, changed, encoded
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 import kzoo
 from kzoo.data import images
@@ -299,3 +300,12 @@ def test_every_task_gives_its_outputs(task, probabilities, tmp_path):
     with contextlib.redirect_stdout(io.StringIO()) as said:
         exec(task.array_example, {"out": out, **facts})
     assert said.getvalue()
+
+
+def test_images_are_decoded_on_one_device(exported):
+    """Each mapped function says so; without it TensorFlow finds it out from all of their operations at every call."""
+    functions = SavedModel.FromString((exported[0] / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def.library
+    mapped = [f for f in functions.function if "Dataset_map" in f.signature.name]
+    assert mapped and all(f.attr["experimental_ints_on_device"].b for f in mapped)
+    called = {n.attr["f"].func.name for f in functions.function for n in f.node_def if n.op == "ParallelMapDatasetV2"}
+    assert {f.signature.name for f in mapped} >= called > set()
