@@ -192,7 +192,9 @@ def module(
     def tensor(tensor):
         return out(function(tensor)["outputs"])
 
-    whole = tf.Module()
-    whole.arrays = list(function.get_concrete_function().variables)  # what a SavedModel does not list, it can't save
+    whole, graph = tf.Module(), function.get_concrete_function()
+    read = {id(handle) for handle in graph.captured_inputs}
+    # What a SavedModel does not list, it can't save. graph.variables also has those that became constants.
+    whole.arrays = [v for v in graph.variables if id(v.handle) in read]
     whole.functions = {"serving_default": serving_default, "images": of_images, "tensor": tensor, "features": features}
     return whole, whole.functions

@@ -87,6 +87,8 @@ def _frozen(model):
     most = max(1, MAX_FEATURE_MAP // max(map(_bytes, maps), default=1))
 
     def predict(x):
+        if not len(x):  # oneDNN's fused convolutions take no empty batch
+            return predict(np.zeros((1, *np.shape(x)[1:]), "float32"))[:0]
         parts = np.array_split(x, -(-len(x) // most)) if len(x) > most else [x]
         outputs = [step(tf.cast(part, "float32")).numpy() for part in parts]
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)

@@ -56,7 +56,7 @@ def gram(features: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
         equation 4, with T^2 = m.
     """
     f = ops.reshape(features, (-1, features.shape[-1]))
-    return ops.stack([_gram(f, m) for m in masks or [None]])
+    return ops.stack([_gram(f, m) for m in ([None] if masks is None else masks)])
 
 
 def _gram(f, mask):

@@ -174,6 +174,7 @@ def test_takes_any_batch_and_bytes_and_keeps_its_weights(most, monkeypatch):
     x = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype("uint8")
     first = predict(x)
     np.testing.assert_allclose(predict(x.astype("float32")[:1]), first[:1], rtol=1e-4, atol=1e-5)
+    assert predict(x[:0]).shape == (0, 10)
     for v in model.get_layer("predictions").weights:
         v.assign_add(np.ones(v.shape))
         if keras.backend.backend() == "tensorflow":  # in place, as optimizers do

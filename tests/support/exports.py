@@ -19,6 +19,9 @@ PREP = kzoo.Preprocessing(crop=0.875, scale=1 / 64, offset=-1.0)
 SHAPE = (40, 32, 3)
 
 
+LARGE = 100_000  # bytes of an array that is a variable of the export, in place of the megabytes of dense layers
+
+
 CLASSES = ("ant", "bee", "käfer", "d")
 
 
