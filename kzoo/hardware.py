@@ -165,10 +165,14 @@ def load_keras() -> None:
         _loaded = True
 
 
-def in_own_process() -> None:
-    """Tell that this process runs a command of kzoo and nothing else: what Keras needs for others may be left out."""
+def in_own_process(alone: bool = True) -> None:
+    """Tell whether this process runs a command of kzoo and nothing else: what Keras needs for others may be left out.
+
+    Args:
+        alone: False if code of the user's will run, too, which may use all of Keras.
+    """
     global _in_own_process
-    _in_own_process = True
+    _in_own_process = alone
 
 
 def quiet_tensorflow() -> str:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from kzoo import hardware
+from kzoo.cli import options
 
 ROOT = Path(__file__).resolve().parents[1]
 NOISE = """WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
@@ -84,8 +86,12 @@ def test_a_command_leaves_out_what_keras_imports_for_others(monkeypatch):
         except ImportError:
             return False
 
-    for own in (False, True):
-        monkeypatch.setattr(hardware, "_in_own_process", own)
+    monkeypatch.setattr(hardware, "_in_own_process", False)
+    monkeypatch.setattr(options, "load_imports", list)
+    monkeypatch.setattr(options, "load_keras", list)
+    with_code = partial(options._import, None, None, ["own.py"])  # --import: wrappers of scikit-learn may be used there
+    for own, begin in ((False, list), (True, hardware.in_own_process), (False, with_code)):
+        begin()
         with hardware._importing_quickly():
             assert can_import("wave") is not own
             assert find_spec("wave") and ("wave" in sys.modules) is not own

@@ -16,7 +16,7 @@ import click
 from kzoo.catalog.imports import load_imports, named_in_environment
 from kzoo.distribution import Together
 from kzoo.files import finite
-from kzoo.hardware import load_keras
+from kzoo.hardware import in_own_process, load_keras
 
 __all__ = [
     "as_json",
@@ -41,6 +41,7 @@ trust = click.option(
 def _import(ctx, param, values):
     names = [*named_in_environment(), *values]
     if names:
+        in_own_process(False)
         load_keras()  # quietly: what registers networks nearly always imports it
         load_imports(names)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from kzoo.catalog import Preprocessing
 from kzoo.data.guards import shown
 from kzoo.errors import ExportError, first_line
 from kzoo.exporting.operations import foreign
+from kzoo.exporting.variables import claimed
 from kzoo.files import finite, sha256
 from kzoo.tasks import Task, find
 
@@ -212,16 +212,17 @@ def load_saved_model(folder: str | os.PathLike, trust: bool = False, meta: MetaG
 
 def _check_arrays(folder):
     """ExportError if the variables of a SavedModel claim more bytes, which loading them allocates, than are there."""
-    import tensorflow as tf
-
-    stored = sum(p.stat().st_size for p in Path(folder, "variables").glob("variables.data-*"))
-    arrays = tf.train.load_checkpoint(os.path.join(folder, "variables", "variables"))
-    kinds = arrays.get_variable_to_dtype_map()
-    shapes = arrays.get_variable_to_shape_map().items()
-    claimed = sum(math.prod(shape) * kinds[name].size for name, shape in shapes if kinds[name] != tf.string)
-    if claimed > stored:
+    files = Path(folder, "variables")
+    try:
+        need = claimed((files / "variables.index").read_bytes())
+    except (OSError, ValueError) as e:
         raise ExportError(
-            f"{folder}/variables is corrupt: arrays of {claimed:,} bytes are listed, and its files have {stored:,}."
+            f"{folder}/variables/variables.index can't be read ({getattr(e, 'strerror', None) or e})."
+        ) from e
+    stored = sum(p.stat().st_size for p in files.glob("variables.data-*"))
+    if need > stored:
+        raise ExportError(
+            f"{folder}/variables is corrupt: arrays of {need:,} bytes are listed, and its files have {stored:,}."
         )
 
 
