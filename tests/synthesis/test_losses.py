@@ -99,6 +99,7 @@ def test_guided_grams_share_out_the_whole():
     mask = rng.uniform(size=(1, 5, 6, 1))
     parts = losses.gram(F, [mask, 1 - mask])
     np.testing.assert_allclose(np.sum(parts, 0), losses.gram(F)[0], rtol=1e-12)
+    np.testing.assert_array_equal(losses.gram(F, np.stack([mask, 1 - mask])), parts)
     f = F.reshape(M, N)
     np.testing.assert_allclose(parts[0], (f * mask.reshape(M, 1)).T @ f, rtol=1e-12)
 
