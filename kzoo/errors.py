@@ -81,3 +81,23 @@ def first_line(error: BaseException, most: int = 200) -> str:
         ('a', 'MemoryError')
     """
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:most]
+
+
+def out_of_memory(error: BaseException) -> str:
+    """Return what an error says of memory that did not suffice, or "" if it is another error.
+
+    NumPy raises MemoryError, TensorFlow ResourceExhaustedError, JAX a RuntimeError; TensorFlow quotes the error of a
+    Python function in a graph in one of another type.
+
+    Args:
+        error: The error of whichever library.
+
+    Example:
+        >>> out_of_memory(MemoryError()), out_of_memory(ValueError("too large"))
+        ('MemoryError', '')
+    """
+    signs = ("OOM when allocating", "RESOURCE_EXHAUSTED", "ResourceExhaustedError", "MemoryError:")
+    found = [line.strip() for sign in signs for line in str(error).splitlines() if sign in line]
+    if found or isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return found[0][:200] if found else first_line(error)
+    return ""

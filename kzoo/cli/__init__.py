@@ -13,7 +13,7 @@ from importlib import import_module
 import click
 
 from kzoo import runs
-from kzoo.errors import KzooError, printable
+from kzoo.errors import KzooError, out_of_memory, printable
 from kzoo.hardware import in_own_process, quiet_tensorflow
 
 # Verb -> help text. The file kzoo/cli/<verb>.py has the click command as `command`.
@@ -98,8 +98,8 @@ def main(args: Sequence[str] | None = None, prog_name: str = "kzoo") -> None:
         prog_name: for usage messages.
 
     Raises:
-        SystemExit: with the code 0 for success, 1 for a KzooError (printed in one line), 2 for wrong usage, 130 for
-            Ctrl-C.
+        SystemExit: with the code 0 for success, 1 for a KzooError or too little memory (printed in one line), 2 for
+            wrong usage, 130 for Ctrl-C.
     """
     quiet_tensorflow()  # errors arrive as exceptions; the rest is noise
     try:
@@ -117,6 +117,15 @@ def main(args: Sequence[str] | None = None, prog_name: str = "kzoo") -> None:
         if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):  # `kzoo list | head`: click exits with 1
             sys.exit(0)
         raise
+    except Exception as e:
+        if not (shortage := out_of_memory(e)):
+            raise
+        click.echo(
+            f"Error: There is not enough memory ({printable(shortage)}). Smaller batches, pictures or a smaller "
+            "network need less; or end other programs.",
+            err=True,
+        )
+        sys.exit(1)
 
 
 def entry(args: Sequence[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 from support.own import SOURCE, forgetful  # noqa: F401  a fixture
@@ -102,3 +103,20 @@ def test_the_checks_in_new_processes_know_ones_own_layers(tmp_path, forgetful, k
         assert process.returncode == code and said in text, text + err
     process = started("evaluate", run, env={**os.environ, "KZOO_IMPORT": str(file)})
     assert "top-1" in process.communicate(timeout=300)[0] and process.returncode == 0
+
+
+@pytest.mark.parametrize("library", ["numpy", "tensorflow", "a function in a graph"])
+def test_too_little_memory_is_one_line(library, monkeypatch, tmp_path, kzoo_command):
+    import tensorflow as tf
+
+    def allocate(*args, **kwargs):
+        if library == "numpy":
+            np.empty(1 << 50)
+        elif library == "tensorflow":
+            tf.zeros((1 << 24, 1 << 24))
+        tf.function(lambda: tf.numpy_function(lambda: np.empty(1 << 50), [], tf.float64))()
+
+    monkeypatch.setattr("kzoo.training.loop.build", allocate)
+    code, _, err = kzoo_command("train", "mnist_mlp", "--data", "digits", "--out", tmp_path / "r")
+    assert code == 1 and err.count("\n") == 1 and "There is not enough memory (" in err, err
+    assert ("llocat" in err or "memory" in err.lower()) and "Traceback" not in err
