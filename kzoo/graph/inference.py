@@ -34,7 +34,9 @@ IDENTITIES = (
     layers.GaussianNoise,
 )
 
-MAX_CONSTANT = 12 << 20  # bytes of an array that becomes a constant of the graph: the largest kernel of a VGG has 9 MiB
+MAX_CONSTANT = 12 << 20  # bytes of an array that becomes a constant of the graph: kernels of ResNets have 9 MiB at most
+LARGE = 100_000_000  # parameters of a network in which less becomes one: the VGGs, DeepFace
+MAX_CONSTANT_OF_LARGE = 4 << 20
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "uint8": 1}
 MAX_FEATURE_MAP = 256 << 20  # bytes of the largest feature map of the images that go through the graph at once
 
@@ -104,7 +106,9 @@ def weights_in_graph(model: keras.Model, *, constants_only: bool = False) -> tup
     above MAX_CONSTANT, which are those of dense layers, are read from the model's variables instead. For one, each of
     the optimiser's passes copies the graph with its constants: 500 MB became 8 GB. For another, oneDNN keeps the layout
     that suits the first batch size, and converts the whole array again at every call with another batch size that
-    prefers another layout, on one thread: 0.1 to 0.2 s for VGG-16.
+    prefers another layout, on one thread: 0.1 to 0.2 s for VGG-16. Fifteen copies of VGG-16's 59 MB of convolutions are
+    another 0.9 GB, so those of a LARGE network above MAX_CONSTANT_OF_LARGE are read from variables, too, which makes a
+    call with one image 2 to 4 % slower.
 
     Args:
         model: The inference form. Whoever runs the graph keeps a reference to it.
@@ -115,8 +119,10 @@ def weights_in_graph(model: keras.Model, *, constants_only: bool = False) -> tup
     """
     import tensorflow as tf
 
+    most = MAX_CONSTANT if model.count_params() < LARGE else MAX_CONSTANT_OF_LARGE
+
     def value(v):
-        if _bytes(v) > MAX_CONSTANT and not constants_only:
+        if _bytes(v) > most and not constants_only:
             return v.value.read_value()
         with tf.init_scope():  # outside of the graph
             array = v.value.numpy()

@@ -39,10 +39,10 @@ def exchanged(model, norm):
 
 
 def network(name, precision="float32", norm=None):
-    """The network with random weights and statistics, the same for every peer.
+    """The network with random weights, biases and statistics.
 
-    They are random because TensorFlow skips additions of zeros. The input is RGB in -1..1 for all networks: PyTorch,
-    on whose Keras backend the translation is checked, can't reverse channels by a slice.
+    Biases and statistics are random because TensorFlow skips additions of zeros. The input is RGB in -1..1 for all
+    networks: PyTorch, on whose Keras backend the translation is checked, can't reverse channels by a slice.
 
     Args:
         name: of the catalog.
@@ -64,8 +64,6 @@ def network(name, precision="float32", norm=None):
             v.assign(rng.uniform(0.5, 1.5, v.shape))
         elif v.name in ("beta", "bias", "moving_mean"):
             v.assign(rng.normal(0, 0.1, v.shape))
-        else:
-            v.assign(rng.normal(0, 1, v.shape) * (2 / max(1, np.prod(v.shape[:-1]))) ** 0.5)
     return model
 
 

@@ -9,7 +9,7 @@ from support.networks import error, logits_of, norms, randomise, small
 import kzoo
 from kzoo.catalog.rows import wrn
 from kzoo.errors import KzooError, UnknownName
-from kzoo.graph.inference import MAX_CONSTANT, inference_form, predictor
+from kzoo.graph.inference import MAX_CONSTANT, inference_form, predictor, weights_in_graph
 from kzoo.layers import BatchNormalization, GroupedConv2D
 
 tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one backend is enough")
@@ -180,6 +180,24 @@ def test_takes_any_batch_and_bytes_and_keeps_its_weights(most, monkeypatch):
         if keras.backend.backend() == "tensorflow":  # in place, as optimizers do
             v.value.assign_add(np.ones(v.shape, "float32"))
     np.testing.assert_array_equal(predict(x), first)
+
+
+@tensorflow_only
+def test_large_arrays_are_no_constants_and_fewer_of_a_large_network(monkeypatch):
+    import tensorflow as tf
+
+    form = inference_form(kzoo.build("resnet20", depth=8))
+    sizes = sorted(4 * int(np.prod(v.shape)) for v in form.weights)
+
+    def variables():  # that the graph reads
+        graph = tf.function(lambda: weights_in_graph(form), autograph=False)
+        return len(graph.get_concrete_function().captured_inputs)
+
+    assert variables() == 0
+    monkeypatch.setattr("kzoo.graph.inference.MAX_CONSTANT_OF_LARGE", sizes[-4] - 1)
+    assert variables() == 0
+    monkeypatch.setattr("kzoo.graph.inference.LARGE", form.count_params())
+    assert variables() == sum(size >= sizes[-4] for size in sizes) > 3
 
 
 def test_a_batch_with_large_feature_maps_goes_through_in_parts(monkeypatch):
