@@ -63,7 +63,7 @@ if args.out.exists():
 parts = Path(f"{args.out.absolute()}.parts")
 parts.mkdir(parents=True, exist_ok=True)
 done = Seen()
-for part in parts.glob("*.jsonl"):
+for part in parts.glob("[!.]*.jsonl"):  # a part that was cut off is .tmp-*
     done.new(json.loads(line)["image"] for line in part.read_text("ascii").splitlines())
 # Made here, not by Ray: a chunk that is run again is the same one, and writes the same part.
 if todo := list(chunks(args.images, args.chunk, done)):
@@ -74,7 +74,7 @@ if todo := list(chunks(args.images, args.chunk, done)):
     print(f"{sum(count['images'] for count in counts):,} images in this call.")
 seen = Seen()  # parts of two calls overlap where one was cut off from its actors
 with write_atomically(args.out) as f:
-    for part in sorted(parts.glob("*.jsonl")):
+    for part in sorted(parts.glob("[!.]*.jsonl")):
         lines = part.read_bytes().splitlines(keepends=True)
         f.writelines(compress(lines, seen.new(json.loads(line)["image"] for line in lines)))
 shutil.rmtree(parts)

@@ -141,7 +141,8 @@ class Cache:
                 "KZOO_FEATURES to another folder."
             ) from e
         for path in sorted(self.folder.glob("*.features")):
-            self._read(path)
+            if not LEFT.match(path.name):  # another process is writing it: as damaged it would be deleted
+                self._read(path)
         with suppress(OSError, ValueError, TypeError):
             self.bad = {str(k): str(v) for k, v in dict(json.loads((self.folder / "bad.json").read_text())).items()}
 

@@ -292,6 +292,23 @@ print(c.find(0, b"1" * 32).tolist(), flush=True)
     assert again.folder == folder and not again.index
 
 
+@pytest.mark.parametrize("written", [10, None], ids=["half", "all of it, but for its name"])
+def test_a_segment_that_another_process_is_writing_is_neither_read_nor_deleted(tmp_path, written):
+    first = cache(tmp_path)
+    first.add(0, [b"1" * 32], np.ones((1, 3), "float32"))
+    (segment,) = first.folder.glob("0-*.features")
+    content = segment.read_bytes()
+    segment.unlink()
+    with module.write_atomically(segment) as f:
+        begun = f.write(content[:written])
+        f.flush()
+        other = cache(tmp_path)
+        assert other.damaged == [] and not other.index
+        f.write(content[begun:])
+    assert segment.read_bytes() == content
+    assert cache(tmp_path).find(0, b"1" * 32).tolist() == [1.0, 1.0, 1.0]
+
+
 def test_two_that_fill_and_prune_at_once_do_not_disturb_each_other(tmp_path):
     pytest.importorskip("fcntl")
     faults = []
