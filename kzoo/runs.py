@@ -676,6 +676,8 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Any
                 for i, name in enumerate(meta["names"])
             }
             return arrays, meta["state"]
+    except MemoryError:  # no fault of the checkpoint
+        raise
     except Exception as e:
         raise RunError(
             f"The checkpoint {path} can't be read ({e}): it is corrupt. Start again with another --out."

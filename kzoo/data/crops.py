@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from kzoo.data.guards import declared, kind_of, orientation, readable
-from kzoo.data.images import check_shape, decode_stored, short_reason, upright, with_channels
-from kzoo.errors import DataError, KzooError
+from kzoo.data.images import check_shape, decode_stored, decoding, upright, with_channels
+from kzoo.errors import KzooError
 
 if TYPE_CHECKING:
     from kzoo.catalog import Preprocessing
@@ -183,17 +183,12 @@ def make_cropper(
             np.int32(turned),
             np.array([region.scale, region.shift], np.float32),
         )
-        try:
-            with tf.device("CPU"):
-                if jpeg:
-                    return of_jpeg(picture, *numbers).numpy()
-                if isinstance(picture, bytes):
-                    picture = decode_stored(picture, channels, preprocessing.bits, preprocessing.rules)
-                return of_array(with_channels(picture, channels), *numbers).numpy()
-        except tf.errors.ResourceExhaustedError as e:  # no fault of the image
-            raise KzooError("There is not enough memory to decode an image: end other programs and start again.") from e
-        except tf.errors.OpError as e:
-            raise DataError(f"can't be decoded ({short_reason(e)})") from e
+        with decoding():
+            if jpeg:
+                return of_jpeg(picture, *numbers).numpy()
+            if isinstance(picture, bytes):
+                picture = decode_stored(picture, channels, preprocessing.bits, preprocessing.rules)
+            return of_array(with_channels(picture, channels), *numbers).numpy()
 
     return one
 

@@ -18,7 +18,8 @@ JPEG of 1 x 65,535 pixels would become one of 224 x 14,680,000.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -599,13 +600,8 @@ def make_preparer(shape: tuple[int, int, int], preprocessing: Preprocessing) -> 
 
     def one(data):
         data = readable(data)
-        try:
-            with tf.device("CPU"):
-                image, reason = graphs[_kind(data)](data)
-        except tf.errors.ResourceExhaustedError as e:  # no fault of the image
-            raise KzooError("There is not enough memory to decode an image: end other programs and start again.") from e
-        except tf.errors.OpError as e:
-            raise DataError(f"can't be decoded ({short_reason(e)})") from e
+        with decoding():
+            image, reason = graphs[_kind(data)](data)
         if text := reason.numpy():
             raise DataError(text.decode())
         return image.numpy()
@@ -636,6 +632,23 @@ def check_shape(shape: tuple[int | None, int | None, int]) -> None:
         raise DataError(f"kzoo reads still images, of (height, width, channels); the model takes {shape}.")
     if None in shape:
         raise DataError(f"Images need a fixed height and width, the model has {shape}: pass input_shape.")
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Decode on the CPU; what TensorFlow raises becomes an error of kzoo's.
+
+    Raises:
+        DataError: the image can't be decoded; the message is the reason.
+        KzooError: the memory does not suffice, which is no fault of the image.
+    """
+    try:
+        with tf.device("CPU"):
+            yield
+    except tf.errors.ResourceExhaustedError as e:
+        raise KzooError("There is not enough memory to decode an image: end other programs and start again.") from e
+    except tf.errors.OpError as e:
+        raise DataError(f"can't be decoded ({short_reason(e)})") from e
 
 
 def short_reason(error: tf.errors.OpError) -> str:

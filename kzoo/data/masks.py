@@ -109,6 +109,8 @@ def values_of(path: str | os.PathLike | bytes) -> np.ndarray:
             values = np.asarray(image)
     except DataError as e:
         raise DataError(f"has a mask that {e}") from e
+    except MemoryError:  # no fault of the mask
+        raise
     except Exception as e:  # each decoder has its own
         raise DataError(f"has a mask that can't be decoded ({e})"[:200]) from e
     if values.ndim == 3 and values.shape[-1] in (2, 4):

@@ -269,6 +269,8 @@ def inspect_image(named: tuple[np.ndarray | str | bytes, str]) -> tuple[ImageInf
         return ImageInfo(fault=str(e)), None, None
     except OSError as e:
         return ImageInfo(fault=f"can't be read ({e.strerror or e})"), None, None
+    except MemoryError:  # no fault of the image
+        raise
     except Exception as e:  # hostile files raise nearly anything inside decoders
         return ImageInfo(fault=f"can't be decoded ({type(e).__name__}: {e})"[:200]), None, None
 
@@ -469,6 +471,8 @@ def _other(image, found, side, data):
         if found.format == "GIF":
             image = _gif(image, gif_frame(data))
         image.load()
+    except MemoryError:  # no fault of the image
+        raise
     except Exception as e:  # each decoder has its own
         raise DataError(f"can't be decoded ({e})") from e
     if values is not None:

@@ -243,6 +243,8 @@ def _unpacked(body, compression, rows, size):
     head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHII", t, 4, 1, v) for t, v in tags)
     try:
         return TiffImagePlugin.TiffImageFile(io.BytesIO(head + bytes(4) + body)).tobytes()
+    except MemoryError:  # no fault of the image
+        raise
     except Exception as e:  # its decoders raise anything
         raise DataError(f"is a TIFF that is corrupt ({type(e).__name__})") from e
 

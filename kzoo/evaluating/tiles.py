@@ -163,17 +163,15 @@ def tiled(model: Any, encoded: bytes, top: int, batch_size: int) -> dict[str, An
     import tensorflow as tf
     from PIL import Image
 
-    from kzoo.data.images import decode, short_reason
+    from kzoo.data.images import decode, decoding
 
     preprocessing, how = model.preprocessing, model.tiling()
     try:
-        with tf.device("CPU"):
+        with decoding():
             data = tf.constant(encoded)
             image = decode(data, how.shape[2], bits=preprocessing.bits, rules=preprocessing.rules).numpy()
     except DataError as e:
         return {"error": str(e)}
-    except tf.errors.OpError as e:
-        return {"error": f"can't be decoded ({short_reason(e)})"}
 
     def answer(tiles):
         rows = model.answer([npy(tile) for tile in tiles], 1)

@@ -12,6 +12,7 @@ from kzoo.data.images import make_preparer
 from kzoo.data.sources.arrays import load_arrays
 from kzoo.errors import DataError, ExportError
 from kzoo.files import write_atomically
+from kzoo.graph.inference import LARGE
 from kzoo.source import Source, candidates
 
 MAX_IMAGES = 8  # of each kind: certain, and near a decision
@@ -44,9 +45,11 @@ def reference(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
         clone.set_weights([np.asarray(keras.ops.convert_to_numpy(w), "float32") for w in model.weights])
         model = clone
 
+    # Few at once: VGG-16 has feature maps of 12 MiB an image, and three of them at a time without a graph.
+    many = 2 if model.count_params() >= LARGE else 8
+
     def logits(x):
-        # Few at once: VGG-16 has feature maps of 12 MiB an image, and three of them at a time without a graph.
-        parts = [model(x[i : i + 8].astype("float32"), training=False) for i in range(0, len(x), 8)]
+        parts = [model(x[i : i + many].astype("float32"), training=False) for i in range(0, len(x), many)]
         return np.concatenate([keras.ops.convert_to_numpy(p) for p in parts]).astype("float32")
 
     return logits

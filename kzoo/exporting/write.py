@@ -20,7 +20,7 @@ import numpy as np
 
 from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import Split, report_skipped
-from kzoo.errors import ExportError, KzooError, first_line
+from kzoo.errors import ExportError, KzooError, first_line, out_of_memory
 from kzoo.exporting import card as cards
 from kzoo.exporting import formats as format_table
 from kzoo.exporting import golden, graph
@@ -145,7 +145,7 @@ def export(
         except Exception as e:
             import tensorflow as tf
 
-            if not isinstance(e, (tf.errors.OpError, RuntimeError)):
+            if not isinstance(e, (tf.errors.OpError, RuntimeError)) or out_of_memory(e):
                 raise
             # Each library reports a full disk by an exception of its own.
             raise ExportError(f"Can't write {out}: {first_line(e)}. An earlier export is unchanged.") from e

@@ -36,10 +36,8 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
         DataError: it can't be read or is too small; the message names the file and the reason.
     """
     try:
-        with tf.device("CPU"):
+        with images.decoding():
             picture = images.decode(tf.constant(images.read(path))).numpy()
-    except tf.errors.OpError as e:
-        raise DataError(f"{images.shown(path)} can't be decoded ({images.short_reason(e)}).") from e
     except DataError as e:
         raise DataError(f"{images.shown(path)} {e}.") from e
     return checked(picture, images.shown(path))

@@ -17,7 +17,7 @@ import numpy as np
 
 from kzoo.data.guards import shown
 from kzoo.data.masks import IGNORED, MAX_CLASSES, MaskFile
-from kzoo.errors import ExportError, RunError
+from kzoo.errors import DataError, ExportError, RunError
 from kzoo.tasks.task import Evaluation, Task, refuse_probabilities
 
 if TYPE_CHECKING:
@@ -483,7 +483,7 @@ class Segmentation(Task):
         import tensorflow as tf
         from PIL import Image
 
-        from kzoo.data.images import decode
+        from kzoo.data.images import decode, decoding
 
         with Image.open(io.BytesIO(base64.b64decode(row["mask"]))) as image:
             numbers = np.asarray(image)
@@ -492,8 +492,9 @@ class Segmentation(Task):
         indexed.putpalette(colours.tobytes())
         found = {"": indexed}
         try:
-            picture = decode(tf.constant(encoded), 3).numpy()
-        except tf.errors.OpError:
+            with decoding():
+                picture = decode(tf.constant(encoded), 3).numpy()
+        except DataError:
             return {"": _png(indexed)}
         over = ((numbers > 0) & (numbers != IGNORED))[..., None]
         found["-overlay"] = Image.fromarray(np.where(over, picture // 2 + colours[numbers] // 2, picture))

@@ -28,7 +28,7 @@ from kzoo.data.feed import feed, one_pair
 from kzoo.data.loading import load_data
 from kzoo.data.scan import bits_note, bits_used
 from kzoo.distribution import ALONE, Together
-from kzoo.errors import RunError
+from kzoo.errors import RunError, out_of_memory
 from kzoo.files import is_model_file, sha256
 from kzoo.graph.inference import predictor
 from kzoo.graph.ledger import ledger
@@ -694,7 +694,7 @@ def _fit(network, task, splits, settings, recipe, group, *, folder, interrupted,
             if not keeper.finished():
                 fit(0, done, recipe.epochs)
     except Exception as e:
-        if not left_out or not type(e).__module__.startswith("tensorflow"):
+        if not left_out or not type(e).__module__.startswith("tensorflow") or out_of_memory(e):
             raise
         # From a thread of the input pipeline.
         raise RunError(f"No image of a batch can be read: {report_skipped(list(left_out.items()))}.") from e

@@ -72,7 +72,7 @@ def load_arrays(path: str | os.PathLike, most: int = MAX_BYTES) -> dict[str, np.
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as e:
         raise DataError(f"'{path}' is not a readable .npz file ({e}).") from e
     except Exception as e:
-        if isinstance(e, DataError):
+        if isinstance(e, (DataError, MemoryError)):
             raise
         raise DataError(f"'{path}' is not a readable .npz file ({type(e).__name__}: {e}).") from e
     return arrays
