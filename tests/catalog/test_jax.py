@@ -11,7 +11,7 @@ from support.processes import ROOT
 if find_spec("jax") is None:  # not imported, which would take each worker a second
     pytest.skip("needs jax", allow_module_level=True)
 # Rows that have most kinds of layers between them; test_layers.py has kzoo's own. KZOO_DEEP=1 takes all rows.
-NAMES = ["zfnet", "mnist_cnn", "lenet5", "resnet20", "mobilenet_v2", "squeezenet1_1", "unet_same"]
+NAMES = ["zfnet", "lenet5", "mobilenet_v2", "unet_same"]
 # The same on every backend: what new processes find, Keras' own training.
 LEFT_OUT = ["are_fc7", "importing_kzoo", "trains_as_a_network"]
 TRAINING = "tests/training/test_loop.py::test_it_trains_and_measures_on_this_backend"

@@ -84,6 +84,6 @@ def test_its_export_verifies(tmp_path):
     from kzoo.exporting.stylenet import export_stylenet
 
     report = kzoo.verify(export_stylenet("mosaic", tmp_path / "saved"))
-    assert report["ok"] and len(report["checks"]) == 5
+    assert report["ok"] and len(report["checks"]) == 6
     card = json.loads((tmp_path / "saved" / "card.json").read_text())
     assert card["paints"] == {"strokes": 0.0, "mosaic": 1.0, "ink": 0.0}

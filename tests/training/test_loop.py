@@ -424,7 +424,7 @@ def test_a_run_of_a_keras_model_resumes_to_the_bit(own, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         finish = RunKeeper.on_epoch_end
         patch.setattr(
-            RunKeeper, "on_epoch_end", lambda self, *a: (finish(self, *a), os.kill(os.getpid(), signal.SIGINT))
+            RunKeeper, "on_epoch_end", lambda self, *a: (os.kill(os.getpid(), signal.SIGINT), finish(self, *a))
         )
         with pytest.raises(Interrupted):
             kzoo.train(model, "digits", epochs=2, precision="float32", out=tmp_path / "r", quiet=True)
