@@ -1,8 +1,11 @@
-"""Seconds of whole commands; after the first round their files are in the disk cache.
+"""Seconds and peak memory of whole commands; after the first round their files are in the disk cache.
 
-Compare commands that need no Keras with `import click`, and the others with `import keras`.
+Compare commands that need no Keras with `import click`, and the others with `import keras`. --kzoo measures others:
+
+    python scripts/benchmark.py startup --rounds 1 --kzoo "export vgg16 --out vgg --force" "predict vgg photo.jpg"
 """
 
+import shlex
 import subprocess
 import sys
 import time
@@ -26,14 +29,17 @@ COMMANDS = {
 
 
 def arguments(parser):
-    pass
+    parser.add_argument("--kzoo", nargs="+", metavar="ARGUMENTS", help="these commands, each as one argument")
 
 
 def contenders(options):
-    return list(COMMANDS)
+    return options.kzoo or list(COMMANDS)
 
 
 def measure(name, options):
+    code = RUN.format(shlex.split(name)) if options.kzoo else COMMANDS[name]
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", COMMANDS[name]], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr.strip().rpartition("\n")[2])
     return {"value": time.perf_counter() - began}
