@@ -43,7 +43,7 @@ def measured(network, together, *, images=20, batch=24, steps=20, augment=(("shi
     from kzoo.data.dataset import Split
     from kzoo.data.feed import epoch_number, feed
     from kzoo.tasks import find
-    from kzoo.training.loop import training_model
+    from kzoo.training.fitting import training_model
     from kzoo.training.recipes import Recipe
 
     task, recipe = find("classification"), Recipe("", "", "sgd", 1.0, 0.0, batch_size=batch, augment=augment)

@@ -1,1 +1,1 @@
-"""Training: recipes, and the training loop with its callback, which writes the run folder."""
+"""Training: recipes, from a name and data to a run, and the compiled network with its callback."""

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -73,7 +74,7 @@ class RunKeeper(keras.callbacks.Callback):
         self.images, self.interrupted, self.writes = images, interrupted, writes
         self.history = []  # one dict for each finished epoch
         self.epoch = epoch_number()  # the data's order depends on it
-        self.bar = None
+        self.bar: Any = None
         self.left_out, self.strict, self.reported = {} if left_out is None else left_out, strict, 0
         self.position, self.before, self.within = 0, 0.0, {}
         self.writer = runs.CheckpointWriter()

@@ -99,7 +99,7 @@ def streamed(folder, options):
     from kzoo.data.loading import load_data
     from kzoo.hardware import auto_precision
     from kzoo.tasks import find
-    from kzoo.training.loop import training_model
+    from kzoo.training.fitting import training_model
     from kzoo.training.recipes import RECIPES
 
     row, recipe = spec(options.model[0]), RECIPES["imagenet"].changed(batch_size=options.batch)
@@ -160,7 +160,7 @@ def kzoo_data(name, folder, options):
     from kzoo.data.loading import load_data
     from kzoo.hardware import auto_precision
     from kzoo.tasks import find
-    from kzoo.training.loop import training_model
+    from kzoo.training.fitting import training_model
     from kzoo.training.recipes import RECIPES
 
     row = spec(options.model[0])

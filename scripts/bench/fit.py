@@ -40,7 +40,7 @@ def measure(name, options):
     from kzoo.data.feed import epoch_number, feed
     from kzoo.hardware import auto_precision
     from kzoo.tasks import find
-    from kzoo.training.loop import training_model
+    from kzoo.training.fitting import training_model
 
     model = options.model[0]
     row, task = spec(model), find(spec(model).task)

@@ -91,7 +91,7 @@ def with_kzoo(model, batch, steps, precision):
     from kzoo.data.dataset import Split
     from kzoo.hardware import auto_precision
     from kzoo.tasks import find
-    from kzoo.training.loop import training_model
+    from kzoo.training.fitting import training_model
 
     if precision == "auto":
         precision = auto_precision(build(model))[0]

@@ -15,7 +15,7 @@ from support.training import history_of, same_run, weights_of
 import kzoo
 from kzoo.errors import KzooError
 from kzoo.interrupt import Interrupted
-from kzoo.training import loop
+from kzoo.training import fitting
 from kzoo.training.callbacks import RunKeeper
 from kzoo.training.recipes import Recipe
 
@@ -109,7 +109,7 @@ def test_it_resumes_to_the_bit_and_with_other_steps(accumulated, model, numbers,
 @pytest.mark.deep("2026-11-27")
 def test_other_steps_within_an_epoch_end_it_where_the_schedule_does(model, numbers, tmp_path, monkeypatch):
     """24 of 44 pictures are done, then the other 20 are one step: of the two that an epoch of 32 a step has."""
-    monkeypatch.setattr(loop, "steps_per_execution", lambda *_: 1)
+    monkeypatch.setattr(fitting, "steps_per_execution", lambda *_: 1)
     with monkeypatch.context() as patch:
         end = RunKeeper.on_train_batch_end
         patch.setattr(

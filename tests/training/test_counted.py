@@ -12,7 +12,7 @@ from kzoo.data.dataset import Split
 from kzoo.data.feed import feed
 from kzoo.distribution import Together
 from kzoo.tasks import find
-from kzoo.training.loop import training_model
+from kzoo.training.fitting import training_model
 from kzoo.training.recipes import Recipe
 
 if keras.backend.backend() != "jax":

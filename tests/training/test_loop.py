@@ -22,7 +22,7 @@ from kzoo.catalog import registry
 from kzoo.errors import KzooError, RunError
 from kzoo.interrupt import Interrupted
 from kzoo.tasks.classification import cross_entropy
-from kzoo.training import loop
+from kzoo.training import fitting, loop
 from kzoo.training.callbacks import RunKeeper
 from kzoo.training.recipes import Recipe, find_recipe
 
@@ -134,7 +134,7 @@ def test_killed_and_stopped_and_resumed_it_gives_the_uninterrupted_run(tmp_path,
                 if epochs(out) == n:  # an epoch has begun
                     os.kill(os.getpid(), number)
 
-        monkeypatch.setattr(loop, "RunKeeper", Stopped)
+        monkeypatch.setattr(fitting, "RunKeeper", Stopped)
         found, _, err = kzoo_command(*command, "--resume")
         monkeypatch.undo()
         assert found == code and n <= epochs(out) < 20
@@ -257,7 +257,7 @@ def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(tmp_path, monk
             if epoch == 2:
                 self.network.weights[0].assign(self.network.weights[0] * np.nan)
 
-    monkeypatch.setattr(loop, "RunKeeper", Poisoned)
+    monkeypatch.setattr(fitting, "RunKeeper", Poisoned)
     with pytest.raises(RunError, match=r"in epoch 3.*last good checkpoint, after epoch 2"):
         kzoo.train("mnist_mlp", "digits", recipe=QUICK, out=tmp_path / "r", quiet=True)
     arrays, state = runs.load_checkpoint(tmp_path / "r" / "checkpoint.npz")
@@ -326,7 +326,7 @@ def test_pictures_of_fewer_than_16_bits_are_warned_of_unless_bits_are_given(tmp_
         for i in range(6):
             image = np.full((8, 8), 3000 + 1000 * label + i, "uint16")
             Image.fromarray(image).save(tmp_path / "d" / c / f"{i}.png")
-    monkeypatch.setattr(loop, "_fit", lambda *args, **kwargs: None)
+    monkeypatch.setattr(loop, "fit", lambda *args, **kwargs: None)
     monkeypatch.setattr(runs, "load_run", lambda folder: None)
     note = (
         "Warning: The 16-bit images use 12 of 16 bits, and kzoo keeps the upper 8 (and refuses arrays), which leaves "
