@@ -93,6 +93,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+SMALL = 1_000_000_000  # multiply-adds for an image: one core computes a batch nearly as fast as two do
+
+
+def two_at_once(multiply_adds: float | None) -> None:
+    """Let TensorFlow compute two batches at once, unless it has begun to compute or the environment says otherwise.
+
+    More operations run at a time than there are cores, since some of them wait; those of a small network take half of
+    the cores each, because its parts are so short that waiting for each other takes longer than computing them.
+
+    Args:
+        multiply_adds: of the network for one image; None: not known.
+    """
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(2 * cores()))
+    if multiply_adds is not None and multiply_adds < SMALL:
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, cores() // 2)))
+
+
 def describe() -> str:
     """Name the accelerator, or the processor and its cores, for the record."""
     found, mine, all_ = _accelerator(), cores(), os.cpu_count() or 1

@@ -101,6 +101,20 @@ def test_a_command_leaves_out_what_keras_imports_for_others(monkeypatch):
         assert can_import("wave") and gc.isenabled()
 
 
+@pytest.mark.parametrize(("size", "count", "within"), [(3e8, 2, "1"), (3e8, 8, "4"), (3e8, 1, "1"), (4e9, 8, None)])
+def test_two_batches_at_once_share_the_cores(size, count, within, monkeypatch):
+    monkeypatch.setattr(hardware, "cores", lambda: count)
+    names = ("TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS")
+    for name in names:
+        monkeypatch.setenv(name, "-")  # so that it is taken back afterwards
+        monkeypatch.delenv(name)
+    hardware.two_at_once(size)
+    assert [os.environ.get(name) for name in names] == [str(2 * count), within]
+    monkeypatch.setenv(names[1], "7")
+    hardware.two_at_once(size)
+    assert os.environ[names[1]] == "7", "the user's"
+
+
 def test_the_users_log_level_is_kept(monkeypatch):
     for name, value, left in (("json", None, "3"), ("json", "1", "1"), ("tensorflow", None, None)):
         with monkeypatch.context() as patch:

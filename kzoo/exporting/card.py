@@ -97,6 +97,7 @@ def initial_card(
     options: ExportOptions,
     precision: str,
     *,
+    multiply_adds: int,
     temperature: float,
     temperature_reason: str = "",
     conformal: Mapping[str, Any] | None,
@@ -108,6 +109,7 @@ def initial_card(
         source: the network.
         options: of the export.
         precision: of the SavedModel.
+        multiply_adds: of the network, for one image.
         temperature: of the logits.
         temperature_reason: why that one, in a sentence; empty if that is not known.
         conformal: facts from `kzoo.exporting.write.conformal_threshold`, or None.
@@ -123,6 +125,7 @@ def initial_card(
         "name": source.name,
         "task": source.task.name,
         "input_shape": list(source.shape),
+        "multiply_adds": multiply_adds,
         "preprocessing": source.preprocessing.to_dict(),
         "preprocessing_sha256": source.preprocessing.fingerprint(source.shape),
         "precision": precision,

@@ -77,6 +77,21 @@ def read_card(folder: str | os.PathLike) -> dict[str, Any]:
     return card
 
 
+def multiply_adds(folder: str | os.PathLike) -> float:
+    """Return what the network of an export computes for one image, or an upper limit to it if the card does not say it.
+
+    Raises:
+        ExportError: as `read_card`.
+    """
+    card = read_card(folder)
+    if card.get("multiply_adds") is not None:
+        return card["multiply_adds"]
+    height, width, _ = card["input_shape"]
+    files = [p for p in Path(folder).rglob("*") if p.name == "saved_model.pb" or p.parent.name == "variables"]
+    weights = sum(p.stat().st_size for p in files) / (4 if card.get("precision") == "float32" else 2)
+    return weights * height * width  # none is used more than once at each pixel
+
+
 def changed_files(folder: str | os.PathLike, files: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Compare the files of an export with its card.
 
@@ -131,6 +146,7 @@ FIELDS = {
     "name": lambda v: isinstance(v, str),
     "classes": _texts,
     "input_shape": lambda v: isinstance(v, list) and len(v) == 3 and all(type(n) is int and n > 0 for n in v),
+    "multiply_adds": lambda v: v is None or (type(v) is int and v >= 0),  # older cards name none
     "preprocessing": lambda v: isinstance(v, dict),
     "files": lambda v: _facts(v, "sha256", str),
     "formats": lambda v: bool(v) and _facts(v, "files", list) and all(map(_format, v.values())),

@@ -30,6 +30,7 @@ from kzoo.exporting.options import ExportOptions
 from kzoo.exporting.reader import CARD, LABELS, foreign_operations, is_export, listed, read_card
 from kzoo.files import sha256, write_atomically, write_folder
 from kzoo.graph.inference import predictor
+from kzoo.graph.ledger import ledger
 from kzoo.hardware import auto_precision, describe
 from kzoo.metrics import choose_temperature, softmax
 from kzoo.progress import progress, say
@@ -225,6 +226,7 @@ def _export(source, options, out, folder, quiet):
         source,
         options,
         precision,
+        multiply_adds=ledger(source.model).totals.known_multiply_adds,
         temperature=temperature,
         temperature_reason=reason,
         conformal=conformal,

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kzoo.errors import ExportError, printable
-from kzoo.exporting.reader import Export
+from kzoo.exporting.reader import Export, multiply_adds
 from kzoo.files import finite
+from kzoo.hardware import two_at_once
 from kzoo.serving.batcher import Batcher, Limits, Refused
 from kzoo.serving.requests import body_of, check_pixels, form_image, images_of, reading
 from kzoo.tasks import find
@@ -368,6 +369,7 @@ def serve(
         import uvicorn  # noqa: F401
     except ImportError as e:
         raise ExportError(f"Serving needs {e.name}: pip install 'kzoo[serve]'.") from e
+    two_at_once(multiply_adds(folder))
     export = Export(folder, trust)
     classify = json_classifier(export)
     outputs = tuple(classify([b""])[0])  # compiles

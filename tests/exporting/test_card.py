@@ -18,7 +18,7 @@ def markdown(part, conformal=True, **more):
     model = SimpleNamespace(input_shape=(None, 4, 4, 3))
     source = Source("x", model, ("a", "b"), Preprocessing(), TASK)
     facts = {"level": 0.8, "threshold": 0.7, "images": 49, "coverage": [0.68, 0.89]} if conformal else None
-    card = cards.initial_card(source, ExportOptions(), "float32", conformal=facts, written={}, **more)
+    card = cards.initial_card(source, ExportOptions(), "float32", multiply_adds=9, conformal=facts, written={}, **more)
     labels = np.arange(10) % 2
     logits = np.where(np.eye(2)[labels] > 0, 2.0, 0.0)  # p = 0.88: alone in its set
     logits[:3] = [[0.3, 0.0], [0.0, 0.3], [0.0, 0.3]]  # p = 0.57: both are in the set; the last is wrong

@@ -15,7 +15,7 @@ from support.processes import ROOT
 import kzoo
 from kzoo.errors import ExportError
 from kzoo.evaluating.loading import load_model
-from kzoo.exporting.reader import Export
+from kzoo.exporting.reader import Export, multiply_adds
 
 
 def test_a_folder_whose_name_is_a_pattern_to_tensorflow(exported, tmp_path, kzoo_command):
@@ -39,6 +39,13 @@ def test_a_changed_temperature_is_no_answer_and_a_replaced_export_is_loaded_anew
         list(kzoo.predict(folder, photo))
     (folder / "card.json").write_text(json.dumps(card))
     assert list(kzoo.predict(folder, photo)) == first
+
+
+def test_what_an_export_computes(exported):
+    convolutions = 40 * 32 * 9 * (3 + 2 * 16) * 16 + 20 * 16 * 9 * (16 + 32) * 32 + 10 * 8 * 9 * (32 + 64) * 64
+    assert exported[1]["multiply_adds"] == convolutions + 64 * 4 == multiply_adds(exported[0])
+    of_0_1_0 = multiply_adds(ROOT / "saved_models" / "resnet20")  # whose card says none; they are 41 million
+    assert 41e6 < of_0_1_0 < 1e9
 
 
 @pytest.mark.parametrize("fault", ["crop", "graph", "card", "none"])
@@ -110,6 +117,7 @@ CHANGES = {
     "a shape of NaN": lambda card, folder: card.update(input_shape=[float("nan"), 32, 3]),
     "a preprocessing of NaN": lambda card, folder: card["preprocessing"].update(scale=float("nan")),
     "a preprocessing of text": lambda card, folder: card.update(preprocessing="as always"),
+    "a network of text": lambda card, folder: card.update(multiply_adds="few"),
     "a task in a list": lambda card, folder: card.update(task=["classification"]),
     "files in a list": lambda card, folder: card["formats"]["saved_model"].update(files=[["saved_model.pb"]]),
     "a name in a dict": lambda card, folder: card.update(name={"a": 1}),

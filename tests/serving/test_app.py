@@ -596,3 +596,16 @@ def test_the_page_in_a_browser(served, tmp_path):
         page.get_by_text(str(len(png((50, 50)))), exact=True).wait_for()
         assert not wrong
         window.close()
+
+
+def test_the_cores_are_shared_before_tensorflow_begins(monkeypatch):
+    asked = []
+
+    def load(*args):
+        raise ExportError(f"asked {len(asked)} times")
+
+    monkeypatch.setattr(app, "two_at_once", asked.append)
+    monkeypatch.setattr(app, "Export", load)
+    with pytest.raises(ExportError, match="asked 1 times"):
+        app.serve(Path(__file__).parents[2] / "saved_models" / "lenet5")
+    assert 0 < asked[0] < 1e9
