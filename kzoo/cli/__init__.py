@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from kzoo import runs
 from kzoo.errors import KzooError, out_of_memory, printable
 from kzoo.hardware import in_own_process, quiet_tensorflow
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 # Verb -> help text. The file kzoo/cli/<verb>.py has the click command as `command`.
 VERBS = {
     "demo": "Fine-tune, test, export and use a network, in about two minutes.",
@@ -118,6 +120,9 @@ def main(args: Sequence[str] | None = None, prog_name: str = "kzoo") -> None:
             sys.exit(0)
         raise
     except Exception as e:
+        if isinstance(e, OSError) and e.errno in FULL and e.filename is None:  # the output is directed there
+            click.echo(f"Error: The output can't be written ({e.strerror}).", err=True)
+            sys.exit(1)
         if not (shortage := out_of_memory(e)):
             raise
         click.echo(

@@ -16,9 +16,12 @@ def comma_separated(kind):
         if value is None:
             return None
         try:
-            return tuple(kind(v.strip()) for v in value.split(",") if v.strip()) or None
+            found = tuple(kind(v.strip()) for v in value.split(",") if v.strip())
         except ValueError:
             raise click.BadParameter(f"expected numbers with commas between, such as 1,0.5; got '{value}'.") from None
+        if not found:
+            raise click.BadParameter(f"expected values with commas between; got '{value}'.")
+        return found
 
     return split
 
@@ -161,6 +164,8 @@ def command(
         raise click.UsageError("Give a CONTENT and at least one STYLE picture.")
     if options["model"]:
         image_spec(options["model"])  # before Keras is imported: a wrong name answers at once
+    if budget and options["evaluations"] is not None:
+        raise click.UsageError("Give --evaluations or --budget, which stands in place of them, not both.")
     load_keras()
     from kzoo.style import Settings
     from kzoo.style.folder import stylize_folder

@@ -15,7 +15,7 @@ from kzoo import runs
 from kzoo.catalog import Preprocessing
 from kzoo.data import images
 from kzoo.data.guards import upright_size
-from kzoo.errors import DataError
+from kzoo.errors import DataError, RunError
 from kzoo.evaluating.tiles import Tiling, tiling
 from kzoo.exporting.ensemble import check_alike, check_distinct, member_name
 from kzoo.exporting.options import ExportOptions
@@ -126,6 +126,10 @@ def load_model(
         return _of_network(source.model, source.task, source.classes, source.shape, source.preprocessing, about)
     if weights is not None:
         raise DataError("weights are for names of the catalog; a run or an export has its own.")
+    if not named and not isinstance(model, runs.Run):
+        raise RunError(
+            f"A model is a run, an export, a name, a Keras model or a file of one; got {type(model).__name__}."
+        )
     run = model if isinstance(model, runs.Run) else runs.load_run(model)
     temperature = temperature_of(run)[0] or 1.0
     about = f"the run {run.path}"

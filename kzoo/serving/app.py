@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kzoo.errors import ExportError, printable
+from kzoo.errors import ExportError, first_line, printable
 from kzoo.exporting.reader import Export, multiply_adds
 from kzoo.files import finite
 from kzoo.hardware import two_at_once
-from kzoo.serving.batcher import Batcher, Limits, Refused
+from kzoo.progress import say
+from kzoo.serving.batcher import SHORT, Batcher, Limits, Refused, no_room
 from kzoo.serving.requests import body_of, check_pixels, form_image, images_of, reading
 from kzoo.tasks import find
 from kzoo.tasks.task import NOT_FINITE
@@ -179,6 +180,7 @@ class Server:
         allow_hosts: Sequence[str] = (),
         outputs: Sequence[str] = ("labels", "probabilities", "logits", "error"),
     ):
+        allow_hosts = [allow_hosts] if isinstance(allow_hosts, str) else allow_hosts
         self.allow_hosts = {host_name(name) if name.count(":") < 2 else name.lower() for name in allow_hosts}
         self.name, self.card, self.limits, self.outputs = name, card, limits, outputs
         self.classify = classify
@@ -251,6 +253,11 @@ class Server:
             return JSONResponse({"error": reason}, status, headers=more)
         except ClientDisconnect:
             return Response(status_code=499)
+        except Exception as e:
+            if not no_room(e):
+                raise
+            say(f"Error: a request found too little memory ({first_line(e)}).")
+            return JSONResponse({"error": SHORT}, 503, headers={"Retry-After": "1"})
         finally:
             self.held -= request.state.held
 

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from kzoo.errors import first_line
+from kzoo.errors import KzooError, first_line, out_of_memory
 from kzoo.progress import say
+
+DAY = 86_400  # seconds
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,21 @@ class Limits:
     timeout: float = 30.0
     held: int = 256 << 20
 
+    def __post_init__(self):
+        if not 0 < self.timeout <= DAY:
+            raise KzooError(f"timeout must be a number of seconds above 0 and at most {DAY:,}, got {self.timeout!r}.")
+
 
 class Refused(Exception):
     """An answer other than 200. Its `args` are (HTTP status, reason)."""
+
+
+SHORT = "The server has too little memory at the moment; try again."
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether memory did not suffice, or the system gave no other thread, which takes memory, too."""
+    return bool(out_of_memory(error)) or "can't start new thread" in str(error)
 
 
 class Batcher:
@@ -139,4 +153,7 @@ class Batcher:
             say(f"Error: a batch of {len(batch)} failed ({type(e).__name__}: {first_line(e)}).")
             for _, _, future in batch:
                 if not future.done():
-                    future.set_exception(Refused(500, "The model failed on this batch."))
+                    short = no_room(e)
+                    future.set_exception(
+                        Refused(503, SHORT) if short else Refused(500, "The model failed on this batch.")
+                    )

@@ -14,6 +14,7 @@ from kzoo.errors import DataError, KzooError
 from kzoo.files import make_folder
 from kzoo.interrupt import Interrupted, interruptible
 from kzoo.progress import say
+from kzoo.runs import differences
 from kzoo.style.settings import Settings
 from kzoo.style.transfer import Picture, Result, beside, refuse_to_replace, stylize, with_weights
 from kzoo.synthesis import pictures
@@ -56,24 +57,29 @@ def stylize_folder(
     Raises:
         DataError: some pictures can't be painted. Each is named and the others are painted first; the error says how
             many there were, and has the Results of the others as `results`.
-        KzooError: two pictures would have one result, or a result would overwrite its picture.
+        KzooError: two pictures would have one result, a result would overwrite a picture, or what is finished was
+            painted with other settings.
         Interrupted: after Ctrl-C.
     """
     files, out = pictures.picture_files(contents), Path(out)
-    targets, taken = {}, set()
+    targets, taken, sources = {}, set(), {f.resolve() for f in files}
     for file in files:
         target = out / f"{file.stem}.png"
         theirs = {target, beside(target, "compare"), beside(target, "loss")}
         if taken & theirs:
             raise KzooError(f"Two pictures of {shown(contents)} would both become {shown(target)}: rename one.")
         taken |= theirs
-        if target.resolve() == file.resolve():
-            raise KzooError(f"{shown(file)} would be overwritten by its result: give another folder.")
+        if target.resolve() in sources:
+            raise KzooError(f"{shown(target)} is a picture to paint, and would be overwritten: give another --out.")
         targets[file] = target
         if not (resume or force):
             refuse_to_replace(target, report)
     settings = Settings.of({**asdict(settings or Settings()), **changes})
     settings = with_weights(settings, quiet)  # once, not for each picture
+    if resume:
+        for target in targets.values():
+            if target.is_file() and not target.with_suffix(".state").is_file():
+                check_finished(target, styles, settings)
     beginning = following = settings
     if from_last:
         counts = settings.evaluations
@@ -113,6 +119,35 @@ def stylize_folder(
     if bad:
         raise pictures.failed_pictures(bad, files, results)
     return results
+
+
+def check_finished(target: Path, styles: Picture | Sequence[Picture], settings: Settings) -> None:
+    """Raise a KzooError if a picture that is there was not painted with these styles and settings.
+
+    Evaluations, and what a picture began with, may differ: a budget gives other ones, and a film may have grown.
+
+    Args:
+        target: the picture.
+        styles: those of the folder; of a file its name counts.
+        settings: those of the folder.
+    """
+    try:
+        found = pictures.read_record(target)
+    except DataError as e:
+        raise KzooError(f"--resume leaves out what is finished, but {e} Move it away, or give --force.") from e
+
+    def names(given):
+        return [os.path.basename(s) for s in given if isinstance(s, (str, os.PathLike))]
+
+    several = styles if isinstance(styles, (list, tuple)) else [styles]
+    ours = {**asdict(settings), "styles": names(several)}
+    theirs = {**found["settings"], "styles": names(found.get("styles") or ())}
+    wrong = differences(ours, theirs, sorted(ours.keys() & theirs.keys() - {"evaluations", "init", "coarsest"}))
+    if wrong:
+        raise KzooError(
+            f"{shown(target)} was painted otherwise, and --resume would keep it: {'; '.join(wrong)}. Give the same "
+            "styles and settings, or another --out."
+        )
 
 
 def as_strong(settings: Settings, first: Path) -> Settings:

@@ -16,7 +16,7 @@ from kzoo import runs
 from kzoo.builder import computing_in
 from kzoo.catalog import shipped
 from kzoo.data.images import shown
-from kzoo.errors import DataError, KzooError, RunError, unknown
+from kzoo.errors import DataError, KzooError, RunError, out_of_memory, unknown
 from kzoo.files import make_folder, sha256
 from kzoo.models.stylenet import stylenet
 from kzoo.progress import progress, say
@@ -66,6 +66,8 @@ class Stylenet:
                     "--blend (style=, blend=)."
                 )
             mix = {self.styles[0]: 1.0}
+        if not isinstance(mix, Mapping) or not all(isinstance(w, (int, float)) for w in mix.values()):
+            raise KzooError(f"A mix of styles is a dict of numbers, such as {{'{self.styles[0]}': 1}}; got {mix!r}.")
         for name in mix:
             if name not in self.styles:
                 raise unknown("style", name, self.styles, f"There are {', '.join(self.styles)}.")
@@ -120,6 +122,10 @@ def load_stylenet(net: str | os.PathLike) -> Stylenet:
     if not path.exists():
         own = [n for name, found in shipped.stylenets().items() for n in (name, *found["styles"])]
         raise unknown("stylenet", shown(path), own, f"A folder of kzoo stylenet train, or one of {', '.join(own)}.")
+    if (path / runs.CONFIG).is_file() and not (path / runs.MODEL).is_file():
+        raise RunError(
+            f"{path} has no {runs.MODEL}: its training is not finished. kzoo stylenet train ... --resume continues it."
+        )
     model = runs.read_model(path / runs.MODEL)
     if model.name != "stylenet":
         raise RunError(f"{path} holds {model.name}, not a stylenet: kzoo stylenet train writes one.")
@@ -217,7 +223,7 @@ def coloured(painted: np.ndarray, picture: np.ndarray, mode: str) -> np.ndarray:
 
 def apply_stylenet(
     net: str | os.PathLike,
-    images: Sequence[str | os.PathLike],
+    images: str | os.PathLike | Sequence[str | os.PathLike],
     *,
     style: str | None = None,
     blend: Mapping[str, float] | None = None,
@@ -236,7 +242,7 @@ def apply_stylenet(
     Args:
         net: a folder that `kzoo.train_stylenet` wrote; or "painter", the stylenet that kzoo carries, or one of its
             styles.
-        images: paths; a folder stands for its pictures.
+        images: a path or several; a folder stands for its pictures, not for those of its folders.
         style: the name of a style, of a network of several.
         blend: {style: weight} in place of `style`: a mixture, such as {"strokes": 0.7, "ink": 0.3}.
         preserve_color: "none", "luminance" or "histogram": see `coloured`.
@@ -263,13 +269,19 @@ def apply_stylenet(
         raise KzooError(f"tile must be a whole number of at least {pictures.SMALLEST}, got {tile!r}.")
     painter, mix = load_stylenet(net), chosen(net, style, blend)
     weights = painter.weights(mix)
+    images = [images] if isinstance(images, (str, os.PathLike)) else images
+    if wrong := [i for i in images if not isinstance(i, (str, os.PathLike))]:
+        raise KzooError(
+            f"images are paths of pictures and folders, got {type(wrong[0]).__name__}: `paint` takes arrays."
+        )
     files = [p for i in images for p in (pictures.picture_files(i) if Path(i).is_dir() else [Path(i)])]
     folder = Path(out or f"{Path(net).name}-painted")
     (twice, n), *_ = Counter(p.stem for p in files).most_common(1) or [("", 0)]
     if n > 1:
         raise KzooError(f"Two pictures would both become {shown(folder / twice)}.png: rename one.")
-    there = next((p for f in files if os.path.lexists(p := folder / f"{f.stem}.png")), None)
-    if there and not force and there.resolve() not in {f.resolve() for f in files}:
+    targets, sources = {f: folder / f"{f.stem}.png" for f in files}, {f.resolve() for f in files}
+    there = next((p for p in targets.values() if os.path.lexists(p) and p.resolve() not in sources), None)
+    if there and not force:
         raise KzooError(f"{shown(there)} exists: --force (force=True) replaces it, or give another --out.")
     make_folder(folder)
     record = {
@@ -281,21 +293,27 @@ def apply_stylenet(
     written, bad = [], []
     with progress("pictures", quiet) as bar:
         bar.start("painting", len(files))
-        for file in files:
-            target = folder / f"{file.stem}.png"
+        for file, target in targets.items():
             try:
-                if target.resolve() == file.resolve():
-                    raise DataError(f"{shown(file)} would be overwritten by its result: give another folder.")
+                if target.resolve() in sources:  # its own picture, or another
+                    raise DataError(
+                        f"{shown(target)} is a picture to paint, and would be overwritten: give another --out."
+                    )
                 picture = pictures.read_picture(file)
                 if size:
                     picture = pictures.to_uint8(pictures.resized(picture, pictures.fitted(picture.shape, size)))
-                    pictures.checked(picture, shown(file))
+                    pictures.checked(picture, f"{shown(file)} at --size {size}")
                 painted = paint(painter, picture, mix, rows=tile or _rows(painter, picture, shown(file)))
                 pictures.write_picture(target, coloured(painted, picture, preserve_color), record)
                 written.append(target)
             except DataError as e:
                 bad.append(file)
                 say(str(e))
+            except Exception as e:
+                if not (shortage := out_of_memory(e)):
+                    raise
+                bad.append(file)
+                say(f"{shown(file)} needs more memory than there is ({shortage}): give a --size, or a --tile.")
             bar.advance(1)
     if bad:
         raise pictures.failed_pictures(bad, files, written)

@@ -28,6 +28,7 @@ RECORDED = {
     "number of masks": 64,
     "margin": 256,
 }
+MOST = 1e15  # of a weight: squares of gradients become infinite
 STYLE_TAGS = (OFFLINE_STYLE[1],)  # kzoo's own weights, also where the model is VGG-19
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -142,8 +143,8 @@ class Settings:
         object.__setattr__(self, "masks", tuple(tuple(map(os.fspath, pair)) for pair in self.masks))
         for name in ("layer_weights", "style_weights"):
             value = getattr(self, name)
-            if value is not None and not (all(_is_number(v) and v >= 0 for v in value) and sum(value) > 0):
-                raise KzooError(f"{name} must be numbers, 0 or above and not all 0; got {value!r}.")
+            if value is not None and not (all(_is_number(v) and 0 <= v <= MOST for v in value) and sum(value) > 0):
+                raise KzooError(f"{name} must be numbers from 0 to {MOST:g} and not all 0; got {value!r}.")
         counts = self.evaluations if isinstance(self.evaluations, tuple) else (self.evaluations,)
         if not counts or not all(isinstance(n, int) and n > 0 for n in counts):
             raise KzooError(
@@ -302,6 +303,8 @@ def _check_numbers(options, names, above=False):
         if not _is_number(value) or value < 0 or (above and value == 0):
             wanted = "a number above 0" if above else "a number, 0 or above"
             raise KzooError(f"{name} must be {wanted}, got {value!r}.")
+        if name.endswith("_weight") and value > MOST:
+            raise KzooError(f"{name} must be at most {MOST:g}, since losses are computed in 32 bits; got {value!r}.")
 
 
 def _check_layers(options):
@@ -309,3 +312,5 @@ def _check_layers(options):
         value = getattr(options, name)
         if value is not None and not (isinstance(value, tuple) and value and all(isinstance(v, str) for v in value)):
             raise KzooError(f"{name} must be names of layers, got {value!r}.")
+        if value and len(set(value)) < len(value):
+            raise KzooError(f"{name} names a layer twice: {', '.join(value)}.")

@@ -180,12 +180,14 @@ def stylize(
     chosen = with_weights(asked, quiet)
     began = time.monotonic()  # a download is not part of the budget
     styles = list(styles) if isinstance(styles, (list, tuple)) else [styles]
+    if not styles:
+        raise KzooError("styles is empty: give at least one style picture.")
     if out is not None:
         inputs = [content, *styles, *(m for pair in chosen.masks for m in pair), chosen.init]
         out = _checked_out(Path(out), inputs, replace_it=force or resume, with_report=report is not False)
     elif resume or save_every:
         raise KzooError("resume and save_every need out, the PNG to write.")
-    if budget is not None and not budget > 0:
+    if budget is not None and not (isinstance(budget, (int, float)) and 0 < budget < math.inf):
         raise KzooError(f"budget must be a number of seconds above 0, got {budget!r}.")
     transfer = StyleTransfer(
         content,

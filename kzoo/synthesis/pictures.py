@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image, PngImagePlugin
 
 from kzoo.data import images
-from kzoo.data.guards import is_clutter
+from kzoo.data.guards import is_clutter, is_picture
 from kzoo.errors import DataError
 from kzoo.files import write_atomically
 
@@ -216,7 +216,9 @@ def failed_pictures(bad: Sequence, files: Sequence, results: list) -> DataError:
 
 
 def picture_files(folder: str | os.PathLike) -> list[Path]:
-    """The files of a folder that are images by their headers, in the order of the numbers in their names: 2 before 10.
+    """The files of a folder that are pictures by their suffix or header, in the order of their numbers: 2 before 10.
+
+    So one that can't be read is among them, and is named when its turn comes.
 
     Raises:
         DataError: there is none.
@@ -226,7 +228,7 @@ def picture_files(folder: str | os.PathLike) -> list[Path]:
         return [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.name)]
 
     files = sorted((p for p in Path(folder).iterdir() if p.is_file() and not is_clutter(p.name)), key=numbers)
-    found = [p for p in files if images.fault(p) is None]
+    found = [p for p in files if is_picture(p)]
     if not found:
         raise DataError(f"{images.shown(folder)} holds no JPEG, PNG, GIF, BMP or WebP image.")
     return found

@@ -72,3 +72,13 @@ def test_command_errors(files, kzoo_command, monkeypatch):
     assert code == 1 and "folder" in err
     code, _, err = kzoo_command("style", "content.png", "nothing.png", *OPTIONS)
     assert code == 1 and "nothing.png" in err and "Traceback" not in err
+
+
+def test_options_that_say_nothing_or_two_things(files, kzoo_command):
+    pictures = (files / "content.png", files / "style.png")
+    for more, said in (
+        (("--evaluations", ","), "expected values with commas"),
+        (("--evaluations", 3, "--budget", "9s"), "not both"),
+    ):
+        code, _, err = kzoo_command("style", *pictures, *more)
+        assert code == 2 and said in err

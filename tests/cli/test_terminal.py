@@ -1,5 +1,9 @@
 """What a person sees in a terminal of 80 columns: no bar in front of an answer or left behind, no table that wraps."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -60,3 +64,16 @@ def test_tables_fit(members):
         code, lines, wrapped = shown(*args)
         assert code == 0 and len(lines) > 9
         assert not any("  " in line.strip() for line in wrapped), args
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_output_that_finds_no_room_is_one_line():
+    with open("/dev/full", "wb") as full:
+        process = subprocess.run(
+            [sys.executable, "-c", "from kzoo.cli import entry; entry()", "list"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert process.returncode == 1
+    assert process.stderr == "Error: The output can't be written (No space left on device).\n"

@@ -157,6 +157,8 @@ def test_what_a_notebook_sees_of_a_run(run):
 
 
 def test_an_ensemble(run):
+    with pytest.raises(kzoo.KzooError, match="got NoneType"):
+        kzoo.load(None)
     both = kzoo.load(["mnist_cnn", "lenet5"])
     image = kzoo.load_data("digits").splits["test"].images[0]
     assert both.predict(image)[0]["top"]

@@ -495,6 +495,26 @@ def test_a_model_that_hangs_or_fails_frees_the_slots(impatient):
     assert ask(port, body={"instances": [b64(png())]})[0] == 200 and not server.batcher.waiting
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+def test_too_little_memory_is_503_and_the_server_goes_on(served, error, monkeypatch, capsys):
+    port = served[1]
+
+    def fails(*args):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app, "check_pixels", fails)
+        status, found = ask(port, body={"instances": [b64(png())]})
+        assert status == 503 and "too little memory" in found["error"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "__call__", fails)
+        status, found = ask(port, body={"instances": [b64(png())]})
+        assert status == 503 and "too little memory" in found["error"]
+    said = capsys.readouterr().err
+    assert "Error: a request found too little memory" in said and "Traceback" not in said
+    assert ask(port, body={"instances": [b64(png())]})[0] == 200
+
+
 def test_a_port_that_is_taken_and_a_folder_that_is_none(served, kzoo_command, tmp_path):
     with pytest.raises(ExportError, match="Can't listen on"):
         app.run(app.Server(Model(), "x", {}, LIMITS), "127.0.0.1", served[1])

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from kzoo.errors import KzooError
 from kzoo.serving.batcher import Batcher, Limits, Refused
 
 LIMITS = Limits(queue=5, batch=6, pixels=100)  # batches of 3
@@ -169,3 +170,9 @@ def test_a_batch_that_fails_is_refused_and_the_next_one_is_tried(capsys):
         assert isinstance(refused, Refused) and refused.args == (500, "The model failed on this batch.")
     err = capsys.readouterr().err
     assert "a batch of 1 failed (RuntimeError: no more memory)" in err and err.count("\n") == 2
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), float("inf"), 0, -1, 1e9])
+def test_a_timeout_is_a_time(timeout):
+    with pytest.raises(KzooError, match="timeout must be a number of seconds above 0"):
+        Limits(timeout=timeout)

@@ -36,6 +36,13 @@ def test_a_folder_of_frames(files, kzoo_command):
     assert [r["settings"]["init"] for r in results] == ["content", *(r["path"] for r in results[:2])]
     code, out, _ = kzoo_command("style", *arguments, "--out", files / "painted", "--resume")
     assert code == 0 and json.loads(out) == []
+    code, _, err = kzoo_command("style", *arguments, "--out", files / "painted", "--resume", "--style-weight", 9)
+    assert code == 1 and "was painted otherwise" in err and "style_weight: the run has 100.0, this command 9" in err
+    kept = (files / "painted" / "f2.png").read_bytes()
+    Image.fromarray(STYLE).save(files / "painted" / "f2.png")
+    code, _, err = kzoo_command("style", *arguments, "--out", files / "painted", "--resume")
+    assert code == 1 and "f2.png carries no settings of kzoo style" in err
+    (files / "painted" / "f2.png").write_bytes(kept)
     (files / "frames" / "f3.png").write_bytes((files / "frames" / "f2.png").read_bytes()[:900])
     code, _, err = kzoo_command("style", *arguments, "--out", files / "painted", "--resume")
     assert code == 1 and "f3.png" in err and "1 of 4" in err

@@ -199,6 +199,8 @@ def test_styles_are_chosen_and_mixed(scrambled, tmp_path):
         ({"a": float("nan")}, "must be 0 or above"),
         ({}, "must be 0 or above"),
         ({"a": float("inf"), "b": 1.0}, "must be 0 or above"),
+        ("a", "A mix of styles is a dict of numbers"),
+        ({"a": "x"}, "A mix of styles is a dict of numbers"),
     ):
         with pytest.raises(KzooError, match=text):
             scrambled.weights(mix)
@@ -207,6 +209,44 @@ def test_styles_are_chosen_and_mixed(scrambled, tmp_path):
     assert np.corrcoef(chroma[0], chroma[1])[0, 1] > 0.9 > np.corrcoef(chroma[0], chroma[2])[0, 1]
     z = painter.coloured(a.astype("uint8"), x, "histogram")
     assert np.abs(z.mean((0, 1)) - x.mean((0, 1))).max() < 8
+
+
+def test_no_other_picture_is_overwritten_and_none_is_lost(tmp_path, monkeypatch, capsys):
+    def paint(net, x, mix, rows):
+        if len(x) == 34:
+            raise MemoryError("Unable to allocate")
+        return 255 - x
+
+    monkeypatch.setattr(painter, "load_stylenet", lambda net: painter.Stylenet(None, ("a",)))
+    monkeypatch.setattr(painter, "_rows", lambda *_: None)
+    monkeypatch.setattr(painter, "paint", paint)
+    here = tmp_path / "here"
+    here.mkdir()
+    mine, other, theirs = (
+        picture(here / name, seed=i) for i, name in enumerate(("mine.png", "other.jpg", "other.png"))
+    )
+    before = {p.name: p.read_bytes() for p in here.iterdir()}
+    with pytest.raises(KzooError, match=r"other.png exists: --force"):
+        painter.apply_stylenet("net", [mine, other], out=here)
+    assert {p.name: p.read_bytes() for p in here.iterdir()} == before
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.png").symlink_to(theirs)  # which is painted later
+    with pytest.raises(DataError, match="1 of 2") as e:
+        painter.apply_stylenet("net", [mine, theirs], out=out, force=True)
+    assert e.value.results == [out / "other.png"] and Path(theirs).read_bytes() == before["other.png"]
+    (here / "empty.jpg").write_bytes(b"")
+    picture(here / "large.png", (34, 40))
+    (here / "other.jpg").unlink()
+    with pytest.raises(DataError, match="2 of 4"):
+        painter.apply_stylenet("net", str(here), out=tmp_path / "all")
+    said = capsys.readouterr().err
+    assert (
+        "empty.jpg" in said and "large.png needs more memory than there is (Unable to allocate): give a --size" in said
+    )
+    assert sorted(p.name for p in (tmp_path / "all").iterdir()) == ["mine.png", "other.png"]
+    with pytest.raises(KzooError, match="images are paths of pictures and folders, got ndarray"):
+        painter.apply_stylenet("net", [np.zeros((40, 40, 3), "uint8")])
 
 
 def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch, scrambled):
@@ -359,9 +399,13 @@ def test_bad_input_is_one_line(tmp_path, photos):
         ((style, "--images", photos, "--size", "66"), "multiple of 4"),
         ((style, style, "--images", photos), "Two styles would both be called 'style'"),
         ((style, "--images", photos, "--range-weight", "-1"), "range_weight must be"),
+        ((style, "--images", photos, "--style-weight", "1e300"), "style_weight must be at most 1e+15"),
         ((style, "--images", photos, "--model", "vgg99"), "Unknown model 'vgg99'"),
     ):
         error = run("stylenet", "train", *args, "--out", str(tmp_path / "out"))
         assert isinstance(error, KzooError) and text in str(error), error
     assert not (tmp_path / "out").exists()
     assert "There is no" in str(run("stylenet", "apply", str(tmp_path / "empty"), style))
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped" / "config.json").write_text("{}")
+    assert "its training is not finished" in str(run("stylenet", "apply", str(tmp_path / "stopped"), style))

@@ -294,6 +294,9 @@ def test_masks(files):
         ({"style_weights": (1, 2)}, "2 numbers"),
         ({"style_weights": (0,)}, "not all 0"),
         ({"layer_weights": (1,)}, "layer_weights"),
+        ({"style_weight": 1e300}, r"at most 1e\+15"),
+        ({"style_layers": ("block1_conv1", "block1_conv1")}, "names a layer twice"),
+        ({"budget": "2m"}, "budget must be a number of seconds"),
         ({"size": 20}, "would be 20x19"),
         ({"tile": -1}, "tile"),
         ({"model": "vgg"}, "Unknown model"),
@@ -323,6 +326,8 @@ def test_bad_pictures_are_refused(tmp_path):
             stylize(tmp_path / name, STYLE)
         with pytest.raises(DataError, match=name):
             stylize(CONTENT, tmp_path / name)
+    with pytest.raises(KzooError, match="styles is empty"):
+        stylize(CONTENT, [])
     for array in (CONTENT[0], CONTENT[..., :2], CONTENT / 255):
         with pytest.raises(DataError):
             stylize(array, STYLE)

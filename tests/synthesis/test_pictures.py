@@ -71,7 +71,8 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path):
     for name in ("f10.png", "f2.png", "f1.png", ".hidden.png", "Thumbs.db"):
         Image.fromarray(CONTENT).save(tmp_path / name, "PNG")
     (tmp_path / "notes.txt").write_text("no picture")
-    assert [p.name for p in pictures.picture_files(tmp_path)] == ["f1.png", "f2.png", "f10.png"]
+    (tmp_path / "f3.jpg").write_bytes(b"")  # named once it is to be painted
+    assert [p.name for p in pictures.picture_files(tmp_path)] == ["f1.png", "f2.png", "f3.jpg", "f10.png"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no JPEG"):
         pictures.picture_files(tmp_path / "empty")
