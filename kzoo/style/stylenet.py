@@ -17,7 +17,8 @@ from kzoo import runs
 from kzoo.catalog import Preprocessing
 from kzoo.data.batches import batches, decode_split
 from kzoo.data.dataset import Split, report_skipped
-from kzoo.data.images import fault, shown
+from kzoo.data.guards import is_picture
+from kzoo.data.images import shown
 from kzoo.data.listing import files_below
 from kzoo.errors import DataError, KzooError, RunError
 from kzoo.files import make_folder
@@ -262,7 +263,7 @@ def training_pictures(folder: str | os.PathLike) -> Split:
     """A Split of all image files below a folder, with labels 0; DataError if there is none."""
     if not Path(folder).is_dir():
         raise DataError(f"There is no folder '{folder}' with pictures to train on.")
-    paths = [str(p) for p in files_below(folder) if fault(p) is None]
+    paths = [str(p) for p in files_below(folder) if is_picture(p)]  # what is damaged is named later
     if not paths:
         raise DataError(f"{shown(folder)} holds no JPEG, PNG, GIF, BMP or WebP image.")
     return Split(paths, np.zeros(len(paths), "int64"), [str(Path(p).relative_to(folder)) for p in paths])

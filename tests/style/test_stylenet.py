@@ -38,6 +38,7 @@ def photos(tmp_path):
     for i in range(3):
         picture(folder / f"{i}.png", seed=i)
     (folder / "notes.txt").write_text("no picture")
+    (folder / "empty.jpg").write_bytes(b"")
     return str(folder.parent)
 
 
@@ -256,6 +257,7 @@ def test_train_interrupt_resume_apply_export(tmp_path, photos, monkeypatch, scra
     monkeypatch.setattr(stylenet, "HELD_OUT", 3)
     train = ["stylenet", "train", *paths, "--images", photos, "--steps", "6", *SMALL, "--out"]
     said = run(*train, whole).stderr
+    assert "Left out 1 unusable file: more/empty.jpg is empty" in said
     assert "(1 are held out) for the styles sea, sand" in said and "sand, on 1 held-out pictures: loss " in said
     assert {"config.json", "model.keras", "history.csv", "example.png", "metrics.json"} <= {
         p.name for p in (tmp_path / "whole").iterdir()
