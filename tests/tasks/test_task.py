@@ -18,7 +18,11 @@ from kzoo.tasks.segmentation import SegmentationEvaluation
 from kzoo.training.recipes import Recipe
 
 
-@pytest.fixture(scope="module", params=[brightness, inverse], ids=lambda m: m.TASK.name)
+@pytest.fixture(
+    scope="module",
+    params=[brightness, pytest.param(inverse, marks=pytest.mark.deep("2026-11-27"))],
+    ids=lambda m: m.TASK.name,
+)
 def world(request, tmp_path_factory):
     """(the task's module, its run): registered for these tests only."""
     module = request.param
