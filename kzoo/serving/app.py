@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import gc
 import html
 import ipaddress
@@ -455,7 +456,8 @@ def run(server: Server, host: str, port: int, ready: Callable[[str, int], Any] |
         listening.bind((host, port))
     except OSError as e:
         listening.close()
-        raise ExportError(f"Can't listen on {host}:{port}: {e.strerror or e}. Choose another --port.") from e
+        other = "--port" if e.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        raise ExportError(f"Can't listen on {host}:{port}: {e.strerror or e}. Choose another {other}.") from e
 
     class Http(uvicorn.Server):
         """On a signal: not ready, no new connections; what waits is answered, then the server ends."""

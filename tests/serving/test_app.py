@@ -516,8 +516,10 @@ def test_too_little_memory_is_503_and_the_server_goes_on(served, error, monkeypa
 
 
 def test_a_port_that_is_taken_and_a_folder_that_is_none(served, kzoo_command, tmp_path):
-    with pytest.raises(ExportError, match="Can't listen on"):
-        app.run(app.Server(Model(), "x", {}, LIMITS), "127.0.0.1", served[1])
+    server = app.Server(Model(), "x", {}, LIMITS)
+    for host, port, other in (("127.0.0.1", served[1], "--port"), ("192.0.2.1", 0, "--host")):  # for documentation only
+        with pytest.raises(ExportError, match=f"Can't listen on .* Choose another {other}"):
+            app.run(server, host, port)
     code, _, err = kzoo_command("serve", tmp_path)
     assert code == 1 and "is not an export" in err and err.count("\n") == 1
 
