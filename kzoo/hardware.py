@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # The precisions that a network may compute in -> Keras' dtype policy. Variables stay float32.
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+SMALL = 1_000_000_000  # multiply-adds for an image, below which a second core hardly makes a batch faster
 
 
 def processor() -> tuple[str, frozenset[str]]:
@@ -93,20 +94,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-SMALL = 1_000_000_000  # multiply-adds for an image: one core computes a batch nearly as fast as two do
-
-
-def two_at_once(multiply_adds: float | None) -> None:
+def two_at_once(multiply_adds: float) -> None:
     """Let TensorFlow compute two batches at once, unless it has begun to compute or the environment says otherwise.
 
     More operations run at a time than there are cores, since some of them wait; those of a small network take half of
     the cores each, because its parts are so short that waiting for each other takes longer than computing them.
 
     Args:
-        multiply_adds: of the network for one image; None: not known.
+        multiply_adds: of the network for one image, or an upper limit to them.
     """
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(2 * cores()))
-    if multiply_adds is not None and multiply_adds < SMALL:
+    if multiply_adds < SMALL:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, cores() // 2)))
 
 

@@ -151,9 +151,7 @@ class Batcher:
                     future.set_result(row)
         except Exception as e:
             say(f"Error: a batch of {len(batch)} failed ({type(e).__name__}: {first_line(e)}).")
+            answer = (503, SHORT) if no_room(e) else (500, "The model failed on this batch.")
             for _, _, future in batch:
                 if not future.done():
-                    short = no_room(e)
-                    future.set_exception(
-                        Refused(503, SHORT) if short else Refused(500, "The model failed on this batch.")
-                    )
+                    future.set_exception(Refused(*answer))

@@ -134,7 +134,9 @@ def check_finished(target: Path, styles: Picture | Sequence[Picture], settings: 
     try:
         found = pictures.read_record(target)
     except DataError as e:
-        raise KzooError(f"--resume leaves out what is finished, but {e} Move it away, or give --force.") from e
+        raise KzooError(
+            f"--resume leaves out what is finished, but {e} Move it away, or start again with --force."
+        ) from e
 
     def names(given):
         return [os.path.basename(s) for s in given if isinstance(s, (str, os.PathLike))]

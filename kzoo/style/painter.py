@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import keras
@@ -66,7 +67,7 @@ class Stylenet:
                     "--blend (style=, blend=)."
                 )
             mix = {self.styles[0]: 1.0}
-        if not isinstance(mix, Mapping) or not all(isinstance(w, (int, float)) for w in mix.values()):
+        if not isinstance(mix, Mapping) or not all(isinstance(w, Real) for w in mix.values()):
             raise KzooError(f"A mix of styles is a dict of numbers, such as {{'{self.styles[0]}': 1}}; got {mix!r}.")
         for name in mix:
             if name not in self.styles:

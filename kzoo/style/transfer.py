@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -187,7 +188,7 @@ def stylize(
         out = _checked_out(Path(out), inputs, replace_it=force or resume, with_report=report is not False)
     elif resume or save_every:
         raise KzooError("resume and save_every need out, the PNG to write.")
-    if budget is not None and not (isinstance(budget, (int, float)) and 0 < budget < math.inf):
+    if budget is not None and not (isinstance(budget, Real) and 0 < budget < math.inf):
         raise KzooError(f"budget must be a number of seconds above 0, got {budget!r}.")
     transfer = StyleTransfer(
         content,

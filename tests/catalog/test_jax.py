@@ -42,6 +42,6 @@ def test_rows_and_layers():
     on_jax(*FILES, "-k", f"(test_rows and ({rows})) or (not test_rows and not {' and not '.join(LEFT_OUT)})")
 
 
-@pytest.mark.deep("2026-11-26")
+@pytest.mark.deep("2026-11-27")
 def test_every_row():
     on_jax(*FILES, "tests/test_builder.py")

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 
-@pytest.mark.deep("2026-11-26")  # .ci/run runs the demo, as the README has it
+@pytest.mark.deep("2026-11-27")  # .ci/run runs the demo, as the README has it
 def test_the_demo_runs_and_prints_its_commands(kzoo_command, tmp_path):
     code, out, _ = kzoo_command("demo", "--out", tmp_path / "demo")
     assert code == 0

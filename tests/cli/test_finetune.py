@@ -33,7 +33,7 @@ def changed(out):
     return (out / "checkpoint.npz").stat().st_mtime_ns if (out / "checkpoint.npz").exists() else 0
 
 
-@pytest.mark.deep("2026-11-26")
+@pytest.mark.deep("2026-11-27")
 def test_kill_9_and_ctrl_c_for_real(world, tmp_path):
     out = tmp_path / "r"
     args = [

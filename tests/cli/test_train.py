@@ -89,7 +89,7 @@ def test_what_config_json_says_of_imports_is_checked(tmp_path, forgetful):  # no
         runs.check_imports({"model": "vgg16", "imports": []}, tmp_path)
 
 
-@pytest.mark.deep("2026-11-26")
+@pytest.mark.deep("2026-11-27")
 def test_the_checks_in_new_processes_know_ones_own_layers(tmp_path, forgetful, kzoo_command):  # noqa: F811
     file, run, out = tmp_path / "own_of_a_test.py", tmp_path / "run", tmp_path / "e"
     file.write_text(SOURCE)

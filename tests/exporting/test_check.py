@@ -97,7 +97,7 @@ def test_damage_to_one_percent_of_a_layer_is_noticed():
     assert damaged_draws("lenet5", 100) >= 99
 
 
-@pytest.mark.deep("2026-11-26")
+@pytest.mark.deep("2026-11-27")
 @pytest.mark.parametrize("name", ["lenet5", "mnist_cnn", "plain20", "resnet20", "vgg_cifar10"])
 def test_damage_to_one_percent_of_a_layer_is_noticed_in_all_that_ships(name):
     assert damaged_draws(name, 400) >= 396

@@ -239,7 +239,7 @@ def test_an_epoch_that_the_deadline_cuts_short_counts_nowhere(late_at, finished)
     assert len(keeper.rows) == parts.saved == finished
 
 
-@pytest.mark.deep("2026-11-26")
+@pytest.mark.deep("2026-11-27")
 def test_a_stage_of_an_incomplete_epoch_only_is_left_out(world, head_only, tmp_path, monkeypatch):
     monkeypatch.setattr(stage_training, "_measured", lambda *args: (0.0, 0.0))
     monkeypatch.setattr(deeper, "deadline", lambda clock: clock.began + 3600)
@@ -258,7 +258,7 @@ def test_a_stage_of_an_incomplete_epoch_only_is_left_out(world, head_only, tmp_p
         np.testing.assert_array_equal(a[path], b[path])
 
 
-@pytest.mark.parametrize("method", ["save_stage", pytest.param("finish_stage", marks=pytest.mark.deep("2026-11-26"))])
+@pytest.mark.parametrize("method", ["save_stage", pytest.param("finish_stage", marks=pytest.mark.deep("2026-11-27"))])
 def test_killed_while_deeper_layers_train_and_resumed(world, deep, tmp_path, monkeypatch, method):
     monkeypatch.setattr(judging, "MIN_Z", -100.0)
     whole, options = deep

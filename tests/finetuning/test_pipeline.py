@@ -222,7 +222,7 @@ def test_resuming_with_other_settings_is_refused(world, head_only):
 
 
 @pytest.mark.slow
-@pytest.mark.deep("2026-11-26")
+@pytest.mark.deep("2026-11-27")
 def test_ants_and_bees(shared, tmp_path, monkeypatch):
     if not (shared / "hymenoptera").is_dir() or not (shared / "weights").is_dir():
         pytest.skip("needs hymenoptera and weights in the shared data")

@@ -52,7 +52,7 @@ def test_an_unknown_activation_names_the_nearest():
         kzoo.build("mnist_mlp", activation="sigmiod")
 
 
-@pytest.mark.deep("2026-11-26")
+@pytest.mark.deep("2026-11-27")
 def test_figure_1_trains_with_relus_and_with_tanh(shared, tmp_path):
     """On every tenth training image of CIFAR-10, eight epochs at the recipe's rate; the paper chose one for each."""
     whole = kzoo.load_data("cifar10")
@@ -66,7 +66,7 @@ def test_figure_1_trains_with_relus_and_with_tanh(shared, tmp_path):
     assert min(max(found["relu"]), max(found["tanh"])) > 0.4
 
 
-@pytest.mark.deep("2026-11-26")
+@pytest.mark.deep("2026-11-27")
 def test_mnist_shift_is_less_sensitive_to_shifts_than_mnist_cnn(shared, tmp_path):
     if not (shared / "mnist").is_dir():
         pytest.skip("needs MNIST in the shared data")

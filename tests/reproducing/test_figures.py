@@ -134,7 +134,7 @@ def test_the_command_and_the_module_know_the_same_figures():
     assert tuple(figures.FIGURES) == NAMES
 
 
-@pytest.mark.deep("2026-11-26")
+@pytest.mark.deep("2026-11-27")
 def test_the_figures_that_try_rates_train(tmp_path):
     figure = figures.losses("digits", epochs=3, quiet=True)
     assert min(y[-1] for _, y in figure.panels[1][3].values()) > 0.8

@@ -61,7 +61,7 @@ def test_a_card_has_its_file_and_its_row(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=pytest.mark.deep("2026-11-26")) if "cifar" in n or "plain" in n else n
+        pytest.param(n, marks=pytest.mark.deep("2026-11-27")) if "cifar" in n or "plain" in n else n
         for n in shipped.cards()
     ],
 )

@@ -205,6 +205,7 @@ def test_styles_are_chosen_and_mixed(scrambled, tmp_path):
     ):
         with pytest.raises(KzooError, match=text):
             scrambled.weights(mix)
+    assert scrambled.weights({"a": np.float32(3), "b": np.int64(1)}).tolist() == [0.75, 0.25]
     y = painter.coloured(a.astype("uint8"), x, "luminance")
     chroma = [(p[..., 0].astype(float) - p[..., 2]).ravel() for p in (x, y, a)]
     assert np.corrcoef(chroma[0], chroma[1])[0, 1] > 0.9 > np.corrcoef(chroma[0], chroma[2])[0, 1]

@@ -224,7 +224,7 @@ for tile in (None, 48):
 
 
 @pytest.mark.slow
-@pytest.mark.deep("2026-11-26")
+@pytest.mark.deep("2026-11-27")
 def test_jax_agrees_with_tensorflow(tmp_path):
     pytest.importorskip("jax")
     weights = str(tmp_path / "front.npz")
