@@ -48,10 +48,10 @@ DEEPER = {
     "resnet50_v1_5",
 }
 # The same blocks as in another row, with other numbers of them or without batch norm.
-# inception_v3 is held against keras.applications and PyTorch in tests/models.
+# inception_v3 is held against keras.applications in tests/models.
 ALIKE = {"resnet32", "plain18", "squeezenet1_0", "vgg11", "vgg_cifar10", "inception_v3"}
-deep = {**dict.fromkeys(DEEPER, "2026-11-27"), **dict.fromkeys(ALIKE, "2026-11-27")}
-ROWS = [pytest.param(name, marks=pytest.mark.deep(deep[name]) if name in deep else ()) for name in kzoo.list_models()]
+deep = pytest.mark.deep("2026-11-27")
+ROWS = [pytest.param(name, marks=deep if name in DEEPER | ALIKE else ()) for name in kzoo.list_models()]
 # How many numbers the features of a small network have.
 FEATURES = {
     "vgg11": 16,
